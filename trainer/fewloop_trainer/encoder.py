@@ -1,0 +1,20 @@
+"""Loading a BERT-type masked language model and its tokenizer, and the encoder's embeddings."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from transformers import BertForMaskedLM
+
+
+def load_model(folder: Path) -> BertForMaskedLM:
+    """The masked language model of a folder in transformers' format, in fp32."""
+    return BertForMaskedLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The folder's `tokenizer.json`, without padding and truncation: the renderer does both."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
