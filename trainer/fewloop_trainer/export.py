@@ -1,0 +1,100 @@
+"""Export to ONNX: graphs that take label words at run time and compute the MLM head only where it is asked for.
+
+A PET graph's inputs (all int64): `input_ids`, `attention_mask`, `token_type_ids` `[batch, length]`,
+`mask_positions` `[batch, masks]`, `label_tokens` `[batch, words, masks]`. Outputs (fp32): `word_logits`
+`[batch, words]`, the sum over the masks of the MLM logit of the word's token there, and `pooled_embedding`
+`[batch, hidden]`, the L2-normalised [CLS] state. The vocabulary's normaliser is left out: it is the same for all
+words of a row, so that a softmax over labels cancels it.
+Weights are stored in fp16 where asked and cast at load: onnxruntime folds the casts, so compute is in fp32.
+"""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, numpy_helper
+from torch import nn
+from torch.nn import functional as F
+from transformers import BertForMaskedLM
+
+PET_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "mask_positions", "label_tokens")
+PET_OUTPUTS = ("word_logits", "pooled_embedding")
+
+
+class PetGraph(nn.Module):
+    """What `export_pet` writes, in PyTorch: the reference of every parity check."""
+
+    def __init__(self, model: BertForMaskedLM):
+        super().__init__()
+        self.bert = model.bert
+        self.transform = model.cls.predictions.transform
+        self.decoder = model.cls.predictions.decoder
+
+    def forward(self, input_ids, attention_mask, token_type_ids, mask_positions, label_tokens):
+        hidden = self.bert(
+            input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
+        ).last_hidden_state
+        index = mask_positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
+        at_masks = self.transform(hidden.gather(1, index))  # [batch, masks, hidden]
+        vectors = F.embedding(label_tokens, self.decoder.weight)  # [batch, words, masks, hidden]
+        logits = (vectors * at_masks.unsqueeze(1)).sum(-1) + self.decoder.bias[label_tokens]
+        return logits.sum(-1), F.normalize(hidden[:, 0], dim=-1)
+
+
+def export_pet(model: BertForMaskedLM, path: Path, half: bool = True) -> None:
+    """Writes the PET graph of `model` to `path`; `half` stores weights in fp16 (halves the file, parity 1e-3)."""
+    model.eval()
+    if model.config._attn_implementation != "eager":
+        # The exported mask arithmetic of the fused kernels depends on the trace; the plain one is the same at any shape.
+        model.set_attn_implementation("eager")
+    example = (
+        torch.randint(100, 1000, (2, 7)),
+        torch.ones(2, 7, dtype=torch.long),
+        torch.zeros(2, 7, dtype=torch.long),
+        torch.tensor([[3, 4], [4, 5]]),
+        torch.randint(100, 1000, (2, 3, 2)),
+    )
+    batch, length, masks, words = (torch.export.Dim(n) for n in ("batch", "length", "masks", "words"))
+    row = {0: batch, 1: length}
+    shapes = (row, row, row, {0: batch, 1: masks}, {0: batch, 1: words, 2: masks})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            PetGraph(model).eval(),
+            example,
+            input_names=list(PET_INPUTS),
+            output_names=list(PET_OUTPUTS),
+            dynamic_shapes=shapes,
+            dynamo=True,
+            optimize=True,
+            verbose=False,
+        )
+    proto = program.model_proto
+    for value in (*proto.graph.node, *proto.graph.initializer):
+        value.ClearField("doc_string")
+        if isinstance(value, onnx.NodeProto):
+            del value.metadata_props[:]  # stack traces name the paths of this machine
+    del proto.graph.value_info[:]
+    if half:
+        _store_in_half(proto)
+    onnx.checker.check_model(proto)
+    partial = path.with_suffix(".partial")
+    onnx.save(proto, partial)
+    partial.replace(path)
+
+
+def _store_in_half(proto: onnx.ModelProto) -> None:
+    """Large fp32 initializers become fp16 ones behind a Cast to fp32."""
+    casts = []
+    for initializer in proto.graph.initializer:
+        if initializer.data_type != TensorProto.FLOAT or np.prod(initializer.dims) < 4096:
+            continue
+        name = initializer.name
+        half = numpy_helper.from_array(numpy_helper.to_array(initializer).astype(np.float16), name + ".half")
+        initializer.CopyFrom(half)
+        casts.append(onnx.helper.make_node("Cast", [name + ".half"], [name], name=name + ".cast", to=TensorProto.FLOAT))
+    nodes = list(proto.graph.node)
+    del proto.graph.node[:]
+    proto.graph.node.extend([*casts, *nodes])
