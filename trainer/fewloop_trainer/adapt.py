@@ -1,7 +1,7 @@
 """Adaptive pre-training by masked-language modelling: the base model's head, DAPT and TAPT.
 
 Sources: BERT (Devlin et al. 2019, section 3.1) for the objective; Don't Stop Pretraining (Gururangan et al. 2020)
-for DAPT and TAPT; Muon (Jordan et al. 2024) for the optimizer of the hidden matrices.
+for DAPT and TAPT.
 A run lives in a folder: `tokens.npz` (the packed corpus), `checkpoint.pt` (all that is needed to go on),
 `curve.jsonl` (one line per evaluation). Called again, it goes on where it stopped.
 """
@@ -38,7 +38,6 @@ class AdaptSettings:
     tokens: int = 1_000_000
     head_rate: float = 1e-3
     encoder_rate: float = 3e-4
-    muon_rate: float = 0.0
     mask_rate: float = 0.15
     chunk_tokens: int = 128
     batch_chunks: int = 32
@@ -162,7 +161,7 @@ def pretrain(
     step_tokens = settings.batch_chunks * settings.chunk_tokens
     head_steps = math.ceil(settings.head_tokens / step_tokens)
     total_steps = head_steps + math.ceil(settings.tokens / step_tokens)
-    step, optimizers, seconds = 0, None, 0.0
+    step, optimizer, seconds = 0, None, 0.0
     checkpoint = folder / "checkpoint.pt"
     state = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else None
     if state is not None and state["settings"] != asdict(settings):
@@ -175,21 +174,19 @@ def pretrain(
     loss_sum, loss_steps = 0.0, 0
     while step < total_steps:
         head_only = step < head_steps
-        if optimizers is None or step == head_steps:
-            optimizers = _optimizers(model, settings, head_only)
-            if state is not None and len(state["optimizers"]) == len(optimizers) and step != head_steps:
-                for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-                    optimizer.load_state_dict(saved)
+        if optimizer is None or step == head_steps:
+            optimizer = _optimizer(model, settings, head_only)
+            if state is not None and step != head_steps:
+                optimizer.load_state_dict(state["optimizer"])
             state = None
         phase_step, phase_steps = (step, head_steps) if head_only else (step - head_steps, total_steps - head_steps)
         factor = _schedule(phase_step, phase_steps, settings.warmup)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * factor
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
         ids = _batch(train_chunks, step, settings)
         inputs, chosen = mask_tokens(ids, settings.mask_rate, tokenizer, generator)
-        loss = _step(model, inputs, chosen, ids[chosen], head_only, optimizers)
+        loss = _step(model, inputs, chosen, ids[chosen], head_only, optimizer)
         loss_sum, loss_steps, step = loss_sum + loss, loss_steps + 1, step + 1
         now = time.monotonic()
         evaluate_now = step * step_tokens >= next_evaluation * settings.evaluate_every_tokens or step == total_steps
@@ -212,14 +209,16 @@ def pretrain(
         stopping = should_stop()
         if stopping or now - saved_at > settings.checkpoint_every_seconds or step == total_steps:
             seconds += time.monotonic() - saved_at
-            _save(checkpoint, model, optimizers, step, seconds, settings)
+            _save(checkpoint, model, optimizer, step, seconds, settings)
             saved_at = time.monotonic()
             if stopping:
                 return None
     return model
 
 
-def held_out_metrics(model: BertForMaskedLM, chunks: np.ndarray, tokenizer, mask_rate: float = 0.15) -> dict[str, float]:
+def held_out_metrics(
+    model: BertForMaskedLM, chunks: np.ndarray, tokenizer, mask_rate: float = 0.15
+) -> dict[str, float]:
     """Loss (nats) and accuracy over the masked tokens of the held-out chunks, with masks that never change."""
     model.eval()
     generator = torch.Generator().manual_seed(20_261_101)
@@ -273,7 +272,7 @@ def _order(seed: int, epoch: int, chunks: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(chunks)
 
 
-def _optimizers(model: BertForMaskedLM, settings: AdaptSettings, head_only: bool) -> list[torch.optim.Optimizer]:
+def _optimizer(model: BertForMaskedLM, settings: AdaptSettings, head_only: bool) -> torch.optim.Optimizer:
     head = list(model.cls.predictions.transform.parameters()) + [model.cls.predictions.bias]
     for parameter in model.parameters():
         parameter.requires_grad_(not head_only)
@@ -281,22 +280,9 @@ def _optimizers(model: BertForMaskedLM, settings: AdaptSettings, head_only: bool
         parameter.requires_grad_(True)
     if head_only:
         groups = [{"params": head, "peak": settings.head_rate}]
-        return [torch.optim.AdamW(groups, lr=settings.head_rate, betas=(0.9, 0.98), weight_decay=0.01)]
-    matrices = [p for n, p in model.bert.encoder.named_parameters() if p.ndim == 2] if settings.muon_rate else []
-    taken = {id(p) for p in matrices}
-    rest = [p for p in model.parameters() if id(p) not in taken]
-    groups = [{"params": rest, "peak": settings.encoder_rate}]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(groups, lr=settings.encoder_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    ]
-    if matrices:
-        muon_groups = [{"params": matrices, "peak": settings.muon_rate}]
-        optimizers.append(
-            torch.optim.Muon(
-                muon_groups, lr=settings.muon_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
-            )
-        )
-    return optimizers
+        return torch.optim.AdamW(groups, lr=settings.head_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    groups = [{"params": list(model.parameters()), "peak": settings.encoder_rate}]
+    return torch.optim.AdamW(groups, lr=settings.encoder_rate, betas=(0.9, 0.98), weight_decay=0.01)
 
 
 def _schedule(step: int, steps: int, warmup: float) -> float:
@@ -304,7 +290,7 @@ def _schedule(step: int, steps: int, warmup: float) -> float:
     return min((step + 1) / rising, max(0.0, (steps - step) / max(1, steps - rising)))
 
 
-def _step(model, inputs, chosen, wanted, head_only, optimizers) -> float:
+def _step(model, inputs, chosen, wanted, head_only, optimizer) -> float:
     model.train()
     if head_only:
         with torch.no_grad():
@@ -315,18 +301,16 @@ def _step(model, inputs, chosen, wanted, head_only, optimizers) -> float:
     loss = F.cross_entropy(logits, wanted)
     loss.backward()
     torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], 1.0)
-    for optimizer in optimizers:
-        optimizer.step()
-    for optimizer in optimizers:
-        optimizer.zero_grad(set_to_none=True)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
     return loss.item()
 
 
-def _save(path: Path, model, optimizers, step: int, seconds: float, settings: AdaptSettings) -> None:
+def _save(path: Path, model, optimizer, step: int, seconds: float, settings: AdaptSettings) -> None:
     partial = path.with_suffix(".partial")
     state = {
         "model": model.state_dict(),
-        "optimizers": [o.state_dict() for o in optimizers],
+        "optimizer": optimizer.state_dict(),
         "step": step,
         "seconds": seconds,
         "settings": asdict(settings),
