@@ -1,0 +1,125 @@
+/** The plain values that pass between the steps of inference, and the port to the models. */
+import type { Item, ServingPolicy, TaskDefinition } from '../task/types.js';
+
+/** One rendering, as token ids: all arrays have one entry a token, no padding. */
+export interface Encoding {
+  ids: number[];
+  typeIds: number[];
+  /** Positions of the masks, in order. */
+  maskPositions: number[];
+}
+
+export type RouteName = 'ACCEPT' | 'REVIEW';
+
+export interface LabelScore {
+  label: string;
+  probability: number;
+}
+
+export interface Disagreement {
+  voters: number;
+  dissenting: number;
+  unanimous: boolean;
+  /** Entropy of the votes over log(min(voters, labels)), in [0, 1]. */
+  voteEntropy: number;
+  /** Generalised Jensen-Shannon divergence of the members, nats, before temperature. */
+  jensenShannon: number;
+}
+
+export interface MemberPrediction {
+  member: string;
+  weight: number;
+  label: string;
+  distribution: LabelScore[];
+}
+
+export interface Prediction {
+  label: string | null;
+  labels: string[];
+  confidence: number;
+  calibrated: boolean;
+  margin: number;
+  entropy: number;
+  disagreement: Disagreement | null;
+  /** Highest probability first. */
+  distribution: LabelScore[];
+  members: MemberPrediction[];
+  route: RouteName;
+  modelVersion: number;
+  taskRevision: number;
+}
+
+/** A member of a bundle's manifest, as inference needs it. */
+export interface Member {
+  id: string;
+  role: 'teacher' | 'student';
+  method: 'pet';
+  /** Id of the graph in the manifest. */
+  graph: string;
+  template: string;
+  /** Words of each label, in the order of the definition's labels; empty for multiple-choice. */
+  labelWords: Record<string, string[]>;
+  strategy: string;
+  weight: number;
+  /** Log-space offset added to each label's score before the softmax; empty means none. */
+  offsets: Record<string, number>;
+}
+
+export interface PolicyCalibration {
+  temperature: number;
+  calibrated: boolean;
+}
+
+/** Rows of one batch for one graph, already padded; row-major. */
+export interface HostBatch {
+  graph: string;
+  rows: number;
+  length: number;
+  masks: number;
+  words: number;
+  inputIds: BigInt64Array;
+  attentionMask: BigInt64Array;
+  tokenTypeIds: BigInt64Array;
+  /** [rows, masks] */
+  maskPositions: BigInt64Array;
+  /** [rows, words, masks] */
+  labelTokens: BigInt64Array;
+}
+
+export interface HostResult {
+  /** [rows, words] */
+  wordLogits: Float32Array;
+  /** [rows, hidden], L2-normalised [CLS] state */
+  embeddings: Float32Array;
+}
+
+/** The port to a model host: real (runtime/) or in memory (tests). */
+export interface GraphRunner {
+  run(batch: HostBatch): Promise<HostResult>;
+}
+
+/** A model as it is served: what a bundle's manifest says, with its tokenizer and its graphs open. */
+export interface ServedModel {
+  task: string;
+  version: number;
+  taskRevision: number;
+  definition: TaskDefinition;
+  members: Member[];
+  policies: Partial<Record<ServingPolicy, PolicyCalibration>>;
+  tokenizer: TextTokenizer;
+  runner: GraphRunner;
+}
+
+/** The library's tokenizer, reduced to what rendering needs: ids of plain text, no special tokens added. */
+export interface TextTokenizer {
+  encode(texts: string[]): Promise<number[][]>;
+  tokenToId(token: string): number | undefined;
+}
+
+export interface ClassifyRequest {
+  items: Item[];
+  policy?: ServingPolicy;
+  /** Absolute, epoch milliseconds. */
+  deadlineAt?: number;
+  priority: 'interactive' | 'bulk';
+}

@@ -1,0 +1,49 @@
+/** `manifest.json` of a model bundle (format version 1): what the trainer and the zero-shot builder both write. */
+import type { Member, PolicyCalibration } from '../inference/types.js';
+import type { ServingPolicy, TaskDefinition } from '../task/types.js';
+
+export const BUNDLE_FORMAT_VERSION = 1;
+
+export interface BundleFile {
+  /** Relative to the bundle's folder, except a base graph's, which is shared and found by its digest. */
+  file: string;
+  sha256: string;
+}
+
+export interface GraphEntry extends BundleFile {
+  id: string;
+  kind: 'pet';
+  precision: 'fp32';
+  /** True: the file is the base model's `model.onnx`, not part of the bundle folder. */
+  base: boolean;
+}
+
+export interface BundleManifest {
+  formatVersion: number;
+  task: string;
+  version: number;
+  taskRevision: number;
+  definitionDigest: string;
+  definition: TaskDefinition;
+  /** `zero-shot` or `run:<id>`. */
+  origin: string;
+  createdAt: string;
+  graphs: GraphEntry[];
+  members: Member[];
+  policies: Partial<Record<ServingPolicy, PolicyCalibration>>;
+  tokenizer: BundleFile;
+  golden: BundleFile;
+  report: BundleFile;
+  baseModel: { name: string; digest: string };
+  /** Digests of what it was trained on; null for zero-shot. */
+  trainingData: { labelledDigest: string; labelled: number; unlabelledDigest: string; pseudoLabelled: number } | null;
+  libraries: Record<string, string>;
+}
+
+/** `golden.json`: at least one row a member; `distribution` after offsets, before temperature, in label order. */
+export interface GoldenFile {
+  rows: {
+    item: { text: string; textPair?: string; choices?: string[]; fields?: Record<string, unknown> };
+    members: { member: string; ids: number[]; typeIds: number[]; maskPositions: number[]; distribution: number[] }[];
+  }[];
+}

@@ -1,0 +1,72 @@
+/**
+ * A task as the rest of the service sees it: the task file with every default filled in.
+ * `parseTask` (definition.ts) is the only way to one. Pure data; imports nothing.
+ */
+export type TaskKind = 'single-label' | 'multi-label' | 'sentence-pair' | 'multiple-choice';
+export type Method = 'pet' | 'efl' | 'embedding' | 'fine-tune';
+export type ServingPolicy = 'ensemble' | 'student' | 'cascade';
+export type SelectionStrategyName = 'top_confidence' | 'confident_contested' | 'fused';
+export type VerdictName = 'worse' | 'inconclusive' | 'not-worse' | 'better';
+
+export interface LabelDefinition {
+  name: string;
+  /** PET: one or more label words. */
+  words: string[];
+  /** EFL: the hypothesis. */
+  description?: string;
+  /** Earlier names, so that examples follow a renaming. */
+  was: string[];
+}
+
+export interface TaskDefinition {
+  name: string;
+  kind: TaskKind;
+  method: Method[];
+  /** Empty for multiple-choice, where an item's choices are its labels. */
+  labels: LabelDefinition[];
+  templates: string[];
+  /** Tokens, special ones included. */
+  maxLength: number;
+  routing: { accept: number; reviewContested: boolean; beforeCalibration: 'review' | 'accept' };
+  serving: { policy: ServingPolicy };
+  pool: { capacity: number; auditRate: number };
+  learning: {
+    prior: 'uniform' | 'estimated';
+    strategies: ('plain' | 'r-drop')[];
+    selection: {
+      strategy: SelectionStrategyName;
+      threshold1: number;
+      threshold2: number;
+      threshold3: number;
+      floor: number;
+    };
+    trigger: {
+      newLabels: number | null;
+      /** Cron, five fields, UTC. */
+      schedule: string | null;
+      drift: { falseAlarmsPerYear: number; minEffect: number } | null;
+      cooldownMinutes: number;
+    };
+    rounds: number;
+    /** What a training run may take; the trainer plans its steps by it. */
+    budgetSeconds: number;
+    promotion: {
+      minVerdict: VerdictName;
+      margin: number;
+      fourEyes: boolean;
+      shadowMinutes: number;
+      canaryPercent: number;
+    };
+  };
+  stream: { input: string; output: string };
+}
+
+/** What is classified. */
+export interface Item {
+  text: string;
+  textPair?: string;
+  choices?: string[];
+  fields?: Record<string, unknown>;
+}
+
+export type Split = 'train' | 'dev' | 'test';
