@@ -1,0 +1,19 @@
+import { defineConfig } from 'vitest/config';
+
+// Vite reads experimentalDecorators and emitDecoratorMetadata from tsconfig.json, so Nest's injection works untransformed.
+const project = (name: string, include: string[], extra: Record<string, unknown> = {}) => ({
+  test: { name, include, pool: 'forks' as const, maxWorkers: 2, ...extra },
+});
+
+const service = { globalSetup: ['test/fixtures/database.ts'], testTimeout: 60_000, hookTimeout: 120_000, maxWorkers: 1 };
+
+export default defineConfig({
+  test: {
+    projects: [
+      project('unit', ['src/**/*.spec.ts', 'scripts/**/*.spec.ts']),
+      project('contract', ['test/contract/**/*.spec.ts'], { testTimeout: 60_000 }),
+      project('integration', ['test/integration/**/*.spec.ts'], service),
+      project('e2e', ['test/e2e/**/*.spec.ts'], { ...service, testTimeout: 900_000, hookTimeout: 300_000 }),
+    ],
+  },
+});
