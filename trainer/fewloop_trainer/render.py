@@ -1,0 +1,140 @@
+"""Rendering: an item and a template become token ids, id for id as `src/inference/render.ts` makes them.
+
+[CLS], the pieces, [SEP]; every piece is tokenized on its own, so that a word never depends on its neighbour piece.
+Fields are cut to fit `maxLength`, the template and its masks never. `test/contract/rendering.json` holds both
+languages to the same ids.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+
+from fewloop_trainer.task import Field, Literal, Task, parse_template
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """One rendering, unpadded."""
+
+    ids: list[int]
+    type_ids: list[int]
+    mask_positions: list[int]
+
+
+class Renderer:
+    def __init__(self, tokenizer: Tokenizer, task: Task):
+        self._tokenizer = tokenizer
+        self._task = task
+        self._cls, self._sep, self._mask, self._unknown = (
+            tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[MASK]", "[UNK]")
+        )
+        # A text that spells a special token must not become one.
+        self._reserved = {self._cls, self._sep, self._mask, tokenizer.token_to_id("[PAD]")}
+        self._pieces = {template: parse_template(template) for template in task.templates}
+        self._masks = 0 if task.kind == "multiple-choice" else len(self.word_tokens(_first_words(task))[0])
+
+    def word_tokens(self, words: Sequence[str]) -> list[list[int]]:
+        """Token ids of label words, [W][M]; ValueError where a word cannot be spelled or the counts differ."""
+        tokens = self._tokenize(list(words))
+        for word, ids in zip(words, tokens, strict=True):
+            if not ids or self._unknown in ids:
+                raise ValueError(f"the tokenizer cannot spell the label word {word!r}")
+        if len({len(ids) for ids in tokens}) > 1:
+            raise ValueError(f"label words have different token counts: {', '.join(words)}")
+        return tokens
+
+    def masks_of(self, item: dict) -> int:
+        return self._masks or len(self.word_tokens(item["choices"])[0])
+
+    def render(self, template: str, item: dict) -> Encoding:
+        """ValueError where a field is missing, a marker is absent or the template alone is over `maxLength`."""
+        pieces = self._pieces.get(template) or parse_template(template)
+        masks = [self._mask] * self.masks_of(item)
+        texts: list[str] = []
+        for piece in pieces:
+            if isinstance(piece, Literal):
+                texts.append(piece.text)
+            elif isinstance(piece, Field):
+                texts.extend(_parts(piece, item))
+        tokens = iter(self._tokenize(texts))
+
+        parts: list[list[list[int]]] = []  # per piece: [ids], or [left, right] around the masks of a blank
+        fields: list[int] = []
+        fixed = 2
+        for piece in pieces:
+            if isinstance(piece, Field):
+                fields.append(len(parts))
+                parts.append([next(tokens)] if piece.blank is None else [next(tokens), next(tokens)])
+                fixed += 0 if piece.blank is None else len(masks)
+            else:
+                parts.append([next(tokens)] if isinstance(piece, Literal) else [masks])
+                fixed += len(parts[-1][0])
+        budget = self._task.max_length - fixed
+        if budget < 0:
+            raise ValueError(f"template {template!r} alone is longer than maxLength {self._task.max_length}")
+
+        lengths = cut_lengths([sum(len(ids) for ids in parts[index]) for index in fields], budget)
+        for index, length in zip(fields, lengths, strict=True):
+            if len(parts[index]) == 1:
+                parts[index] = [parts[index][0][:length]]
+            else:
+                left, right = cut_window(*parts[index], length)
+                parts[index] = [left, masks, right]
+
+        ids = [self._cls]
+        for part in parts:
+            for run in part:
+                ids.extend(run)
+        ids.append(self._sep)
+        # Reserved ids are replaced inside fields and literals, so every [MASK] left is the template's own.
+        positions = [position for position, token in enumerate(ids) if token == self._mask]
+        return Encoding(ids, [0] * len(ids), positions)
+
+    def _tokenize(self, texts: list[str]) -> list[list[int]]:
+        return [
+            [self._unknown if token in self._reserved else token for token in encoding.ids]
+            for encoding in self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        ]
+
+
+def cut_lengths(lengths: Sequence[int], budget: int) -> list[int]:
+    """The lengths after trimming the longest by one until their sum is within `budget`; of equals the later first."""
+    if sum(lengths) <= budget:
+        return list(lengths)
+    low, high = 0, max(lengths)  # the highest level c with sum(min(length, c)) <= budget
+    while low < high:
+        middle = (low + high + 1) // 2
+        if sum(min(length, middle) for length in lengths) <= budget:
+            low = middle
+        else:
+            high = middle - 1
+    rest = budget - sum(min(length, low) for length in lengths)
+    cut = []
+    for length in lengths:
+        extra = 1 if length > low and rest > 0 else 0
+        rest -= extra
+        cut.append(min(length, low) + extra)
+    return cut
+
+
+def cut_window(left: list[int], right: list[int], budget: int) -> tuple[list[int], list[int]]:
+    """`budget` tokens around the masks, as even as the two sides allow."""
+    keep = min(len(left), max(budget // 2, budget - len(right)))
+    return left[len(left) - keep :], right[: budget - keep]
+
+
+def _first_words(task: Task) -> list[str]:
+    return [word for label in task.labels for word in label.words]
+
+
+def _parts(piece: Field, item: dict) -> list[str]:
+    value = item.get(piece.name) if piece.name in ("text", "textPair") else (item.get("fields") or {}).get(piece.name)
+    if not isinstance(value, str):
+        raise ValueError(f"the template's field {piece.name!r} is missing")
+    if piece.blank is None:
+        return [value]
+    left, marker, right = value.partition(piece.blank)
+    if not marker:
+        raise ValueError(f"field {piece.name!r} does not hold the marker {piece.blank!r}")
+    return [left, right]

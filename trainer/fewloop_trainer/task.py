@@ -1,0 +1,124 @@
+"""A task, read from the canonical definition (JSON) that the service writes: every default is already filled in.
+
+Twin of `src/task/` (types.ts, template.ts), which owns the checking; here a definition is taken as it stands.
+"""
+
+import re
+from dataclasses import dataclass
+
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+
+
+@dataclass(frozen=True)
+class Label:
+    name: str
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Literal:
+    text: str
+
+
+@dataclass(frozen=True)
+class Mask:
+    pass
+
+
+@dataclass(frozen=True)
+class Field:
+    name: str
+    blank: str | None = None
+    """The marker inside the field where the masks stand; None where they stand outside it."""
+
+
+Piece = Literal | Mask | Field
+
+
+@dataclass(frozen=True)
+class Selection:
+    strategy: str
+    threshold1: float
+    threshold2: float
+    threshold3: float
+    floor: float
+
+
+@dataclass(frozen=True)
+class Task:
+    name: str
+    kind: str
+    labels: tuple[Label, ...]
+    templates: tuple[str, ...]
+    max_length: int
+    serving_policy: str
+    prior: str
+    strategies: tuple[str, ...]
+    selection: Selection
+    rounds: int
+    budget_seconds: float
+    definition: dict
+
+    @property
+    def label_names(self) -> list[str]:
+        return [label.name for label in self.labels]
+
+    @property
+    def label_words(self) -> dict[str, list[str]]:
+        """Label to its words, in the definition's order: a member's `labelWords` in the manifest."""
+        return {label.name: list(label.words) for label in self.labels}
+
+    def labels_of(self, item: dict) -> list[str]:
+        """What the item may be called: the task's labels, or its own choices."""
+        return list(item["choices"]) if self.kind == "multiple-choice" else self.label_names
+
+    def words_of(self, item: dict) -> list[list[str]]:
+        """Words of each of `labels_of(item)`; a choice is its own word."""
+        if self.kind == "multiple-choice":
+            return [[choice] for choice in item["choices"]]
+        return [list(label.words) for label in self.labels]
+
+
+def load_task(definition: dict) -> Task:
+    learning = definition["learning"]
+    selection = learning["selection"]
+    return Task(
+        name=definition["name"],
+        kind=definition["kind"],
+        labels=tuple(Label(label["name"], tuple(label["words"])) for label in definition["labels"]),
+        templates=tuple(definition["templates"]),
+        max_length=definition["maxLength"],
+        serving_policy=definition["serving"]["policy"],
+        prior=learning["prior"],
+        strategies=tuple(learning["strategies"]),
+        selection=Selection(
+            selection["strategy"],
+            selection["threshold1"],
+            selection["threshold2"],
+            selection["threshold3"],
+            selection["floor"],
+        ),
+        rounds=learning["rounds"],
+        budget_seconds=learning["budgetSeconds"],
+        definition=definition,
+    )
+
+
+def parse_template(template: str) -> list[Piece]:
+    """`{mask}`, `{field}` and `{field|blank:MARKER}` as pieces; what stands between is literal, spaces included."""
+    pieces: list[Piece] = []
+    start = 0
+    for match in _PLACEHOLDER.finditer(template):
+        if match.start() > start:
+            pieces.append(Literal(template[start : match.start()]))
+        name, _, option = match.group(1).partition("|")
+        if name == "mask":
+            pieces.append(Mask())
+        elif option.startswith("blank:"):
+            pieces.append(Field(name, option.removeprefix("blank:")))
+        else:
+            pieces.append(Field(name))
+        start = match.end()
+    if start < len(template):
+        pieces.append(Literal(template[start:]))
+    return pieces
