@@ -1,0 +1,101 @@
+/**
+ * `npm test`: installs what is missing and runs every check and test, cheapest first. The trainer's environment is
+ * installed beside the checks that do not need it. Closes with one line that counts the tests.
+ */
+import { spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { delimiter, dirname, join } from 'node:path';
+import { pinnedNode, prepare, root, say } from './prepare.mjs';
+import { ensureTrainerEnvironment, trainerPython } from './trainer-env.mjs';
+
+const results = mkdtempSync(join(tmpdir(), 'fewloop-test-'));
+const counts = { passed: 0, failed: 0, skipped: 0 };
+const failedSteps = [];
+
+const bin = (name) => join(root, 'node_modules', '.bin', name);
+const environment = {
+  ...process.env,
+  PATH: [dirname(pinnedNode), process.env.PATH].join(delimiter),
+  PYTHONPATH: join(root, 'trainer'),
+  FEWLOOP_PYTHON: trainerPython,
+};
+
+function execute(command, args, cwd = root) {
+  return new Promise((resolve) => {
+    const child = spawn(command, args, { cwd, stdio: ['ignore', 'inherit', 'inherit'], env: environment });
+    child.once('error', () => resolve(1));
+    child.once('exit', (code) => resolve(code ?? 1));
+  });
+}
+
+async function check(name, command, args, cwd) {
+  const started = Date.now();
+  say(`\n── ${name}`);
+  const code = await execute(command, args, cwd);
+  say(
+    `── ${name}: ${code === 0 ? 'passed' : `FAILED (exit ${code})`} in ${Math.round((Date.now() - started) / 1000)} s`,
+  );
+  if (code !== 0) failedSteps.push(name);
+}
+
+async function vitest(project) {
+  const file = join(results, `${project}.json`);
+  await check(`${project} tests`, bin('vitest'), [
+    'run',
+    '--project',
+    project,
+    '--reporter=default',
+    '--reporter=json',
+    `--outputFile.json=${file}`,
+  ]);
+  if (!existsSync(file)) return;
+  const report = JSON.parse(readFileSync(file, 'utf8'));
+  counts.passed += report.numPassedTests;
+  counts.failed += report.numFailedTests;
+  counts.skipped += report.numPendingTests;
+}
+
+async function pytest() {
+  const file = join(results, 'pytest.xml');
+  await check('trainer tests', trainerPython, ['-m', 'pytest', `--junitxml=${file}`], join(root, 'trainer'));
+  if (!existsSync(file)) return;
+  const count = (name) =>
+    Number(new RegExp(`<testsuite [^>]*${name}="(\\d+)"`).exec(readFileSync(file, 'utf8'))?.[1] ?? 0);
+  const failed = count('failures') + count('errors');
+  counts.passed += count('tests') - failed - count('skipped');
+  counts.failed += failed;
+  counts.skipped += count('skipped');
+}
+
+await prepare();
+const trainer = ensureTrainerEnvironment().then(
+  () => undefined,
+  (error) => error,
+);
+await check('format', bin('prettier'), ['--log-level', 'warn', '--check', '.']);
+await check('lint', bin('oxlint'), ['--type-aware', '--deny-warnings', 'src', 'test', 'migrations']);
+await check('types', bin('tsc'), ['--noEmit', '-p', 'tsconfig.json']);
+await check('import rules', bin('depcruise'), ['--config', '.dependency-cruiser.mjs', 'src', 'migrations']);
+await check('unused code', bin('knip'), []);
+await check('lock file', pinnedNode, ['scripts/lockcheck.mjs']);
+await vitest('unit');
+const trainerError = await trainer;
+if (trainerError) {
+  say(trainerError.message);
+  failedSteps.push('trainer environment');
+} else {
+  await check('trainer lint', trainerPython, ['-m', 'ruff', 'check', 'trainer']);
+  await check('trainer format', trainerPython, ['-m', 'ruff', 'format', '--check', 'trainer']);
+}
+await vitest('contract');
+await vitest('integration');
+if (!trainerError) await pytest();
+if (!trainerError) await vitest('e2e');
+
+rmSync(results, { recursive: true, force: true });
+if (failedSteps.length) say(`\nFailed: ${failedSteps.join(', ')}`);
+process.stdout.write(
+  `\n${counts.passed} passed, ${counts.failed} failed${counts.skipped ? `, ${counts.skipped} skipped` : ''}\n`,
+);
+process.exitCode = failedSteps.length || counts.failed || !counts.passed ? 1 : 0;
