@@ -1,0 +1,124 @@
+/**
+ * The hosts of one set of graphs, with the queue before them. Jobs go to the host with the most room, in order.
+ * A host that ends unasked is replaced. The job it was running is tried once more and then given up: a batch that
+ * ends hosts must not end them all. Jobs that only waited in it lose nothing.
+ */
+import { setTimeout } from 'node:timers/promises';
+import { FewloopError } from '../common/errors.js';
+import type { HostBatch, HostResult } from '../inference/types.js';
+import { HostProcess, type HostEvents, type Job } from './host-process.js';
+import type { HostGraph, HostSettings } from './protocol.js';
+
+const CRASHES_ALLOWED = 1;
+const FIRST_RESTART_DELAY_MS = 100;
+const LONGEST_RESTART_DELAY_MS = 30_000;
+
+export class HostGroup {
+  readonly #hosts = new Set<HostProcess>();
+  readonly #queue: Job[] = [];
+  readonly #events: HostEvents;
+  readonly #drained: (() => void)[] = [];
+  readonly #replacements = new Set<Promise<void>>();
+  readonly #stop = new AbortController();
+  #pending = 0;
+  #failedRestarts = 0;
+  #closed = false;
+
+  private constructor(
+    private readonly graphs: HostGraph[],
+    private readonly settings: HostSettings,
+  ) {
+    this.#events = {
+      onFree: () => this.#pump(),
+      onGone: (host, unfinished) => this.#onGone(host, unfinished),
+    };
+  }
+
+  /** All hosts loaded, or none left running and the error of the first that failed. */
+  static async start(graphs: HostGraph[], settings: HostSettings, hosts: number): Promise<HostGroup> {
+    const group = new HostGroup(graphs, settings);
+    const starts = Array.from({ length: hosts }, () => group.#add());
+    const outcomes = await Promise.allSettled(starts);
+    const failed = outcomes.find((outcome) => outcome.status === 'rejected');
+    if (!failed) return group;
+    await group.close();
+    throw failed.reason;
+  }
+
+  pids(): number[] {
+    return [...this.#hosts].map((host) => host.pid);
+  }
+
+  run(graph: string, batch: HostBatch): Promise<HostResult> {
+    return new Promise<HostResult>((resolve, reject) => {
+      if (this.#closed) return reject(new FewloopError('INTERNAL', 'the model host has been ended'));
+      if (this.#hosts.size === 0 && this.#failedRestarts > 0) return reject(noHost());
+      this.#pending++;
+      const settled = () => {
+        if (--this.#pending === 0) for (const done of this.#drained.splice(0)) done();
+      };
+      this.#queue.push({
+        graph,
+        batch,
+        crashes: 0,
+        resolve: (result) => (settled(), resolve(result)),
+        reject: (error) => (settled(), reject(error)),
+      });
+      this.#pump();
+    });
+  }
+
+  /** Finishes what has been accepted, then ends the processes. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    if (this.#pending > 0) await new Promise<void>((resolve) => this.#drained.push(resolve));
+    this.#stop.abort();
+    await Promise.all(this.#replacements);
+    await Promise.all([...this.#hosts].map((host) => host.end()));
+    this.#hosts.clear();
+  }
+
+  async #add(): Promise<void> {
+    this.#hosts.add(await HostProcess.start(this.graphs, this.settings, this.#events));
+  }
+
+  #pump(): void {
+    while (this.#queue.length > 0) {
+      let roomiest: HostProcess | undefined;
+      for (const host of this.#hosts) if (host.room > (roomiest?.room ?? 0)) roomiest = host;
+      if (!roomiest) return;
+      roomiest.submit(this.#queue.shift()!);
+    }
+  }
+
+  #onGone(host: HostProcess, unfinished: Job[]): void {
+    this.#hosts.delete(host);
+    const [running, ...waiting] = unfinished;
+    const again = [...waiting];
+    if (running && ++running.crashes <= CRASHES_ALLOWED) again.unshift(running);
+    else running?.reject(new FewloopError('INTERNAL', `the model host ended ${running.crashes} times on this batch`));
+    this.#queue.unshift(...again);
+    const replacement = this.#replace().finally(() => this.#replacements.delete(replacement));
+    this.#replacements.add(replacement);
+    this.#pump();
+  }
+
+  /** Tries until a host has started; a group that closes still needs one while jobs wait. */
+  async #replace(): Promise<void> {
+    while (!this.#stop.signal.aborted) {
+      try {
+        await this.#add();
+        this.#failedRestarts = 0;
+        return this.#pump();
+      } catch {
+        const delayMs = Math.min(LONGEST_RESTART_DELAY_MS, FIRST_RESTART_DELAY_MS * 2 ** this.#failedRestarts++);
+        if (this.#hosts.size === 0) for (const job of this.#queue.splice(0)) job.reject(noHost());
+        await setTimeout(delayMs, undefined, { signal: this.#stop.signal, ref: false }).catch(() => undefined);
+      }
+    }
+  }
+}
+
+function noHost(): FewloopError {
+  return new FewloopError('INTERNAL', 'no model host could be started');
+}

@@ -1,0 +1,51 @@
+/**
+ * What the service and a model host say to each other, over the child process' channel (advanced serialization).
+ * Batches and results are named tensors, so that another kind of graph needs no other protocol.
+ * Both sides import this file; it has types and pure functions only.
+ */
+import type { HostBatch, HostResult } from '../inference/types.js';
+
+export interface HostGraph {
+  /** What batches call it on the wire: the digest, which does not depend on the bundle that names it. */
+  sha256: string;
+  path: string;
+}
+
+export interface HostTensor<T extends BigInt64Array | Float32Array = BigInt64Array | Float32Array> {
+  data: T;
+  dims: number[];
+}
+
+export interface HostSettings {
+  threads: number;
+  /** `cpu` or `cuda:N`. */
+  device: string;
+}
+
+export type ToHost =
+  | { type: 'load'; graphs: HostGraph[]; settings: HostSettings }
+  | { type: 'run'; job: number; graph: string; tensors: Record<string, HostTensor<BigInt64Array>> }
+  | { type: 'end' };
+
+export type FromHost =
+  | { type: 'loaded' }
+  | { type: 'load-failed'; message: string }
+  | { type: 'result'; job: number; tensors: Record<string, HostTensor<Float32Array>> }
+  | { type: 'run-failed'; job: number; message: string };
+
+export function batchTensors(batch: HostBatch): Record<string, HostTensor<BigInt64Array>> {
+  const { rows, length, masks, words } = batch;
+  return {
+    input_ids: { data: batch.inputIds, dims: [rows, length] },
+    attention_mask: { data: batch.attentionMask, dims: [rows, length] },
+    token_type_ids: { data: batch.tokenTypeIds, dims: [rows, length] },
+    mask_positions: { data: batch.maskPositions, dims: [rows, masks] },
+    label_tokens: { data: batch.labelTokens, dims: [rows, words, masks] },
+  };
+}
+
+export function resultOf(tensors: Record<string, HostTensor<Float32Array>>): HostResult {
+  const { word_logits, pooled_embedding } = tensors;
+  if (!word_logits || !pooled_embedding) throw new Error(`the graph answered ${Object.keys(tensors).join(', ')}`);
+  return { wordLogits: word_logits.data, embeddings: pooled_embedding.data };
+}
