@@ -14,6 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _import_encoder_arguments(commands.add_parser("import-encoder", help="base model from the published ONNX file"))
     _pretrain_arguments(commands.add_parser("pretrain", help="masked-language modelling on text (head, DAPT, TAPT)"))
+    _tiny_model_arguments(commands.add_parser("make-tiny-model", help="the tests' model, cut out of a base model"))
     options = parser.parse_args(arguments)
     return options.call(options)
 
@@ -76,4 +77,18 @@ def _pretrain(options: argparse.Namespace) -> int:
         return 1
     save_model(model, options.out)
     copy_tokenizer(options.base, options.out)
+    return 0
+
+
+def _tiny_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("base", type=Path, help="folder of the base model")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("texts", type=Path, nargs="*", help="files or folders to choose characters by and train on")
+    parser.set_defaults(call=_make_tiny_model)
+
+
+def _make_tiny_model(options: argparse.Namespace) -> int:
+    from fewloop_trainer.fixture import make_tiny_model
+
+    make_tiny_model(options.base, options.out, options.texts, lambda line: print(json.dumps(line), file=sys.stderr))
     return 0
