@@ -1,0 +1,61 @@
+/**
+ * The one description of the database: entities, migrations, names.
+ * Migrations are listed by hand, so that dist, tests and a container run the same ones in the same order.
+ */
+import { DefaultNamingStrategy, type DataSourceOptions, type Table } from 'typeorm';
+import { First1795450000000 } from '../../migrations/1795450000000-first.js';
+import { CandidateRow } from './entities/candidate.js';
+import { ExampleRow } from './entities/example.js';
+import { LedgerEntryRow } from './entities/ledger-entry.js';
+import { ModelVersionRow } from './entities/model-version.js';
+import { PromotionRow } from './entities/promotion.js';
+import { ReplicaRow } from './entities/replica.js';
+import { StreamItemRow } from './entities/stream-item.js';
+import { TaskRevisionRow, TaskRow } from './entities/task.js';
+import { TrainingRunRow } from './entities/training-run.js';
+
+const snake = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+
+/** Snake case, and PostgreSQL's own names of constraints, so that migrations can be plain SQL. */
+class PostgresNames extends DefaultNamingStrategy {
+  override columnName(property: string, custom: string | undefined): string {
+    return custom ?? snake(property);
+  }
+  override primaryKeyName(table: Table | string): string {
+    return `${this.getTableName(table)}_pkey`;
+  }
+  override uniqueConstraintName(table: Table | string, columns: string[]): string {
+    return `${this.getTableName(table)}_${columns.join('_')}_key`;
+  }
+  override foreignKeyName(table: Table | string, columns: string[]): string {
+    return `${this.getTableName(table)}_${columns.join('_')}_fkey`;
+  }
+}
+
+export function dataSourceOptions(url: string): DataSourceOptions {
+  return {
+    type: 'postgres',
+    url,
+    uuidExtension: 'pgcrypto', // gen_random_uuid(), which PostgreSQL has built in
+    installExtensions: false,
+    entities: [
+      TaskRow,
+      TaskRevisionRow,
+      ModelVersionRow,
+      ExampleRow,
+      StreamItemRow,
+      CandidateRow,
+      TrainingRunRow,
+      PromotionRow,
+      LedgerEntryRow,
+      ReplicaRow,
+    ],
+    migrations: [First1795450000000],
+    migrationsTransactionMode: 'each',
+    namingStrategy: new PostgresNames(),
+    synchronize: false,
+    poolSize: 10,
+    applicationName: 'fewloop',
+    logging: false,
+  };
+}

@@ -1,0 +1,32 @@
+import {
+  Column,
+  CreateDateColumn,
+  Entity,
+  ForeignKey,
+  Index,
+  PrimaryGeneratedColumn,
+  Unique,
+  UpdateDateColumn,
+} from 'typeorm';
+import { ItemColumns, type SplitValue } from './item-columns.js';
+import { TaskRow } from './task.js';
+
+/** IMPORT: by a file or an app. ANSWER: to a question a strategy chose. AUDIT: to a question drawn at random. */
+export type ExampleOrigin = 'IMPORT' | 'ANSWER' | 'AUDIT';
+
+@Entity('example')
+@Unique(['task', 'itemKey'])
+@Index('example_task_split_group_idx', ['task', 'splitGroup'])
+export class ExampleRow extends ItemColumns {
+  @PrimaryGeneratedColumn('uuid') id: string;
+  @ForeignKey(() => TaskRow)
+  @Column('text')
+  task: string;
+  @Column('text') splitGroup: string;
+  @Column('text', { array: true }) labels: string[];
+  @Column('text') split: SplitValue;
+  @Column('text') origin: ExampleOrigin;
+  @Column('text', { nullable: true }) answeredBy: string | null;
+  @CreateDateColumn({ type: 'timestamptz' }) createdAt: Date;
+  @UpdateDateColumn({ type: 'timestamptz' }) updatedAt: Date;
+}
