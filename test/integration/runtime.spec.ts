@@ -1,0 +1,127 @@
+import { spawn } from 'node:child_process';
+import { copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { HostPool, type GraphFile } from '../../src/runtime/host-pool.js';
+import { graphBatch } from '../fixtures/graph-batch.js';
+import { descendants, isAlive, until } from '../fixtures/processes.js';
+
+const MODEL = join(import.meta.dirname, '../fixtures/tiny-model/model.onnx');
+const graph = (sha256: string, path = MODEL): GraphFile => ({ id: 'g0', path, sha256 });
+
+describe('model hosts', () => {
+  let folder: string;
+  let pool: HostPool;
+
+  beforeEach(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'fewloop-runtime-'));
+    pool = new HostPool({ hosts: 2, threads: 1, device: 'cpu' });
+  });
+  afterEach(async () => {
+    await pool.close();
+    await rm(folder, { recursive: true });
+  });
+
+  it('answers many batches at once, each with its own result', async () => {
+    const lease = await pool.open([graph('a')]);
+    const alone = [];
+    for (let seed = 0; seed < 6; seed++) alone.push(await lease.run(graphBatch('g0', 2, 12, seed)));
+    const together = await Promise.all(alone.map((_, seed) => lease.run(graphBatch('g0', 2, 12, seed))));
+    expect(together.map((r) => [...r.wordLogits])).toEqual(alone.map((r) => [...r.wordLogits]));
+    expect(alone[0]!.wordLogits).toHaveLength(6);
+    expect(alone[0]!.embeddings.length % 2).toBe(0);
+    expect(alone[0]!.wordLogits).not.toEqual(alone[1]!.wordLogits);
+    await lease.release();
+  });
+
+  it('shares hosts between bundles with the same graphs, and ends them with the last lease', async () => {
+    const first = await pool.open([graph('a')]);
+    const second = await pool.open([{ ...graph('a'), id: 'base' }]);
+    const other = await pool.open([graph('b')]);
+    expect(second.pids()).toEqual(first.pids());
+    expect(other.pids()).toHaveLength(2);
+    const pids = first.pids();
+    await first.release();
+    await expect(first.run(graphBatch('g0', 1, 8))).rejects.toMatchObject({ code: 'INTERNAL' });
+    await second.run(graphBatch('base', 1, 8));
+    await second.release();
+    await second.release();
+    expect(pids.filter(isAlive)).toEqual([]);
+    await other.run(graphBatch('g0', 1, 8));
+  });
+
+  it('finishes accepted batches before it ends', async () => {
+    const lease = await pool.open([graph('a')]);
+    const runs = Array.from({ length: 40 }, (_, seed) => lease.run(graphBatch('g0', 8, 64, seed)));
+    const [results] = await Promise.all([Promise.all(runs), lease.release()]);
+    expect(results).toHaveLength(40);
+  });
+
+  it('replaces a host that was killed and loses no batch', async () => {
+    const lease = await pool.open([graph('a')]);
+    const before = lease.pids();
+    const runs = Array.from({ length: 60 }, (_, seed) => lease.run(graphBatch('g0', 16, 64, seed)));
+    await Promise.race(runs);
+    process.kill(before[0]!, 'SIGKILL');
+    expect(await Promise.all(runs)).toHaveLength(60);
+    await until(() => lease.pids().length === 2);
+    expect(lease.pids()).not.toContain(before[0]);
+  });
+
+  it('gives a batch up after two hosts have ended on it, and serves on', async () => {
+    pool = new HostPool({ hosts: 1, threads: 1, device: 'cpu' });
+    const lease = await pool.open([graph('a')]);
+    // Large enough to be still running when the host is killed.
+    const large = lease.run(graphBatch('g0', 512, 128)).catch((error: unknown) => error);
+    for (let kills = 0; kills < 2; kills++) {
+      await until(() => lease.pids().length === 1);
+      const [pid] = lease.pids();
+      process.kill(pid!, 'SIGKILL');
+      await until(() => !lease.pids().includes(pid!));
+    }
+    expect(await large).toMatchObject({ code: 'INTERNAL' });
+    await lease.run(graphBatch('g0', 1, 8));
+    await lease.release();
+  });
+
+  it('rejects a batch that the graph refuses, and only that', async () => {
+    const lease = await pool.open([graph('a')]);
+    const wrong = { ...graphBatch('g0', 1, 8), maskPositions: new BigInt64Array([900n]) };
+    const [bad, good] = await Promise.allSettled([lease.run(wrong), lease.run(graphBatch('g0', 1, 8))]);
+    expect(bad).toMatchObject({ status: 'rejected', reason: { code: 'INTERNAL' } });
+    expect(good.status).toBe('fulfilled');
+    await expect(lease.run(graphBatch('unknown', 1, 8))).rejects.toMatchObject({ code: 'INTERNAL' });
+  });
+
+  it('says BUNDLE_INVALID for a file that is no graph, leaves no process, and can open again', async () => {
+    const path = join(folder, 'model.onnx');
+    await writeFile(path, 'not a graph');
+    await expect(pool.open([graph('a', path)])).rejects.toMatchObject({ code: 'BUNDLE_INVALID' });
+    expect(descendants(process.pid).length).toBe(0);
+    await copyFile(MODEL, path);
+    await (await pool.open([graph('a', path)])).release();
+  });
+
+  it('ignores signals to the process group: the parent drains first', async () => {
+    const lease = await pool.open([graph('a')]);
+    for (const pid of lease.pids()) process.kill(pid, 'SIGINT');
+    for (const pid of lease.pids()) process.kill(pid, 'SIGTERM');
+    const pids = lease.pids();
+    await lease.run(graphBatch('g0', 1, 8));
+    expect(lease.pids()).toEqual(pids);
+  });
+
+  it('ends when its parent is gone', async () => {
+    const host = new URL('../../src/runtime/host.ts', import.meta.url).pathname;
+    const script = `
+      const host = require('node:child_process').fork(${JSON.stringify(host)}, { serialization: 'advanced' });
+      host.on('message', () => console.log(host.pid));
+      host.send({ type: 'load', graphs: [{ sha256: 'a', path: ${JSON.stringify(MODEL)} }], settings: { threads: 1, device: 'cpu' } });`;
+    const parent = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const pid = Number(await new Promise<string>((resolve) => parent.stdout.once('data', (data) => resolve(String(data)))));
+    expect(isAlive(pid)).toBe(true);
+    parent.kill('SIGKILL');
+    await until(() => !isAlive(pid));
+  });
+});
