@@ -1,0 +1,193 @@
+/**
+ * The trainer as a child process: `python -m fewloop_trainer run FOLDER`.
+ * Invariants: at most one trainer writes a run folder (one that a killed service left is ended first); a trainer
+ * does not outlive the service (the kernel kills it with its parent where `setpriv` is; elsewhere it notices that
+ * its parent is gone); what it prints stays in the folder's trainer.log.
+ * May import: task.
+ *
+ *   waiting for the environment ──▶ running ──▶ exited with a result
+ *            │ stop                   │ stop: SIGTERM, after 10 s SIGKILL
+ *            ▼                        ▼
+ *         STOPPED                  STOPPED
+ */
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { closeSync, existsSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import type { Launcher, RunningTrainer } from './launcher.js';
+import { ProgressTail } from './progress-tail.js';
+import { clearResult, LOG_FILE, PROGRESS_FILE, readResult, type RunProgress, type RunResult } from './run-folder.js';
+
+const PID_FILE = 'trainer.pid';
+const ENVIRONMENT_POLL_MS = 1000;
+const LOG_TAIL_CHARS = 2000;
+
+export interface ProcessLauncherOptions {
+  /** The trainer's Python; empty: the one that `dataDir/trainer-env.json` names once it is installed. */
+  python: string;
+  dataDir: string;
+  /** What Python runs in front of the folder; another program in tests. */
+  command?: string[];
+  killAfterMs?: number;
+}
+
+export class ProcessLauncher implements Launcher {
+  constructor(private readonly options: ProcessLauncherOptions) {}
+
+  start(folder: string, onProgress: (progress: RunProgress) => void): RunningTrainer {
+    const attempt = new Attempt(this.options, folder, onProgress);
+    return { done: attempt.done, stop: () => attempt.stop() };
+  }
+}
+
+class Attempt {
+  readonly done: Promise<RunResult>;
+  private stopping = false;
+  private child: ChildProcess | null = null;
+  private killTimer: NodeJS.Timeout | undefined;
+
+  constructor(
+    private readonly options: ProcessLauncherOptions,
+    private readonly folder: string,
+    private readonly onProgress: (progress: RunProgress) => void,
+  ) {
+    this.done = this.run().catch((error: unknown) => failure('ENVIRONMENT', String(error)));
+  }
+
+  async stop(): Promise<void> {
+    if (!this.stopping) {
+      this.stopping = true;
+      this.child?.kill('SIGTERM');
+      this.killTimer = setTimeout(() => this.child?.kill('SIGKILL'), this.options.killAfterMs ?? 10_000);
+    }
+    await this.done;
+  }
+
+  private async run(): Promise<RunResult> {
+    const python = await this.waitForPython();
+    if (typeof python !== 'string') return python;
+    await endTrainerOf(this.folder);
+    await clearResult(this.folder);
+    if (this.stopping) return failure('STOPPED', 'stopped before it began');
+    const tail = new ProgressTail(path.join(this.folder, PROGRESS_FILE), this.onProgress);
+    try {
+      return await this.outcomeOf(await this.execute(python));
+    } finally {
+      tail.close();
+      clearTimeout(this.killTimer);
+      rmSync(path.join(this.folder, PID_FILE), { force: true });
+    }
+  }
+
+  private async execute(python: string): Promise<string> {
+    const log = openSync(path.join(this.folder, LOG_FILE), 'a');
+    const command = [python, ...(this.options.command ?? ['-m', 'fewloop_trainer', 'run']), this.folder];
+    const [program = python, ...rest] = [...diesWithParent(), ...command];
+    try {
+      const child = spawn(program, rest, { cwd: trainerFolder(), stdio: ['ignore', log, log] });
+      this.child = child;
+      const ended = new Promise<string>((resolve, reject) => {
+        child.once('error', reject);
+        child.once('exit', (code, signal) => resolve(code === null ? `signal ${signal}` : `exit status ${code}`));
+      });
+      if (child.pid !== undefined) writeFileSync(path.join(this.folder, PID_FILE), String(child.pid));
+      return await ended;
+    } finally {
+      closeSync(log);
+    }
+  }
+
+  private async outcomeOf(ended: string): Promise<RunResult> {
+    const result = await readResult(this.folder);
+    if (result?.ok && ended === 'exit status 0') return result;
+    if (this.stopping) return failure('STOPPED', `the trainer was stopped (${ended})`);
+    if (result && !result.ok) return result;
+    return failure('CRASHED', `the trainer ended without a result (${ended}): ${this.logTail()}`);
+  }
+
+  private logTail(): string {
+    return readFileSync(path.join(this.folder, LOG_FILE), 'utf8').slice(-LOG_TAIL_CHARS).trim();
+  }
+
+  /** The environment is installed behind the running service; a run asked for earlier waits for it. */
+  private async waitForPython(): Promise<string | RunResult> {
+    if (this.options.python) return this.options.python;
+    for (;;) {
+      const environment = await readEnvironment(this.options.dataDir);
+      if (environment?.state === 'ready' && environment.python) return environment.python;
+      if (environment?.state === 'failed') return failure('ENVIRONMENT', environment.message ?? 'not installed');
+      if (this.stopping) return failure('STOPPED', 'stopped while waiting for the trainer environment');
+      this.onProgress({ at: new Date().toISOString(), stage: 'waiting for the trainer environment', progress: 0 });
+      await sleep(ENVIRONMENT_POLL_MS);
+    }
+  }
+}
+
+interface TrainerEnvironment {
+  state: string;
+  python?: string;
+  message?: string;
+}
+
+async function readEnvironment(dataDir: string): Promise<TrainerEnvironment | null> {
+  try {
+    return JSON.parse(await readFile(path.join(dataDir, 'trainer-env.json'), 'utf8')) as TrainerEnvironment;
+  } catch {
+    return null;
+  }
+}
+
+/** Ends the trainer that an earlier service, killed where the kernel could not tell its child, left at this folder. */
+async function endTrainerOf(folder: string): Promise<void> {
+  const file = path.join(folder, PID_FILE);
+  if (!existsSync(file)) return;
+  const pid = Number(readFileSync(file, 'utf8'));
+  while (pid > 1 && commandLineOf(pid).includes(folder)) {
+    process.kill(pid, 'SIGKILL');
+    await sleep(50);
+  }
+  rmSync(file, { force: true });
+}
+
+/** Empty where there is no such process (or it is a zombie, which has no command line any more). */
+function commandLineOf(pid: number): string {
+  if (existsSync('/proc/self/cmdline')) {
+    try {
+      return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ');
+    } catch {
+      return '';
+    }
+  }
+  return spawnSync('ps', ['-o', 'args=', '-p', String(pid)], { encoding: 'utf8' }).stdout;
+}
+
+let setpriv: string[] | null = null;
+
+/**
+ * SIGKILL, not SIGTERM: the service that starts next takes the folder over at once, and a trainer that still
+ * tidies up would write into it. A killed run's folder is one to resume from.
+ */
+function diesWithParent(): string[] {
+  setpriv ??=
+    spawnSync('setpriv', ['--pdeathsig', 'KILL', '--', 'true']).status === 0
+      ? ['setpriv', '--pdeathsig', 'KILL', '--']
+      : [];
+  return setpriv;
+}
+
+/** `trainer/` of the checkout, found from here upwards: this file runs from src/ and from dist/. */
+function trainerFolder(): string {
+  let folder = import.meta.dirname;
+  while (!existsSync(path.join(folder, 'trainer', 'fewloop_trainer'))) {
+    const parent = path.dirname(folder);
+    if (parent === folder) throw new Error('the folder of fewloop_trainer is not beside the service');
+    folder = parent;
+  }
+  return path.join(folder, 'trainer');
+}
+
+function failure(code: string, message: string): RunResult {
+  return { ok: false, code, message };
+}

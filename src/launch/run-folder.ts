@@ -1,0 +1,126 @@
+/**
+ * The run folder: the whole agreement between the service and the trainer (CONTRACT, "Run folder").
+ * The service writes run.json and the data; the trainer writes progress.jsonl, bundle/ and, last, result.json.
+ * Invariants: a folder belongs to one run; its data is written once, so that a resumed run trains on what it began
+ * with; run.json comes last of what the service writes, so a folder that has it is whole.
+ * May import: task.
+ */
+import { createHash } from 'node:crypto';
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { z } from 'zod';
+
+import type { Item, Split, TaskDefinition } from '../task/types.js';
+
+export const RUN_FORMAT_VERSION = 1;
+
+export interface RunSettings {
+  formatVersion: typeof RUN_FORMAT_VERSION;
+  runId: string;
+  task: string;
+  version: number;
+  taskRevision: number;
+  definitionDigest: string;
+  definition: TaskDefinition;
+  seed: number;
+  baseModel: { name: string; folder: string; digest: string };
+  budgetSeconds: number;
+  threads: number;
+  /** In the order of the definition's labels; null: uniform. */
+  prior: number[] | null;
+}
+
+export interface UnlabelledRow extends Item {
+  itemKey: string;
+  splitGroup: string;
+}
+
+export interface LabelledRow extends UnlabelledRow {
+  label: string;
+  split: Exclude<Split, 'test'>;
+}
+
+export interface RunData {
+  labelled: LabelledRow[];
+  unlabelled: UnlabelledRow[];
+}
+
+const progressSchema = z.object({
+  at: z.string(),
+  stage: z.string(),
+  progress: z.number().min(0).max(1),
+  metrics: z.record(z.string(), z.unknown()).optional(),
+});
+export type RunProgress = z.infer<typeof progressSchema>;
+
+const resultSchema = z.discriminatedUnion('ok', [
+  z.looseObject({ ok: z.literal(true), version: z.number().int(), bundle: z.string() }),
+  z.looseObject({ ok: z.literal(false), code: z.string(), message: z.string() }),
+]);
+export type RunResult = z.infer<typeof resultSchema>;
+
+export const PROGRESS_FILE = 'progress.jsonl';
+export const LOG_FILE = 'trainer.log';
+
+/** Writes settings and data, each file whole or not at all; answers the digest of the data. */
+export async function writeRunFolder(folder: string, settings: RunSettings, data: RunData): Promise<string> {
+  await mkdir(folder, { recursive: true });
+  const labelled = toLines(data.labelled);
+  const unlabelled = toLines(data.unlabelled);
+  await writeWhole(path.join(folder, 'labelled.jsonl'), labelled);
+  await writeWhole(path.join(folder, 'unlabelled.jsonl'), unlabelled);
+  await writeWhole(path.join(folder, 'run.json'), `${JSON.stringify(settings, null, 2)}\n`);
+  return createHash('sha256').update(sha256(labelled)).update(sha256(unlabelled)).digest('hex');
+}
+
+/** Settings of a folder that an earlier attempt filled; null where there is none, or it is not whole. */
+export async function readRunSettings(folder: string): Promise<RunSettings | null> {
+  const settings = (await readJson(path.join(folder, 'run.json'))) as RunSettings | null;
+  return settings?.formatVersion === RUN_FORMAT_VERSION ? settings : null;
+}
+
+/** What the trainer said last; null where it has not, or what it wrote is no result. */
+export async function readResult(folder: string): Promise<RunResult | null> {
+  const parsed = resultSchema.safeParse(await readJson(path.join(folder, 'result.json')));
+  return parsed.success ? parsed.data : null;
+}
+
+/** A failed attempt's result would be taken for the next attempt's. */
+export async function clearResult(folder: string): Promise<void> {
+  await rm(path.join(folder, 'result.json'), { force: true });
+}
+
+/** A line of progress.jsonl; null where it is none (a killed trainer leaves half a line). */
+export function parseProgress(line: string): RunProgress | null {
+  try {
+    const parsed = progressSchema.safeParse(JSON.parse(line));
+    return parsed.success ? parsed.data : null;
+  } catch {
+    return null;
+  }
+}
+
+function toLines(rows: readonly unknown[]): string {
+  // U+2028 and U+2029 end a line for some readers; escaped, a row is one line for all.
+  return rows
+    .map((row) => `${JSON.stringify(row).replaceAll('\u2028', '\\u2028').replaceAll('\u2029', '\\u2029')}\n`)
+    .join('');
+}
+
+async function writeWhole(file: string, content: string): Promise<void> {
+  const half = `${file}.partial`;
+  await writeFile(half, content);
+  await rename(half, file);
+}
+
+async function readJson(file: string): Promise<unknown> {
+  try {
+    return JSON.parse(await readFile(file, 'utf8'));
+  } catch {
+    return null;
+  }
+}
+
+function sha256(content: string): string {
+  return createHash('sha256').update(content).digest('hex');
+}
