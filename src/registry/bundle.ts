@@ -1,0 +1,156 @@
+/**
+ * Reading a model bundle: after `readBundle` its files are those that the manifest names, byte for byte, its manifest is
+ * whole, and none of its paths leaves the folder. Everything else is BUNDLE_INVALID, which says what is wrong.
+ * What can only be seen by running it is for golden.ts.
+ */
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { readFile, realpath } from 'node:fs/promises';
+import { isAbsolute, join, resolve, sep } from 'node:path';
+import type { z } from 'zod';
+import { FewloopError } from '../common/errors.js';
+import type { GraphFile } from '../runtime/host-pool.js';
+import { definitionDigest, parseTask } from '../task/definition.js';
+import type { TaskDefinition } from '../task/types.js';
+import { BUNDLE_FORMAT_VERSION, type BundleFile, type BundleManifest, type GoldenFile } from './manifest.js';
+import { goldenSchema, manifestSchema } from './manifest-schema.js';
+
+export interface Bundle {
+  folder: string;
+  manifest: BundleManifest;
+  /** SHA-256 of manifest.json: with the digests in it, of the whole bundle. */
+  digest: string;
+  graphs: GraphFile[];
+  tokenizerJson: string;
+  golden: GoldenFile;
+  report: Record<string, unknown>;
+}
+
+/** `baseModel`: the folder of the base model, for graphs that are not in the bundle. */
+export async function readBundle(folder: string, { baseModel }: { baseModel: string }): Promise<Bundle> {
+  const root = await realpath(folder).catch((cause: unknown) => {
+    throw invalid(`${folder} is not there`, cause);
+  });
+  const bytes = await readInside(root, 'manifest.json');
+  const manifest = parseManifest(bytes);
+  const tokenizer = await readVerified(root, manifest.tokenizer);
+  const golden = parse(goldenSchema, await readVerified(root, manifest.golden), manifest.golden.file) as GoldenFile;
+  const report = json(await readVerified(root, manifest.report), manifest.report.file) as Record<string, unknown>;
+  const graphs: GraphFile[] = [];
+  for (const { id, file, sha256, base } of manifest.graphs) {
+    const path = base ? join(baseModel, 'model.onnx') : await pathInside(root, file);
+    const actual = await fileDigest(path);
+    if (actual !== sha256) {
+      throw invalid(base ? 'it was built on another base model than this service has' : `${file} is not what it was`);
+    }
+    graphs.push({ id, path, sha256 });
+  }
+  checkRelations(manifest, golden);
+  return { folder: root, manifest, digest: digest(bytes), graphs, tokenizerJson: tokenizer.toString('utf8'), golden, report };
+}
+
+/** SHA-256 (hex) of a file; BUNDLE_INVALID where it cannot be read. */
+export async function fileDigest(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  try {
+    for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer);
+  } catch (cause) {
+    throw invalid(`${path} cannot be read`, cause);
+  }
+  return hash.digest('hex');
+}
+
+export function digest(bytes: Buffer | string): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}
+
+export function invalid(what: string, cause?: unknown): FewloopError {
+  return new FewloopError('BUNDLE_INVALID', `the bundle cannot be used: ${what}`, { cause });
+}
+
+function parseManifest(bytes: Buffer): BundleManifest {
+  const value = json(bytes, 'manifest.json');
+  const formatVersion = (value as { formatVersion?: unknown }).formatVersion;
+  if (formatVersion !== BUNDLE_FORMAT_VERSION) {
+    throw invalid(`its format is ${String(formatVersion)}; this service reads ${BUNDLE_FORMAT_VERSION}`);
+  }
+  const manifest = parse(manifestSchema, bytes, 'manifest.json') as unknown as BundleManifest;
+  try {
+    // As it stands in the manifest, so that defaults that came later do not change what it says.
+    if (definitionDigest(manifest.definition) !== manifest.definitionDigest) throw new Error('its digest differs');
+    return { ...manifest, definition: parseTask(JSON.stringify(manifest.definition)) };
+  } catch (cause) {
+    throw invalid(`the task definition: ${(cause as Error).message}`, cause);
+  }
+}
+
+function json(bytes: Buffer, file: string): object {
+  try {
+    const value: unknown = JSON.parse(bytes.toString('utf8'));
+    if (typeof value === 'object' && value !== null) return value;
+  } catch (cause) {
+    throw invalid(`${file} is no JSON`, cause);
+  }
+  throw invalid(`${file} is no JSON object`);
+}
+
+function parse<T>(schema: z.ZodType<T>, bytes: Buffer, file: string): T {
+  const parsed = schema.safeParse(json(bytes, file));
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  throw invalid(`${file}: ${issue?.path.join('.')}: ${issue?.message}`);
+}
+
+async function readVerified(root: string, { file, sha256 }: BundleFile): Promise<Buffer> {
+  const bytes = await readInside(root, file);
+  // Parsed from these very bytes: the file is not read again.
+  if (digest(bytes) !== sha256) throw invalid(`${file} is not what it was`);
+  return bytes;
+}
+
+async function readInside(root: string, file: string): Promise<Buffer> {
+  const path = await pathInside(root, file);
+  return readFile(path).catch((cause: unknown) => {
+    throw invalid(`${file} cannot be read`, cause);
+  });
+}
+
+/** The file's real path, which lies within the folder, symbolic links followed. */
+async function pathInside(root: string, file: string): Promise<string> {
+  const path = resolve(root, file);
+  if (isAbsolute(file) || !path.startsWith(root + sep)) throw invalid(`${file} leaves the bundle's folder`);
+  const real = await realpath(path).catch((cause: unknown) => {
+    throw invalid(`${file} is missing`, cause);
+  });
+  if (!real.startsWith(root + sep)) throw invalid(`${file} leaves the bundle's folder`);
+  return real;
+}
+
+function checkRelations(manifest: BundleManifest, golden: GoldenFile): void {
+  const { definition, members, graphs, policies } = manifest;
+  if (definition.name !== manifest.task) throw invalid(`it is for ${manifest.task} and defines ${definition.name}`);
+  if (Object.keys(policies).length === 0) throw invalid('it has no serving policy');
+  unique('graph', graphs);
+  unique('member', members);
+  const covered = new Set(golden.rows.flatMap((row) => row.members.map(({ member }) => member)));
+  for (const { id, graph, labelWords } of members) {
+    if (!graphs.some((one) => one.id === graph)) throw invalid(`member ${id} names graph ${graph}, which it lacks`);
+    if (!covered.has(id)) throw invalid(`${manifest.golden.file} has no text for member ${id}`);
+    checkLabels(definition, id, Object.keys(labelWords));
+  }
+  const heaviest = (role: string) => Math.max(0, ...members.filter((one) => one.role === role).map((one) => one.weight));
+  if (policies.ensemble && heaviest('teacher') === 0) throw invalid('its ensemble has no member with a weight');
+  if (policies.student && heaviest('student') === 0) throw invalid('its student policy has no student');
+}
+
+function checkLabels({ kind, labels }: TaskDefinition, member: string, named: string[]): void {
+  const expected = kind === 'multiple-choice' ? [] : labels.map(({ name }) => name);
+  if (expected.length !== named.length || expected.some((name) => !named.includes(name))) {
+    throw invalid(`member ${member} has words for ${named.join(', ')}, the task's labels are ${expected.join(', ')}`);
+  }
+}
+
+function unique(what: string, entries: { id: string }[]): void {
+  const twice = entries.find((entry, i) => entries.findIndex(({ id }) => id === entry.id) < i);
+  if (twice) throw invalid(`it has two of the ${what} ${twice.id}`);
+}

@@ -1,0 +1,30 @@
+/** A verified bundle, opened: its graphs in model hosts, its tokenizer loaded. Whoever opens it releases it. */
+import type { ServedModel } from '../inference/types.js';
+import type { HostPool } from '../runtime/host-pool.js';
+import { invalid, type Bundle } from './bundle.js';
+import { openTokenizer } from './tokenizer.js';
+
+export interface OpenModel {
+  model: ServedModel;
+  /** Processes that hold its graphs. */
+  pids(): number[];
+  /** Drains what it was given, then lets its hosts go. */
+  release(): Promise<void>;
+}
+
+export async function openBundle(bundle: Bundle, hostPool: HostPool): Promise<OpenModel> {
+  const { manifest, tokenizerJson, graphs } = bundle;
+  let tokenizer;
+  try {
+    tokenizer = openTokenizer(tokenizerJson);
+  } catch (cause) {
+    throw invalid(`${manifest.tokenizer.file} is no tokenizer`, cause);
+  }
+  const lease = await hostPool.open(graphs);
+  const { task, version, taskRevision, definition, members, policies } = manifest;
+  return {
+    model: { task, version, taskRevision, definition, members, policies, tokenizer, runner: lease },
+    pids: () => lease.pids(),
+    release: () => lease.release(),
+  };
+}
