@@ -1,0 +1,96 @@
+/**
+ * Reading a task file: YAML or JSON in, a TaskDefinition with every default out, or BAD_INPUT that names the path.
+ * What needs a tokenizer is for the linter (lint.ts); what the service cannot train yet is for support.ts.
+ */
+import { parse as parseYaml } from 'yaml';
+import type { z } from 'zod';
+import { badInput } from '../common/errors.js';
+import { canonicalJson, sha256 } from './keys.js';
+import { knownKeys, taskFile } from './schema.js';
+import { suggest } from './suggest.js';
+import type { TaskDefinition } from './types.js';
+
+/** Throws BAD_INPUT; its `field` is the path of the first fault, its message lists them all. */
+export function parseTask(source: string): TaskDefinition {
+  const parsed = taskFile.safeParse(readSource(source));
+  if (!parsed.success) {
+    const [first, ...others] = parsed.error.issues.flatMap(faults);
+    const more = others.map((fault) => `; ${fault.path}: ${fault.message}`).join('');
+    throw badInput(first?.path ?? 'definition', `${first?.message ?? 'not a task file'}${more}`);
+  }
+  const { method, ...rest } = parsed.data;
+  const definition: TaskDefinition = { ...rest, method: typeof method === 'string' ? [method] : [...new Set(method)] };
+  checkLabels(definition);
+  return definition;
+}
+
+/** The definition as the database, the bundle and the trainer keep it: canonical JSON (RFC 8785). */
+export function canonicalDefinition(definition: TaskDefinition): string {
+  return canonicalJson(definition);
+}
+
+/** SHA-256 (hex) of the canonical JSON: two files that say the same have the same digest. */
+export function definitionDigest(definition: TaskDefinition): string {
+  return sha256(canonicalDefinition(definition));
+}
+
+function readSource(source: string): unknown {
+  if (!source.isWellFormed()) throw badInput('definition', 'holds half of a surrogate pair');
+  let value: unknown;
+  try {
+    value = parseYaml(source.replace(/^\ufeff/u, ''), { maxAliasCount: 20, logLevel: 'error' });
+  } catch (cause) {
+    throw badInput(
+      'definition',
+      `neither YAML nor JSON: ${cause instanceof Error ? cause.message : String(cause)}`,
+      cause,
+    );
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw badInput('definition', 'a task file is a mapping with the keys name, kind, labels, templates');
+  }
+  const text = canonicalJson(value);
+  if (/\\u0000|\\ud[89a-f]/iu.test(text)) throw badInput('definition', 'holds a character that cannot be stored');
+  return value;
+}
+
+function faults(issue: z.core.$ZodIssue): { path: string; message: string }[] {
+  if (issue.code !== 'unrecognized_keys') {
+    const missing = issue.code === 'invalid_type' && issue.message.endsWith('received undefined');
+    return [{ path: pathOf(issue.path) || 'definition', message: missing ? 'is missing' : lowerFirst(issue.message) }];
+  }
+  const known = knownKeys(issue.path);
+  return issue.keys.map((key) => {
+    const near = suggest(key, known);
+    const hint = near === null ? `; known here: ${known.join(', ')}` : `; did you mean "${near}"?`;
+    return { path: pathOf([...issue.path, key]), message: `unknown key${hint}` };
+  });
+}
+
+function checkLabels({ kind, labels }: TaskDefinition): void {
+  if (kind === 'multiple-choice') {
+    if (labels.length > 0) throw badInput('labels', "multiple-choice takes none: an item's choices are its labels");
+    return;
+  }
+  if (labels.length === 0) throw badInput('labels', 'is missing');
+  const taken = new Set<string>();
+  labels.forEach((label, i) => {
+    if (label.name !== label.name.trim()) throw badInput(`labels.${i}.name`, 'begins or ends with a space');
+    if (taken.has(label.name)) throw badInput(`labels.${i}.name`, `"${label.name}" is there twice`);
+    taken.add(label.name);
+  });
+  labels.forEach((label, i) => {
+    label.was.forEach((earlier, j) => {
+      if (taken.has(earlier)) throw badInput(`labels.${i}.was.${j}`, `"${earlier}" is already the name of a label`);
+      taken.add(earlier);
+    });
+  });
+}
+
+function pathOf(path: PropertyKey[]): string {
+  return path.map(String).join('.');
+}
+
+function lowerFirst(text: string): string {
+  return text.charAt(0).toLowerCase() + text.slice(1);
+}

@@ -1,0 +1,161 @@
+/**
+ * The linter: what a task file's own schema cannot see, mostly because it takes a tokenizer to see it.
+ * Errors refuse the task; warnings are for its author to read. Finds everything in one go and throws nothing.
+ */
+import { suggest } from './suggest.js';
+import { parseTemplate, templateFields, templateSyntaxError } from './template.js';
+import type { TaskDefinition } from './types.js';
+
+export interface LintFinding {
+  severity: 'error' | 'warning';
+  /** Path in the task file. */
+  field: string;
+  message: string;
+}
+
+/** What the linter needs of a tokenizer: ids of plain text without special tokens. */
+export interface Speller {
+  encode(texts: string[]): Promise<number[][]>;
+  tokenToId(token: string): number | undefined;
+}
+
+/** Mean probability of each label under one template, measured on unlabelled text before any prior matching. */
+export interface MeasuredPrior {
+  template: string;
+  means: Record<string, number>;
+}
+
+/** Under this share of a uniform label's probability a label can hardly win without prior matching. */
+const HARDLY_WINS = 0.1;
+/** Fewer tokens than these left for the text is no template at all. */
+const LEAST_TEXT_TOKENS = 4;
+
+/**
+ * `maxModelLength`: positions that the base model has. `measured`: where given, skewed priors are reported too.
+ */
+export async function lintTask(
+  definition: TaskDefinition,
+  tokenizer: Speller,
+  maxModelLength: number,
+  measured: MeasuredPrior[] = [],
+): Promise<LintFinding[]> {
+  const findings: LintFinding[] = [];
+  const error = (field: string, message: string) => findings.push({ severity: 'error', field, message });
+  const warning = (field: string, message: string) => findings.push({ severity: 'warning', field, message });
+
+  if (definition.maxLength > maxModelLength) {
+    error('maxLength', `${definition.maxLength} tokens; the base model takes ${maxModelLength}`);
+  }
+  if (definition.kind !== 'multiple-choice' && definition.labels.length < 2) {
+    error('labels', 'one label is nothing to decide between; at least two are needed');
+  }
+  if (!definition.method.includes('pet')) return findings;
+  const masks = await lintWords(definition, tokenizer, error, warning);
+  await lintTemplates(definition, tokenizer, masks, error, warning);
+  lintPriors(definition, measured, warning);
+  return findings;
+}
+
+type Report = (field: string, message: string) => void;
+
+/** Returns the tokens of a label word. */
+async function lintWords(
+  definition: TaskDefinition,
+  tokenizer: Speller,
+  error: Report,
+  warning: Report,
+): Promise<number> {
+  if (definition.kind === 'multiple-choice') return 1;
+  const words = definition.labels.flatMap((label, i) =>
+    label.words.map((word, j) => ({ word, label: label.name, field: `labels.${i}.words.${j}` })),
+  );
+  definition.labels.forEach((label, i) => {
+    if (label.words.length === 0) error(`labels.${i}.words`, `PET needs at least one word for "${label.name}"`);
+  });
+  const tokens = await tokenizer.encode(words.map((entry) => entry.word));
+  const unknown = tokenizer.tokenToId('[UNK]');
+  const seen = new Map<string, (typeof words)[number]>();
+  const spelled: { word: string; field: string; count: number }[] = [];
+  words.forEach((entry, i) => {
+    const ids = tokens[i] ?? [];
+    if (ids.length === 0 || (unknown !== undefined && ids.includes(unknown))) {
+      error(entry.field, `the tokenizer cannot spell "${entry.word}"`);
+      return;
+    }
+    const same = seen.get(ids.join());
+    if (same === undefined) seen.set(ids.join(), entry);
+    else if (same.label === entry.label) warning(entry.field, `"${entry.word}" is there twice`);
+    else error(entry.field, `"${entry.word}" is a word of "${same.label}" too: neither could be told from the other`);
+    spelled.push({ word: entry.word, field: entry.field, count: ids.length });
+  });
+  const first = spelled[0];
+  const odd = spelled.find((entry) => entry.count !== first?.count);
+  if (first && odd) {
+    error(odd.field, `"${odd.word}" is ${odd.count} tokens and "${first.word}" ${first.count}: all words need as many`);
+  }
+  return first?.count ?? 1;
+}
+
+async function lintTemplates(
+  definition: TaskDefinition,
+  tokenizer: Speller,
+  masks: number,
+  error: Report,
+  warning: Report,
+): Promise<void> {
+  if (definition.templates.length === 0) error('templates', 'PET needs at least one template');
+  for (const [i, template] of definition.templates.entries()) {
+    const field = `templates.${i}`;
+    const syntax = templateSyntaxError(template);
+    if (syntax !== null) {
+      error(field, syntax);
+      continue;
+    }
+    if (definition.templates.indexOf(template) < i) error(field, 'is there twice');
+    const pieces = parseTemplate(template);
+    const places = pieces.filter((p) => p.kind === 'mask' || (p.kind === 'field' && p.blank !== null)).length;
+    if (places === 0) error(field, 'has no {mask} where a label word would stand');
+    if (places > 1) error(field, `has ${places} places for the label word; one is needed`);
+    lintFields(definition, template, field, error, warning);
+    const literals = pieces.flatMap((piece) => (piece.kind === 'literal' ? [piece.text] : []));
+    const tokens = await tokenizer.encode(literals);
+    const fixed = 2 + masks + tokens.reduce((sum, ids) => sum + ids.length, 0);
+    if (fixed + LEAST_TEXT_TOKENS > definition.maxLength) {
+      error(field, `takes ${fixed} of maxLength ${definition.maxLength} tokens itself, which leaves none for the text`);
+    }
+    const unknown = tokenizer.tokenToId('[UNK]');
+    if (unknown !== undefined && tokens.flat().includes(unknown)) {
+      warning(field, 'holds characters that the tokenizer does not know');
+    }
+  }
+}
+
+function lintFields({ kind }: TaskDefinition, template: string, field: string, error: Report, warning: Report): void {
+  const fields = templateFields(template);
+  const own = kind === 'single-label' || kind === 'multi-label' ? ['text'] : ['text', 'textPair'];
+  if (fields.length === 0) error(field, 'has no {text}');
+  for (const { name } of fields) {
+    if (own.includes(name)) continue;
+    const near = suggest(name, [...own, 'mask']);
+    if (name === 'textPair') error(field, `{textPair} is no field of a ${kind} task`);
+    else if (near !== null) error(field, `{${name}} is no field; did you mean {${near}}?`);
+    else warning(field, `{${name}} is neither of ${own.join(', ')}: every item must bring it in \`fields\``);
+  }
+  for (const name of kind === 'sentence-pair' ? own : []) {
+    if (!fields.some((f) => f.name === name)) warning(field, `does not show {${name}}`);
+  }
+}
+
+function lintPriors(definition: TaskDefinition, measured: MeasuredPrior[], warning: Report): void {
+  for (const { template, means } of measured) {
+    const labels = definition.labels.map((label) => label.name);
+    for (const label of labels) {
+      const mean = means[label];
+      if (mean === undefined || mean >= HARDLY_WINS / labels.length) continue;
+      warning(
+        `templates.${definition.templates.indexOf(template)}`,
+        `gives "${label}" ${(mean * 100).toPrecision(2)} % on average before prior matching: it can hardly win; try other words`,
+      );
+    }
+  }
+}

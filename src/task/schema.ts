@@ -1,0 +1,120 @@
+/**
+ * The task file's schema: keys, types, ranges and defaults, in one place. `parseTask` (definition.ts) applies it and
+ * `docs/task-file.schema.json` is generated from it (`UPDATE_SCHEMA=1 vitest run src/task/schema.spec.ts` writes it,
+ * the same spec without the variable checks it).
+ */
+import { z } from 'zod';
+
+const probability = z.number().min(0).max(1);
+
+const label = z.strictObject({
+  name: z.string().min(1).max(100).describe('What predictions call it.'),
+  words: z.array(z.string().min(1)).default([]).describe('PET: one or more label words, all of equal token count.'),
+  description: z.string().min(1).optional().describe('EFL: the hypothesis.'),
+  was: z.array(z.string().min(1)).default([]).describe('Earlier names, so that examples follow a renaming.'),
+});
+
+const method = z.enum(['pet', 'efl', 'embedding', 'fine-tune']);
+
+const selection = z.strictObject({
+  strategy: z.enum(['top_confidence', 'confident_contested', 'fused']).default('fused'),
+  threshold1: probability.default(0.9).describe('confident_contested: least confidence.'),
+  threshold2: probability.default(0.95).describe('fused: most confidence where all members agree.'),
+  threshold3: probability.default(0.7).describe('fused: least confidence where a member dissents.'),
+  floor: probability.default(0.5).describe('fused: least confidence where all members agree.'),
+});
+
+const trigger = z.strictObject({
+  newLabels: z.int().min(1).nullable().default(50).describe('A run after that many new labels; null: none.'),
+  schedule: z
+    .string()
+    .regex(/^([\d*,/-]+|[A-Za-z,-]+)(\s+([\d*,/-]+|[A-Za-z,-]+)){4}$/u, 'a cron expression of five fields')
+    .nullable()
+    .default(null)
+    .describe('Cron, five fields, UTC.'),
+  drift: z
+    .strictObject({ falseAlarmsPerYear: z.number().positive(), minEffect: probability })
+    .nullable()
+    .default(null)
+    .describe('A run when the traffic has changed.'),
+  cooldownMinutes: z.number().min(0).default(60).describe('Least time between two runs that no person started.'),
+});
+
+const promotion = z.strictObject({
+  minVerdict: z.enum(['worse', 'inconclusive', 'not-worse', 'better']).default('not-worse'),
+  margin: probability.default(0.01).describe('By how much a version may be worse and still count as not worse.'),
+  fourEyes: z.boolean().default(false).describe('Whoever started a run may not approve its version.'),
+  shadowMinutes: z.number().min(0).default(0),
+  canaryPercent: z.number().min(0).max(100).default(0),
+});
+
+const learning = z.strictObject({
+  prior: z.enum(['uniform', 'estimated']).default('estimated').describe('What zero-shot offsets and quotas aim at.'),
+  strategies: z
+    .array(z.enum(['plain', 'r-drop']))
+    .min(1)
+    .default(['plain', 'r-drop'])
+    .describe('Training strategies of the teachers.'),
+  selection: selection.prefault({}),
+  trigger: trigger.prefault({}),
+  rounds: z.int().min(1).max(10).default(1).describe('Rounds of self-training.'),
+  budgetSeconds: z.number().min(10).max(86_400).default(240).describe('What a training run may take.'),
+  promotion: promotion.prefault({}),
+});
+
+export const taskFile = z
+  .strictObject({
+    name: z.string().regex(/^[a-z0-9-]{1,63}$/u, 'lower-case letters, digits and hyphens, at most 63'),
+    kind: z.enum(['single-label', 'multi-label', 'sentence-pair', 'multiple-choice']),
+    method: z
+      .union([method, z.array(method).min(1)])
+      .default('pet')
+      .describe('A list makes a committee of several.'),
+    labels: z.array(label).max(1000).default([]).describe('None for multiple-choice: the choices are the labels.'),
+    templates: z.array(z.string().min(1).max(2000)).max(50).default([]).describe('PET: {mask} and fields in braces.'),
+    maxLength: z.int().min(8).max(4096).default(128).describe('Tokens, special ones included.'),
+    routing: z
+      .strictObject({
+        accept: probability.default(0.85).describe('Least confidence of an answer that no person reviews.'),
+        reviewContested: z.boolean().default(true),
+        beforeCalibration: z.enum(['review', 'accept']).default('review'),
+      })
+      .prefault({}),
+    serving: z.strictObject({ policy: z.enum(['ensemble', 'student', 'cascade']).default('ensemble') }).prefault({}),
+    pool: z
+      .strictObject({ capacity: z.int().min(1).default(200_000), auditRate: probability.default(0.01) })
+      .prefault({}),
+    learning: learning.prefault({}),
+    stream: z
+      .strictObject({
+        input: z.string().min(1).max(249).default('fewloop.texts'),
+        output: z.string().min(1).max(249).default('fewloop.predictions'),
+      })
+      .prefault({}),
+  })
+  .describe('A Fewloop task file (YAML or JSON).');
+
+/** JSON Schema (2020-12) of a task file as a person writes it: what has a default may be left out. */
+export function taskJsonSchema(): Record<string, unknown> {
+  return { title: 'Fewloop task file', ...z.toJSONSchema(taskFile, { io: 'input' }) };
+}
+
+/** The keys that may stand at `path` of a task file. */
+export function knownKeys(path: PropertyKey[]): string[] {
+  let node: Record<string, unknown> | undefined = taskJsonSchema();
+  for (const step of path) {
+    const next: unknown =
+      typeof step === 'number'
+        ? node?.['items']
+        : (node?.['properties'] as Record<string, unknown> | undefined)?.[String(step)];
+    node = objectSchema(next);
+  }
+  return Object.keys((node?.['properties'] as Record<string, unknown> | undefined) ?? {});
+}
+
+function objectSchema(node: unknown): Record<string, unknown> | undefined {
+  if (typeof node !== 'object' || node === null) return undefined;
+  const schema = node as Record<string, unknown>;
+  const variants = schema['anyOf'] as Record<string, unknown>[] | undefined;
+  return variants?.find((v) => 'properties' in v) ?? schema;
+}

@@ -1,0 +1,28 @@
+/** Which kinds go with which methods in this version; the rest of the task file's vocabulary parses but is refused. */
+import { badInput } from '../common/errors.js';
+import type { Method, TaskDefinition, TaskKind } from './types.js';
+
+const SUPPORTED: Record<TaskKind, Method[]> = {
+  'single-label': ['pet'],
+  'multi-label': [],
+  'sentence-pair': ['pet'],
+  'multiple-choice': ['pet'],
+};
+
+/** Throws BAD_INPUT, with the table of what goes together, where the service can neither train nor serve the task. */
+export function requireSupported(definition: TaskDefinition): void {
+  const methods = SUPPORTED[definition.kind];
+  if (methods.length === 0) throw badInput('kind', `${definition.kind} is not supported yet. ${table()}`);
+  const refused = definition.method.find((method) => !methods.includes(method));
+  if (refused !== undefined) {
+    throw badInput('method', `${refused} does not go with ${definition.kind}. ${table()}`);
+  }
+  if (definition.serving.policy === 'cascade') {
+    throw badInput('serving.policy', 'cascade is not supported yet; ensemble and student are');
+  }
+}
+
+function table(): string {
+  const rows = Object.entries(SUPPORTED).map(([kind, methods]) => `${kind}: ${methods.join(', ') || 'none yet'}`);
+  return `Supported methods by kind: ${rows.join('; ')}`;
+}
