@@ -22,7 +22,10 @@ const table = Object.entries(may).map(([module, allowed]) => ({
   name: `${module}-imports`,
   severity: 'error',
   comment: `src/${module} may import ${[...allowed, ...everywhere].join(', ')} alone`,
-  from: { path: `^src/${module}/`, pathNot: ['\\.spec\\.ts$', ...(module === 'stream' ? ['^src/stream/embedded/'] : [])] },
+  from: {
+    path: `^src/${module}/`,
+    pathNot: ['\\.spec\\.ts$', ...(module === 'stream' ? ['^src/stream/embedded/'] : [])],
+  },
   to: {
     path: '^src/',
     pathNot: [module, ...allowed, ...(module === 'common' ? [] : everywhere)].map((m) => `^src/${m}/`),
@@ -51,7 +54,12 @@ export default {
       from: { path: '^src/runtime/', pathNot: '\\.spec\\.ts$' },
       to: { path: '^src/inference/', dependencyTypesNot: ['type-only'] },
     },
-    { name: 'no-cycles', severity: 'error', from: { path: '^src/' }, to: { circular: true, viaOnly: { dependencyTypesNot: ['type-only'] } } },
+    {
+      name: 'no-cycles',
+      severity: 'error',
+      from: { path: '^src/' },
+      to: { circular: true, viaOnly: { dependencyTypesNot: ['type-only'] } },
+    },
     only('onnxruntime-only-in-runtime', 'onnxruntime-node', ['^src/runtime/']),
     only('typeorm-only-in-storage', 'typeorm|@nestjs/typeorm', ['^src/storage/', '^migrations/']),
     only('kafka-only-in-stream-kafka', 'kafkajs', ['^src/stream/kafka/']),
@@ -61,7 +69,12 @@ export default {
       from: { path: '^src/(task|inference)/' },
       to: { path: 'node_modules/@nestjs/' },
     },
-    { name: 'nobody-imports-entry-points', severity: 'error', from: { path: '^src/', pathNot: '^src/main\\.ts$' }, to: { path: '^src/(main|app\\.module)\\.ts$' } },
+    {
+      name: 'nobody-imports-entry-points',
+      severity: 'error',
+      from: { path: '^src/', pathNot: '^src/main\\.ts$' },
+      to: { path: '^src/(main|app\\.module)\\.ts$' },
+    },
     { name: 'no-unresolvable', severity: 'error', from: {}, to: { couldNotResolve: true } },
   ],
   options: {

@@ -5,7 +5,12 @@ const project = (name: string, include: string[], extra: Record<string, unknown>
   test: { name, include, pool: 'forks' as const, maxWorkers: 2, ...extra },
 });
 
-const service = { globalSetup: ['test/fixtures/database.ts'], testTimeout: 60_000, hookTimeout: 120_000, maxWorkers: 1 };
+const service = {
+  globalSetup: ['test/fixtures/database.ts'],
+  testTimeout: 60_000,
+  hookTimeout: 120_000,
+  maxWorkers: 1,
+};
 
 export default defineConfig({
   test: {
