@@ -60,6 +60,7 @@ const UP = [
     seq bigserial NOT NULL,
     task text NOT NULL,
     external_id text NOT NULL,${ITEM},
+    split_group text NOT NULL,
     metadata jsonb,
     received_at timestamptz NOT NULL DEFAULT now(),
     state text NOT NULL DEFAULT 'PENDING',
@@ -73,8 +74,8 @@ const UP = [
     CONSTRAINT stream_item_pkey PRIMARY KEY (seq),
     CONSTRAINT stream_item_task_external_id_key UNIQUE (task, external_id),
     CONSTRAINT stream_item_task_fkey FOREIGN KEY (task) REFERENCES task (name))`,
-  `CREATE INDEX stream_item_pending_idx ON stream_item (task, seq) WHERE state = 'PENDING'`,
-  `CREATE INDEX stream_item_item_key_idx ON stream_item (task, item_key)`,
+  `CREATE INDEX stream_item_pending_idx ON stream_item (seq) WHERE state = 'PENDING'`,
+  `CREATE INDEX stream_item_task_split_group_idx ON stream_item (task, split_group)`,
   `CREATE TABLE candidate (
     id uuid NOT NULL DEFAULT gen_random_uuid(),
     task text NOT NULL,${ITEM},

@@ -12,8 +12,8 @@ export type StreamItemState = 'PENDING' | 'SCORED' | 'FAILED';
  */
 @Entity('stream_item')
 @Unique(['task', 'externalId'])
-@Index('stream_item_pending_idx', ['task', 'seq'], { where: `state = 'PENDING'` })
-@Index('stream_item_item_key_idx', ['task', 'itemKey'])
+@Index('stream_item_pending_idx', ['seq'], { where: `state = 'PENDING'` })
+@Index('stream_item_task_split_group_idx', ['task', 'splitGroup'])
 export class StreamItemRow extends ItemColumns {
   @PrimaryGeneratedColumn('increment', { type: 'bigint' }) seq: string;
   @ForeignKey(() => TaskRow)
@@ -21,6 +21,7 @@ export class StreamItemRow extends ItemColumns {
   task: string;
   /** The producer's id; the item key where it gave none. */
   @Column('text') externalId: string;
+  @Column('text') splitGroup: string;
   @Column('jsonb', { nullable: true }) metadata: Record<string, unknown> | null;
   @CreateDateColumn({ type: 'timestamptz' }) receivedAt: Date;
   @Column('text', { default: 'PENDING' }) state: StreamItemState;

@@ -1,0 +1,118 @@
+import { Injectable } from '@nestjs/common';
+import { DataSource, In, MoreThan } from 'typeorm';
+import { ExampleRow, type ExampleOrigin } from './entities/example.js';
+import type { KeyedItem, SplitValue } from './entities/item-columns.js';
+import type { Tx } from './transactions.js';
+
+export interface NewExample extends KeyedItem {
+  task: string;
+  labels: string[];
+  split: SplitValue;
+  origin: ExampleOrigin;
+  answeredBy: string | null;
+}
+
+export interface LabelCount {
+  split: SplitValue;
+  label: string;
+  count: number;
+}
+
+const INSERT_ROWS = 500;
+
+@Injectable()
+export class ExamplesRepository {
+  constructor(private readonly dataSource: DataSource) {}
+
+  /** One writer of a task's examples at a time, until the transaction ends: a group's split is decided once. */
+  async lockTask(task: string, tx: Tx): Promise<void> {
+    await tx.query(`SELECT pg_advisory_xact_lock(hashtextextended('examples:' || $1, 0))`, [task]);
+  }
+
+  findByKeys(task: string, itemKeys: string[], tx?: Tx): Promise<ExampleRow[]> {
+    return (tx ?? this.dataSource.manager).findBy(ExampleRow, { task, itemKey: In(itemKeys) });
+  }
+
+  /** Split of each group that has examples. */
+  async splitsOfGroups(task: string, groups: string[], tx?: Tx): Promise<Map<string, SplitValue>> {
+    const rows = await (tx ?? this.dataSource.manager).query<{ split_group: string; split: SplitValue }[]>(
+      `SELECT DISTINCT split_group, split FROM example WHERE task = $1 AND split_group = ANY($2)`,
+      [task, groups],
+    );
+    return new Map(rows.map((row) => [row.split_group, row.split]));
+  }
+
+  async insert(rows: NewExample[], tx: Tx): Promise<void> {
+    for (let at = 0; at < rows.length; at += INSERT_ROWS) {
+      await tx.insert(ExampleRow, rows.slice(at, at + INSERT_ROWS));
+    }
+  }
+
+  async setLabels(
+    id: string,
+    labels: string[],
+    origin: ExampleOrigin,
+    answeredBy: string | null,
+    tx: Tx,
+  ): Promise<void> {
+    await tx.update(ExampleRow, { id }, { labels, origin, answeredBy, updatedAt: new Date() });
+  }
+
+  /** Oldest first, and always in the same order. */
+  list(task: string): Promise<ExampleRow[]> {
+    return this.dataSource.manager.find(ExampleRow, { where: { task }, order: { createdAt: 'ASC', itemKey: 'ASC' } });
+  }
+
+  listSplit(task: string, split: SplitValue): Promise<ExampleRow[]> {
+    return this.dataSource.manager.find(ExampleRow, {
+      where: { task, split },
+      order: { createdAt: 'ASC', itemKey: 'ASC' },
+    });
+  }
+
+  countSince(task: string, moment: Date | null): Promise<number> {
+    return this.dataSource.manager.countBy(ExampleRow, moment ? { task, updatedAt: MoreThan(moment) } : { task });
+  }
+
+  /** A row with several labels counts once for each. */
+  async labelCounts(task: string, origin?: ExampleOrigin): Promise<LabelCount[]> {
+    return this.dataSource.manager.query<LabelCount[]>(
+      `SELECT split, label, count(*)::int AS count FROM example, unnest(labels) AS label
+       WHERE task = $1 AND ($2::text IS NULL OR origin = $2) GROUP BY split, label`,
+      [task, origin ?? null],
+    );
+  }
+
+  async countBySplit(task: string): Promise<Record<SplitValue, number>> {
+    const rows = await this.dataSource.manager.query<{ split: SplitValue; count: number }[]>(
+      `SELECT split, count(*)::int AS count FROM example WHERE task = $1 GROUP BY split`,
+      [task],
+    );
+    const counts = { train: 0, dev: 0, test: 0 };
+    for (const row of rows) counts[row.split] = row.count;
+    return counts;
+  }
+
+  /** Labels in use, whatever the definition says. */
+  async labelsInUse(task: string, tx?: Tx): Promise<string[]> {
+    const rows = await (tx ?? this.dataSource.manager).query<{ label: string }[]>(
+      `SELECT DISTINCT label FROM example, unnest(labels) AS label WHERE task = $1`,
+      [task],
+    );
+    return rows.map((row) => row.label);
+  }
+
+  async renameLabels(task: string, renames: ReadonlyMap<string, string>, tx: Tx): Promise<void> {
+    for (const [from, to] of renames) {
+      await tx.query(`UPDATE example SET labels = array_replace(labels, $2, $3) WHERE task = $1 AND $2 = ANY(labels)`, [
+        task,
+        from,
+        to,
+      ]);
+    }
+  }
+
+  async deleteGroup(task: string, splitGroup: string, tx: Tx): Promise<number> {
+    return (await tx.delete(ExampleRow, { task, splitGroup })).affected ?? 0;
+  }
+}

@@ -1,0 +1,38 @@
+import { Injectable } from '@nestjs/common';
+import { DataSource, MoreThan } from 'typeorm';
+import { LedgerEntryRow } from './entities/ledger-entry.js';
+import type { Tx } from './transactions.js';
+
+export type NewLedgerEntry = Omit<LedgerEntryRow, 'seq'>;
+
+/** Any constant does, as long as nothing else of this database locks by it. */
+const LEDGER_LOCK = 7_215_903_341;
+
+@Injectable()
+export class LedgerRepository {
+  constructor(private readonly dataSource: DataSource) {}
+
+  /** The end of the chain, held until the transaction ends, so that two entries never follow the same one. */
+  async lockLast(tx: Tx): Promise<LedgerEntryRow | null> {
+    await tx.query('SELECT pg_advisory_xact_lock($1)', [LEDGER_LOCK]);
+    return tx.findOne(LedgerEntryRow, { where: {}, order: { seq: 'DESC' } });
+  }
+
+  async insert(entry: NewLedgerEntry, tx: Tx): Promise<void> {
+    await tx.insert(LedgerEntryRow, entry);
+  }
+
+  /** Oldest first, by pages: after the entry of that sequence number ('0' for the start). */
+  page(afterSeq: string, limit: number): Promise<LedgerEntryRow[]> {
+    return this.dataSource.manager.find(LedgerEntryRow, {
+      where: { seq: MoreThan(afterSeq) },
+      order: { seq: 'ASC' },
+      take: limit,
+    });
+  }
+
+  /** Newest first. */
+  listOfTask(task: string, limit: number): Promise<LedgerEntryRow[]> {
+    return this.dataSource.manager.find(LedgerEntryRow, { where: { task }, order: { seq: 'DESC' }, take: limit });
+  }
+}

@@ -1,0 +1,89 @@
+import { Injectable } from '@nestjs/common';
+import { DataSource, In } from 'typeorm';
+import type { KeyedItem } from './entities/item-columns.js';
+import { StreamItemRow, type StreamItemState } from './entities/stream-item.js';
+import type { Tx } from './transactions.js';
+
+export interface NewStreamItem extends KeyedItem {
+  externalId: string;
+  metadata: Record<string, unknown> | null;
+}
+
+export type StreamItemOutcome =
+  | { seq: string; state: 'SCORED'; prediction: object; modelVersion: number }
+  | { seq: string; state: 'FAILED'; code: string; message: string }
+  /** Not this item's fault, as far as one can tell: tried again alone, later. */
+  | { seq: string; state: 'PENDING'; code: string; message: string; retryAfterMs: number };
+
+@Injectable()
+export class StreamItemsRepository {
+  constructor(private readonly dataSource: DataSource) {}
+
+  /** Returns how many were new; an id that the task has seen is left as it is. */
+  async insert(task: string, items: NewStreamItem[]): Promise<number> {
+    const rows = await this.dataSource.manager.query<unknown[]>(
+      `INSERT INTO stream_item (task, external_id, item_key, split_group, text, text_pair, choices, fields, metadata)
+       SELECT $1, r."externalId", r."itemKey", r."splitGroup", r.text, r."textPair",
+              nullif(r.choices, 'null'::jsonb), nullif(r.fields, 'null'::jsonb), nullif(r.metadata, 'null'::jsonb)
+       FROM jsonb_to_recordset($2::jsonb) AS r("externalId" text, "itemKey" text, "splitGroup" text, text text,
+            "textPair" text, choices jsonb, fields jsonb, metadata jsonb)
+       ON CONFLICT (task, external_id) DO NOTHING RETURNING seq`,
+      [task, JSON.stringify(items)],
+    );
+    return rows.length;
+  }
+
+  /**
+   * Claims the oldest pending items of one task and holds them until the transaction ends; other workers pass over
+   * them. An item that was tried before comes alone, so that it cannot take others down with it again.
+   */
+  async claim(limit: number, exceptTasks: string[], tx: Tx): Promise<StreamItemRow[]> {
+    const ready = `state = 'PENDING' AND (retry_at IS NULL OR retry_at <= now())`;
+    const [first] = await tx.query<{ seq: string; task: string; attempts: number }[]>(
+      `SELECT seq, task, attempts FROM stream_item WHERE ${ready} AND NOT task = ANY($1)
+       ORDER BY seq LIMIT 1 FOR UPDATE SKIP LOCKED`,
+      [exceptTasks],
+    );
+    if (!first) return [];
+    if (first.attempts > 0) return tx.findBy(StreamItemRow, { seq: first.seq });
+    const rows = await tx.query<{ seq: string }[]>(
+      `SELECT seq FROM stream_item WHERE ${ready} AND task = $1 AND attempts = 0
+       ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED`,
+      [first.task, limit],
+    );
+    return tx.find(StreamItemRow, { where: { seq: In(rows.map((row) => row.seq)) }, order: { seq: 'ASC' } });
+  }
+
+  async record(outcomes: StreamItemOutcome[], tx: Tx): Promise<void> {
+    await tx.query(
+      `UPDATE stream_item AS s SET
+         state = r.state, error_code = r.code, error_message = r.message,
+         prediction = nullif(r.prediction, 'null'::jsonb), model_version = r."modelVersion",
+         attempts = s.attempts + 1,
+         retry_at = now() + r."retryAfterMs" * interval '1 millisecond',
+         scored_at = CASE WHEN r.state = 'SCORED' THEN now() END
+       FROM jsonb_to_recordset($1::jsonb) AS r(seq bigint, state text, code text, message text, prediction jsonb,
+            "modelVersion" integer, "retryAfterMs" double precision)
+       WHERE s.seq = r.seq`,
+      [JSON.stringify(outcomes)],
+    );
+  }
+
+  async countByState(task: string): Promise<Record<StreamItemState, number>> {
+    const rows = await this.dataSource.manager.query<{ state: StreamItemState; count: number }[]>(
+      `SELECT state, count(*)::int AS count FROM stream_item WHERE task = $1 GROUP BY state`,
+      [task],
+    );
+    const counts = { PENDING: 0, SCORED: 0, FAILED: 0 };
+    for (const row of rows) counts[row.state] = row.count;
+    return counts;
+  }
+
+  findByExternalId(task: string, externalId: string, tx?: Tx): Promise<StreamItemRow | null> {
+    return (tx ?? this.dataSource.manager).findOneBy(StreamItemRow, { task, externalId });
+  }
+
+  async deleteGroup(task: string, splitGroup: string, tx: Tx): Promise<number> {
+    return (await tx.delete(StreamItemRow, { task, splitGroup })).affected ?? 0;
+  }
+}
