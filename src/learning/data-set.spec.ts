@@ -1,0 +1,118 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+
+import type { Split, TaskDefinition } from '../task/types.js';
+import { currentLabel, trainingData, type DataCandidate, type DataExample } from './data-set.js';
+
+const definition = {
+  kind: 'single-label',
+  labels: [
+    { name: 'good', words: ['好'], was: ['positive'] },
+    { name: 'bad', words: ['差'], was: [] },
+  ],
+  learning: { prior: 'estimated' },
+} as unknown as TaskDefinition;
+
+const plain = { textPair: null, choices: null, fields: null };
+
+function example(text: string, label: string, split: Split, origin: DataExample['origin'] = 'IMPORT'): DataExample {
+  return { ...plain, text, itemKey: `key ${text}`, splitGroup: `group ${text}`, labels: [label], split, origin };
+}
+
+function candidate(text: string, split: Split = 'train', reservoirRank: number | null = null): DataCandidate {
+  return { ...plain, text, itemKey: `key ${text}`, splitGroup: `group ${text}`, split, state: 'OPEN', reservoirRank };
+}
+
+describe('labelled rows', () => {
+  it('are train and dev, with the present names of labels', () => {
+    const data = trainingData(
+      definition,
+      [
+        example('a', 'positive', 'train'),
+        example('b', 'bad', 'dev'),
+        example('c', 'good', 'test'),
+        example('d', 'gone', 'train'),
+      ],
+      [],
+    );
+    expect(data.labelled.map(({ text, label, split }) => [text, label, split])).toEqual([
+      ['a', 'good', 'train'],
+      ['b', 'bad', 'dev'],
+    ]);
+    expect(data.retired).toBe(1);
+  });
+
+  it('of multiple choice name one of the choices', () => {
+    const choices = { ...definition, kind: 'multiple-choice' as const, labels: [] };
+    expect(currentLabel(choices, { labels: ['x'], choices: ['x', 'y'] })).toBe('x');
+    expect(currentLabel(choices, { labels: ['z'], choices: ['x', 'y'] })).toBeNull();
+  });
+});
+
+describe('unlabelled rows', () => {
+  it('begin with the reservoir and name a text once', () => {
+    const twice = { ...candidate('b'), itemKey: 'another item of the same text' };
+    const data = trainingData(
+      definition,
+      [],
+      [candidate('b'), twice, candidate('r2', 'train', 0.5), candidate('r1', 'train', 0.1)],
+    );
+    expect(data.unlabelled.map(({ text }) => text)).toEqual(['r1', 'r2', 'b']);
+  });
+
+  it('are open and not labelled', () => {
+    const skipped = { ...candidate('s'), state: 'SKIPPED' as const };
+    const data = trainingData(definition, [example('a', 'good', 'train')], [skipped, candidate('a'), candidate('o')]);
+    expect(data.unlabelled.map(({ text }) => text)).toEqual(['o']);
+  });
+});
+
+describe('leakage', () => {
+  const split = fc.constantFrom<Split>('train', 'dev', 'test');
+  const text = fc.constantFrom('a', 'b', 'c', 'd', 'e', 'f');
+
+  it('is not: no group of dev or test trains, whatever was imported where', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.tuple(text, split, fc.constantFrom('good', 'bad', 'positive', 'gone'))),
+        fc.array(fc.tuple(text, split)),
+        (labelled, pool) => {
+          const data = trainingData(
+            definition,
+            labelled.map(([name, where, label]) => example(name, label, where, 'AUDIT')),
+            pool.map(([name, where]) => candidate(name, where)),
+          );
+          const heldOut = new Set(
+            [...labelled, ...pool].filter(([, where]) => where !== 'train').map(([name]) => name),
+          );
+          for (const row of data.unlabelled) expect(heldOut).not.toContain(row.text);
+          for (const row of data.labelled) if (row.split === 'train') expect(heldOut).not.toContain(row.text);
+          for (const row of data.labelled) expect(row.split).not.toBe('test');
+        },
+      ),
+    );
+  });
+});
+
+describe('prior', () => {
+  const answers = (good: number, bad: number, split: Split = 'train') => [
+    ...Array.from({ length: good }, (_, i) => example(`g${split}${i}`, 'good', split, 'AUDIT')),
+    ...Array.from({ length: bad }, (_, i) => example(`b${split}${i}`, 'bad', split, 'AUDIT')),
+  ];
+
+  it('is the share of audit answers, smoothed', () => {
+    expect(trainingData(definition, answers(28, 10), []).prior).toEqual([29 / 40, 11 / 40]);
+  });
+
+  it('is uniform with few answers, and does not look at dev or test', () => {
+    expect(trainingData(definition, answers(10, 5), []).prior).toBeNull();
+    expect(trainingData(definition, [...answers(10, 5), ...answers(0, 50, 'test')], []).prior).toBeNull();
+    expect(
+      trainingData(
+        definition,
+        Array.from({ length: 50 }, (_, i) => example(`${i}`, 'good', 'train')),
+        [],
+      ).prior,
+    ).toBeNull();
+  });
+});

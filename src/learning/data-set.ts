@@ -1,0 +1,114 @@
+/**
+ * What a run trains on. Pure.
+ * Invariants (the leakage test holds them): a text whose split group occurs in dev or test, as an example or as a
+ * candidate, is in no train row, no unlabelled row and no prior; rows of the test split are not written at all; dev
+ * rows are written for the temperature and the report, never for training.
+ */
+import type { LabelledRow, RunData, UnlabelledRow } from '../launch/run-folder.js';
+import type { CandidateRow } from '../storage/entities/candidate.js';
+import type { ExampleRow } from '../storage/entities/example.js';
+import type { Item, TaskDefinition } from '../task/types.js';
+
+/** Enough for self-training and TAPT within a run's minutes. */
+const UNLABELLED_LIMIT = 3000;
+/** Under that many audit answers the prior stays uniform. */
+const PRIOR_MIN_ANSWERS = 20;
+
+type StoredItem = Pick<ExampleRow, 'text' | 'textPair' | 'choices' | 'fields'>;
+export type DataExample = StoredItem & Pick<ExampleRow, 'itemKey' | 'splitGroup' | 'labels' | 'split' | 'origin'>;
+export type DataCandidate = StoredItem &
+  Pick<CandidateRow, 'itemKey' | 'splitGroup' | 'split' | 'state' | 'reservoirRank'>;
+
+export interface TrainingData extends RunData {
+  /** Examples whose label the task no longer has. */
+  retired: number;
+  /** In label order; null: uniform. */
+  prior: number[] | null;
+}
+
+export function trainingData(
+  definition: TaskDefinition,
+  examples: readonly DataExample[],
+  candidates: readonly DataCandidate[],
+): TrainingData {
+  const heldOut = new Set<string>();
+  for (const row of [...examples, ...candidates]) if (row.split !== 'train') heldOut.add(row.splitGroup);
+  const labelled: LabelledRow[] = [];
+  let retired = 0;
+  for (const example of examples) {
+    if (example.split === 'test') continue;
+    // A text imported once as train and once as dev is dev's.
+    if (example.split === 'train' && heldOut.has(example.splitGroup)) continue;
+    const label = currentLabel(definition, example);
+    if (label === null) retired += 1;
+    else labelled.push({ ...keyed(example), label, split: example.split });
+  }
+  const known = new Set(examples.map(({ splitGroup }) => splitGroup));
+  const unlabelled = unlabelledRows(
+    candidates.filter(({ splitGroup }) => !heldOut.has(splitGroup) && !known.has(splitGroup)),
+  );
+  const prior = estimatedPrior(
+    definition,
+    examples.filter(({ splitGroup }) => !heldOut.has(splitGroup)),
+  );
+  return { labelled, unlabelled, retired, prior };
+}
+
+/** The example's label by the task's present names; null where it was removed. */
+export function currentLabel(
+  definition: TaskDefinition,
+  example: Pick<DataExample, 'labels' | 'choices'>,
+): string | null {
+  const [given] = example.labels;
+  if (given === undefined) return null;
+  if (definition.kind === 'multiple-choice') return example.choices?.includes(given) ? given : null;
+  return presentName(definition, given);
+}
+
+/** A label by its present name, whether it is given by that or by an earlier one. */
+export function presentName(definition: TaskDefinition, name: string): string | null {
+  const { labels } = definition;
+  const label = labels.find((one) => one.name === name) ?? labels.find(({ was }) => was.includes(name));
+  return label?.name ?? null;
+}
+
+export function itemOf(row: StoredItem): Item {
+  return {
+    text: row.text,
+    ...(row.textPair === null ? {} : { textPair: row.textPair }),
+    ...(row.choices === null ? {} : { choices: row.choices }),
+    ...(row.fields === null ? {} : { fields: row.fields }),
+  };
+}
+
+/** The reservoir first, which is a uniform sample, then the open pool in an order that says nothing of the texts. */
+function unlabelledRows(candidates: readonly DataCandidate[]): UnlabelledRow[] {
+  const open = candidates.filter(({ state }) => state === 'OPEN');
+  const rank = ({ reservoirRank }: DataCandidate) => reservoirRank ?? 1;
+  open.sort((a, b) => rank(a) - rank(b) || (a.itemKey < b.itemKey ? -1 : 1));
+  const groups = new Set<string>();
+  const rows: UnlabelledRow[] = [];
+  for (const candidate of open) {
+    if (rows.length === UNLABELLED_LIMIT) break;
+    if (groups.has(candidate.splitGroup)) continue;
+    groups.add(candidate.splitGroup);
+    rows.push(keyed(candidate));
+  }
+  return rows;
+}
+
+/** Shares of the audit answers, the only unbiased ones, with one more answer a label (Laplace). */
+function estimatedPrior(definition: TaskDefinition, examples: readonly DataExample[]): number[] | null {
+  if (definition.learning.prior !== 'estimated' || definition.kind === 'multiple-choice') return null;
+  const answers = examples
+    .filter(({ origin }) => origin === 'AUDIT')
+    .map((example) => currentLabel(definition, example));
+  const counts = definition.labels.map(({ name }) => answers.filter((answer) => answer === name).length);
+  const total = counts.reduce((sum, count) => sum + count, 0);
+  if (total < PRIOR_MIN_ANSWERS) return null;
+  return counts.map((count) => (count + 1) / (total + counts.length));
+}
+
+function keyed(row: StoredItem & { itemKey: string; splitGroup: string }): UnlabelledRow {
+  return { itemKey: row.itemKey, splitGroup: row.splitGroup, ...itemOf(row) };
+}

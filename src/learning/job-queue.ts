@@ -1,0 +1,102 @@
+/**
+ * The job queue, pg-boss on the service's own database. A job's worker proves that it lives every few seconds; one
+ * that was killed is noticed within about twenty, and its job goes to whoever asks next. Cron schedules live in the
+ * database too, so that several replicas send each occurrence once.
+ */
+import { Injectable, Logger } from '@nestjs/common';
+import { PgBoss, type Job } from 'pg-boss';
+
+export interface QueueDefinition {
+  /** How often a job may be claimed again after the process that held it ended. */
+  retries: number;
+}
+
+/** Seconds without a sign of life until a job is somebody else's; pg-boss allows no less than 10. */
+const SILENT_SECONDS = 10;
+const SIGN_OF_LIFE_SECONDS = 3;
+const LONGEST_JOB_SECONDS = 23 * 3600;
+const STOP_TIMEOUT_MS = 20_000;
+
+@Injectable()
+export class JobQueue {
+  private readonly log = new Logger(JobQueue.name);
+  private starting: Promise<PgBoss> | null = null;
+
+  constructor(private readonly databaseUrl: () => string) {}
+
+  /** Jobs of one id exist once: sending it again while it is kept does nothing. */
+  async send(queue: string, id: string, data: object): Promise<void> {
+    const boss = await this.started();
+    await boss.send(queue, data, { id });
+  }
+
+  /** Forgets a job that is over, so that its id can be sent again. */
+  async forget(queue: string, id: string): Promise<void> {
+    const boss = await this.started();
+    await boss.deleteJob(queue, id);
+  }
+
+  /** Whether the job waits or is worked on; one that is over, or unknown, is not. */
+  async isOpen(queue: string, id: string): Promise<boolean> {
+    const boss = await this.started();
+    const [job] = await boss.findJobs(queue, { id });
+    return job !== undefined && ['created', 'retry', 'active'].includes(job.state);
+  }
+
+  async define(queue: string, { retries }: QueueDefinition): Promise<void> {
+    const boss = await this.started();
+    await boss.createQueue(queue, {
+      retryLimit: retries,
+      retryDelay: 1,
+      heartbeatSeconds: SILENT_SECONDS,
+      expireInSeconds: LONGEST_JOB_SECONDS,
+    });
+  }
+
+  /**
+   * Takes one job at a time. A handler that throws gives the job back for another try. `signal` is aborted when the
+   * job is no longer this worker's.
+   */
+  async work<T extends object>(queue: string, handler: (data: T, signal: AbortSignal) => Promise<void>): Promise<void> {
+    const boss = await this.started();
+    const options = { pollingIntervalSeconds: 0.5, heartbeatRefreshSeconds: SIGN_OF_LIFE_SECONDS };
+    await boss.work<T>(queue, options, async ([job]: Job<T>[]) => {
+      if (job) await handler(job.data, job.signal);
+    });
+  }
+
+  /** Replaces the cron schedules of a queue: a key each, UTC. */
+  async setSchedules(queue: string, wanted: Map<string, { cron: string; data: object }>): Promise<void> {
+    const boss = await this.started();
+    const known = new Map((await boss.getSchedules(queue)).map(({ key, cron }) => [key, cron]));
+    for (const key of known.keys()) if (!wanted.has(key)) await boss.unschedule(queue, key);
+    for (const [key, { cron, data }] of wanted) {
+      if (known.get(key) !== cron) await boss.schedule(queue, cron, data, { key, tz: 'UTC' });
+    }
+  }
+
+  /** Fetches no further job, waits for those at work to end, then lets go of the database. */
+  async stop(): Promise<void> {
+    const boss = await this.starting?.catch(() => null);
+    await boss?.stop({ graceful: true, timeout: STOP_TIMEOUT_MS });
+  }
+
+  private started(): Promise<PgBoss> {
+    this.starting ??= this.start();
+    return this.starting;
+  }
+
+  private async start(): Promise<PgBoss> {
+    const boss = new PgBoss({
+      connectionString: this.databaseUrl(),
+      application_name: 'fewloop-queue',
+      max: 4,
+      superviseIntervalSeconds: 5,
+      monitorIntervalSeconds: 5,
+    });
+    // Without a listener an error of its own loops (the database is away for a moment) would end the process.
+    boss.on('error', (error) => this.log.warn(`job queue: ${error.message}`));
+    await boss.start();
+    return boss;
+  }
+}

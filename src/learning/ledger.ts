@@ -1,0 +1,68 @@
+/**
+ * The ledger: what was decided, by whom and why, and what was erased. Append-only (the database refuses changes) and
+ * hash-chained over all tasks: each entry's hash covers the entry and the hash before it, so that a row changed, taken
+ * out or put in behind the database's back is found by `verify`. What a chain alone cannot show is its end cut off:
+ * whoever has kept the last hash can.
+ */
+import { Injectable } from '@nestjs/common';
+
+import type { LedgerEntryRow } from '../storage/entities/ledger-entry.js';
+import { LedgerRepository, type NewLedgerEntry } from '../storage/ledger.repository.js';
+import type { Tx } from '../storage/transactions.js';
+import { canonicalJson, sha256 } from '../task/keys.js';
+
+export type LedgerKind = 'promotion-approved' | 'promotion-rejected' | 'rolled-back' | 'activated' | 'forgotten';
+
+export interface LedgerFinding {
+  /** Entries that were read, up to the first that does not hold. */
+  entries: number;
+  /** Sequence number of the first entry that is not what was written; null: the chain holds. */
+  brokenAt: string | null;
+  lastHash: string;
+}
+
+const GENESIS = '0'.repeat(64);
+const PAGE = 500;
+
+@Injectable()
+export class LedgerService {
+  constructor(private readonly ledger: LedgerRepository) {}
+
+  /** In the caller's transaction: an act and its entry are kept or lost together. */
+  async append(tx: Tx, task: string, kind: LedgerKind, body: Record<string, unknown>): Promise<void> {
+    const last = await this.ledger.lockLast(tx);
+    // As it will be read back: without what JSON does not keep.
+    const kept = JSON.parse(JSON.stringify(body)) as Record<string, unknown>;
+    const entry = { task, kind, body: kept, at: new Date(), previousHash: last?.hash ?? GENESIS };
+    await this.ledger.insert({ ...entry, hash: hashOf(entry) }, tx);
+  }
+
+  /** Reads the chain from its start. */
+  async verify(): Promise<LedgerFinding> {
+    let lastHash = GENESIS;
+    let entries = 0;
+    let after = '0';
+    for (;;) {
+      const page = await this.ledger.page(after, PAGE);
+      for (const entry of page) {
+        if (entry.previousHash !== lastHash || hashOf(entry) !== entry.hash) {
+          return { entries, brokenAt: entry.seq, lastHash };
+        }
+        lastHash = entry.hash;
+        entries += 1;
+        after = entry.seq;
+      }
+      if (page.length < PAGE) return { entries, brokenAt: null, lastHash };
+    }
+  }
+
+  /** Newest first. */
+  listOfTask(task: string, first: number): Promise<LedgerEntryRow[]> {
+    return this.ledger.listOfTask(task, first);
+  }
+}
+
+function hashOf(entry: Omit<NewLedgerEntry, 'hash'>): string {
+  const { task, kind, body, at, previousHash } = entry;
+  return sha256(canonicalJson({ task, kind, body, at: at.toISOString(), previousHash }));
+}
