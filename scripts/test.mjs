@@ -76,6 +76,7 @@ const trainer = ensureTrainerEnvironment().then(
 await check('format', bin('prettier'), ['--log-level', 'warn', '--check', '.']);
 await check('lint', bin('oxlint'), ['--type-aware', '--deny-warnings', 'src', 'test', 'migrations']);
 await check('types', bin('tsc'), ['--noEmit', '-p', 'tsconfig.json']);
+await check('types of bench', bin('tsc'), ['-p', 'bench/tsconfig.json']);
 await check('import rules', bin('depcruise'), ['--config', '.dependency-cruiser.mjs', 'src', 'migrations']);
 await check('unused code', bin('knip'), []);
 await check('lock file', pinnedNode, ['scripts/lockcheck.mjs']);

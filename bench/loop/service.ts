@@ -1,0 +1,55 @@
+/** A Fewloop service of the benchmark's own, started from the build, and the GraphQL requests that drive it. */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { createWriteStream, existsSync, readFileSync, rmSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+const root = resolve(import.meta.dirname, '../..');
+
+export interface Service {
+  url: string;
+  stop(): Promise<void>;
+}
+
+export async function startService(dataDir: string, environment: Record<string, string>): Promise<Service> {
+  const file = join(dataDir, 'service.json');
+  rmSync(file, { force: true });
+  const log = createWriteStream(join(dataDir, 'service.log'), { flags: 'a' });
+  const child: ChildProcess = spawn(process.execPath, ['--enable-source-maps', join(root, 'dist/src/main.js')], {
+    cwd: root,
+    env: { ...process.env, PORT: '0', FEWLOOP_DATA_DIR: dataDir, MALLOC_TRIM_THRESHOLD_: '131072', ...environment },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  child.stdout?.pipe(log);
+  child.stderr?.pipe(log);
+  const ended = new Promise<void>((done) => child.once('exit', () => done()));
+  for (;;) {
+    if (child.exitCode !== null) throw new Error(`the service ended at its start; see ${dataDir}/service.log`);
+    const found = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8') || '{}') as { pid?: number; url?: string }) : {};
+    if (found.pid === child.pid && found.url) {
+      return {
+        url: found.url,
+        stop: async () => {
+          child.kill('SIGTERM');
+          await ended;
+        },
+      };
+    }
+    await sleep(200);
+  }
+}
+
+export async function query<T>(url: string, text: string, variables: Record<string, unknown> = {}): Promise<T> {
+  const response = await fetch(url, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ query: text, variables }),
+  });
+  const { data, errors } = (await response.json()) as { data: T; errors?: { message: string; path?: unknown[] }[] };
+  if (errors?.length) throw new Error(`${errors[0]?.message} at ${errors[0]?.path?.join('.') ?? text.slice(0, 60)}`);
+  return data;
+}
+
+export async function* chunks<T>(items: T[], size: number): AsyncGenerator<T[]> {
+  for (let start = 0; start < items.length; start += size) yield items.slice(start, start + size);
+}
