@@ -46,7 +46,15 @@ export async function readBundle(folder: string, { baseModel }: { baseModel: str
     graphs.push({ id, path, sha256 });
   }
   checkRelations(manifest, golden);
-  return { folder: root, manifest, digest: digest(bytes), graphs, tokenizerJson: tokenizer.toString('utf8'), golden, report };
+  return {
+    folder: root,
+    manifest,
+    digest: digest(bytes),
+    graphs,
+    tokenizerJson: tokenizer.toString('utf8'),
+    golden,
+    report,
+  };
 }
 
 /** SHA-256 (hex) of a file; BUNDLE_INVALID where it cannot be read. */
@@ -138,7 +146,8 @@ function checkRelations(manifest: BundleManifest, golden: GoldenFile): void {
     if (!covered.has(id)) throw invalid(`${manifest.golden.file} has no text for member ${id}`);
     checkLabels(definition, id, Object.keys(labelWords));
   }
-  const heaviest = (role: string) => Math.max(0, ...members.filter((one) => one.role === role).map((one) => one.weight));
+  const heaviest = (role: string) =>
+    Math.max(0, ...members.filter((one) => one.role === role).map((one) => one.weight));
   if (policies.ensemble && heaviest('teacher') === 0) throw invalid('its ensemble has no member with a weight');
   if (policies.student && heaviest('student') === 0) throw invalid('its student policy has no student');
 }

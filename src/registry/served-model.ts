@@ -12,8 +12,10 @@ export interface OpenModel {
   release(): Promise<void>;
 }
 
-export async function openBundle(bundle: Bundle, hostPool: HostPool): Promise<OpenModel> {
-  const { manifest, tokenizerJson, graphs } = bundle;
+export async function openBundle(
+  { manifest, tokenizerJson, graphs }: Pick<Bundle, 'manifest' | 'tokenizerJson' | 'graphs'>,
+  hostPool: HostPool,
+): Promise<OpenModel> {
   let tokenizer;
   try {
     tokenizer = openTokenizer(tokenizerJson);

@@ -119,7 +119,9 @@ describe('model hosts', () => {
       host.on('message', () => console.log(host.pid));
       host.send({ type: 'load', graphs: [{ sha256: 'a', path: ${JSON.stringify(MODEL)} }], settings: { threads: 1, device: 'cpu' } });`;
     const parent = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
-    const pid = Number(await new Promise<string>((resolve) => parent.stdout.once('data', (data) => resolve(String(data)))));
+    const pid = Number(
+      await new Promise<string>((resolve) => parent.stdout.once('data', (data) => resolve(String(data)))),
+    );
     expect(isAlive(pid)).toBe(true);
     parent.kill('SIGKILL');
     await until(() => !isAlive(pid));

@@ -1,0 +1,205 @@
+/**
+ * Which model answers for a task in this process, and how it is replaced while requests are in flight.
+ *
+ *   closed ──open: digests, hosts, golden texts──▶ prepared ──pointer──▶ current ──next one's pointer──▶ draining ──▶ closed
+ *
+ * A request takes a lease and keeps its model to its end: no answer mixes versions, and no model is closed under a
+ * request. Whatever fails before the pointer moves leaves the current model as it is.
+ */
+import { Inject, Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
+import { join } from 'node:path';
+import { FewloopError } from '../common/errors.js';
+import { Config } from '../config/config.js';
+import { InferenceEngine } from '../inference/engine.js';
+import type { ServedModel } from '../inference/types.js';
+import { HostPool } from '../runtime/host-pool.js';
+import { TasksRepository } from '../storage/tasks.repository.js';
+import { VersionsRepository } from '../storage/versions.repository.js';
+import { invalid, readBundle } from './bundle.js';
+import { verifyGolden } from './golden.js';
+import { openBundle, type OpenModel } from './served-model.js';
+
+export interface ModelLease {
+  model: ServedModel;
+  /** To be called once the answer is complete; a second call does nothing. */
+  release(): void;
+}
+
+/** How long a prepared model waits for its activation before its memory is given back. */
+const PREPARED_KEPT_MS = 60_000;
+
+/** An open model and those who use it; closed when it is retired and nobody does. */
+class Tenure {
+  #users = 0;
+  #idle: (() => void) | undefined;
+
+  constructor(readonly open: OpenModel) {}
+
+  lease(): ModelLease {
+    this.#users++;
+    let released = false;
+    return {
+      model: this.open.model,
+      release: () => {
+        if (released) return;
+        released = true;
+        if (--this.#users === 0) this.#idle?.();
+      },
+    };
+  }
+
+  async retire(): Promise<void> {
+    if (this.#users > 0) await new Promise<void>((resolve) => (this.#idle = resolve));
+    await this.open.release();
+  }
+}
+
+@Injectable()
+export class ActivationService implements OnApplicationShutdown {
+  readonly #log = new Logger(ActivationService.name);
+  readonly #current = new Map<string, Tenure>();
+  readonly #prepared = new Map<string, { tenure: Tenure; timer: NodeJS.Timeout }>();
+  /** The last step of each task: steps of one task follow each other. */
+  readonly #steps = new Map<string, Promise<unknown>>();
+  readonly #draining = new Map<string, Promise<void>>();
+
+  constructor(
+    @Inject(Config) private readonly config: Config,
+    @Inject(HostPool) private readonly hostPool: HostPool,
+    @Inject(InferenceEngine) private readonly engine: InferenceEngine,
+    @Inject(TasksRepository) private readonly tasks: TasksRepository,
+    @Inject(VersionsRepository) private readonly versions: VersionsRepository,
+  ) {}
+
+  /**
+   * The model that answers for the task now. Throws TASK_NOT_FOUND; NO_ACTIVE_MODEL where no version is active, or
+   * where the active one could not be opened here.
+   */
+  async current(task: string): Promise<ModelLease> {
+    const tenure = this.#current.get(task);
+    if (tenure) return tenure.lease();
+    const row = await this.tasks.find(task);
+    if (!row) throw new FewloopError('TASK_NOT_FOUND', `there is no task ${task}`);
+    if (row.activeVersion === null) throw new FewloopError('NO_ACTIVE_MODEL', `task ${task} has no active model yet`);
+    try {
+      await this.activate(task, row.activeVersion);
+    } catch (cause) {
+      const text = `version ${row.activeVersion} of task ${task} cannot be served: ${(cause as Error).message}`;
+      throw new FewloopError('NO_ACTIVE_MODEL', text, { cause });
+    }
+    return this.current(task);
+  }
+
+  /** Any version, active or not, verified and open until released: for the gate and for rehearsals. */
+  async openVersion(task: string, version: number): Promise<ModelLease> {
+    const current = this.#current.get(task);
+    if (current?.open.model.version === version) return current.lease();
+    const tenure = await this.#open(task, version);
+    const lease = tenure.lease();
+    const release = () => {
+      lease.release();
+      void tenure.retire().catch((error: unknown) => this.#log.error(error));
+    };
+    return { model: lease.model, release };
+  }
+
+  /** Task → version that answers in this process. */
+  served(): Record<string, number> {
+    return Object.fromEntries([...this.#current].map(([task, { open }]) => [task, open.model.version]));
+  }
+
+  /**
+   * Opens and verifies a version ahead of its activation, so that a bundle that cannot serve fails before anything is
+   * decided. Throws VERSION_NOT_FOUND, BUNDLE_INVALID.
+   */
+  prepare(task: string, version: number): Promise<void> {
+    return this.#step(task, async () => {
+      if (this.#current.get(task)?.open.model.version === version) return;
+      await this.#dropPrepared(task);
+      const tenure = await this.#open(task, version);
+      const timer = setTimeout(() => void this.#step(task, () => this.#dropPrepared(task)), PREPARED_KEPT_MS).unref();
+      this.#prepared.set(task, { tenure, timer });
+    });
+  }
+
+  /**
+   * Makes the version the one that answers here. Resolves when it does; the one before drains behind it, and the next
+   * activation of the task waits for that, so that a task never holds more than two. Throws as `prepare`.
+   */
+  activate(task: string, version: number): Promise<void> {
+    return this.#step(task, async () => {
+      const before = this.#current.get(task);
+      if (before?.open.model.version === version) return;
+      await this.#draining.get(task);
+      const next = (await this.#takePrepared(task, version)) ?? (await this.#open(task, version));
+      this.#current.set(task, next);
+      if (before) this.#drain(task, before);
+      this.#log.log(`task ${task}: version ${version} answers`);
+    });
+  }
+
+  /** Resolves when no replaced model of the task holds memory any more. */
+  async drained(task: string): Promise<void> {
+    await this.#steps.get(task);
+    await this.#draining.get(task);
+  }
+
+  async onApplicationShutdown(): Promise<void> {
+    await Promise.all(this.#steps.values());
+    const tasks = [...this.#current.keys()];
+    for (const [task, tenure] of this.#current) this.#drain(task, tenure);
+    this.#current.clear();
+    await Promise.all([...this.#prepared.keys()].map((task) => this.#dropPrepared(task)));
+    await Promise.all(tasks.map((task) => this.#draining.get(task)));
+    await this.hostPool.close();
+  }
+
+  async #open(task: string, version: number): Promise<Tenure> {
+    const row = await this.versions.find(task, version);
+    if (!row) throw new FewloopError('VERSION_NOT_FOUND', `task ${task} has no version ${version}`);
+    const bundle = await readBundle(join(this.config.dataDir, row.folder), { baseModel: this.config.baseModel });
+    if (bundle.digest !== row.digest) throw invalid('its manifest is not the one that was registered');
+    const open = await openBundle(bundle, this.hostPool);
+    try {
+      await verifyGolden(this.engine, open.model, bundle.golden);
+      return new Tenure(open);
+    } catch (error) {
+      await open.release();
+      throw error;
+    }
+  }
+
+  #step<T>(task: string, action: () => Promise<T>): Promise<T> {
+    const before = this.#steps.get(task) ?? Promise.resolve();
+    const result = before.then(action);
+    const settled = result.catch(() => undefined);
+    this.#steps.set(task, settled);
+    return result;
+  }
+
+  async #takePrepared(task: string, version: number): Promise<Tenure | undefined> {
+    const prepared = this.#prepared.get(task);
+    if (prepared?.tenure.open.model.version !== version) return void (await this.#dropPrepared(task));
+    clearTimeout(prepared.timer);
+    this.#prepared.delete(task);
+    return prepared.tenure;
+  }
+
+  async #dropPrepared(task: string): Promise<void> {
+    const prepared = this.#prepared.get(task);
+    if (!prepared) return;
+    this.#prepared.delete(task);
+    clearTimeout(prepared.timer);
+    await prepared.tenure.retire();
+  }
+
+  #drain(task: string, tenure: Tenure): void {
+    const before = this.#draining.get(task);
+    const drained = Promise.all([before, tenure.retire()])
+      .catch((error: unknown) => this.#log.error(error))
+      .then(() => {
+        if (this.#draining.get(task) === drained) this.#draining.delete(task);
+      });
+    this.#draining.set(task, drained);
+  }
+}

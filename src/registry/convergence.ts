@@ -1,0 +1,129 @@
+/**
+ * The desired state is in the database (each task's active version); this process converges to it: at start, when told
+ * (NOTIFY), and by polling, because a notification can be lost with its connection. It reports what it serves.
+ * A version that cannot be opened here leaves the one before in place and is tried again, ever less often.
+ */
+import {
+  Inject,
+  Injectable,
+  Logger,
+  type BeforeApplicationShutdown,
+  type OnApplicationBootstrap,
+} from '@nestjs/common';
+import { randomUUID } from 'node:crypto';
+import { hostname } from 'node:os';
+import { setTimeout as wait } from 'node:timers/promises';
+import { FewloopError } from '../common/errors.js';
+import { Notifications } from '../storage/notifications.js';
+import { ReplicasRepository } from '../storage/replicas.repository.js';
+import { TasksRepository } from '../storage/tasks.repository.js';
+import { ActivationService } from './activation.js';
+
+const POLL_MS = 5_000;
+const REPORT_MS = 10_000;
+/** A replica that has not reported for so long is gone. */
+const SILENT_MS = 60_000;
+const LONGEST_RETRY_MS = 300_000;
+
+interface Failure {
+  version: number;
+  retryAt: number;
+  delayMs: number;
+}
+
+@Injectable()
+export class ConvergenceService implements OnApplicationBootstrap, BeforeApplicationShutdown {
+  readonly #log = new Logger(ConvergenceService.name);
+  readonly #replica = `${hostname()}:${process.pid}:${randomUUID().slice(0, 8)}`;
+  readonly #failures = new Map<string, Failure>();
+  readonly #stop = new AbortController();
+  #first: Promise<void> | undefined;
+  #loops: Promise<unknown> = Promise.resolve();
+
+  constructor(
+    @Inject(TasksRepository) private readonly tasks: TasksRepository,
+    @Inject(ReplicasRepository) private readonly replicas: ReplicasRepository,
+    @Inject(Notifications) private readonly notifications: Notifications,
+    @Inject(ActivationService) private readonly activation: ActivationService,
+  ) {}
+
+  onApplicationBootstrap(): void {
+    this.notifications.on('fewloop_desired', (task) => {
+      this.#failures.delete(task);
+      void this.#quietly(() => this.converge(task));
+    });
+    this.#first = this.#convergeAll();
+    this.#loops = Promise.all([
+      this.#first.then(() => this.#every(POLL_MS, () => this.#convergeAll())),
+      this.#every(REPORT_MS, () => this.#report()),
+    ]);
+  }
+
+  /** Before models are closed, so that none is opened afterwards. */
+  async beforeApplicationShutdown(): Promise<void> {
+    this.#stop.abort();
+    await this.#loops;
+    await this.#quietly(() => this.replicas.remove(this.#replica));
+  }
+
+  /** Resolves when every active version has been tried once since the start: what can serve, serves. */
+  ready(): Promise<void> {
+    return this.#first ?? Promise.resolve();
+  }
+
+  /** Serves the task's active version here and now; throws what keeps it from serving. */
+  async converge(task: string): Promise<void> {
+    const row = await this.tasks.find(task);
+    if (!row) throw new FewloopError('TASK_NOT_FOUND', `there is no task ${task}`);
+    if (row.activeVersion === null) return;
+    try {
+      await this.activation.activate(task, row.activeVersion);
+      this.#failures.delete(task);
+    } catch (error) {
+      const before = this.#failures.get(task);
+      const delayMs = before?.version === row.activeVersion ? Math.min(before.delayMs * 2, LONGEST_RETRY_MS) : POLL_MS;
+      this.#failures.set(task, { version: row.activeVersion, retryAt: Date.now() + delayMs, delayMs });
+      throw error;
+    }
+  }
+
+  /** To be called after a transaction that changed the active version: serves it here and tells the other replicas. */
+  async announce(task: string): Promise<void> {
+    await this.notifications.notify('fewloop_desired', task);
+    await this.converge(task);
+  }
+
+  async #convergeAll(): Promise<void> {
+    await this.#quietly(async () => {
+      const served = this.activation.served();
+      for (const { name, activeVersion } of await this.tasks.list()) {
+        if (this.#stop.signal.aborted) return;
+        if (activeVersion === null || served[name] === activeVersion) continue;
+        const failure = this.#failures.get(name);
+        if (failure?.version === activeVersion && Date.now() < failure.retryAt) continue;
+        await this.#quietly(() => this.converge(name));
+      }
+    });
+  }
+
+  async #report(): Promise<void> {
+    await this.replicas.report(this.#replica, this.activation.served());
+    await this.replicas.removeSilentSince(new Date(Date.now() - SILENT_MS));
+  }
+
+  async #every(intervalMs: number, action: () => Promise<void>): Promise<void> {
+    while (!this.#stop.signal.aborted) {
+      await this.#quietly(action);
+      await wait(intervalMs, undefined, { signal: this.#stop.signal, ref: false }).catch(() => undefined);
+    }
+  }
+
+  /** What nobody waits for is logged: the next turn tries again. */
+  async #quietly(action: () => Promise<void>): Promise<void> {
+    try {
+      await action();
+    } catch (error) {
+      if (!this.#stop.signal.aborted) this.#log.error(error);
+    }
+  }
+}

@@ -1,0 +1,44 @@
+/**
+ * Texts for `golden.json` of a task: some of its own, and made ones that cover what rendering does (other scripts, width
+ * forms, emoji, over-long fields, markers), so that a difference between machines cannot hide.
+ */
+import { labelsOf } from '../task/item.js';
+import { templateFields } from '../task/template.js';
+import type { Item, TaskDefinition } from '../task/types.js';
+
+const OWN_ITEMS = 3;
+const PLAIN = '这家店的服务很好，下次还会再来。';
+const MIXED = 'iPhone 13手机😀，價格￥5,999.00！Ｆｕｌｌ　ｗｉｄｔｈ①，café naïve';
+
+export function goldenItems(definition: TaskDefinition, own: Item[]): Item[] {
+  const choices = definition.kind === 'multiple-choice' ? (own[0]?.choices ?? ['好', '大']) : undefined;
+  const made = [PLAIN, MIXED, (PLAIN + MIXED).repeat(Math.ceil(definition.maxLength / 16))];
+  const items = own.slice(0, OWN_ITEMS);
+  for (const text of made) items.push(madeItem(definition, text, choices));
+  return items.filter((item) => definition.kind !== 'multiple-choice' || labelsOf(definition, item).length > 0);
+}
+
+/** An item of which every field that a template names is `text`. */
+export function madeItem(definition: TaskDefinition, text: string, choices: string[] | undefined): Item {
+  const item: Item = { text };
+  if (choices) item.choices = choices;
+  if (definition.kind === 'sentence-pair') item.textPair = text;
+  for (const { name, blank } of definition.templates.flatMap(templateFields)) {
+    const value = blank === null ? (fieldOf(item, name) ?? text) : withMarker(fieldOf(item, name) ?? text, blank);
+    if (name === 'text' || name === 'textPair') item[name] = value;
+    else item.fields = { ...item.fields, [name]: value };
+  }
+  return item;
+}
+
+function fieldOf(item: Item, name: string): string | undefined {
+  return name === 'text' || name === 'textPair' ? item[name] : (item.fields?.[name] as string | undefined);
+}
+
+/** The marker stands in the middle, so that both of its sides are cut. */
+function withMarker(text: string, marker: string): string {
+  if (text.includes(marker)) return text;
+  const characters = [...text];
+  const middle = Math.floor(characters.length / 2);
+  return characters.slice(0, middle).join('') + marker + characters.slice(middle).join('');
+}
