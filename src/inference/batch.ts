@@ -1,0 +1,91 @@
+/**
+ * Step 3: rows become batches. Pure: `takeBatch` chooses which pending rows go next, `packBatch` lays them out.
+ *
+ * A batch holds rows of one group (runner, graph, masks, words), of similar length, and at most `maxBatchTokens` padded
+ * tokens (rows times the longest) and 64 rows; a row longer than that goes alone. It always holds the most urgent row:
+ * interactive before bulk, then the oldest; bulk counts as interactive once it has waited two seconds.
+ */
+import type { Encoding, HostBatch } from './types.js';
+
+const MAX_ROWS = 64;
+const BULK_AGES_AFTER_MS = 2000;
+
+/** One rendering to score: `words` are the label words' token ids, [words][masks]. */
+export interface Row {
+  graph: string;
+  encoding: Encoding;
+  words: number[][];
+}
+
+export interface Pending {
+  row: Row;
+  /** Rows with the same group may share a batch. */
+  group: string;
+  priority: 'interactive' | 'bulk';
+  /** Monotonic milliseconds. */
+  enqueuedAtMs: number;
+}
+
+export function groupOf({ graph, words }: Row): string {
+  return `${graph}/${words[0]?.length ?? 0}/${words.length}`;
+}
+
+/** The rows of the next batch, in order of length; empty where nothing is pending. `pending` is in order of arrival. */
+export function takeBatch<P extends Pending>(pending: readonly P[], maxBatchTokens: number, nowMs: number): P[] {
+  const isBulk = (entry: P) => entry.priority === 'bulk' && nowMs - entry.enqueuedAtMs < BULK_AGES_AFTER_MS;
+  const urgent = pending.find((entry) => !isBulk(entry)) ?? pending[0];
+  if (urgent === undefined) return [];
+  const length = (entry: P) => entry.row.encoding.ids.length;
+  const peers = pending.filter((entry) => entry.group === urgent.group).sort((a, b) => length(a) - length(b));
+  const first = peers.filter((entry) => isBulk(entry) === isBulk(urgent));
+
+  // Grow around the urgent row: shorter neighbours cost least, longer ones raise what every row is padded to.
+  let [from, to] = [first.indexOf(urgent), first.indexOf(urgent) + 1];
+  const fits = (rows: number, longest: number) => rows <= MAX_ROWS && rows * longest <= maxBatchTokens;
+  while (true) {
+    const longest = length(first[to - 1]!);
+    const longer = first[to];
+    const shorter = first[from - 1];
+    const preferLonger =
+      longer !== undefined && (shorter === undefined || length(longer) - longest < longest - length(shorter));
+    if (preferLonger && fits(to - from + 1, length(longer))) to++;
+    else if (shorter !== undefined && fits(to - from + 1, longest)) from--;
+    else if (longer !== undefined && fits(to - from + 1, length(longer))) to++;
+    else break;
+  }
+  const batch = first.slice(from, to);
+  const longest = length(batch[batch.length - 1]!);
+  // Work of the other class rides along where the batch has room and grows no longer.
+  for (const entry of peers.filter((p) => isBulk(p) !== isBulk(urgent)).reverse()) {
+    if (length(entry) <= longest && fits(batch.length + 1, longest)) batch.push(entry);
+  }
+  return batch.sort((a, b) => length(a) - length(b));
+}
+
+export function packBatch(rows: Row[], padId: number): HostBatch {
+  const length = Math.max(...rows.map((row) => row.encoding.ids.length));
+  const words = rows[0]?.words.length ?? 0;
+  const masks = rows[0]?.words[0]?.length ?? 0;
+  const batch: HostBatch = {
+    graph: rows[0]?.graph ?? '',
+    rows: rows.length,
+    length,
+    masks,
+    words,
+    inputIds: new BigInt64Array(rows.length * length).fill(BigInt(padId)),
+    attentionMask: new BigInt64Array(rows.length * length),
+    tokenTypeIds: new BigInt64Array(rows.length * length),
+    maskPositions: new BigInt64Array(rows.length * masks),
+    labelTokens: new BigInt64Array(rows.length * words * masks),
+  };
+  rows.forEach(({ encoding, words: tokens }, r) => {
+    encoding.ids.forEach((token, i) => {
+      batch.inputIds[r * length + i] = BigInt(token);
+      batch.attentionMask[r * length + i] = 1n;
+      batch.tokenTypeIds[r * length + i] = BigInt(encoding.typeIds[i] ?? 0);
+    });
+    encoding.maskPositions.forEach((position, i) => (batch.maskPositions[r * masks + i] = BigInt(position)));
+    tokens.flat().forEach((token, i) => (batch.labelTokens[r * words * masks + i] = BigInt(token)));
+  });
+  return batch;
+}

@@ -1,0 +1,167 @@
+/**
+ * Step 4: rows wait in a queue and go to their model host in batches. One lane a runner, so that a slow host delays no
+ * other; `maxConcurrentBatches` of a lane are in flight, so that the next is with the host when it finishes one.
+ *
+ *   submit ──▶ pending ──takeBatch──▶ in flight ──▶ answered
+ *      │          └── deadline passes: DEADLINE_EXCEEDED, before it cost anything
+ *      └── more than `maxQueuedTokens` wait: OVERLOADED
+ */
+import { FewloopError } from '../common/errors.js';
+import { groupOf, packBatch, takeBatch, type Pending, type Row } from './batch.js';
+import type { ClassifyRequest, GraphRunner, HostResult } from './types.js';
+
+export interface QueueLimits {
+  /** Padded tokens of a batch. */
+  maxBatchTokens: number;
+  /** A runner. */
+  maxConcurrentBatches: number;
+  /** Tokens that wait or are in flight, over all runners; bulk work may take half. */
+  maxQueuedTokens: number;
+}
+
+export interface RowResult {
+  /** One a word. */
+  wordLogits: Float32Array;
+  embedding: Float32Array;
+}
+
+export type RowOutcome = RowResult | FewloopError;
+
+interface Waiting extends Pending {
+  settle(outcome: RowOutcome): void;
+  settled: boolean;
+}
+
+interface Lane {
+  pending: Waiting[];
+  inFlight: number;
+}
+
+export class BatchQueue {
+  private readonly lanes = new Map<GraphRunner, Lane>();
+  private queuedTokens = 0;
+  /** Moving average, for `retryAfterMs`. */
+  private tokensPerMs = 1;
+
+  constructor(private readonly limits: QueueLimits) {}
+
+  /** An outcome a row, in order; throws OVERLOADED for all of them before any is queued. */
+  async submit(
+    runner: GraphRunner,
+    rows: Row[],
+    padId: number,
+    { priority, deadlineAt }: Pick<ClassifyRequest, 'priority' | 'deadlineAt'>,
+  ): Promise<RowOutcome[]> {
+    if (rows.length === 0) return [];
+    this.admit(rows, priority);
+    const lane = this.lanes.get(runner) ?? { pending: [], inFlight: 0 };
+    this.lanes.set(runner, lane);
+    const enqueuedAtMs = performance.now();
+    const waiting: Waiting[] = [];
+    const outcomes = rows.map(
+      (row) =>
+        new Promise<RowOutcome>((resolve) => {
+          const entry: Waiting = {
+            row,
+            group: groupOf(row),
+            priority,
+            enqueuedAtMs,
+            settled: false,
+            settle: (outcome) => {
+              entry.settled = true;
+              resolve(outcome);
+            },
+          };
+          waiting.push(entry);
+        }),
+    );
+    lane.pending.push(...waiting);
+    const cancel = this.expireAt(deadlineAt, lane, waiting);
+    this.pump(runner, lane, padId);
+    try {
+      return await Promise.all(outcomes);
+    } finally {
+      cancel();
+    }
+  }
+
+  private admit(rows: Row[], priority: ClassifyRequest['priority']): void {
+    const tokens = rows.reduce((sum, row) => sum + row.encoding.ids.length, 0);
+    const limit = priority === 'bulk' ? this.limits.maxQueuedTokens / 2 : this.limits.maxQueuedTokens;
+    // What is larger than the whole queue may go when nothing else waits: else it never could.
+    if (this.queuedTokens > 0 && this.queuedTokens + tokens > limit) {
+      const waitMs = Math.ceil(this.queuedTokens / this.tokensPerMs);
+      throw new FewloopError('OVERLOADED', 'more texts are waiting than this machine can score soon', {
+        retryAfterMs: Math.min(30_000, Math.max(50, waitMs)),
+      });
+    }
+    this.queuedTokens += tokens;
+  }
+
+  /** At the deadline rows still unanswered fail: pending ones never reach a model. Returns what cancels it. */
+  private expireAt(deadlineAt: number | undefined, lane: Lane, waiting: Waiting[]): () => void {
+    if (deadlineAt === undefined) return () => undefined;
+    const expire = () => {
+      const late = new Set(waiting.filter((entry) => !entry.settled));
+      const dropped = lane.pending.filter((entry) => late.has(entry));
+      lane.pending = lane.pending.filter((entry) => !late.has(entry));
+      for (const entry of dropped) this.queuedTokens -= entry.row.encoding.ids.length;
+      for (const entry of late) entry.settle(deadlineExceeded());
+    };
+    const leftMs = deadlineAt - Date.now();
+    if (leftMs <= 0) {
+      expire();
+      return () => undefined;
+    }
+    // A longer delay than setTimeout holds would fire at once.
+    const timer = setTimeout(expire, Math.min(leftMs, 2 ** 31 - 1));
+    return () => clearTimeout(timer);
+  }
+
+  private pump(runner: GraphRunner, lane: Lane, padId: number): void {
+    while (lane.inFlight < this.limits.maxConcurrentBatches && lane.pending.length > 0) {
+      const batch = takeBatch(lane.pending, this.limits.maxBatchTokens, performance.now());
+      const taken = new Set(batch);
+      lane.pending = lane.pending.filter((entry) => !taken.has(entry));
+      lane.inFlight++;
+      void this.runBatch(runner, batch, padId).finally(() => {
+        lane.inFlight--;
+        this.pump(runner, lane, padId);
+        if (lane.inFlight === 0 && lane.pending.length === 0) this.lanes.delete(runner);
+      });
+    }
+  }
+
+  private async runBatch(runner: GraphRunner, batch: Waiting[], padId: number): Promise<void> {
+    const tokens = batch.reduce((sum, entry) => sum + entry.row.encoding.ids.length, 0);
+    const startedAtMs = performance.now();
+    try {
+      const packed = packBatch(
+        batch.map((entry) => entry.row),
+        padId,
+      );
+      const result = await runner.run(packed);
+      batch.forEach((entry, i) => entry.settle(rowOf(result, i, packed.rows, packed.words)));
+      const rate = tokens / Math.max(0.1, performance.now() - startedAtMs);
+      this.tokensPerMs = 0.8 * this.tokensPerMs + 0.2 * rate;
+    } catch (cause) {
+      const error =
+        cause instanceof FewloopError ? cause : new FewloopError('INTERNAL', 'the model host failed', { cause });
+      for (const entry of batch) entry.settle(error);
+    } finally {
+      this.queuedTokens -= tokens;
+    }
+  }
+}
+
+export function deadlineExceeded(): FewloopError {
+  return new FewloopError('DEADLINE_EXCEEDED', 'the deadline passed before there was an answer');
+}
+
+function rowOf({ wordLogits, embeddings }: HostResult, i: number, rows: number, words: number): RowResult {
+  const hidden = embeddings.length / rows;
+  return {
+    wordLogits: wordLogits.slice(i * words, (i + 1) * words),
+    embedding: embeddings.slice(i * hidden, (i + 1) * hidden),
+  };
+}

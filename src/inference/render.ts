@@ -1,0 +1,31 @@
+/**
+ * Step 1: a template and an item become an ordered list of texts and mask places. No tokenizer yet: a text that several
+ * templates or items share is tokenized once (tokenize.ts).
+ * Twin of `trainer/fewloop_trainer/render.py`; `test/contract/rendering.json` holds both to the same ids.
+ */
+import { badInput } from '../common/errors.js';
+import { parseTemplate, type Piece } from '../task/template.js';
+import type { Item } from '../task/types.js';
+
+export type RenderedPiece =
+  | { kind: 'literal'; text: string }
+  | { kind: 'mask' }
+  | { kind: 'field'; text: string }
+  /** The masks stand between the two. */
+  | { kind: 'blank'; left: string; right: string };
+
+/** Throws BAD_INPUT where the item lacks a field that the template names, or the field its marker. */
+export function render(template: string, item: Item): RenderedPiece[] {
+  return parseTemplate(template).map((piece) => (piece.kind === 'field' ? renderField(piece, item) : piece));
+}
+
+function renderField({ name, blank }: Extract<Piece, { kind: 'field' }>, item: Item): RenderedPiece {
+  const own = name === 'text' || name === 'textPair';
+  const value: unknown = own ? item[name] : item.fields?.[name];
+  const path = own ? name : `fields.${name}`;
+  if (typeof value !== 'string') throw badInput(path, 'is missing');
+  if (blank === null) return { kind: 'field', text: value };
+  const at = value.indexOf(blank);
+  if (at < 0) throw badInput(path, `must hold the marker ${blank}`);
+  return { kind: 'blank', left: value.slice(0, at), right: value.slice(at + blank.length) };
+}
