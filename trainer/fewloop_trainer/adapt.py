@@ -273,7 +273,7 @@ def _order(seed: int, epoch: int, chunks: int) -> np.ndarray:
 
 
 def _optimizer(model: BertForMaskedLM, settings: AdaptSettings, head_only: bool) -> torch.optim.Optimizer:
-    head = list(model.cls.predictions.transform.parameters()) + [model.cls.predictions.bias]
+    head = [*model.cls.predictions.transform.parameters(), model.cls.predictions.bias]
     for parameter in model.parameters():
         parameter.requires_grad_(not head_only)
     for parameter in head:

@@ -65,6 +65,7 @@ def save_model(model: BertForMaskedLM, out: Path, dtype: torch.dtype = torch.flo
     save_file(state, partial, metadata={"format": "pt"})
     partial.replace(out / "model.safetensors")
     config = model.config.to_dict() | {"architectures": ["BertForMaskedLM"], "dtype": str(dtype).removeprefix("torch.")}
+    config.pop("_name_or_path", None)  # the path on the machine that made it
     (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     tokenizer_config = {
         "tokenizer_class": "BertTokenizerFast",

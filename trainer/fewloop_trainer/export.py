@@ -47,7 +47,7 @@ def export_pet(model: BertForMaskedLM, path: Path, half: bool = True) -> None:
     """Writes the PET graph of `model` to `path`; `half` stores weights in fp16 (halves the file, parity 1e-3)."""
     model.eval()
     if model.config._attn_implementation != "eager":
-        # The exported mask arithmetic of the fused kernels depends on the trace; the plain one is the same at any shape.
+        # The fused kernels' exported mask arithmetic depends on the trace; the plain one is the same at any shape.
         model.set_attn_implementation("eager")
     example = (
         torch.randint(100, 1000, (2, 7)),
