@@ -26,7 +26,8 @@ export async function promotionUnderLoad(
 ): Promise<LoadReport> {
   const samples: Sample[] = [];
   const query = 'query ($task: String!, $inputs: [TextInput!]!) { classify(task: $task, inputs: $inputs) { label modelVersion } }';
-  const load = autocannon({
+  const failures: number[] = [];
+  const settings: autocannon.Options = {
     url,
     connections: CONNECTIONS,
     duration: 3600,
@@ -39,8 +40,8 @@ export async function promotionUnderLoad(
         if (status !== 200 || body.includes('"errors"')) failures.push(Date.now());
       },
     })),
-  });
-  const failures: number[] = [];
+  };
+  const load = autocannon(settings, () => undefined);
   load.on('response', (_client, status, _bytes, ms) => samples.push({ at: Date.now(), ms, failed: status !== 200 }));
   load.on('reqError', () => failures.push(Date.now()));
   await new Promise((done) => setTimeout(done, BEFORE_MS));

@@ -70,7 +70,10 @@ async function configuration(seed: number, strategy: string): Promise<void> {
     writeFileSync(`${stateFile}.partial`, JSON.stringify(state, null, 1));
     renameSync(`${stateFile}.partial`, stateFile);
   };
-  if (state.points.length > ROUNDS + 1) return say(`${name}: done before`);
+  if (state.points.length > ROUNDS + 1) {
+    say(`${name}: done before`);
+    return;
+  }
   const data = loopData(options.reviews as string, target, seed);
   writeFileSync(join(folder, 'peers-data.json'), JSON.stringify({ heldOut: data.heldOut }));
   const service = await startService(folder, {});
