@@ -1,4 +1,4 @@
-import { Injectable } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import { DataSource, In } from 'typeorm';
 import { CandidateRow } from './entities/candidate.js';
 import type { KeyedItem, SplitValue } from './entities/item-columns.js';
@@ -35,7 +35,7 @@ const SCORE_COLUMNS = `"itemKey" text, prediction jsonb, "modelVersion" integer,
 
 @Injectable()
 export class CandidatesRepository {
-  constructor(private readonly dataSource: DataSource) {}
+  constructor(@Inject(DataSource) private readonly dataSource: DataSource) {}
 
   find(id: string, tx?: Tx): Promise<CandidateRow | null> {
     return (tx ?? this.dataSource.manager).findOneBy(CandidateRow, { id });

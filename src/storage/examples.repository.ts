@@ -1,5 +1,5 @@
-import { Injectable } from '@nestjs/common';
-import { DataSource, In, MoreThan } from 'typeorm';
+import { Inject, Injectable } from '@nestjs/common';
+import { DataSource, In, MoreThan, type QueryDeepPartialEntity } from 'typeorm';
 import { ExampleRow, type ExampleOrigin } from './entities/example.js';
 import type { KeyedItem, SplitValue } from './entities/item-columns.js';
 import type { Tx } from './transactions.js';
@@ -22,7 +22,7 @@ const INSERT_ROWS = 500;
 
 @Injectable()
 export class ExamplesRepository {
-  constructor(private readonly dataSource: DataSource) {}
+  constructor(@Inject(DataSource) private readonly dataSource: DataSource) {}
 
   /** One writer of a task's examples at a time, until the transaction ends: a group's split is decided once. */
   async lockTask(task: string, tx: Tx): Promise<void> {
@@ -44,7 +44,7 @@ export class ExamplesRepository {
 
   async insert(rows: NewExample[], tx: Tx): Promise<void> {
     for (let at = 0; at < rows.length; at += INSERT_ROWS) {
-      await tx.insert(ExampleRow, rows.slice(at, at + INSERT_ROWS));
+      await tx.insert(ExampleRow, rows.slice(at, at + INSERT_ROWS) as QueryDeepPartialEntity<ExampleRow>[]);
     }
   }
 

@@ -1,4 +1,4 @@
-import { Injectable } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import { DataSource, MoreThan } from 'typeorm';
 import { LedgerEntryRow } from './entities/ledger-entry.js';
 import type { Tx } from './transactions.js';
@@ -10,7 +10,7 @@ const LEDGER_LOCK = 7_215_903_341;
 
 @Injectable()
 export class LedgerRepository {
-  constructor(private readonly dataSource: DataSource) {}
+  constructor(@Inject(DataSource) private readonly dataSource: DataSource) {}
 
   /** The end of the chain, held until the transaction ends, so that two entries never follow the same one. */
   async lockLast(tx: Tx): Promise<LedgerEntryRow | null> {

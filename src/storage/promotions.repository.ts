@@ -1,4 +1,4 @@
-import { Injectable } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import { DataSource, IsNull, Not } from 'typeorm';
 import { PromotionRow, type DecisionValue, type VerdictValue } from './entities/promotion.js';
 import type { Tx } from './transactions.js';
@@ -20,7 +20,7 @@ export interface DecisionInput {
 
 @Injectable()
 export class PromotionsRepository {
-  constructor(private readonly dataSource: DataSource) {}
+  constructor(@Inject(DataSource) private readonly dataSource: DataSource) {}
 
   insert(promotion: NewPromotion, tx?: Tx): Promise<PromotionRow> {
     const manager = tx ?? this.dataSource.manager;
@@ -42,11 +42,7 @@ export class PromotionsRepository {
 
   /** False where it was decided before: the first decision stands. */
   async decide(id: string, input: DecisionInput, tx: Tx): Promise<boolean> {
-    const result = await tx.update(
-      PromotionRow,
-      { id, decision: IsNull() },
-      { ...input, decidedAt: new Date() },
-    );
+    const result = await tx.update(PromotionRow, { id, decision: IsNull() }, { ...input, decidedAt: new Date() });
     return (result.affected ?? 0) > 0;
   }
 

@@ -1,4 +1,4 @@
-import { Injectable } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import { DataSource, type SelectQueryBuilder } from 'typeorm';
 import { CandidateRow } from './entities/candidate.js';
 
@@ -23,7 +23,7 @@ export const NOT_ANSWERED = `NOT EXISTS (SELECT 1 FROM example e WHERE ${same('e
 /** What the review queue asks; see learning/query-strategies.ts for who decides the order. */
 @Injectable()
 export class QuestionsRepository {
-  constructor(private readonly dataSource: DataSource) {}
+  constructor(@Inject(DataSource) private readonly dataSource: DataSource) {}
 
   /**
    * Questions a strategy may choose from: open rows of train groups, outside the audit slice (an audit row answered
@@ -51,7 +51,7 @@ export class QuestionsRepository {
   audit(task: string, afterItemKey: string | null, limit: number): Promise<CandidateRow[]> {
     const query = this.auditRows(task);
     if (afterItemKey !== null) query.andWhere('c.item_key > :afterItemKey', { afterItemKey });
-    return query.orderBy('c.item_key').limit(limit).getMany();
+    return query.orderBy('c.itemKey').limit(limit).getMany();
   }
 
   countChosen(task: string): Promise<number> {

@@ -1,10 +1,10 @@
-import { Injectable } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import { DataSource, LessThan } from 'typeorm';
 import { ReplicaRow } from './entities/replica.js';
 
 @Injectable()
 export class ReplicasRepository {
-  constructor(private readonly dataSource: DataSource) {}
+  constructor(@Inject(DataSource) private readonly dataSource: DataSource) {}
 
   async report(id: string, activeVersions: Record<string, number>): Promise<void> {
     await this.dataSource.manager.upsert(ReplicaRow, { id, activeVersions, seenAt: new Date() }, ['id']);

@@ -1,4 +1,4 @@
-import { Injectable } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import { DataSource, In, IsNull, LessThan } from 'typeorm';
 import { TrainingRunRow, type RunTriggerValue } from './entities/training-run.js';
 import type { Tx } from './transactions.js';
@@ -16,7 +16,7 @@ const OPEN = In(['QUEUED', 'RUNNING']);
 
 @Injectable()
 export class RunsRepository {
-  constructor(private readonly dataSource: DataSource) {}
+  constructor(@Inject(DataSource) private readonly dataSource: DataSource) {}
 
   /** Null where the task has a run that is QUEUED or RUNNING: the index decides, whichever replica asks first. */
   async insertOpen(run: NewRun, tx?: Tx): Promise<TrainingRunRow | null> {

@@ -1,4 +1,4 @@
-import { Injectable } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import { DataSource, In } from 'typeorm';
 import type { KeyedItem } from './entities/item-columns.js';
 import { StreamItemRow, type StreamItemState } from './entities/stream-item.js';
@@ -17,7 +17,7 @@ export type StreamItemOutcome =
 
 @Injectable()
 export class StreamItemsRepository {
-  constructor(private readonly dataSource: DataSource) {}
+  constructor(@Inject(DataSource) private readonly dataSource: DataSource) {}
 
   /** Returns how many were new; an id that the task has seen is left as it is. */
   async insert(task: string, items: NewStreamItem[]): Promise<number> {

@@ -1,4 +1,4 @@
-import { Injectable } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import { DataSource } from 'typeorm';
 import { TaskRevisionRow, TaskRow } from './entities/task.js';
 import type { Tx } from './transactions.js';
@@ -14,7 +14,7 @@ export interface NewRevision {
 
 @Injectable()
 export class TasksRepository {
-  constructor(private readonly dataSource: DataSource) {}
+  constructor(@Inject(DataSource) private readonly dataSource: DataSource) {}
 
   find(name: string, tx?: Tx): Promise<TaskRow | null> {
     return (tx ?? this.dataSource.manager).findOneBy(TaskRow, { name });

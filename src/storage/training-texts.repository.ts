@@ -1,4 +1,4 @@
-import { Injectable } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import { DataSource, type SelectQueryBuilder } from 'typeorm';
 import { CandidateRow } from './entities/candidate.js';
 import { NOT_ANSWERED } from './questions.repository.js';
@@ -9,14 +9,14 @@ import { NOT_ANSWERED } from './questions.repository.js';
  */
 @Injectable()
 export class TrainingTextsRepository {
-  constructor(private readonly dataSource: DataSource) {}
+  constructor(@Inject(DataSource) private readonly dataSource: DataSource) {}
 
   /** The reservoir first, then other open rows in an order that says nothing about them; without labelled texts. */
   unlabelledForTraining(task: string, limit: number): Promise<CandidateRow[]> {
     return this.trainRows(task)
       .andWhere(`c.state <> 'LABELLED' AND ${NOT_ANSWERED}`)
-      .orderBy('c.reservoir_rank', 'ASC', 'NULLS LAST')
-      .addOrderBy('c.item_key')
+      .orderBy('c.reservoirRank', 'ASC', 'NULLS LAST')
+      .addOrderBy('c.itemKey')
       .limit(limit)
       .getMany();
   }
@@ -25,8 +25,8 @@ export class TrainingTextsRepository {
   reservoir(task: string, limit: number): Promise<CandidateRow[]> {
     return this.trainRows(task)
       .andWhere('c.reservoir_rank IS NOT NULL')
-      .orderBy('c.reservoir_rank')
-      .addOrderBy('c.item_key')
+      .orderBy('c.reservoirRank')
+      .addOrderBy('c.itemKey')
       .limit(limit)
       .getMany();
   }

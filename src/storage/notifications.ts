@@ -1,0 +1,93 @@
+/**
+ * PostgreSQL's LISTEN and NOTIFY. One connection of its own listens; when it is lost it comes back by itself, and what
+ * was sent meanwhile is lost, so every user polls as well.
+ */
+import { Inject, Injectable, Logger, type OnApplicationBootstrap, type OnApplicationShutdown } from '@nestjs/common';
+import pg from 'pg';
+import { DataSource } from 'typeorm';
+import { Database } from './database.js';
+
+type Handler = (payload: string) => void;
+
+const RECONNECT_MS = 1_000;
+/** PostgreSQL refuses longer ones. */
+const MAX_PAYLOAD_BYTES = 7_900;
+
+@Injectable()
+export class Notifications implements OnApplicationBootstrap, OnApplicationShutdown {
+  readonly #log = new Logger(Notifications.name);
+  readonly #handlers = new Map<string, Set<Handler>>();
+  #client: pg.Client | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #closed = false;
+
+  constructor(
+    @Inject(Database) private readonly database: Database,
+    @Inject(DataSource) private readonly dataSource: DataSource,
+  ) {}
+
+  async onApplicationBootstrap(): Promise<void> {
+    await this.#connect();
+  }
+
+  async onApplicationShutdown(): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    await this.#client?.end().catch(() => undefined);
+  }
+
+  /** The channel is a plain identifier of the code. Returns the way to stop. */
+  on(channel: string, handler: Handler): () => void {
+    const handlers = this.#handlers.get(channel) ?? new Set();
+    if (handlers.size === 0) this.#listen(channel);
+    handlers.add(handler);
+    this.#handlers.set(channel, handlers);
+    return () => handlers.delete(handler);
+  }
+
+  /** False where the payload is too long to send. */
+  async notify(channel: string, payload: string): Promise<boolean> {
+    if (Buffer.byteLength(payload) > MAX_PAYLOAD_BYTES) return false;
+    await this.dataSource.query('SELECT pg_notify($1, $2)', [channel, payload]);
+    return true;
+  }
+
+  #listen(channel: string): void {
+    // A connection that is lost here is noticed by its own events.
+    this.#client?.query(`LISTEN ${pg.escapeIdentifier(channel)}`).catch(() => undefined);
+  }
+
+  async #connect(): Promise<void> {
+    if (this.#closed) return;
+    const client = new pg.Client({ connectionString: this.database.url, application_name: 'fewloop-listen' });
+    const lost = (): void => {
+      client.removeAllListeners('end');
+      if (this.#client === client) this.#client = undefined;
+      void client.end().catch(() => undefined);
+      if (this.#closed) return;
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => void this.#connect(), RECONNECT_MS).unref();
+    };
+    client.on('error', lost);
+    client.on('end', lost);
+    client.on('notification', ({ channel, payload }) => this.#deliver(channel, payload ?? ''));
+    try {
+      await client.connect();
+      this.#client = client;
+      for (const channel of this.#handlers.keys()) this.#listen(channel);
+    } catch (error) {
+      this.#log.warn(`cannot listen: ${(error as Error).message}`);
+      lost();
+    }
+  }
+
+  #deliver(channel: string, payload: string): void {
+    for (const handler of this.#handlers.get(channel) ?? []) {
+      try {
+        handler(payload);
+      } catch (error) {
+        this.#log.error(error);
+      }
+    }
+  }
+}

@@ -1,0 +1,55 @@
+/** The database for the whole application: the connection, the repositories, notifications. Imports config and common. */
+import { Global, Inject, Module, type OnApplicationShutdown } from '@nestjs/common';
+import { DataSource } from 'typeorm';
+import { Config } from '../config/config.js';
+import { CandidatesRepository } from './candidates.repository.js';
+import { connect, Database } from './database.js';
+import { ExamplesRepository } from './examples.repository.js';
+import { LedgerRepository } from './ledger.repository.js';
+import { Notifications } from './notifications.js';
+import { PromotionsRepository } from './promotions.repository.js';
+import { QuestionsRepository } from './questions.repository.js';
+import { ReplicasRepository } from './replicas.repository.js';
+import { RunsRepository } from './runs.repository.js';
+import { StreamItemsRepository } from './stream-items.repository.js';
+import { TasksRepository } from './tasks.repository.js';
+import { TrainingTextsRepository } from './training-texts.repository.js';
+import { Transactions } from './transactions.js';
+import { VersionsRepository } from './versions.repository.js';
+
+const REPOSITORIES = [
+  CandidatesRepository,
+  ExamplesRepository,
+  LedgerRepository,
+  Notifications,
+  PromotionsRepository,
+  QuestionsRepository,
+  ReplicasRepository,
+  RunsRepository,
+  StreamItemsRepository,
+  TasksRepository,
+  TrainingTextsRepository,
+  Transactions,
+  VersionsRepository,
+];
+
+@Global()
+@Module({
+  providers: [
+    { provide: Database, inject: [Config], useFactory: (config: Config) => Database.open(config) },
+    { provide: DataSource, inject: [Database], useFactory: (database: Database) => connect(database.url) },
+    ...REPOSITORIES,
+  ],
+  exports: [Database, DataSource, ...REPOSITORIES],
+})
+export class StorageModule implements OnApplicationShutdown {
+  constructor(
+    @Inject(Database) private readonly database: Database,
+    @Inject(DataSource) private readonly dataSource: DataSource,
+  ) {}
+
+  async onApplicationShutdown(): Promise<void> {
+    await this.dataSource.destroy();
+    await this.database.stop();
+  }
+}
