@@ -14,3 +14,6 @@ export interface RunningTrainer {
 export interface Launcher {
   start(folder: string, onProgress: (progress: RunProgress) => void): RunningTrainer;
 }
+
+/** Token of the one that this process uses. */
+export const LAUNCHER = Symbol('launcher');

@@ -12,7 +12,7 @@ import { z } from 'zod';
 
 import type { Item, Split, TaskDefinition } from '../task/types.js';
 
-export const RUN_FORMAT_VERSION = 1;
+const RUN_FORMAT_VERSION = 1;
 
 export interface RunSettings {
   formatVersion: typeof RUN_FORMAT_VERSION;
@@ -59,18 +59,30 @@ const resultSchema = z.discriminatedUnion('ok', [
 ]);
 export type RunResult = z.infer<typeof resultSchema>;
 
+export const LABELLED_FILE = 'labelled.jsonl';
+export const UNLABELLED_FILE = 'unlabelled.jsonl';
 export const PROGRESS_FILE = 'progress.jsonl';
 export const LOG_FILE = 'trainer.log';
 
-/** Writes settings and data, each file whole or not at all; answers the digest of the data. */
-export async function writeRunFolder(folder: string, settings: RunSettings, data: RunData): Promise<string> {
+/** Writes settings and data, each file whole or not at all. */
+export async function writeRunFolder(folder: string, settings: RunSettings, data: RunData): Promise<void> {
   await mkdir(folder, { recursive: true });
-  const labelled = toLines(data.labelled);
-  const unlabelled = toLines(data.unlabelled);
-  await writeWhole(path.join(folder, 'labelled.jsonl'), labelled);
-  await writeWhole(path.join(folder, 'unlabelled.jsonl'), unlabelled);
+  await writeWhole(path.join(folder, LABELLED_FILE), toLines(data.labelled));
+  await writeWhole(path.join(folder, UNLABELLED_FILE), toLines(data.unlabelled));
   await writeWhole(path.join(folder, 'run.json'), `${JSON.stringify(settings, null, 2)}\n`);
-  return createHash('sha256').update(sha256(labelled)).update(sha256(unlabelled)).digest('hex');
+}
+
+/** SHA-256 (hex) of what the run trains on: of the digests of its two files. */
+export async function dataDigest(folder: string): Promise<string> {
+  const digest = createHash('sha256');
+  for (const name of [LABELLED_FILE, UNLABELLED_FILE]) {
+    digest.update(
+      createHash('sha256')
+        .update(await readFile(path.join(folder, name)))
+        .digest('hex'),
+    );
+  }
+  return digest.digest('hex');
 }
 
 /** Settings of a folder that an earlier attempt filled; null where there is none, or it is not whole. */
@@ -119,8 +131,4 @@ async function readJson(file: string): Promise<unknown> {
   } catch {
     return null;
   }
-}
-
-function sha256(content: string): string {
-  return createHash('sha256').update(content).digest('hex');
 }

@@ -60,9 +60,9 @@ describe('unlabelled rows', () => {
     expect(data.unlabelled.map(({ text }) => text)).toEqual(['r1', 'r2', 'b']);
   });
 
-  it('are open and not labelled', () => {
-    const skipped = { ...candidate('s'), state: 'SKIPPED' as const };
-    const data = trainingData(definition, [example('a', 'good', 'train')], [skipped, candidate('a'), candidate('o')]);
+  it('are not labelled', () => {
+    const labelled = { ...candidate('s'), state: 'LABELLED' as const };
+    const data = trainingData(definition, [example('a', 'good', 'train')], [labelled, candidate('a'), candidate('o')]);
     expect(data.unlabelled.map(({ text }) => text)).toEqual(['o']);
   });
 });

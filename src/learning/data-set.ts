@@ -10,7 +10,7 @@ import type { ExampleRow } from '../storage/entities/example.js';
 import type { Item, TaskDefinition } from '../task/types.js';
 
 /** Enough for self-training and TAPT within a run's minutes. */
-const UNLABELLED_LIMIT = 3000;
+export const UNLABELLED_LIMIT = 3000;
 /** Under that many audit answers the prior stays uniform. */
 const PRIOR_MIN_ANSWERS = 20;
 
@@ -81,9 +81,9 @@ export function itemOf(row: StoredItem): Item {
   };
 }
 
-/** The reservoir first, which is a uniform sample, then the open pool in an order that says nothing of the texts. */
+/** The reservoir first, which is a uniform sample, then the pool in an order that says nothing of the texts. */
 function unlabelledRows(candidates: readonly DataCandidate[]): UnlabelledRow[] {
-  const open = candidates.filter(({ state }) => state === 'OPEN');
+  const open = candidates.filter(({ state }) => state !== 'LABELLED');
   const rank = ({ reservoirRank }: DataCandidate) => reservoirRank ?? 1;
   open.sort((a, b) => rank(a) - rank(b) || (a.itemKey < b.itemKey ? -1 : 1));
   const groups = new Set<string>();

@@ -30,17 +30,12 @@ export class JobQueue {
     await boss.send(queue, data, { id });
   }
 
-  /** Forgets a job that is over, so that its id can be sent again. */
-  async forget(queue: string, id: string): Promise<void> {
-    const boss = await this.started();
-    await boss.deleteJob(queue, id);
-  }
-
-  /** Whether the job waits or is worked on; one that is over, or unknown, is not. */
-  async isOpen(queue: string, id: string): Promise<boolean> {
+  /** `open`: it waits or is worked on. `over`: it ended, well or not. */
+  async stateOf(queue: string, id: string): Promise<'open' | 'over' | 'unknown'> {
     const boss = await this.started();
     const [job] = await boss.findJobs(queue, { id });
-    return job !== undefined && ['created', 'retry', 'active'].includes(job.state);
+    if (!job) return 'unknown';
+    return ['created', 'retry', 'active'].includes(job.state) ? 'open' : 'over';
   }
 
   async define(queue: string, { retries }: QueueDefinition): Promise<void> {

@@ -1,0 +1,71 @@
+/** Fills a run's folder, once: a resumed run finds there what it began with. */
+import { Inject, Injectable } from '@nestjs/common';
+import { availableParallelism } from 'node:os';
+import path from 'node:path';
+
+import { badInput, FewloopError } from '../common/errors.js';
+import { Config } from '../config/config.js';
+import { dataDigest, readRunSettings, writeRunFolder, type RunSettings } from '../launch/run-folder.js';
+import { fileDigest } from '../registry/bundle.js';
+import type { TaskRow } from '../storage/entities/task.js';
+import type { TrainingRunRow } from '../storage/entities/training-run.js';
+import { ExamplesRepository } from '../storage/examples.repository.js';
+import { TasksRepository } from '../storage/tasks.repository.js';
+import { TrainingTextsRepository } from '../storage/training-texts.repository.js';
+import { VersionsRepository } from '../storage/versions.repository.js';
+import { sha256 } from '../task/keys.js';
+import type { TaskDefinition } from '../task/types.js';
+import { trainingData, UNLABELLED_LIMIT } from './data-set.js';
+
+@Injectable()
+export class RunData {
+  constructor(
+    @Inject(Config) private readonly config: Config,
+    @Inject(TasksRepository) private readonly tasks: TasksRepository,
+    @Inject(ExamplesRepository) private readonly examples: ExamplesRepository,
+    @Inject(TrainingTextsRepository) private readonly texts: TrainingTextsRepository,
+    @Inject(VersionsRepository) private readonly versions: VersionsRepository,
+  ) {}
+
+  /** Answers the digest of the data. Throws BAD_INPUT where nothing is left to train on. */
+  async prepare(run: TrainingRunRow, folder: string): Promise<string> {
+    if ((await readRunSettings(folder))?.runId !== run.id) await this.fill(run, folder);
+    return dataDigest(folder);
+  }
+
+  private async fill(run: TrainingRunRow, folder: string): Promise<void> {
+    const task = await this.tasks.find(run.task);
+    if (!task) throw new FewloopError('TASK_NOT_FOUND', `there is no task ${run.task}`);
+    const definition = task.definition as TaskDefinition;
+    // A text may stand in several candidates, which count once: some more are asked for than are written.
+    const unlabelled = await this.texts.unlabelledForTraining(run.task, 2 * UNLABELLED_LIMIT);
+    const data = trainingData(definition, await this.examples.list(run.task), unlabelled);
+    if (!data.labelled.some(({ split }) => split === 'train')) {
+      throw badInput('task', `none of its labelled train texts has a label of revision ${task.revision}`);
+    }
+    await writeRunFolder(folder, await this.settings(run, task, data.prior), data);
+  }
+
+  private async settings(run: TrainingRunRow, task: TaskRow, prior: number[] | null): Promise<RunSettings> {
+    const definition = task.definition as TaskDefinition;
+    const base = this.config.baseModel;
+    return {
+      formatVersion: 1,
+      runId: run.id,
+      task: task.name,
+      version: await this.versions.next(task.name),
+      taskRevision: task.revision,
+      definitionDigest: task.definitionDigest,
+      definition,
+      seed: Number.parseInt(sha256(`seed:${run.id}`).slice(0, 7), 16),
+      baseModel: {
+        name: path.basename(base),
+        folder: path.resolve(base),
+        digest: await fileDigest(path.join(base, 'model.safetensors')),
+      },
+      budgetSeconds: definition.learning.budgetSeconds,
+      threads: availableParallelism(),
+      prior,
+    };
+  }
+}

@@ -1,0 +1,40 @@
+/** Where the folders of runs are, and what of them others may ask. */
+import { createReadStream, existsSync } from 'node:fs';
+import { readdir, rm, stat } from 'node:fs/promises';
+import path from 'node:path';
+import { createInterface } from 'node:readline';
+
+import { LABELLED_FILE, UNLABELLED_FILE } from '../launch/run-folder.js';
+
+/** Relative to the data folder. */
+export function runFolder(task: string, runId: string): string {
+  return path.join('runs', task, runId);
+}
+
+/**
+ * Split groups of all texts that took part in the run's training, labelled or not; dev rows, which did not, left out.
+ * Null where the folder is no longer here.
+ */
+export async function trainedGroups(folder: string): Promise<Set<string> | null> {
+  const groups = new Set<string>();
+  for (const name of [LABELLED_FILE, UNLABELLED_FILE]) {
+    const file = path.join(folder, name);
+    if (!existsSync(file)) return null;
+    for await (const line of createInterface({ input: createReadStream(file) })) {
+      const row = JSON.parse(line) as { splitGroup: string; split?: string };
+      if (row.split !== 'dev') groups.add(row.splitGroup);
+    }
+  }
+  return groups;
+}
+
+/** Removes the folders of a task's oldest runs; `keep` of the newest stay, and those named. */
+export async function pruneRunFolders(dataDir: string, task: string, keep: number, needed: Set<string>): Promise<void> {
+  const parent = path.join(dataDir, 'runs', task);
+  const ids = await readdir(parent).catch(() => []);
+  const aged = await Promise.all(ids.map(async (id) => ({ id, at: (await stat(path.join(parent, id))).mtimeMs })));
+  aged.sort((a, b) => b.at - a.at);
+  for (const { id } of aged.slice(keep)) {
+    if (!needed.has(id)) await rm(path.join(parent, id), { recursive: true, force: true });
+  }
+}

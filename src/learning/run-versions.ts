@@ -1,0 +1,66 @@
+/** From a run's bundle to a model version, once. */
+import { Inject, Injectable } from '@nestjs/common';
+import { readFile, rename, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+
+import { FewloopError } from '../common/errors.js';
+import { readResult, readRunSettings } from '../launch/run-folder.js';
+import type { BundleManifest } from '../registry/manifest.js';
+import { ModelRegistry } from '../registry/versions.js';
+import type { ModelVersionRow } from '../storage/entities/model-version.js';
+import type { TrainingRunRow } from '../storage/entities/training-run.js';
+import { VersionsRepository } from '../storage/versions.repository.js';
+
+/** More than a run can be behind the newest version. */
+const RECENT = 100;
+const NUMBERS_TRIED = 5;
+
+@Injectable()
+export class RunVersions {
+  constructor(
+    @Inject(ModelRegistry) private readonly registry: ModelRegistry,
+    @Inject(VersionsRepository) private readonly versions: VersionsRepository,
+  ) {}
+
+  /** The version that the run has made already; null before. */
+  async ofRun(run: TrainingRunRow): Promise<ModelVersionRow | null> {
+    const recent = await this.versions.list(run.task, RECENT);
+    return recent.find(({ runId }) => runId === run.id) ?? null;
+  }
+
+  /** Whether an earlier attempt's trainer brought its work to an end. */
+  async isTrained(folder: string): Promise<boolean> {
+    return (await readResult(folder))?.ok === true;
+  }
+
+  /**
+   * Takes the run's bundle in. Its number was the next one when the run began; where another version (priors matched
+   * again, say) has taken it since, it gets the number that is the next one now. Throws BUNDLE_INVALID.
+   */
+  async register(run: TrainingRunRow, folder: string): Promise<ModelVersionRow> {
+    const settings = await readRunSettings(folder);
+    const result = await readResult(folder);
+    if (!settings || !result?.ok) throw new Error(`${folder} has no finished run`);
+    const bundle = path.join(folder, result.bundle);
+    let { version } = settings;
+    for (let tried = 1; ; tried += 1) {
+      try {
+        if (await this.versions.find(run.task, version)) {
+          version = await this.versions.next(run.task);
+          await renumber(bundle, version);
+        }
+        return await this.registry.registerVersion({ task: run.task, version, folder: bundle, runId: run.id });
+      } catch (error) {
+        const taken = error instanceof FewloopError && error.code === 'CONFLICT';
+        if (!taken || tried === NUMBERS_TRIED) throw error;
+      }
+    }
+  }
+}
+
+async function renumber(bundle: string, version: number): Promise<void> {
+  const file = path.join(bundle, 'manifest.json');
+  const manifest = JSON.parse(await readFile(file, 'utf8')) as BundleManifest;
+  await writeFile(`${file}.partial`, `${JSON.stringify({ ...manifest, version }, null, 2)}\n`);
+  await rename(`${file}.partial`, file);
+}
