@@ -1,0 +1,156 @@
+"""Writes the golden vectors that both languages are held to: `python test/contract/generate.py` (the trainer's Python).
+
+Run it only when the contract itself changes: a difference that a test shows is otherwise a defect in one language.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "trainer"))
+
+import numpy as np  # noqa: E402
+
+from fewloop_trainer import keys, scores  # noqa: E402
+from fewloop_trainer.encoder import load_tokenizer  # noqa: E402
+from fewloop_trainer.render import Renderer  # noqa: E402
+from fewloop_trainer.task import load_task  # noqa: E402
+
+BLANK = "{text|blank:#idiom#}"
+TEXTS = {
+    "plain": "物流很快，东西也不错。",
+    "english and digits": "iPhone 15 Pro Max, battery health 98% — great!",
+    "emoji": "太好用了😀👍🏽 👨‍👩‍👧 推荐",
+    "special tokens spelled out": "前面[MASK]中间[SEP]后面[CLS][PAD][UNK]",
+    "controls": "a\u0001b\u200bc\ufeffd\u0085e\tf\r\ng\u2028h",
+    "full width and combining": "ＡＢＣ１２３　café ﬁ ①",
+    "traditional, kana, rare": "價格貴 すごい 𠮷野家 Привет مرحبا",
+    "over-long": "这台平板电脑用起来非常流畅。" * 40,
+    "long word": "x" * 250,
+    "one character": "好",
+    "no token at all": "\u0001",
+}
+
+
+def definition(kind: str, templates: list[str], labels: dict[str, list[str]], max_length: int) -> dict:
+    """A canonical definition, defaults filled in as `parseTask` does."""
+    selection = {"strategy": "fused", "threshold1": 0.9, "threshold2": 0.95, "threshold3": 0.7, "floor": 0.5}
+    trigger = {"newLabels": 50, "schedule": None, "drift": None, "cooldownMinutes": 60}
+    gate = {"minVerdict": "not-worse", "margin": 0.01, "fourEyes": False, "shadowMinutes": 0, "canaryPercent": 0}
+    return {
+        "name": "contract",
+        "kind": kind,
+        "method": ["pet"],
+        "labels": [{"name": name, "words": words, "was": []} for name, words in labels.items()],
+        "templates": templates,
+        "maxLength": max_length,
+        "routing": {"accept": 0.85, "reviewContested": True, "beforeCalibration": "review"},
+        "serving": {"policy": "ensemble"},
+        "pool": {"capacity": 200000, "auditRate": 0.01},
+        "learning": {
+            "prior": "estimated",
+            "strategies": ["plain", "r-drop"],
+            "selection": selection,
+            "trigger": trigger,
+            "rounds": 1,
+            "budgetSeconds": 240,
+            "promotion": gate,
+        },
+        "stream": {"input": "fewloop.texts", "output": "fewloop.predictions"},
+    }
+
+
+def rendering_cases() -> list[tuple[dict, list[dict]]]:
+    one = definition(
+        "single-label",
+        ["这是一条{mask}评。{text}", "{text} 总之很{mask}。", "{mask}", " {mask} and {text} 。"],
+        {"正": ["好", "赞"], "负": ["差"]},
+        32,
+    )
+    two = definition("single-label", ["{text}这是{mask}。"], {"书": ["书籍"], "机": ["手机", "电话"]}, 24)
+    pair = definition(
+        "sentence-pair",
+        ["{text}？{mask}，{textPair}", "“{textPair}”和“{text}”：{mask}{text}"],
+        {"是": ["对"], "否": ["错"]},
+        21,
+    )
+    fields = definition("single-label", ["{title}：{text} {mask}"], {"正": ["好"], "负": ["差"]}, 16)
+    choice = definition("multiple-choice", [BLANK, "填空：" + BLANK], {}, 20)
+    long, short = "长句子里有很多字，一直写下去。" * 3, "短句"
+    idioms = ["画蛇添足", "一心一意", "三长两短"]
+    blanks = ["他总是#idiom#，", "前" * 40 + "#idiom#后", "前#idiom#" + "后" * 40, "前" * 40 + "#idiom#" + "后" * 40]
+    blanks += ["#idiom#", "两个#idiom#和#idiom#都在"]
+    return [
+        (one, [{"text": text} for text in TEXTS.values()]),
+        (two, [{"text": text} for text in TEXTS.values()]),
+        (pair, [{"text": a, "textPair": b} for a in (long, short) for b in (long, short, TEXTS["emoji"])]),
+        (fields, [{"text": long, "fields": {"title": long}}, {"text": short, "fields": {"title": "题" * 9, "n": 1}}]),
+        (choice, [{"text": text, "choices": idioms} for text in blanks]),
+        (choice, [{"text": blanks[0], "choices": ["甲乙", "丙丁"]}]),
+    ]
+
+
+def rendering() -> list[dict]:
+    tokenizer = load_tokenizer(ROOT / "models/base-zh")
+    cases = []
+    for task_definition, items in rendering_cases():
+        task = load_task(task_definition)
+        renderer = Renderer(tokenizer, task)
+        case = {"definition": task_definition, "rows": []}
+        for item in items:
+            words = [word for group in task.words_of(item) for word in group]
+            encodings = [renderer.render(template, item) for template in task.templates]
+            case["rows"].append(
+                {
+                    "item": item,
+                    "words": renderer.word_tokens(words),
+                    "encodings": [{"ids": e.ids, "maskPositions": e.mask_positions} for e in encodings],
+                }
+            )
+        cases.append(case)
+    return cases
+
+
+def score_vectors() -> dict:
+    rng = np.random.default_rng(3)
+    combined = []
+    for members, counts in [(1, [1, 1]), (2, [2, 1]), (3, [1, 3, 2]), (5, [1] * 10), (8, [4, 4])]:
+        logits = rng.normal(0, 4, (members, sum(counts)))
+        weights = rng.uniform(0.1, 1, members)
+        offsets = rng.normal(0, 1, len(counts))
+        per_label = scores.label_scores(logits, counts)
+        distributions = scores.distribution_of(per_label, offsets)
+        mean = scores.combine_members(distributions, weights)
+        combined.append(
+            {
+                "wordCounts": counts,
+                "wordLogits": logits.tolist(),
+                "weights": weights.tolist(),
+                "offsets": offsets.tolist(),
+                "scores": per_label.tolist(),
+                "distributions": distributions.tolist(),
+                "combined": mean.tolist(),
+                "tempered": {t: scores.apply_temperature(mean, float(t)).tolist() for t in ("0.5", "1", "2.7")},
+                "disagreement": scores.disagreement_of(distributions, weights),
+            }
+        )
+    priors = []
+    for labels, prior in [(2, [0.5, 0.5]), (2, [0.9, 0.1]), (4, [0.1, 0.2, 0.3, 0.4])]:
+        rows = rng.normal(0, 3, (40, labels)) + rng.normal(0, 4, labels)
+        priors.append({"scores": rows.tolist(), "prior": prior, "offsets": scores.match_priors(rows, prior).tolist()})
+    return {"combined": combined, "priors": priors}
+
+
+def key_vectors() -> list[dict]:
+    texts = [*TEXTS.values(), "  A\u3000B \n", "ＡB", "İstanbul ΑΣ", "\u1680x\u180ey\u2003z", "ß ẞ ŉ"]
+    return [
+        {"text": t, "normalised": keys.normalise(t), "splitGroup": keys.split_group(t), "twentieth": keys.twentieth(t)}
+        for t in texts
+    ]
+
+
+if __name__ == "__main__":
+    folder = Path(__file__).parent
+    for name, content in [("keys", key_vectors()), ("rendering", rendering()), ("scores", score_vectors())]:
+        (folder / f"{name}.json").write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n")

@@ -1,0 +1,83 @@
+"""From word logits to distributions, their combination and disagreement; offsets that match a prior.
+
+Twin of `src/inference/combine.ts` and `priors.ts`; `test/contract/scores.json` holds both to the same numbers.
+Arrays are float64, labels last; logarithms are natural.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def label_scores(word_logits: np.ndarray, word_counts: Sequence[int]) -> np.ndarray:
+    """[..., words] to [..., labels]: log-mean-exp over each label's words, so that more words do not favour it."""
+    logits = np.asarray(word_logits, dtype=np.float64)
+    parts = np.split(logits, np.cumsum(word_counts)[:-1], axis=-1)
+    return np.stack([_log_sum_exp(part) - np.log(part.shape[-1]) for part in parts], axis=-1)
+
+
+def distribution_of(scores: np.ndarray, offsets: np.ndarray | float = 0.0) -> np.ndarray:
+    """Softmax over the last axis of scores plus offsets."""
+    shifted = np.asarray(scores, dtype=np.float64) + offsets
+    return np.exp(shifted - _log_sum_exp(shifted)[..., None])
+
+
+def combine_members(distributions: np.ndarray, weights: Sequence[float]) -> np.ndarray:
+    """[members, ..., labels] to [..., labels]: the weighted mean; weights need not sum to one."""
+    shares = np.asarray(weights, dtype=np.float64)
+    return np.tensordot(shares / shares.sum(), np.asarray(distributions, dtype=np.float64), axes=1)
+
+
+def apply_temperature(distribution: np.ndarray, temperature: float) -> np.ndarray:
+    """p^(1/T), normalised; T over 1 softens."""
+    return distribution_of(np.log(np.maximum(distribution, 1e-300)) / temperature)
+
+
+def disagreement_of(distributions: np.ndarray, weights: Sequence[float]) -> dict:
+    """Of one item's [members, labels]: the fields of the contract's `Disagreement`, before temperature."""
+    members = np.asarray(distributions, dtype=np.float64)
+    combined = combine_members(members, weights)
+    votes = members.argmax(-1)
+    dissenting = int((votes != combined.argmax()).sum())
+    voters, labels = members.shape
+    most = np.log(min(voters, labels))
+    shares = np.asarray(weights, dtype=np.float64) / np.sum(weights)
+    within = float(shares @ np.array([entropy(member) for member in members]))
+    share_of_votes = np.bincount(votes, minlength=labels) / voters
+    return {
+        "voters": voters,
+        "dissenting": dissenting,
+        "unanimous": dissenting == 0,
+        "voteEntropy": min(1.0, entropy(share_of_votes) / most) if most > 0 else 0.0,
+        "jensenShannon": max(0.0, entropy(combined) - within),
+    }
+
+
+def entropy(distribution: np.ndarray) -> float:
+    """Nats."""
+    positive = distribution[distribution > 0]
+    return float(-(positive * np.log(positive)).sum())
+
+
+def match_priors(scores: np.ndarray, prior: Sequence[float]) -> np.ndarray:
+    """Offsets of mean zero under which the mean of softmax(scores [rows, labels] + offsets) is `prior`."""
+    aim = np.maximum(np.asarray(prior, dtype=np.float64), 1e-6)
+    aim /= aim.sum()
+    offsets = np.zeros(len(aim))
+    damping, last = 1.0, np.inf
+    for _ in range(500 if len(scores) else 0):
+        mean = distribution_of(scores, offsets).mean(0)
+        difference = np.abs(mean - aim).max()
+        if difference < 1e-6:
+            break
+        if difference > last:
+            damping = max(0.1, damping / 2)
+        last = difference
+        offsets = offsets + damping * np.log(aim / np.maximum(mean, 1e-12))
+        offsets -= offsets.mean()
+    return offsets
+
+
+def _log_sum_exp(values: np.ndarray) -> np.ndarray:
+    most = values.max(-1)
+    return most + np.log(np.exp(values - most[..., None]).sum(-1))
