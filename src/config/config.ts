@@ -1,0 +1,88 @@
+/**
+ * The configuration: the environment, validated once, as one plain object that is injected. The sole reader of
+ * process.env. What is asked for and cannot be had is refused here: the service never falls back in silence.
+ */
+import { existsSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type Environment, readEnvironment } from './environment.js';
+
+const LOOPBACK = /^(127(\.\d{1,3}){3}|::1|localhost)$/u;
+
+export class Config {
+  readonly port: number;
+  readonly host: string;
+  /** Absolute. */
+  readonly dataDir: string;
+  /** Empty: embedded. */
+  readonly databaseUrl: string;
+  readonly kafkaBrokers: string;
+  readonly role: Environment['role'];
+  readonly device: string;
+  readonly launcher: Environment['launcher'];
+  /** Absolute. */
+  readonly baseModel: string;
+  readonly auth: Environment['auth'];
+  readonly logLevel: Environment['logLevel'];
+  readonly python: string;
+  readonly hosts: number;
+  readonly hostThreads: number;
+  readonly maxBatchTokens: number;
+  readonly textsPerRequest: number;
+  readonly maxTextLength: number;
+  readonly maxBodyBytes: number;
+  readonly runKeep: number;
+
+  /** Throws an Error whose message says which variable to change. */
+  constructor(environment: Environment) {
+    refuseWhatCannotBe(environment);
+    Object.assign(this, environment);
+    this.dataDir = resolve(environment.dataDir);
+    this.baseModel = baseModelFolder(environment.baseModel);
+  }
+
+  static load(env: NodeJS.ProcessEnv = process.env): Config {
+    return new Config(readEnvironment(env));
+  }
+
+  /** The same with some values of its own: the embedded database's address, a test's folder. */
+  with(changes: Partial<Environment>): Config {
+    return new Config({ ...this, ...changes });
+  }
+}
+
+function refuseWhatCannotBe(environment: Environment): void {
+  const { auth, host, kafkaBrokers, launcher, role, databaseUrl, device } = environment;
+  if (auth === 'none' && !LOOPBACK.test(host)) {
+    throw new Error(`FEWLOOP_AUTH=none is for loopback addresses alone, and FEWLOOP_HOST is ${host}`);
+  }
+  if (auth === 'required') throw new Error('FEWLOOP_AUTH=required: access control is not in this version');
+  if (kafkaBrokers !== '') throw new Error('KAFKA_BROKERS: Kafka is not in this version; leave it empty');
+  if (launcher === 'kubernetes') throw new Error('FEWLOOP_LAUNCHER=kubernetes is not in this version; use process');
+  if (role !== 'all' && databaseUrl === '') {
+    throw new Error(`FEWLOOP_ROLE=${role} shares its database with other processes: set DATABASE_URL`);
+  }
+  if (device !== 'cpu') refuseDevice(device);
+}
+
+function refuseDevice(device: string): never {
+  const [, list = '0'] = device.split(':');
+  const absent = list.split(',').filter((n) => !existsSync(`/dev/nvidia${n}`));
+  if (absent.length > 0) throw new Error(`FEWLOOP_DEVICE=${device}: this machine has no CUDA device ${absent.join(', ')}`);
+  throw new Error(`FEWLOOP_DEVICE=${device}: serving on CUDA is not in this version; use cpu`);
+}
+
+function baseModelFolder(name: string): string {
+  const folder = [resolve(name), join(projectRoot(), name)].find((candidate) => existsSync(candidate));
+  if (folder === undefined) {
+    throw new Error(`FEWLOOP_BASE_MODEL=${name}: no such folder (names on a hub are not in this version)`);
+  }
+  return folder;
+}
+
+/** The checkout: sources and built files lie at different depths of it. */
+function projectRoot(): string {
+  let folder = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(folder, 'package.json'))) folder = dirname(folder);
+  return folder;
+}

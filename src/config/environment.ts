@@ -1,0 +1,101 @@
+/** The environment's variables, one entry each: name, meaning, default, check. The README's table is rendered from it. */
+import { z } from 'zod';
+
+const whole = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
+
+interface Variable {
+  name: string;
+  /** For the table; the text of the default as a user would write it. */
+  standard: string;
+  description: string;
+  schema: z.ZodType;
+}
+
+export const environment = {
+  port: variable('PORT', '3000', 'Port of the HTTP server', whole(0, 65535)),
+  host: variable('FEWLOOP_HOST', '127.0.0.1', 'Address that the HTTP server listens on', z.string()),
+  dataDir: variable(
+    'FEWLOOP_DATA_DIR',
+    '.fewloop',
+    'Folder of everything the service keeps: model bundles, runs, the embedded database',
+    z.string(),
+  ),
+  databaseUrl: variable(
+    'DATABASE_URL',
+    '',
+    'PostgreSQL to use; empty: an embedded one in the data folder',
+    z.union([z.literal(''), z.url({ protocol: /^postgres(ql)?$/u })]),
+  ),
+  kafkaBrokers: variable('KAFKA_BROKERS', '', 'Kafka brokers; empty: the embedded stream', z.string()),
+  role: variable(
+    'FEWLOOP_ROLE',
+    'all',
+    'What this process does: `all`, `api`, `stream` or `trainer`; all but `all` need `DATABASE_URL`',
+    z.enum(['all', 'api', 'stream', 'trainer']),
+  ),
+  device: variable(
+    'FEWLOOP_DEVICE',
+    'cpu',
+    '`cpu` or `cuda:N[,…]`; asked for and absent: the service refuses to start',
+    z.string().regex(/^(cpu|cuda(:\d+(,\d+)*)?)$/u, 'must be cpu or cuda:N[,…]'),
+  ),
+  launcher: variable(
+    'FEWLOOP_LAUNCHER',
+    'process',
+    'How training runs are started: `process` or `kubernetes`',
+    z.enum(['process', 'kubernetes']),
+  ),
+  baseModel: variable('FEWLOOP_BASE_MODEL', 'models/base-zh', 'Folder of the base model', z.string()),
+  auth: variable(
+    'FEWLOOP_AUTH',
+    'none',
+    '`none` (only on a loopback address) or `required`',
+    z.enum(['none', 'required']),
+  ),
+  logLevel: variable(
+    'FEWLOOP_LOG_LEVEL',
+    'info',
+    '`fatal`, `error`, `warn`, `info`, `debug`, `trace` or `silent`',
+    z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']),
+  ),
+  python: variable(
+    'FEWLOOP_PYTHON',
+    '',
+    "Python of the trainer's environment; empty: the one that `npm start` installs",
+    z.string(),
+  ),
+  hosts: variable('FEWLOOP_HOSTS', '2', 'Model host processes for each set of graphs', whole(1, 64)),
+  hostThreads: variable('FEWLOOP_HOST_THREADS', '1', 'Threads of a model host', whole(1, 64)),
+  maxBatchTokens: variable('FEWLOOP_MAX_BATCH_TOKENS', '2048', 'Padded tokens of a batch', whole(128, 1_048_576)),
+  textsPerRequest: variable('FEWLOOP_TEXTS_PER_REQUEST', '1000', 'Texts that one request may hold', whole(1, 100_000)),
+  maxTextLength: variable('FEWLOOP_MAX_TEXT_LENGTH', '20000', 'Characters that one text may have', whole(1, 1_000_000)),
+  maxBodyBytes: variable('FEWLOOP_MAX_BODY_BYTES', '8388608', 'Bytes that one request may have', whole(1024, 2 ** 30)),
+  runKeep: variable('FEWLOOP_RUN_KEEP', '5', 'Run folders kept for each task', whole(1, 1000)),
+};
+
+export type Environment = { [K in keyof typeof environment]: z.output<(typeof environment)[K]['schema']> };
+
+/** Reads every variable; throws one Error that names each that is wrong. An empty variable is an unset one. */
+export function readEnvironment(env: NodeJS.ProcessEnv): Environment {
+  const faults: string[] = [];
+  const read = ([field, { name, standard, schema }]: [string, Variable]) => {
+    const result = schema.safeParse(env[name] || standard);
+    if (!result.success) faults.push(`${name}=${env[name] ?? ''}: ${result.error.issues[0]?.message ?? 'wrong'}`);
+    return [field, result.data];
+  };
+  const values = Object.fromEntries(Object.entries(environment).map(read)) as Environment;
+  if (faults.length > 0) throw new Error(`The environment is wrong:\n${faults.join('\n')}`);
+  return values;
+}
+
+/** The README's table, Markdown. */
+export function environmentTable(): string {
+  const rows = Object.values(environment).map(
+    ({ name, standard, description }) => `| \`${name}\` | ${standard === '' ? '' : `\`${standard}\``} | ${description} |`,
+  );
+  return ['| variable | default | meaning |', '|---|---|---|', ...rows].join('\n');
+}
+
+function variable<T extends z.ZodType>(name: string, standard: string, description: string, schema: T) {
+  return { name, standard, description, schema };
+}
