@@ -25,3 +25,9 @@ def split_group(text: str) -> str:
 def twentieth(text: str) -> int:
     """The text's bucket of twenty, by its split group: 0 is kept for proofs, 1 for held-out language modelling."""
     return int(split_group(text)[:8], 16) % 20
+
+
+def split_of(group: str) -> str:
+    """`train`, `dev` or `test` (70, 10, 20 %) of a split group, as the service's `splitOf` assigns it."""
+    bucket = int(hashlib.sha256(f"split:{group}".encode()).hexdigest()[:8], 16) % 100
+    return "train" if bucket < 70 else "dev" if bucket < 80 else "test"

@@ -1,0 +1,106 @@
+"""The run folder's input: settings, labelled and unlabelled rows, with the leakage rules enforced once more.
+
+The service already leaves test rows out; what stands here makes a mistake there an error or a dropped row instead of
+a model that has seen its own examination.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fewloop_trainer.keys import split_group, split_of
+from fewloop_trainer.task import Task, load_task
+
+
+class RunError(Exception):
+    """A failure that the caller can act on; `code` is of the service's closed list."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class RunData:
+    settings: dict
+    task: Task
+    train: list[dict]
+    dev: list[dict]
+    unlabelled: list[dict]
+    labelled_digest: str
+    unlabelled_digest: str
+    dropped: int
+    """Unlabelled rows left out because their group is labelled, or is not a train group."""
+
+    @property
+    def classes(self) -> int:
+        """Width of a distribution: labels of the task, or the largest number of choices."""
+        rows = (*self.train, *self.dev, *self.unlabelled)
+        return max(len(self.task.labels_of(row)) for row in rows)
+
+    @property
+    def prior(self) -> np.ndarray | None:
+        """Label prior, or None where labels are choices and have none."""
+        if self.task.kind == "multiple-choice":
+            return None
+        given = self.settings.get("prior")
+        prior = np.full(len(self.task.labels), 1.0) if given is None else np.asarray(given, dtype=np.float64)
+        return prior / prior.sum()
+
+
+def read_run(folder: Path) -> RunData:
+    """Raises RunError (BAD_INPUT) where the folder's rows cannot be trained on."""
+    settings = json.loads((folder / "run.json").read_text())
+    if settings.get("formatVersion") != 1:
+        raise RunError("BAD_INPUT", f"run.json has format version {settings.get('formatVersion')}, not 1")
+    task = load_task(settings["definition"])
+    labelled, labelled_digest = _read_lines(folder / "labelled.jsonl")
+    unlabelled, unlabelled_digest = _read_lines(folder / "unlabelled.jsonl")
+    for number, row in enumerate(labelled, 1):
+        if row["split"] not in ("train", "dev"):
+            raise RunError("BAD_INPUT", f"labelled.jsonl line {number} is of split {row['split']!r}")
+        if row["label"] not in task.labels_of(row):
+            raise RunError("BAD_INPUT", f"labelled.jsonl line {number}: {row['label']!r} is no label of it")
+    dev = [row for row in labelled if row["split"] == "dev"]
+    dev_groups = {split_group(row["text"]) for row in dev}
+    train = [row for row in labelled if row["split"] == "train"]
+    both = [row for row in train if split_group(row["text"]) in dev_groups]
+    if both:
+        raise RunError("BAD_INPUT", f"{len(both)} texts are both in train and in dev")
+    if len(train) < 2 or (task.kind != "multiple-choice" and len({row["label"] for row in train}) < 2):
+        raise RunError("BAD_INPUT", "training needs labelled rows of at least two labels")
+    used = {split_group(row["text"]) for row in labelled}
+    kept: dict[str, dict] = {}
+    for row in unlabelled:
+        group = split_group(row["text"])
+        if group not in used and split_of(group) == "train":
+            kept.setdefault(row.get("itemKey") or group, row)
+    return RunData(
+        settings,
+        task,
+        train,
+        dev,
+        list(kept.values()),
+        labelled_digest,
+        unlabelled_digest,
+        len(unlabelled) - len(kept),
+    )
+
+
+def targets(task: Task, rows: list[dict]) -> np.ndarray:
+    """Index of each row's label among `labels_of(row)`, [N]."""
+    return np.array([task.labels_of(row).index(row["label"]) for row in rows], dtype=np.int64)
+
+
+def item_of(row: dict) -> dict:
+    return {key: row[key] for key in ("text", "textPair", "choices", "fields") if row.get(key) is not None}
+
+
+def _read_lines(path: Path) -> tuple[list[dict], str]:
+    content = path.read_bytes() if path.exists() else b""
+    # Split on \n alone: texts hold U+2028, at which a general line splitter would cut.
+    rows = [json.loads(line) for line in content.decode().split("\n") if line.strip()]
+    return rows, hashlib.sha256(content).hexdigest()

@@ -1,0 +1,60 @@
+"""Cross-fitting and the ensemble's weights.
+
+Every teacher's out-of-fold predictions come from models that did not see the row, so that weights and temperature are
+fitted on what teachers do with new texts.
+"""
+
+import numpy as np
+
+EPSILON = 1e-12
+
+
+def folds_of(classes: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Fold [N] of each row, stratified by class."""
+    rng = np.random.default_rng(seed)
+    fold = np.zeros(len(classes), dtype=np.int64)
+    next_fold = 0
+    for c in np.unique(classes):
+        members = rng.permutation(np.flatnonzero(classes == c))
+        fold[members] = (np.arange(len(members)) + next_fold) % folds
+        next_fold += len(members)
+    return fold
+
+
+def combine(distributions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted mean of member distributions [T, N, C]."""
+    return np.tensordot(weights / weights.sum(), distributions, axes=1)
+
+
+def fit_weights(distributions: np.ndarray, wanted: np.ndarray, iterations: int = 200) -> np.ndarray:
+    """Non-negative weights, sum 1, that maximise the mixture's likelihood of `wanted` [N].
+
+    Expectation-maximisation of mixture proportions (McLachlan & Peel 2000, section 2.8); concave, so it finds the best.
+    """
+    likelihood = distributions[:, np.arange(len(wanted)), wanted] + EPSILON  # [T, N]
+    weights = np.full(len(distributions), 1.0 / len(distributions))
+    for _ in range(iterations):
+        share = weights[:, None] * likelihood
+        weights = (share / share.sum(0)).mean(1)
+    return weights
+
+
+def choose_weights(
+    distributions: np.ndarray, wanted: np.ndarray, fold: np.ndarray
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Fitted weights where their gain in log-likelihood, on folds they were not fitted on, exceeds one standard error;
+    else uniform ones. Also the gain (nats a row) and its standard error."""
+    members, rows = len(distributions), len(wanted)
+    uniform = np.full(members, 1.0 / members)
+    if members == 1 or rows < 4 or len(np.unique(fold)) < 2:
+        return uniform, {"gain": 0.0, "standardError": 0.0, "fitted": False}
+    likelihood = distributions[:, np.arange(rows), wanted] + EPSILON
+    gain = np.zeros(rows)
+    for part in np.unique(fold):
+        held = fold == part
+        weights = fit_weights(distributions[:, ~held], wanted[~held])
+        gain[held] = np.log(weights @ likelihood[:, held]) - np.log(uniform @ likelihood[:, held])
+    mean, error = float(gain.mean()), float(gain.std(ddof=1) / np.sqrt(rows))
+    fitted = mean > error
+    weights = fit_weights(distributions, wanted) if fitted else uniform
+    return weights, {"gain": mean, "standardError": error, "fitted": fitted}

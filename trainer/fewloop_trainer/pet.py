@@ -1,0 +1,231 @@
+"""PET (Schick & Schütze 2021): a label's score is the MLM's score of its words at the template's masks.
+
+Only the softmax over labels is trained: the vocabulary's normaliser cancels in it. A label of several words scores by
+the log-mean-exp of their logits. Fixed offsets (log space) match zero-shot predictions to the prior, so that training
+begins where zero-shot stands.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from transformers import BertForMaskedLM
+
+from fewloop_trainer.export import PetGraph
+from fewloop_trainer.render import Renderer
+from fewloop_trainer.task import Task
+
+ABSENT = -1e9
+"""Score of a label that an item does not have (fewer choices than others): probability 0, with finite gradients."""
+
+STRATEGIES = ("plain", "r-drop")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One rendered item. `word_tokens` [W][M]; `word_labels` [W]: the label each word belongs to."""
+
+    ids: list[int]
+    mask_positions: list[int]
+    word_tokens: list[list[int]]
+    word_labels: list[int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs of a PET graph, padded, and `word_labels` [B, W] (-1 where padded)."""
+
+    inputs: tuple[torch.Tensor, ...]
+    word_labels: torch.Tensor
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    steps: int
+    batch_rows: int = 8
+    encoder_rate: float = 6e-5
+    head_rate: float = 1e-4
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    r_drop_alpha: float = 1.0
+    seed: int = 0
+
+
+def encode(task: Task, renderer: Renderer, template: str, items: Sequence[dict]) -> list[Encoded]:
+    fixed = None
+    encoded = []
+    for item in items:
+        if fixed is None or task.kind == "multiple-choice":
+            words = task.words_of(item)
+            tokens = renderer.word_tokens([word for group in words for word in group])
+            fixed = tokens, [label for label, group in enumerate(words) for _ in group]
+        encoding = renderer.render(template, item)
+        encoded.append(Encoded(encoding.ids, encoding.mask_positions, *fixed))
+    return encoded
+
+
+def collate(rows: Sequence[Encoded]) -> Batch:
+    """Pads to the longest row; rows must have equal numbers of masks. Missing words repeat the first one."""
+    length, words = max(len(row.ids) for row in rows), max(len(row.word_labels) for row in rows)
+    ids = torch.zeros(len(rows), length, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    labels = torch.full((len(rows), words), -1)
+    tokens = []
+    for index, row in enumerate(rows):
+        ids[index, : len(row.ids)] = torch.tensor(row.ids)
+        mask[index, : len(row.ids)] = 1
+        labels[index, : len(row.word_labels)] = torch.tensor(row.word_labels)
+        tokens.append([*row.word_tokens, *([row.word_tokens[0]] * (words - len(row.word_tokens)))])
+    positions = torch.tensor([row.mask_positions for row in rows])
+    return Batch((ids, mask, torch.zeros_like(ids), positions, torch.tensor(tokens)), labels)
+
+
+def label_logits(word_logits: torch.Tensor, word_labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """[B, W] to [B, classes]: the log-mean-exp over each label's words, `ABSENT` for labels without any."""
+    belongs = F.one_hot(word_labels + 1, classes + 1)[..., 1:].bool()  # [B, W, classes]
+    spread = word_logits.unsqueeze(-1).masked_fill(~belongs, ABSENT)
+    count = belongs.sum(1)
+    scores = spread.logsumexp(1) - count.clamp(min=1).log()
+    return torch.where(count > 0, scores, torch.full_like(scores, ABSENT))
+
+
+def predict(model: BertForMaskedLM, rows: Sequence[Encoded], classes: int, batch_tokens: int = 2048) -> np.ndarray:
+    """Label logits [N, classes] before offsets, fp64; batches of like length within a token budget."""
+    graph = PetGraph(model).eval()
+    logits = np.zeros((len(rows), classes))
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].mask_positions), len(rows[i].ids)))
+    with torch.inference_mode():
+        for chunk in _chunks(rows, order, batch_tokens):
+            batch = collate([rows[i] for i in chunk])
+            scores = label_logits(graph(*batch.inputs)[0], batch.word_labels, classes)
+            logits[chunk] = scores.double().numpy()
+    return logits
+
+
+def train(
+    model: BertForMaskedLM,
+    rows: Sequence[Encoded],
+    wanted: np.ndarray,
+    strategy: str,
+    settings: TrainSettings,
+    offsets: np.ndarray,
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
+    balance: np.ndarray | None = None,
+) -> None:
+    """Trains `model` in place on `wanted` [N, classes] (distributions) for `settings.steps` batches.
+
+    Batches draw `balance` classes [N] equally often (None: rows equally often). Word embeddings stay as they are: with
+    few labels most words are never seen, and moving the seen ones alone breaks their relation to the others.
+    """
+    if strategy not in STRATEGIES:
+        raise ValueError(f"unknown training strategy {strategy!r}")
+    torch.manual_seed(settings.seed)
+    sampler = batches(balance if balance is not None else np.zeros(len(rows), int), rows, settings)
+    optimizer = _optimizer(model, settings)
+    graph, goal, shift = PetGraph(model), torch.from_numpy(wanted).float(), torch.from_numpy(offsets).float()
+    graph.train()
+    for step in range(settings.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * schedule(step, settings.steps, settings.warmup)
+        chosen = next(sampler)
+        batch, target = collate([rows[i] for i in chosen]), goal[chosen]
+
+        def forward(batch: Batch = batch) -> torch.Tensor:
+            return F.log_softmax(label_logits(graph(*batch.inputs)[0], batch.word_labels, len(offsets)) + shift, -1)
+
+        loss = (
+            r_drop_loss(forward(), forward(), target, settings.r_drop_alpha)
+            if strategy == "r-drop"
+            else cross_entropy(forward(), target)
+        )
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        on_step(step + 1, loss.item())
+    model.eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+
+
+def cross_entropy(log_p: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return -(target * log_p).sum(-1).mean()
+
+
+def r_drop_loss(first: torch.Tensor, second: torch.Tensor, target: torch.Tensor, alpha: float) -> torch.Tensor:
+    """R-Drop (Liang et al. 2021, equations 2 to 4) on two passes' log-probabilities [B, C], halved.
+
+    (NLL1 + NLL2) / 2 + alpha / 2 * (KL(p1 || p2) + KL(p2 || p1)) / 2, so that alpha 0 is the plain loss.
+    """
+    likelihood = (cross_entropy(first, target) + cross_entropy(second, target)) / 2
+    divergence = ((first.exp() - second.exp()) * (first - second)).sum(-1).mean()  # the two KL terms together
+    return likelihood + alpha / 2 * divergence / 2
+
+
+def batches(classes: np.ndarray, rows: Sequence[Encoded], settings: TrainSettings):
+    """Endless row indices, class-balanced; rows of like length together, the batches themselves in random order."""
+    rng = np.random.default_rng(settings.seed)
+    present = np.unique(classes)
+    streams = {c: _endless(np.flatnonzero(classes == c), rng) for c in present}
+    turn = 0
+    while True:
+        drawn = []
+        for _ in range(4 * settings.batch_rows):
+            if turn % len(present) == 0:
+                order = rng.permutation(present)
+            drawn.append(next(streams[order[turn % len(present)]]))
+            turn += 1
+        drawn.sort(key=lambda i: (len(rows[i].mask_positions), len(rows[i].ids)))
+        groups = [drawn[i : i + settings.batch_rows] for i in range(0, len(drawn), settings.batch_rows)]
+        for index in rng.permutation(len(groups)):
+            for masks in {len(rows[i].mask_positions) for i in groups[index]}:
+                yield [i for i in groups[index] if len(rows[i].mask_positions) == masks]
+
+
+def schedule(step: int, steps: int, warmup: float) -> float:
+    """Linear warm-up, then linear decay to nearly zero."""
+    rising = max(1, math.ceil(steps * warmup))
+    return min((step + 1) / rising, (steps - step) / max(1, steps - rising))
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def distribution(logits: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    return np.exp(log_softmax(logits + offsets))
+
+
+def _endless(values: np.ndarray, rng: np.random.Generator):
+    while True:
+        yield from rng.permutation(values)
+
+
+def _chunks(rows: Sequence[Encoded], order: list[int], batch_tokens: int):
+    chunk: list[int] = []
+    for index in order:
+        masks_differ = chunk and len(rows[chunk[0]].mask_positions) != len(rows[index].mask_positions)
+        if chunk and (masks_differ or (len(chunk) + 1) * len(rows[index].ids) > batch_tokens):
+            yield chunk
+            chunk = []
+        chunk.append(index)
+    if chunk:
+        yield chunk
+
+
+def _optimizer(model: BertForMaskedLM, settings: TrainSettings) -> torch.optim.Optimizer:
+    model.requires_grad_(True)
+    model.bert.embeddings.requires_grad_(False)
+    model.cls.predictions.bias.requires_grad_(False)
+    model.cls.predictions.decoder.requires_grad_(False)
+    head = list(model.cls.predictions.transform.parameters())
+    encoder = list(model.bert.encoder.parameters())
+    groups = [
+        {"params": encoder, "peak": settings.encoder_rate},
+        {"params": head, "peak": settings.head_rate},
+    ]
+    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), weight_decay=settings.weight_decay)

@@ -1,0 +1,68 @@
+"""Which unlabelled texts become pseudo-labels (DESIGN, "The loop", 5).
+
+- `top_confidence`: the most confident.
+- `confident_contested`: contested, and ensemble confidence over threshold 1.
+- `fused`: where all agree, confidence under threshold 2 and over the floor (the surest teach nothing new); where any
+  dissents, confidence over threshold 3.
+Classes have ceilings in proportion to the prior, never floors: a rare class is not filled with doubtful texts.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from fewloop_trainer.task import Selection
+
+
+@dataclass(frozen=True)
+class PseudoLabel:
+    """A selected row with where it came from: its index, label, and the strategy's rule that let it in."""
+
+    row: int
+    label: int
+    confidence: float
+    contested: bool
+    rule: str
+
+
+def select(
+    members: np.ndarray, ensemble: np.ndarray, selection: Selection, prior: np.ndarray | None, limit: int
+) -> list[PseudoLabel]:
+    """At most `limit` rows of member distributions [T, N, C] and their mean [N, C], most confident first by class."""
+    label, confidence = ensemble.argmax(-1), ensemble.max(-1)
+    contested = (members.argmax(-1) != label).any(0)
+    rules = _rules(selection, confidence, contested)
+    eligible = [row for row in np.argsort(-confidence, kind="stable") if rules[row]]
+    total = min(limit, len(eligible))
+    ceilings = None if prior is None else np.ceil(prior * total - 1e-9).astype(int)
+    taken: Counter[int] = Counter()
+    selected = []
+    for row in eligible:
+        if len(selected) == total:
+            break
+        if ceilings is not None and taken[label[row]] >= ceilings[label[row]]:
+            continue
+        taken[label[row]] += 1
+        selected.append(
+            PseudoLabel(int(row), int(label[row]), float(confidence[row]), bool(contested[row]), rules[row])
+        )
+    return selected
+
+
+def _rules(selection: Selection, confidence: np.ndarray, contested: np.ndarray) -> list[str]:
+    """The name of the rule that lets each row in; empty where none does."""
+    match selection.strategy:
+        case "top_confidence":
+            return ["most confident"] * len(confidence)
+        case "confident_contested":
+            chosen = contested & (confidence > selection.threshold1)
+            return ["contested, over threshold 1" if c else "" for c in chosen]
+        case "fused":
+            agreed = ~contested & (confidence < selection.threshold2) & (confidence > selection.floor)
+            dissented = contested & (confidence > selection.threshold3)
+            return [
+                "agreed, under threshold 2" if a else "contested, over threshold 3" if d else ""
+                for a, d in zip(agreed, dissented, strict=True)
+            ]
+    raise ValueError(f"unknown selection strategy {selection.strategy!r}")
