@@ -10,13 +10,13 @@ import { Inject, Injectable, Logger, type OnApplicationShutdown } from '@nestjs/
 import { join } from 'node:path';
 import { FewloopError } from '../common/errors.js';
 import { Config } from '../config/config.js';
-import { InferenceEngine } from '../inference/engine.js';
 import type { ServedModel } from '../inference/types.js';
 import { HostPool } from '../runtime/host-pool.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
 import { invalid, readBundle } from './bundle.js';
 import { verifyGolden } from './golden.js';
+import { RehearsalEngine } from './rehearsal.js';
 import { openBundle, type OpenModel } from './served-model.js';
 
 export interface ModelLease {
@@ -66,7 +66,7 @@ export class ActivationService implements OnApplicationShutdown {
   constructor(
     @Inject(Config) private readonly config: Config,
     @Inject(HostPool) private readonly hostPool: HostPool,
-    @Inject(InferenceEngine) private readonly engine: InferenceEngine,
+    @Inject(RehearsalEngine) private readonly engine: RehearsalEngine,
     @Inject(TasksRepository) private readonly tasks: TasksRepository,
     @Inject(VersionsRepository) private readonly versions: VersionsRepository,
   ) {}

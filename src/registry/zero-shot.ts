@@ -4,21 +4,23 @@
  * by matching its mean prediction on the task's own texts to the prior, or, where there are none, its prediction on an
  * empty text (Zhao et al. 2021, "Calibrate Before Use"). They are frozen in the manifest.
  */
+import { Inject, Injectable } from '@nestjs/common';
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
-import { join } from 'node:path';
-import { distributionOf } from '../inference/combine.js';
+import { basename, join } from 'node:path';
+import { Config } from '../config/config.js';
 import type { InferenceEngine } from '../inference/engine.js';
-import { contextualCalibration, matchPriors } from '../inference/priors.js';
+import { contextualCalibration, matchPriors, meanDistribution } from '../inference/priors.js';
 import type { Member, ServedModel } from '../inference/types.js';
-import type { HostPool } from '../runtime/host-pool.js';
+import { HostPool } from '../runtime/host-pool.js';
 import { definitionDigest } from '../task/definition.js';
 import { itemKey } from '../task/keys.js';
 import type { Item, TaskDefinition } from '../task/types.js';
 import { digest, fileDigest } from './bundle.js';
 import { goldenItems, madeItem } from './golden-items.js';
-import { goldenOf } from './golden.js';
+import { goldenOf, rawScores } from './golden.js';
 import { BUNDLE_FORMAT_VERSION, type BundleFile, type BundleManifest, type GoldenFile } from './manifest.js';
+import { RehearsalEngine } from './rehearsal.js';
 import { openBundle } from './served-model.js';
 
 export interface ZeroShotRequest {
@@ -29,9 +31,6 @@ export interface ZeroShotRequest {
   items: Item[];
   /** Of the labels, in the definition's order; sums to one. Ignored for multiple-choice. */
   prior: number[];
-  /** Folder of the base model. */
-  baseModel: string;
-  baseModelName: string;
   /** Where the bundle is to be; must not be in use. */
   outFolder: string;
 }
@@ -48,30 +47,39 @@ const TEXTS_TO_MATCH = 512;
 const ITEMS_AT_ONCE = 64;
 const GRAPH = 'base';
 
-/** Writes the bundle and returns its manifest. The version answers with it once registered and activated. */
-export async function buildZeroShot(
-  request: ZeroShotRequest,
-  { engine, hostPool }: { engine: InferenceEngine; hostPool: HostPool },
-): Promise<BundleManifest> {
-  const { definition, baseModel } = request;
-  const path = join(baseModel, 'model.onnx');
-  const sha256 = await fileDigest(path);
-  const tokenizerJson = await readFile(join(baseModel, 'tokenizer.json'), 'utf8');
-  const draft = await draftManifest(request, sha256);
-  const graphs = [{ id: GRAPH, path, sha256 }];
-  const { model, release } = await openBundle({ manifest: draft, tokenizerJson, graphs }, hostPool);
-  try {
-    const { members, report } = await matchMembers(engine, model, request);
-    const own = goldenItems(definition, request.items);
-    const golden = await goldenOf(engine, { ...model, members }, own);
-    return await writeBundle(request, { ...draft, members }, { tokenizerJson, golden, report });
-  } finally {
-    await release();
+@Injectable()
+export class ZeroShotBuilder {
+  constructor(
+    @Inject(Config) private readonly config: Config,
+    @Inject(HostPool) private readonly hostPool: HostPool,
+    @Inject(RehearsalEngine) private readonly engine: RehearsalEngine,
+  ) {}
+
+  /** Writes the bundle and returns its manifest. The version answers once it is registered and activated. */
+  async build(request: ZeroShotRequest): Promise<BundleManifest> {
+    const { baseModel } = this.config;
+    const path = join(baseModel, 'model.onnx');
+    const sha256 = await fileDigest(path);
+    const tokenizerJson = await readFile(join(baseModel, 'tokenizer.json'), 'utf8');
+    const draft = await draftManifest(request, baseModel, sha256);
+    const graphs = [{ id: GRAPH, path, sha256 }];
+    const { model, release } = await openBundle({ manifest: draft, tokenizerJson, graphs }, this.hostPool);
+    try {
+      const { members, report } = await matchMembers(this.engine, model, request);
+      const items = goldenItems(request.definition, request.items);
+      const golden = await goldenOf(this.engine, { ...model, members }, items);
+      return await writeBundle(request, { ...draft, members }, { tokenizerJson, golden, report });
+    } finally {
+      await release();
+    }
   }
 }
 
-async function draftManifest(request: ZeroShotRequest, baseGraph: string): Promise<BundleManifest> {
-  const { definition, version, revision, baseModel, baseModelName } = request;
+async function draftManifest(
+  { definition, version, revision }: ZeroShotRequest,
+  baseModel: string,
+  baseGraph: string,
+): Promise<BundleManifest> {
   const placeholder = { file: '', sha256: '' };
   const uncalibrated = { temperature: 1, calibrated: false };
   return {
@@ -89,7 +97,7 @@ async function draftManifest(request: ZeroShotRequest, baseGraph: string): Promi
     tokenizer: placeholder,
     golden: placeholder,
     report: placeholder,
-    baseModel: { name: baseModelName, digest: await fileDigest(join(baseModel, 'model.safetensors')) },
+    baseModel: { name: basename(baseModel), digest: await fileDigest(join(baseModel, 'model.safetensors')) },
     trainingData: null,
     libraries: {
       node: process.versions.node,
@@ -124,13 +132,12 @@ async function matchMembers(
   }
   const texts = sample(items);
   const from = texts.length > 0 ? texts : [madeItem(definition, '', undefined)];
-  const logits = await logitsOf(engine, model, from);
+  const scores = await scoresOf(engine, model, from);
   const reports: MemberReport[] = [];
   const members = model.members.map((member) => {
-    const rows = logits.get(member.id) ?? [];
-    const offsets = texts.length > 0 ? matchPriors(rows, prior) : contextualCalibration(rows[0]!, prior);
-    const none = prior.map(() => 0);
-    reports.push({ member: member.id, before: meanOf(rows, none), after: meanOf(rows, offsets) });
+    const rows = scores.get(member.id)!;
+    const offsets = texts.length > 0 ? matchPriors(rows, prior) : towards(prior, contextualCalibration(rows));
+    reports.push({ member: member.id, before: meanDistribution(rows, []), after: meanDistribution(rows, offsets) });
     return { ...member, offsets: Object.fromEntries(definition.labels.map(({ name }, i) => [name, offsets[i]!])) };
   });
   const priorFrom = texts.length > 0 ? 'texts' : 'empty-text';
@@ -143,20 +150,20 @@ function sample(items: Item[]): Item[] {
   return keyed.slice(0, TEXTS_TO_MATCH).map(({ item }) => item);
 }
 
-/** Member → one row an item of scores of the labels; in portions, so that requests in between are not kept waiting. */
-async function logitsOf(engine: InferenceEngine, model: ServedModel, items: Item[]): Promise<Map<string, number[][]>> {
-  const logits = new Map<string, number[][]>(model.members.map(({ id }) => [id, []]));
-  for (let i = 0; i < items.length; i += ITEMS_AT_ONCE) {
-    const scored = await engine.rawScores(model, items.slice(i, i + ITEMS_AT_ONCE));
-    for (const [member, rows] of scored) logits.get(member)!.push(...rows.map((row) => [...row.logits]));
-  }
-  return logits;
+/** Offsets that aim at the uniform distribution, aimed at `prior` instead. */
+function towards(prior: number[], offsets: number[]): number[] {
+  return offsets.map((offset, i) => offset + Math.log(Math.max(prior[i]!, 1e-6)));
 }
 
-function meanOf(rows: number[][], offsets: number[]): number[] {
-  const mean = offsets.map(() => 0);
-  for (const row of rows) distributionOf(row, offsets).forEach((p, i) => (mean[i]! += p / rows.length));
-  return mean;
+/** Member → one row an item, of scores of the labels; in portions, so that requests in between need not wait. */
+async function scoresOf(engine: InferenceEngine, model: ServedModel, items: Item[]): Promise<Map<string, number[][]>> {
+  const byMember = new Map<string, number[][]>(model.members.map(({ id }) => [id, []]));
+  for (let i = 0; i < items.length; i += ITEMS_AT_ONCE) {
+    for (const { members } of await rawScores(engine, model, items.slice(i, i + ITEMS_AT_ONCE))) {
+      for (const { member, scores } of members) byMember.get(member)!.push(scores);
+    }
+  }
+  return byMember;
 }
 
 async function writeBundle(

@@ -1,0 +1,41 @@
+/** Model versions, the hosts that run them and the engine that serves them. Imports runtime, storage, inference, task. */
+import { Module } from '@nestjs/common';
+import { Config } from '../config/config.js';
+import { InferenceEngine } from '../inference/engine.js';
+import { JOBS_A_HOST } from '../runtime/host-process.js';
+import { HostPool } from '../runtime/host-pool.js';
+import { ActivationService } from './activation.js';
+import { ConvergenceService } from './convergence.js';
+import { RehearsalEngine } from './rehearsal.js';
+import { ModelRegistry } from './versions.js';
+import { ZeroShotBuilder } from './zero-shot.js';
+
+/** About half a minute of work for one core and a small model: who comes later had better ask again. */
+const MAX_QUEUED_TOKENS = 200_000;
+
+const SERVICES = [ActivationService, ConvergenceService, ModelRegistry, ZeroShotBuilder];
+
+@Module({
+  providers: [
+    {
+      provide: HostPool,
+      inject: [Config],
+      useFactory: ({ hosts, hostThreads, device }: Config) => new HostPool({ hosts, threads: hostThreads, device }),
+    },
+    {
+      provide: InferenceEngine,
+      inject: [Config],
+      useFactory: ({ hosts, maxBatchTokens, maxTextLength }: Config) =>
+        new InferenceEngine({
+          maxBatchTokens,
+          maxConcurrentBatches: hosts * JOBS_A_HOST,
+          maxQueuedTokens: MAX_QUEUED_TOKENS,
+          maxTextLength,
+        }),
+    },
+    RehearsalEngine,
+    ...SERVICES,
+  ],
+  exports: [InferenceEngine, ...SERVICES],
+})
+export class RegistryModule {}

@@ -1,0 +1,15 @@
+/**
+ * An engine beside the one that serves, for golden texts and prior matching: a busy queue must not make a good bundle
+ * look bad, and what is rehearsed must not make requests wait in line behind it.
+ */
+import { Inject, Injectable } from '@nestjs/common';
+import { Config } from '../config/config.js';
+import { InferenceEngine } from '../inference/engine.js';
+
+@Injectable()
+export class RehearsalEngine extends InferenceEngine {
+  constructor(@Inject(Config) { maxBatchTokens, maxTextLength }: Config) {
+    // One batch at a time: the hosts may be serving other tasks.
+    super({ maxBatchTokens, maxConcurrentBatches: 1, maxQueuedTokens: Number.POSITIVE_INFINITY, maxTextLength });
+  }
+}

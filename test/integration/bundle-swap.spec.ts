@@ -1,0 +1,260 @@
+/** Bundles built, verified, activated and swapped under load, on the tiny model with real hosts. */
+import { appendFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { Config } from '../../src/config/config.js';
+import { InferenceEngine } from '../../src/inference/engine.js';
+import { ActivationService } from '../../src/registry/activation.js';
+import { readBundle } from '../../src/registry/bundle.js';
+import type { BundleManifest, GoldenFile } from '../../src/registry/manifest.js';
+import { RehearsalEngine } from '../../src/registry/rehearsal.js';
+import { ModelRegistry } from '../../src/registry/versions.js';
+import { ZeroShotBuilder } from '../../src/registry/zero-shot.js';
+import { HostPool } from '../../src/runtime/host-pool.js';
+import type { ModelVersionRow } from '../../src/storage/entities/model-version.js';
+import type { TasksRepository } from '../../src/storage/tasks.repository.js';
+import type { VersionsRepository } from '../../src/storage/versions.repository.js';
+import type { TaskDefinition } from '../../src/task/types.js';
+import { sha256, TINY_MODEL, tinyTask, writeManifest } from '../fixtures/bundle.js';
+import { descendants, isAlive, memoryMiB } from '../fixtures/processes.js';
+
+/** `FEWLOOP_TEST_BASE_MODEL`-free: the same test is run on the real base model by hand (docs/results). */
+const BASE_MODEL = TINY_MODEL;
+const TEXTS = [
+  '很好',
+  '太差了',
+  '服务不错，下次再来',
+  '东西坏了！退货',
+  '一般般',
+  '质量很好，价格也便宜',
+  '不好用',
+  '喜欢',
+];
+const ITEMS = TEXTS.map((text) => ({ text }));
+
+class World {
+  readonly rows = new Map<string, ModelVersionRow>();
+  readonly desired = new Map<string, number | null>();
+  readonly config: Config;
+  readonly pool: HostPool;
+  readonly engine = new InferenceEngine({ maxBatchTokens: 512, maxConcurrentBatches: 4, maxQueuedTokens: 1_000_000 });
+  readonly zeroShot: ZeroShotBuilder;
+  readonly registry: ModelRegistry;
+  readonly activation: ActivationService;
+
+  constructor(
+    readonly dataDir: string,
+    hosts = 2,
+  ) {
+    this.config = { dataDir, baseModel: BASE_MODEL, maxBatchTokens: 512, maxTextLength: 20_000 } as Config;
+    this.pool = new HostPool({ hosts, threads: 1, device: 'cpu' });
+    const versions = {
+      find: async (task: string, version: number) => this.rows.get(`${task}/${version}`) ?? null,
+      insert: async (row: ModelVersionRow) => {
+        this.rows.set(`${row.task}/${row.version}`, row);
+        return row;
+      },
+    } as unknown as VersionsRepository;
+    const tasks = {
+      find: async (name: string) => (this.desired.has(name) ? { name, activeVersion: this.desired.get(name) } : null),
+    } as unknown as TasksRepository;
+    const rehearsal = new RehearsalEngine(this.config);
+    this.zeroShot = new ZeroShotBuilder(this.config, this.pool, rehearsal);
+    this.registry = new ModelRegistry(this.config, tasks, versions);
+    this.activation = new ActivationService(this.config, this.pool, rehearsal, tasks, versions);
+  }
+
+  /** A registered zero-shot version; `own` gives it graph files of its own, so that it needs hosts of its own. */
+  async version(
+    version: number,
+    { definition = tinyTask(), own = false, items = ITEMS } = {},
+  ): Promise<BundleManifest> {
+    const outFolder = join(this.dataDir, 'built', definition.name, String(version));
+    const prior = definition.labels.map(() => 1 / definition.labels.length);
+    const manifest = await this.zeroShot.build({ definition, version, revision: 1, items, prior, outFolder });
+    if (own) await ownGraph(outFolder, manifest);
+    await this.registry.registerVersion({ task: definition.name, version, folder: outFolder, runId: null });
+    return manifest;
+  }
+
+  folder(task: string, version: number): string {
+    return join(this.dataDir, this.registry.folderOf(task, version));
+  }
+
+  async classify(task = 'tiny', items = ITEMS) {
+    const lease = await this.activation.current(task);
+    try {
+      return await this.engine.classify(lease.model, { items, priority: 'interactive' });
+    } finally {
+      lease.release();
+    }
+  }
+}
+
+/** The same graph under another digest: unknown fields (here number 100, empty) are skipped by every protobuf reader. */
+async function ownGraph(folder: string, manifest: BundleManifest): Promise<void> {
+  const graph = await readFile(join(BASE_MODEL, 'model.onnx'));
+  await writeFile(join(folder, 'g0.onnx'), graph);
+  await appendFile(
+    join(folder, 'g0.onnx'),
+    Buffer.from([0xa2, 0x06, 0x04, ...Buffer.from(String(manifest.version).padStart(4))]),
+  );
+  const digest = sha256(await readFile(join(folder, 'g0.onnx')));
+  Object.assign(manifest.graphs[0]!, { base: false, file: 'g0.onnx', sha256: digest });
+  await writeManifest(folder, manifest);
+}
+
+describe('bundles', () => {
+  let dataDir: string;
+  let world: World;
+
+  beforeEach(async () => {
+    dataDir = await mkdtemp(join(tmpdir(), 'fewloop-swap-'));
+    world = new World(dataDir);
+  });
+  afterEach(async () => {
+    await world.activation.onApplicationShutdown();
+    expect(descendants(process.pid).length).toBe(0);
+    await rm(dataDir, { recursive: true });
+  });
+
+  it('builds a zero-shot bundle whose mean prediction is the prior', async () => {
+    const manifest = await world.version(1);
+    const bundle = await readBundle(world.folder('tiny', 1), { baseModel: BASE_MODEL });
+    expect(bundle.manifest.members.map(({ id, weight }) => [id, weight])).toEqual([
+      ['t0', 0.5],
+      ['t1', 0.5],
+    ]);
+    const report = bundle.report as { priorFrom: string; texts: number; members: { after: number[] }[] };
+    expect(report).toMatchObject({ kind: 'zero-shot', priorFrom: 'texts', texts: TEXTS.length });
+    for (const { after } of report.members) for (const p of after) expect(p).toBeCloseTo(0.5, 5);
+    expect(bundle.golden.rows.length).toBeGreaterThanOrEqual(6);
+    expect(manifest.libraries['onnxruntime-node']).toMatch(/^\d+\.\d+/);
+    expect(world.rows.get('tiny/1')).toMatchObject({ state: 'CANDIDATE', digest: bundle.digest });
+  });
+
+  it.each<[string, TaskDefinition, object[]]>([
+    ['no texts', tinyTask(), []],
+    ['pairs', tinyTask('pair', { kind: 'sentence-pair', templates: ['{text}很{mask}{textPair}'] }), []],
+    ['blanks and fields', tinyTask('blank', { templates: ['{text|blank:#x#}', '{title}{mask}{text}'] }), []],
+    ['choices', tinyTask('choice', { kind: 'multiple-choice', labels: [], templates: ['{text|blank:#x#}'] }), []],
+  ])('builds from %s', async (_name, definition, items) => {
+    await world.version(1, { definition, items: items as typeof ITEMS });
+    world.desired.set(definition.name, 1);
+    (await world.activation.current(definition.name)).release();
+    expect(world.activation.served()).toEqual({ [definition.name]: 1 });
+  });
+
+  it('says what is missing', async () => {
+    await expect(world.activation.current('tiny')).rejects.toMatchObject({ code: 'TASK_NOT_FOUND' });
+    world.desired.set('tiny', null);
+    await expect(world.activation.current('tiny')).rejects.toMatchObject({ code: 'NO_ACTIVE_MODEL' });
+    await expect(world.activation.activate('tiny', 3)).rejects.toMatchObject({ code: 'VERSION_NOT_FOUND' });
+    world.desired.set('tiny', 3);
+    await expect(world.activation.current('tiny')).rejects.toMatchObject({ code: 'NO_ACTIVE_MODEL' });
+  });
+
+  it('keeps the active model when the next one does not hold on this machine', async () => {
+    await world.version(1);
+    await world.activation.activate('tiny', 1);
+    const spoil = async (version: number, change: (golden: GoldenFile) => void) => {
+      const manifest = await world.version(version, { own: true });
+      const folder = world.folder('tiny', version);
+      const golden = JSON.parse(await readFile(join(folder, 'golden.json'), 'utf8')) as GoldenFile;
+      change(golden);
+      await writeFile(join(folder, 'golden.json'), JSON.stringify(golden));
+      manifest.golden.sha256 = sha256(JSON.stringify(golden));
+      await writeManifest(folder, manifest);
+      world.rows.get(`tiny/${version}`)!.digest = sha256(await readFile(join(folder, 'manifest.json')));
+    };
+    await spoil(2, ({ rows }) => (rows[1]!.members[0]!.distribution[0]! += 2e-4));
+    await spoil(3, ({ rows }) => (rows[0]!.members[1]!.ids[1]! += 1));
+    await spoil(4, ({ rows }) => (rows[0]!.members[1]!.member = 't7'));
+    await world.version(5, { own: true });
+    await appendFile(join(world.folder('tiny', 5), 'g0.onnx'), 'x');
+    await world.version(6, { own: true });
+    await appendFile(join(world.folder('tiny', 6), 'manifest.json'), ' ');
+    for (const [version, message] of [
+      [2, /probability differs/],
+      [3, /ids differ/],
+      [4, /t7/],
+      [5, /g0\.onnx/],
+      [6, /manifest/],
+    ] as const) {
+      const failed = { code: 'BUNDLE_INVALID', message: expect.stringMatching(message) };
+      await expect(world.activation.prepare('tiny', version)).rejects.toMatchObject(failed);
+      await expect(world.activation.activate('tiny', version)).rejects.toMatchObject(failed);
+      expect(world.activation.served()).toEqual({ tiny: 1 });
+    }
+    expect((await world.classify()).every((outcome) => outcome.ok)).toBe(true);
+    expect(await world.pool.pids()).toHaveLength(2);
+  });
+
+  it('registers once, again after a crash, and not another content under the same number', async () => {
+    await world.version(1);
+    const again = () =>
+      world.registry.registerVersion({ task: 'tiny', version: 1, folder: join(dataDir, 'gone'), runId: null });
+    await again();
+    world.rows.clear();
+    await again();
+    await expect(world.version(1, { items: ITEMS.slice(0, 4) })).rejects.toMatchObject({ code: 'CONFLICT' });
+  });
+
+  it('shares hosts between zero-shot tasks', async () => {
+    await world.version(1);
+    await world.version(1, { definition: tinyTask('second') });
+    await world.activation.activate('tiny', 1);
+    await world.activation.activate('second', 1);
+    expect(await world.pool.pids()).toHaveLength(2);
+  });
+
+  it('opens a candidate beside the active version, and gives it back', async () => {
+    await world.version(1);
+    await world.version(2, { own: true });
+    await world.activation.activate('tiny', 1);
+    const candidate = await world.activation.openVersion('tiny', 2);
+    expect(await world.pool.pids()).toHaveLength(4);
+    await world.engine.classify(candidate.model, { items: ITEMS, priority: 'bulk' });
+    candidate.release();
+    await expect.poll(() => world.pool.pids()).toHaveLength(2);
+    expect(world.activation.served()).toEqual({ tiny: 1 });
+  });
+
+  it('swaps under load: no failure, no mixture of versions, old hosts gone, memory as before', async () => {
+    const swaps = 20;
+    for (let version = 1; version <= swaps + 1; version++) await world.version(version, { own: version > 1 });
+    await world.activation.activate('tiny', 1);
+    let running = true;
+    let requests = 0;
+    const seen = new Set<number>();
+    const client = async () => {
+      while (running) {
+        const outcomes = await world.classify();
+        const versions = new Set(
+          outcomes.map((outcome) => (outcome.ok ? outcome.prediction.modelVersion : outcome.error)),
+        );
+        expect(versions.size).toBe(1);
+        for (const version of versions) seen.add(version as number);
+        requests++;
+      }
+    };
+    const clients = Promise.all(Array.from({ length: 8 }, client));
+    const memory: number[] = [];
+    for (let swap = 1; swap <= swaps; swap++) {
+      const before = await world.pool.pids();
+      await world.activation.prepare('tiny', swap + 1);
+      await world.activation.activate('tiny', swap + 1);
+      await world.activation.drained('tiny');
+      expect(before.filter(isAlive)).toEqual([]);
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      memory.push(memoryMiB(descendants(process.pid)));
+    }
+    running = false;
+    await clients;
+    expect([...seen].every((version) => typeof version === 'number')).toBe(true);
+    expect(seen.size).toBeGreaterThan(swaps / 2);
+    expect(requests).toBeGreaterThan(100);
+    expect(memory.at(-1)!).toBeLessThan(memory[1]! * 1.1);
+  });
+});
