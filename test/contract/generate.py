@@ -11,7 +11,6 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "trainer"))
 
 import numpy as np  # noqa: E402
-
 from fewloop_trainer import keys, scores  # noqa: E402
 from fewloop_trainer.encoder import load_tokenizer  # noqa: E402
 from fewloop_trainer.render import Renderer  # noqa: E402

@@ -1,0 +1,63 @@
+import { readFileSync } from 'node:fs';
+import { Tokenizer } from 'tokenizers';
+import { describe, expect, it } from 'vitest';
+import { render } from '../../src/inference/render.js';
+import { assemble, textsOf, Vocabulary, wordTokens } from '../../src/inference/tokenize.js';
+import type { Encoding, TextTokenizer } from '../../src/inference/types.js';
+import { canonicalDefinition, parseTask } from '../../src/task/definition.js';
+import { labelsOf, validateItem } from '../../src/task/item.js';
+import { normalise, splitGroup } from '../../src/task/keys.js';
+import type { Item, TaskDefinition } from '../../src/task/types.js';
+
+const vectors = <T>(name: string) => JSON.parse(readFileSync(`test/contract/${name}.json`, 'utf8')) as T;
+
+interface RenderingCase {
+  definition: TaskDefinition;
+  rows: { item: Item; words: number[][]; encodings: Omit<Encoding, 'typeIds'>[] }[];
+}
+
+const library = Tokenizer.fromFile('models/base-zh/tokenizer.json');
+const tokenizer: TextTokenizer = {
+  encode: async (texts) =>
+    (await library.encodeBatch(texts, { addSpecialTokens: false })).map((encoding) => encoding.getIds()),
+  tokenToId: (token) => library.tokenToId(token) ?? undefined,
+};
+
+describe('keys', () => {
+  const rows = vectors<{ text: string; normalised: string; splitGroup: string }[]>('keys');
+  it.each(rows)('$text', (row) => {
+    expect(normalise(row.text)).toBe(row.normalised);
+    expect(splitGroup(row.text)).toBe(row.splitGroup);
+  });
+});
+
+describe('rendering, id for id as the trainer', () => {
+  for (const { definition, rows } of vectors<RenderingCase[]>('rendering')) {
+    it.each(rows)(`${definition.templates.join(' | ')}: $item.text`, async ({ item, words, encodings }) => {
+      const own = definition.kind === 'multiple-choice';
+      const spelled = own ? labelsOf(definition, item) : definition.labels.flatMap((label) => label.words);
+      const pieces = definition.templates.map((template) => render(template, item));
+      const vocabulary = new Vocabulary(tokenizer);
+      await vocabulary.learn([...spelled, ...pieces.flatMap(textsOf)]);
+      expect(wordTokens(spelled, vocabulary, 'labels')).toEqual(words);
+      pieces.forEach((piece, i) => {
+        const encoding = assemble(piece, vocabulary, words[0]!.length, definition.maxLength);
+        expect(encoding).toEqual({ ...encodings[i], typeIds: encodings[i]!.ids.map(() => 0) });
+      });
+    });
+  }
+
+  it('takes definitions as parseTask writes them', () => {
+    for (const { definition } of vectors<RenderingCase[]>('rendering')) {
+      expect(JSON.parse(canonicalDefinition(parseTask(JSON.stringify(definition))))).toEqual(definition);
+    }
+  });
+
+  it('holds items that the service accepts', () => {
+    for (const { definition, rows } of vectors<RenderingCase[]>('rendering')) {
+      for (const { item } of rows) {
+        expect(() => validateItem(definition, item, { maxTextLength: 20_000 })).not.toThrow();
+      }
+    }
+  });
+});

@@ -1,0 +1,65 @@
+import { readFileSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
+import {
+  applyTemperature,
+  combineMembers,
+  disagreementOf,
+  distributionOf,
+  labelScores,
+} from '../../src/inference/combine.js';
+import { matchPriors, meanDistribution } from '../../src/inference/priors.js';
+import type { Disagreement } from '../../src/inference/types.js';
+
+interface CombinedCase {
+  wordCounts: number[];
+  wordLogits: number[][];
+  weights: number[];
+  offsets: number[];
+  scores: number[][];
+  distributions: number[][];
+  combined: number[];
+  tempered: Record<string, number[]>;
+  disagreement: Disagreement;
+}
+
+const { combined, priors } = JSON.parse(readFileSync('test/contract/scores.json', 'utf8')) as {
+  combined: CombinedCase[];
+  priors: { scores: number[][]; prior: number[]; offsets: number[] }[];
+};
+
+function close(actual: number[], expected: number[], tolerance = 1e-9): void {
+  expect(actual).toHaveLength(expected.length);
+  actual.forEach((value, i) => expect(Math.abs(value - expected[i]!)).toBeLessThan(tolerance));
+}
+
+describe('scores, as the trainer computes them', () => {
+  it.each(combined)('$disagreement.voters members, words $wordCounts', (row) => {
+    const scores = row.wordLogits.map((logits) => labelScores(logits, row.wordCounts));
+    scores.forEach((values, i) => close(values, row.scores[i]!));
+    const members = scores.map((values, i) => ({
+      weight: row.weights[i]!,
+      distribution: distributionOf(values, row.offsets),
+    }));
+    members.forEach((member, i) => close(member.distribution, row.distributions[i]!));
+    const mean = combineMembers(members);
+    close(mean, row.combined);
+    for (const [temperature, expected] of Object.entries(row.tempered)) {
+      close(applyTemperature(mean, Number(temperature)), expected);
+    }
+    const disagreement = disagreementOf(members, mean);
+    if (members.length < 2) {
+      expect(disagreement).toBeNull();
+      return;
+    }
+    expect(disagreement?.dissenting).toBe(row.disagreement.dissenting);
+    expect(disagreement?.unanimous).toBe(row.disagreement.unanimous);
+    expect(disagreement?.voteEntropy).toBeCloseTo(row.disagreement.voteEntropy, 9);
+    expect(disagreement?.jensenShannon).toBeCloseTo(row.disagreement.jensenShannon, 9);
+  });
+
+  it.each(priors)('prior matching to $prior', (row) => {
+    const offsets = matchPriors(row.scores, row.prior);
+    close(offsets, row.offsets, 1e-4);
+    close(meanDistribution(row.scores, offsets), row.prior, 2e-6);
+  });
+});
