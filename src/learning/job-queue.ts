@@ -3,8 +3,10 @@
  * that was killed is noticed within about twenty, and its job goes to whoever asks next. Cron schedules live in the
  * database too, so that several replicas send each occurrence once.
  */
-import { Injectable, Logger } from '@nestjs/common';
+import { Inject, Injectable, Logger } from '@nestjs/common';
 import { PgBoss, type Job } from 'pg-boss';
+
+import { Database } from '../storage/database.js';
 
 export interface QueueDefinition {
   /** How often a job may be claimed again after the process that held it ended. */
@@ -22,7 +24,7 @@ export class JobQueue {
   private readonly log = new Logger(JobQueue.name);
   private starting: Promise<PgBoss> | null = null;
 
-  constructor(private readonly databaseUrl: () => string) {}
+  constructor(@Inject(Database) private readonly database: Database) {}
 
   /** Jobs of one id exist once: sending it again while it is kept does nothing. */
   async send(queue: string, id: string, data: object): Promise<void> {
@@ -83,7 +85,7 @@ export class JobQueue {
 
   private async start(): Promise<PgBoss> {
     const boss = new PgBoss({
-      connectionString: this.databaseUrl(),
+      connectionString: this.database.url,
       application_name: 'fewloop-queue',
       max: 4,
       superviseIntervalSeconds: 5,

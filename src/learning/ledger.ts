@@ -4,7 +4,7 @@
  * out or put in behind the database's back is found by `verify`. What a chain alone cannot show is its end cut off:
  * whoever has kept the last hash can.
  */
-import { Injectable } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 
 import type { LedgerEntryRow } from '../storage/entities/ledger-entry.js';
 import { LedgerRepository, type NewLedgerEntry } from '../storage/ledger.repository.js';
@@ -26,7 +26,7 @@ const PAGE = 500;
 
 @Injectable()
 export class LedgerService {
-  constructor(private readonly ledger: LedgerRepository) {}
+  constructor(@Inject(LedgerRepository) private readonly ledger: LedgerRepository) {}
 
   /** In the caller's transaction: an act and its entry are kept or lost together. */
   async append(tx: Tx, task: string, kind: LedgerKind, body: Record<string, unknown>): Promise<void> {

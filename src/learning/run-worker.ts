@@ -7,7 +7,13 @@
  *     └──────────▶├── asked to ──▶ CANCELLED
  *                 └── the service ended: the job goes to whoever asks next, and resumes in the same folder
  */
-import { Inject, Injectable, Logger, type OnApplicationBootstrap, type OnApplicationShutdown } from '@nestjs/common';
+import {
+  Inject,
+  Injectable,
+  Logger,
+  type BeforeApplicationShutdown,
+  type OnApplicationBootstrap,
+} from '@nestjs/common';
 import path from 'node:path';
 
 import { FewloopError } from '../common/errors.js';
@@ -35,7 +41,7 @@ const SWEEP_MS = 5000;
 const EVENT_INTERVAL_MS = 200;
 
 @Injectable()
-export class RunWorker implements OnApplicationBootstrap, OnApplicationShutdown {
+export class RunWorker implements OnApplicationBootstrap, BeforeApplicationShutdown {
   private readonly log = new Logger(RunWorker.name);
   private readonly stopping = new AbortController();
   private sweeper: NodeJS.Timeout | undefined;
@@ -62,7 +68,7 @@ export class RunWorker implements OnApplicationBootstrap, OnApplicationShutdown 
     }, SWEEP_MS);
   }
 
-  async onApplicationShutdown(): Promise<void> {
+  async beforeApplicationShutdown(): Promise<void> {
     clearInterval(this.sweeper);
     this.stopping.abort();
     await this.sweeping;

@@ -1,0 +1,259 @@
+/**
+ * The request to make a version active, and its decision.
+ *
+ *   requested ──▶ APPROVED (the version is made active, in the same transaction as its ledger entry)
+ *       ├───────▶ REJECTED
+ *       └───────▶ SUPERSEDED: by a newer version's request, by another's approval, or by its own comparison made again
+ *                 because the champion it was compared with is no longer the active one
+ *
+ * Invariants: the first decision stands; an approval is of the comparison that the engineer saw; whatever becomes
+ * active was opened and checked against its golden texts in this process first.
+ */
+import { Inject, Injectable, Logger } from '@nestjs/common';
+
+import { badInput, FewloopError } from '../common/errors.js';
+import { ActivationService } from '../registry/activation.js';
+import { ConvergenceService } from '../registry/convergence.js';
+import type { ModelVersionRow } from '../storage/entities/model-version.js';
+import type { DecisionValue, PromotionRow } from '../storage/entities/promotion.js';
+import type { TaskRow } from '../storage/entities/task.js';
+import { Notifications } from '../storage/notifications.js';
+import { PromotionsRepository } from '../storage/promotions.repository.js';
+import { RunsRepository } from '../storage/runs.repository.js';
+import { TasksRepository } from '../storage/tasks.repository.js';
+import { Transactions, type Tx } from '../storage/transactions.js';
+import { VersionsRepository } from '../storage/versions.repository.js';
+import type { TaskDefinition } from '../task/types.js';
+import { LearningEvents } from './events.js';
+import { GateService, type GateComparison } from './gate.js';
+import { meets } from './gate-statistics.js';
+import { LedgerService } from './ledger.js';
+import { UUID } from './runs.js';
+
+export interface Approval {
+  by: string;
+  comment?: string | null;
+  /** Although the verdict is under the task's minimum; needs a comment. */
+  override?: boolean;
+}
+
+/** Who decides where no person does. */
+const SERVICE = 'fewloop';
+
+@Injectable()
+export class PromotionService {
+  private readonly log = new Logger(PromotionService.name);
+
+  constructor(
+    @Inject(Transactions) private readonly transactions: Transactions,
+    @Inject(TasksRepository) private readonly tasks: TasksRepository,
+    @Inject(VersionsRepository) private readonly versions: VersionsRepository,
+    @Inject(RunsRepository) private readonly runs: RunsRepository,
+    @Inject(PromotionsRepository) private readonly promotions: PromotionsRepository,
+    @Inject(LedgerService) private readonly ledger: LedgerService,
+    @Inject(GateService) private readonly gate: GateService,
+    @Inject(ActivationService) private readonly activation: ActivationService,
+    @Inject(ConvergenceService) private readonly convergence: ConvergenceService,
+    @Inject(Notifications) private readonly notifications: Notifications,
+    @Inject(LearningEvents) private readonly events: LearningEvents,
+  ) {}
+
+  /** Newest first. */
+  list(task: string, first = 20): Promise<PromotionRow[]> {
+    return this.promotions.list(task, first);
+  }
+
+  async get(id: string): Promise<PromotionRow> {
+    const promotion = UUID.test(id) ? await this.promotions.find(id) : null;
+    if (!promotion) throw new FewloopError('PROMOTION_NOT_FOUND', `there is no promotion ${id}`);
+    return promotion;
+  }
+
+  /** Once a version: asked again (a run that resumes), the request that stands is answered. Supersedes older ones. */
+  request(task: string, version: number, comparison: GateComparison): Promise<PromotionRow> {
+    return this.transactions.run(async (tx) => {
+      await this.tasks.lock(task, tx);
+      const asked = await this.promotions.list(task, 100);
+      const standing = asked.find((one) => one.version === version && one.decision !== 'SUPERSEDED');
+      return standing ?? this.insert(tx, task, version, comparison);
+    });
+  }
+
+  /**
+   * Throws PROMOTION_NOT_FOUND; CONFLICT where it is decided, or its champion is no longer the active version (the
+   * comparison is then made again, as a new promotion that the message names); FORBIDDEN by the task's four eyes;
+   * GATE_NOT_PASSED; BAD_INPUT for an override without a comment; BUNDLE_INVALID where the version cannot serve.
+   */
+  async approve(id: string, { by, comment = null, override = false }: Approval): Promise<PromotionRow> {
+    const promotion = await this.open(id);
+    const task = await this.taskOf(promotion);
+    await this.checkFourEyes(promotion, task, by);
+    if (task.activeVersion !== promotion.championVersion) throw await this.comparedAgain(promotion);
+    const overridden = this.checkVerdict(promotion, task, { by, comment, override });
+    await this.activation.prepare(promotion.task, promotion.version);
+    await this.transactions.run(async (tx) => {
+      const now = await this.tasks.lock(promotion.task, tx);
+      if (now?.activeVersion !== promotion.championVersion) {
+        throw new FewloopError('CONFLICT', 'another version became active at the same moment: look again');
+      }
+      await this.decide(tx, promotion, 'APPROVED', { by, comment, override: overridden });
+      await this.promotions.supersedeOpen(promotion.task, id, SERVICE, tx);
+      await this.setActive(tx, promotion.task, promotion.version);
+    });
+    await this.announce(promotion.task, promotion.version);
+    return this.get(id);
+  }
+
+  /** Throws PROMOTION_NOT_FOUND, CONFLICT where it is decided, BAD_INPUT without a comment. */
+  async reject(id: string, { by, comment }: { by: string; comment: string }): Promise<PromotionRow> {
+    if (!comment.trim()) throw badInput('comment', 'a rejection says why');
+    const promotion = await this.open(id);
+    await this.transactions.run(async (tx) => {
+      await this.tasks.lock(promotion.task, tx);
+      await this.decide(tx, promotion, 'REJECTED', { by, comment, override: false });
+      const version = await this.versions.find(promotion.task, promotion.version, tx);
+      if (version?.state === 'CANDIDATE') {
+        await this.versions.setState(promotion.task, promotion.version, 'REJECTED', tx);
+      }
+    });
+    return this.get(id);
+  }
+
+  /**
+   * Back to the version that was active before the one that is; again, and it goes forth. Throws TASK_NOT_FOUND,
+   * BAD_INPUT without a reason, CONFLICT where none was active before, BUNDLE_INVALID where it can no longer serve.
+   */
+  async rollback(taskName: string, reason: string, by: string): Promise<ModelVersionRow> {
+    const task = await this.tasks.find(taskName);
+    if (!task) throw new FewloopError('TASK_NOT_FOUND', `there is no task ${taskName}`);
+    if (!reason.trim()) throw badInput('reason', 'a rollback says why');
+    const { activeVersion: from, previousVersion: to } = task;
+    if (to === null) throw new FewloopError('CONFLICT', `no version of ${taskName} was active before this one`);
+    await this.activation.prepare(taskName, to);
+    await this.transactions.run(async (tx) => {
+      const now = await this.tasks.lock(taskName, tx);
+      if (now?.activeVersion !== from) {
+        throw new FewloopError('CONFLICT', 'another version became active at the same moment: look again');
+      }
+      await this.setActive(tx, taskName, to);
+      const digests = await this.digests(tx, taskName, { from, to });
+      await this.ledger.append(tx, taskName, 'rolled-back', { from, to, digests, by, reason });
+    });
+    return this.announce(taskName, to);
+  }
+
+  private async insert(tx: Tx, task: string, version: number, comparison: GateComparison): Promise<PromotionRow> {
+    const promotion = await this.promotions.insert({ task, version, ...comparison }, tx);
+    await this.promotions.supersedeOpen(task, promotion.id, SERVICE, tx);
+    return promotion;
+  }
+
+  private async open(id: string): Promise<PromotionRow> {
+    const promotion = await this.get(id);
+    if (promotion.decision) throw decided(promotion.decision);
+    return promotion;
+  }
+
+  private async taskOf(promotion: PromotionRow): Promise<TaskRow> {
+    const task = await this.tasks.find(promotion.task);
+    if (!task) throw new FewloopError('TASK_NOT_FOUND', `there is no task ${promotion.task}`);
+    return task;
+  }
+
+  private async checkFourEyes(promotion: PromotionRow, task: TaskRow, by: string): Promise<void> {
+    if (!rulesOf(task).fourEyes) return;
+    const version = await this.versions.find(promotion.task, promotion.version);
+    const run = version?.runId ? await this.runs.find(version.runId) : null;
+    if (run?.startedBy !== by) return;
+    throw new FewloopError('FORBIDDEN', `task ${task.name} asks for four eyes: you started the run`);
+  }
+
+  /** Whether the minimum was overridden. */
+  private checkVerdict(promotion: PromotionRow, task: TaskRow, { comment, override }: Approval): boolean {
+    const { minVerdict } = rulesOf(task);
+    if (meets(promotion.verdict, minVerdict)) return false;
+    if (!override) {
+      const { statement = '' } = promotion.report as { statement?: string };
+      const message = `the verdict is ${promotion.verdict}, task ${task.name} asks for ${minVerdict}. ${statement}`;
+      throw new FewloopError('GATE_NOT_PASSED', `${message} An override needs a comment.`);
+    }
+    if (!comment?.trim()) throw badInput('comment', 'an override says why');
+    return true;
+  }
+
+  private async comparedAgain(stale: PromotionRow): Promise<FewloopError> {
+    const comparison = await this.gate.compare(stale.task, stale.version);
+    const promotion = await this.transactions.run(async (tx) => {
+      await this.tasks.lock(stale.task, tx);
+      return this.insert(tx, stale.task, stale.version, comparison);
+    });
+    const message = `version ${comparison.championVersion} is active since this was compared with ${stale.championVersion}`;
+    return new FewloopError(
+      'CONFLICT',
+      `${message}; compared again as promotion ${promotion.id}: ${promotion.verdict}`,
+    );
+  }
+
+  private async decide(
+    tx: Tx,
+    promotion: PromotionRow,
+    decision: Exclude<DecisionValue, 'SUPERSEDED'>,
+    { by, comment, override }: { by: string; comment: string | null; override: boolean },
+  ): Promise<void> {
+    const first = await this.promotions.decide(promotion.id, { decision, decidedBy: by, comment, override }, tx);
+    if (!first) throw decided('decided');
+    const { task, version, championVersion: champion, verdict, report } = promotion;
+    const run = await this.runOf(tx, task, version);
+    await this.ledger.append(tx, task, decision === 'APPROVED' ? 'promotion-approved' : 'promotion-rejected', {
+      promotion: promotion.id,
+      version,
+      champion,
+      digests: await this.digests(tx, task, { version, champion }),
+      run,
+      verdict,
+      report,
+      by,
+      comment,
+      override,
+    });
+  }
+
+  private async runOf(tx: Tx, task: string, version: number): Promise<Record<string, unknown> | null> {
+    const runId = (await this.versions.find(task, version, tx))?.runId;
+    const run = runId ? await this.runs.find(runId, tx) : null;
+    return run && { id: run.id, startedBy: run.startedBy, dataDigest: run.dataDigest };
+  }
+
+  private async digests(tx: Tx, task: string, named: Record<string, number | null>): Promise<Record<string, string>> {
+    const digests: Record<string, string> = {};
+    for (const [name, version] of Object.entries(named)) {
+      const row = version === null ? null : await this.versions.find(task, version, tx);
+      if (row) digests[name] = row.digest;
+    }
+    return digests;
+  }
+
+  private async setActive(tx: Tx, task: string, version: number): Promise<void> {
+    await this.tasks.setActive(task, version, tx);
+    await this.versions.markActive(task, version, tx);
+  }
+
+  /** Told to every replica; done here before the caller is answered. */
+  private async announce(task: string, version: number): Promise<ModelVersionRow> {
+    await this.notifications.notify('fewloop_desired', task);
+    // It was prepared: what fails now is this process' own trouble, which convergence tries again.
+    await this.convergence.converge(task).catch((error: unknown) => this.log.error(error));
+    const row = await this.versions.find(task, version);
+    if (!row) throw new FewloopError('VERSION_NOT_FOUND', `task ${task} has no version ${version}`);
+    this.events.modelActivated(row);
+    return row;
+  }
+}
+
+function rulesOf(task: TaskRow): TaskDefinition['learning']['promotion'] {
+  return (task.definition as TaskDefinition).learning.promotion;
+}
+
+function decided(decision: string): FewloopError {
+  return new FewloopError('CONFLICT', `the promotion is ${decision.toLowerCase()} already`);
+}
