@@ -1,0 +1,113 @@
+import { readFileSync } from 'node:fs';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { FewloopError } from '../common/errors.js';
+import { canonicalDefinition, definitionDigest, parseTask } from './definition.js';
+import { requireSupported } from './support.js';
+
+const MINIMAL = `
+name: reviews
+kind: single-label
+labels: [{name: good, words: [好]}, {name: bad, words: [差]}]
+templates: ["{text}很{mask}"]
+`;
+
+function refusal(source: string): FewloopError {
+  try {
+    parseTask(source);
+  } catch (error) {
+    if (error instanceof FewloopError) return error;
+    throw error;
+  }
+  throw new Error('was not refused');
+}
+
+describe('parseTask', () => {
+  it('fills in every default', () => {
+    expect(parseTask(MINIMAL)).toMatchObject({
+      method: ['pet'],
+      maxLength: 128,
+      routing: { accept: 0.85, reviewContested: true, beforeCalibration: 'review' },
+      serving: { policy: 'ensemble' },
+      pool: { capacity: 200_000, auditRate: 0.01 },
+      learning: {
+        prior: 'estimated',
+        strategies: ['plain', 'r-drop'],
+        selection: { strategy: 'fused', threshold1: 0.9, threshold2: 0.95, threshold3: 0.7, floor: 0.5 },
+        trigger: { newLabels: 50, schedule: null, drift: null, cooldownMinutes: 60 },
+        rounds: 1,
+        budgetSeconds: 240,
+        promotion: { minVerdict: 'not-worse', margin: 0.01, fourEyes: false, shadowMinutes: 0, canaryPercent: 0 },
+      },
+      stream: { input: 'fewloop.texts', output: 'fewloop.predictions' },
+    });
+  });
+
+  it('reads the same from JSON, from YAML and from its own canonical form', () => {
+    const task = parseTask(MINIMAL);
+    expect(definitionDigest(parseTask(canonicalDefinition(task)))).toBe(definitionDigest(task));
+    expect(parseTask(`\ufeff${JSON.stringify(task)}`)).toEqual(task);
+  });
+
+  it.each(['reviews', 'shop-categories'])('takes examples/%s', (name) => {
+    const task = parseTask(readFileSync(`examples/${name}/task.yaml`, 'utf8'));
+    expect(() => requireSupported(task)).not.toThrow();
+  });
+
+  it.each([
+    ['a typo in a key', MINIMAL.replace('templates', 'tempaltes'), 'tempaltes', 'did you mean "templates"'],
+    ['a typo deep inside', `${MINIMAL}routing: {acept: 0.9}`, 'routing.acept', 'did you mean "accept"'],
+    ['a strange key', `${MINIMAL}zzzzzzz: 1`, 'zzzzzzz', 'known here: name, kind'],
+    ['a missing name', MINIMAL.replace('name: reviews', ''), 'name', 'is missing'],
+    ['a bad name', MINIMAL.replace('reviews', 'Réviews'), 'name', 'lower-case'],
+    ['a bad kind', MINIMAL.replace('single-label', 'single'), 'kind', ''],
+    ['a number out of range', `${MINIMAL}routing: {accept: 85}`, 'routing.accept', ''],
+    ['a string for a number', `${MINIMAL}maxLength: long`, 'maxLength', ''],
+    ['a label twice', MINIMAL.replace('name: bad', 'name: good'), 'labels.1.name', 'twice'],
+    ['a former name in use', MINIMAL.replace('words: [差]', 'words: [差], was: [good]'), 'labels.1.was.0', 'already'],
+    ['no labels', 'name: a\nkind: single-label\ntemplates: ["{text}{mask}"]', 'labels', 'is missing'],
+    ['labels for choices', MINIMAL.replace('single-label', 'multiple-choice'), 'labels', 'choices are its labels'],
+    [
+      'a cron of four fields',
+      `${MINIMAL}learning: {trigger: {schedule: "0 3 * *"}}`,
+      'learning.trigger.schedule',
+      'five',
+    ],
+    ['a list', '- a\n- b', 'definition', 'mapping'],
+    ['nothing', '', 'definition', 'mapping'],
+    ['no YAML', 'a: [', 'definition', 'neither YAML nor JSON'],
+    ['a lone surrogate', MINIMAL.replace('good', '\ud800'), 'definition', 'surrogate'],
+    ['U+0000', MINIMAL.replace('name: good', 'name: "a\\0b"'), 'definition', 'cannot be stored'],
+  ])('refuses %s', (_, source, field, message) => {
+    const error = refusal(source);
+    expect(error.code).toBe('BAD_INPUT');
+    expect(error.field).toBe(field);
+    expect(error.message).toContain(message);
+  });
+
+  it('names every fault at once', () => {
+    expect(refusal(`${MINIMAL}maxLength: long\nrouting: {acept: 1}`).message).toMatch(/maxLength.*routing\.acept/su);
+  });
+
+  it('takes any string or refuses it with BAD_INPUT', () => {
+    fc.assert(
+      fc.property(fc.oneof(fc.string({ unit: 'binary' }), fc.json()), (source) => {
+        expect(refusal(source).code).toBe('BAD_INPUT');
+      }),
+    );
+  });
+});
+
+describe('requireSupported', () => {
+  it.each([
+    ['method', { method: ['efl' as const] }],
+    ['kind', { kind: 'multi-label' as const }],
+    ['serving.policy', { serving: { policy: 'cascade' as const } }],
+  ])('refuses by %s', (field, change) => {
+    expect(() => requireSupported({ ...parseTask(MINIMAL), ...change })).toThrow(expect.objectContaining({ field }));
+  });
+
+  it('prints the table', () => {
+    expect(() => requireSupported({ ...parseTask(MINIMAL), method: ['efl'] })).toThrow(/sentence-pair: pet/u);
+  });
+});

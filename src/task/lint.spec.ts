@@ -1,0 +1,76 @@
+import { describe, expect, it } from 'vitest';
+import { parseTask } from './definition.js';
+import { lintTask, type Speller } from './lint.js';
+
+/** A token a character; the emoji is unknown, case is kept. */
+const speller: Speller = {
+  encode: async (texts) => texts.map((text) => Array.from(text, (c) => (c === '😀' ? 1 : c.codePointAt(0)!))),
+  tokenToId: (token) => (token === '[UNK]' ? 1 : undefined),
+};
+
+function task(change: { labels?: unknown; templates?: string[]; maxLength?: number; kind?: string } = {}) {
+  return parseTask(
+    JSON.stringify({
+      name: 'reviews',
+      kind: 'single-label',
+      labels: [
+        { name: 'good', words: ['好', '赞'] },
+        { name: 'bad', words: ['差'] },
+      ],
+      templates: ['{text}很{mask}'],
+      ...change,
+    }),
+  );
+}
+
+const label = (name: string, ...words: string[]) => ({ name, words });
+
+describe('lintTask', () => {
+  it('finds nothing in a good task', async () => {
+    expect(await lintTask(task(), speller, 512)).toEqual([]);
+    const choices = task({ kind: 'multiple-choice', labels: [], templates: ['{text|blank:#idiom#}'] });
+    expect(await lintTask(choices, speller, 512)).toEqual([]);
+  });
+
+  it.each([
+    ['a shared word', { labels: [label('a', '好'), label('b', '好')] }, 'labels.1.words.0', 'is a word of "a" too'],
+    ['a word it cannot spell', { labels: [label('a', '😀'), label('b', '好')] }, 'labels.0.words.0', 'cannot spell'],
+    ['one label', { labels: [label('a', '好')] }, 'labels', 'at least two'],
+    ['words of other length', { labels: [label('a', '好'), label('b', '不好')] }, 'labels.1.words.0', '2 tokens'],
+    ['a label without words', { labels: [label('a'), label('b', '好')] }, 'labels.0.words', 'at least one word'],
+    ['no mask', { templates: ['{text}很好'] }, 'templates.0', 'no {mask}'],
+    ['two masks', { templates: ['{mask}{text}{mask}'] }, 'templates.0', '2 places'],
+    ['a mistyped field', { templates: ['{txet}{mask}'] }, 'templates.0', 'did you mean {text}'],
+    ['a mistyped mask', { templates: ['{text}{masks}'] }, 'templates.0', 'did you mean {mask}'],
+    ['a second sentence where none is', { templates: ['{text}{textPair}{mask}'] }, 'templates.0', 'no field'],
+    ['no field', { templates: ['很{mask}'] }, 'templates.0', 'no {text}'],
+    ['an open brace', { templates: ['{text{mask}'] }, 'templates.0', 'brace'],
+    ['an unknown option', { templates: ['{text|cut:3}{mask}'] }, 'templates.0', 'blank:MARKER'],
+    ['no template', { templates: [] }, 'templates', 'at least one'],
+    ['the same template twice', { templates: ['{text}{mask}', '{text}{mask}'] }, 'templates.1', 'twice'],
+    ['too long for the model', { maxLength: 600 }, 'maxLength', '512'],
+    ['too long a template', { maxLength: 8, templates: ['一二三四五{text}{mask}'] }, 'templates.0', 'leaves none'],
+  ])('refuses %s', async (_, change, field, message) => {
+    const findings = await lintTask(task(change), speller, 512);
+    const found = findings.find((finding) => x
+  });
+
+  it.each([
+    ['a field of the items', { templates: ['{title}{text}{mask}'] }, 'templates.0', 'every item must bring it'],
+    ['unknown characters', { templates: ['😀{text}{mask}'] }, 'templates.0', 'does not know'],
+    ['a word twice', { labels: [label('a', '好', '好'), label('b', '差')] }, 'labels.0.words.1', 'twice'],
+    ['a pair of which one is shown', { kind: 'sentence-pair' }, 'templates.0', '{textPair}'],
+  ])('warns of %s', async (_, change, field, message) => {
+    const findings = await lintTask(task(change), speller, 512);
+    expect(findings).toEqual([{ severity: 'warning', field, message: expect.stringContaining(message) }]);
+  });
+
+  it('warns of a label that can hardly win, once its prior has been measured', async () => {
+    const template = '{text}很{mask}';
+    const skewed = await lintTask(task(), speller, 512, [{ template, means: { good: 0.97, bad: 0.03 } }]);
+    expect(skewed).toEqual([
+      { severity: 'warning', field: 'templates.0', message: expect.stringContaining('"bad" 3.0 %') },
+    ]);
+    expect(await lintTask(task(), speller, 512, [{ template, means: { good: 0.8, bad: 0.2 } }])).toEqual([]);
+  });
+});
