@@ -63,6 +63,12 @@ export class ExamplesRepository {
     return this.dataSource.manager.find(ExampleRow, { where: { task }, order: { createdAt: 'ASC', itemKey: 'ASC' } });
   }
 
+  /** In the order of ids, after one of them. */
+  page(task: string, limit: number, after: string | null): Promise<ExampleRow[]> {
+    const where = after === null ? { task } : { task, id: MoreThan(after) };
+    return this.dataSource.manager.find(ExampleRow, { where, order: { id: 'ASC' }, take: limit });
+  }
+
   listSplit(task: string, split: SplitValue): Promise<ExampleRow[]> {
     return this.dataSource.manager.find(ExampleRow, {
       where: { task, split },

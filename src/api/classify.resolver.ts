@@ -1,0 +1,57 @@
+import { Inject } from '@nestjs/common';
+import { Args, Query, Resolver } from '@nestjs/graphql';
+import { badInput } from '../common/errors.js';
+import { Config } from '../config/config.js';
+import { InferenceEngine } from '../inference/engine.js';
+import { ActivationService } from '../registry/activation.js';
+import type { Item, ServingPolicy } from '../task/types.js';
+import { checkCount } from './limits.js';
+import { predictionView, withoutNulls } from './views.js';
+
+interface ClassifyOptions {
+  members?: boolean | null;
+  deadlineMs?: number | null;
+  policy?: string | null;
+}
+
+type TextInput = Item & { id?: string | null };
+
+@Resolver()
+export class ClassifyResolver {
+  constructor(
+    @Inject(Config) private readonly config: Config,
+    @Inject(ActivationService) private readonly activation: ActivationService,
+    @Inject(InferenceEngine) private readonly engine: InferenceEngine,
+  ) {}
+
+  /** An Error among the answers becomes the error at its path. */
+  @Query('classify')
+  async classify(
+    @Args('task') task: string,
+    @Args('inputs') inputs: TextInput[],
+    @Args('options') options?: ClassifyOptions | null,
+  ) {
+    checkCount('inputs', inputs, this.config.textsPerRequest);
+    const request = readOptions(options ?? {});
+    const lease = await this.activation.current(task);
+    try {
+      const outcomes = await this.engine.classify(lease.model, { ...request, items: inputs.map(readItem), priority: 'interactive' });
+      const members = options?.members ?? false;
+      return outcomes.map((o, i) => (o.ok ? predictionView(o.prediction, inputs[i]?.id ?? null, members) : o.error));
+    } finally {
+      lease.release();
+    }
+  }
+}
+
+function readItem({ id: _, ...item }: TextInput): Item {
+  return withoutNulls<Item>({ ...item });
+}
+
+function readOptions({ deadlineMs, policy }: ClassifyOptions) {
+  if (typeof deadlineMs === 'number' && deadlineMs < 0) throw badInput('options.deadlineMs', 'must not be negative');
+  return {
+    policy: (policy?.toLowerCase() ?? undefined) as ServingPolicy | undefined,
+    deadlineAt: typeof deadlineMs === 'number' ? Date.now() + deadlineMs : undefined,
+  };
+}

@@ -1,0 +1,88 @@
+/**
+ * Failures as GraphQL answers, mapped here and nowhere else: a FewloopError keeps its code; what the caller wrote wrong
+ * in the request itself is BAD_INPUT; all else is a defect, told as INTERNAL with an id for the log and no detail.
+ */
+import { type ArgumentsHost, Catch, type ExceptionFilter, Logger } from '@nestjs/common';
+import { type ExecutionResult, GraphQLError } from 'graphql';
+import { randomUUID } from 'node:crypto';
+import { FewloopError } from '../common/errors.js';
+
+const logger = new Logger('api');
+/** GraphQL quotes the value that it refuses, however long. */
+const MAX_MESSAGE = 500;
+
+/** Without it Nest logs each failure that a caller can act on as an error of the service. */
+@Catch(FewloopError)
+export class ExpectedErrors implements ExceptionFilter {
+  catch(error: FewloopError, _host: ArgumentsHost): FewloopError {
+    return error;
+  }
+}
+
+/** Mercurius's hook. */
+export function formatErrors(execution: ExecutionResult): { statusCode: number; response: ExecutionResult } {
+  const errors = (execution.errors ?? []).flatMap(unfold).map(toAnswer);
+  return { statusCode: 200, response: { data: execution.data ?? null, errors } };
+}
+
+/** Mercurius wraps the errors of validation in one. */
+function unfold(error: GraphQLError): readonly GraphQLError[] {
+  const inner = (error.originalError as { errors?: readonly unknown[] } | undefined)?.errors;
+  if (!Array.isArray(inner)) return [error];
+  return inner.map((each: GraphQLError | Error) =>
+    each instanceof GraphQLError ? each : new GraphQLError(each.message, { extensions: { code: 'BAD_INPUT', field: 'body' } }),
+  );
+}
+
+export function toAnswer(error: GraphQLError): GraphQLError {
+  const { code, message, ...details } = explain(error);
+  return new GraphQLError(message, {
+    nodes: error.nodes,
+    source: error.source,
+    positions: error.positions,
+    path: error.path,
+    extensions: { code, ...details },
+  });
+}
+
+interface Answer {
+  code: string;
+  message: string;
+  field?: string;
+  retryAfterMs?: number;
+  logId?: string;
+}
+
+function explain(error: GraphQLError): Answer {
+  const cause = rootOf(error);
+  if (cause instanceof FewloopError && cause.code !== 'INTERNAL') {
+    const { code, message, field, retryAfterMs } = cause;
+    return { code, message, ...(field !== undefined && { field }), ...(retryAfterMs !== undefined && { retryAfterMs }) };
+  }
+  const message = error.message.length > MAX_MESSAGE ? `${error.message.slice(0, MAX_MESSAGE)}…` : error.message;
+  if (typeof error.extensions.code === 'string') {
+    return { code: error.extensions.code, message, field: error.extensions.field as string | undefined };
+  }
+  const status = (cause as { statusCode?: unknown } | undefined)?.statusCode;
+  if (typeof status === 'number' && status >= 400 && status < 500) return { code: 'BAD_INPUT', message, field: 'body' };
+  // An error without a place in the answer and without a cause is GraphQL's own about the request.
+  if (cause === undefined && error.path === undefined) return { ...refused(message), message };
+  const logId = randomUUID();
+  logger.error({ logId, err: cause ?? error, path: error.path?.join('.') }, 'request failed');
+  return { code: 'INTERNAL', message: `internal error; its log entry is ${logId}`, logId };
+}
+
+function rootOf(error: GraphQLError): unknown {
+  let cause: unknown = error.originalError;
+  while (cause instanceof GraphQLError && cause.originalError) cause = cause.originalError;
+  return cause instanceof GraphQLError ? undefined : cause;
+}
+
+/** Which part of the request GraphQL refused: `inputs.3.text` of the variables, or the query. */
+function refused(message: string): { code: string; field: string } {
+  if (/Syntax Error: Document contains more/u.test(message)) return { code: 'QUERY_TOO_COMPLEX', field: 'query' };
+  const variable = /^Variable "\$(\w+)"/u.exec(message)?.[1];
+  if (variable === undefined) return { code: 'BAD_INPUT', field: 'query' };
+  const place = / at "([\w.[\]]+)";/u.exec(message)?.[1] ?? variable;
+  return { code: 'BAD_INPUT', field: place.replace(/\[(\d+)\]/gu, '.$1') };
+}

@@ -1,0 +1,47 @@
+import { Inject } from '@nestjs/common';
+import { Args, Mutation, Query, Resolver } from '@nestjs/graphql';
+import { Config } from '../config/config.js';
+import { ExampleExport } from '../learning/example-export.js';
+import { type ExampleInput, ExampleService } from '../learning/examples.js';
+import { ForgetService } from '../learning/forget.js';
+import { type IngestInput, IngestService } from '../learning/ingest.js';
+import { TaskService } from '../learning/task-service.js';
+import { checkCount, checkPage } from './limits.js';
+import { CALLER, exampleView, withoutNulls } from './views.js';
+
+@Resolver()
+export class ExamplesResolver {
+  constructor(
+    @Inject(Config) private readonly config: Config,
+    @Inject(TaskService) private readonly tasks: TaskService,
+    @Inject(ExampleService) private readonly examples: ExampleService,
+    @Inject(ExampleExport) private readonly exports: ExampleExport,
+    @Inject(IngestService) private readonly ingestion: IngestService,
+    @Inject(ForgetService) private readonly forgetting: ForgetService,
+  ) {}
+
+  @Mutation('importExamples')
+  importExamples(@Args('task') task: string, @Args('examples') examples: ExampleInput[]) {
+    checkCount('examples', examples, this.config.textsPerRequest);
+    return this.examples.import(task, examples.map((example) => withoutNulls({ ...example })), CALLER);
+  }
+
+  @Mutation('ingest')
+  ingest(@Args('task') task: string, @Args('inputs') inputs: IngestInput[]) {
+    checkCount('inputs', inputs, this.config.textsPerRequest);
+    return this.ingestion.ingest(task, inputs.map((input) => withoutNulls({ ...input })));
+  }
+
+  @Query('exportExamples')
+  async exportExamples(@Args('task') task: string, @Args('first') first: number, @Args('after') after?: string | null) {
+    await this.tasks.get(task);
+    const { rows, more, total } = await this.exports.page(task, checkPage(first), after ?? null);
+    const pageInfo = { hasNextPage: more, endCursor: rows.at(-1)?.id ?? null };
+    return { nodes: rows.map(exampleView), pageInfo, totalCount: total };
+  }
+
+  @Mutation('forget')
+  forget(@Args('task') task: string, @Args('text') text?: string | null, @Args('id') id?: string | null) {
+    return this.forgetting.forget(task, withoutNulls({ text: text ?? null, id: id ?? null }), CALLER);
+  }
+}

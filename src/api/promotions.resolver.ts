@@ -1,0 +1,50 @@
+import { Inject } from '@nestjs/common';
+import { Args, Mutation, Parent, ResolveField, Resolver } from '@nestjs/graphql';
+import { PromotionService } from '../learning/promotion.js';
+import { Catalogue } from '../registry/catalogue.js';
+import { CALLER, versionView } from './views.js';
+
+interface PromotionParent {
+  task: string;
+  version: number;
+  championVersion: number | null;
+}
+
+@Resolver('Promotion')
+export class PromotionsResolver {
+  constructor(
+    @Inject(PromotionService) private readonly promotions: PromotionService,
+    @Inject(Catalogue) private readonly catalogue: Catalogue,
+  ) {}
+
+  @Mutation('approvePromotion')
+  approvePromotion(
+    @Args('id') id: string,
+    @Args('comment') comment: string | null,
+    @Args('override') override: boolean | null,
+  ) {
+    return this.promotions.approve(id, { by: CALLER, comment, override: override ?? false });
+  }
+
+  @Mutation('rejectPromotion')
+  rejectPromotion(@Args('id') id: string, @Args('comment') comment: string) {
+    return this.promotions.reject(id, { by: CALLER, comment });
+  }
+
+  @Mutation('rollback')
+  async rollback(@Args('task') task: string, @Args('reason') reason: string) {
+    return versionView(await this.promotions.rollback(task, reason, CALLER));
+  }
+
+  @ResolveField('version')
+  async version(@Parent() promotion: PromotionParent) {
+    const row = await this.catalogue.find(promotion.task, promotion.version);
+    return row && versionView(row);
+  }
+
+  @ResolveField('champion')
+  async champion(@Parent() { task, championVersion }: PromotionParent) {
+    const row = championVersion === null ? null : await this.catalogue.find(task, championVersion);
+    return row && versionView(row);
+  }
+}

@@ -1,0 +1,59 @@
+import { Inject } from '@nestjs/common';
+import { Args, Mutation, Parent, Query, ResolveField, Resolver, Subscription } from '@nestjs/graphql';
+import { filter, from, merge, takeWhile } from 'rxjs';
+import { FewloopError } from '../common/errors.js';
+import { LearningEvents } from '../learning/events.js';
+import { RunService } from '../learning/runs.js';
+import { Catalogue } from '../registry/catalogue.js';
+import { payloads } from './subscriptions.js';
+import { CALLER, versionView } from './views.js';
+
+interface RunParent {
+  task: string;
+  state: string;
+  producedVersion: number | null;
+}
+
+@Resolver('TrainingRun')
+export class RunsResolver {
+  constructor(
+    @Inject(RunService) private readonly runs: RunService,
+    @Inject(Catalogue) private readonly catalogue: Catalogue,
+    @Inject(LearningEvents) private readonly events: LearningEvents,
+  ) {}
+
+  @Query('trainingRun')
+  async trainingRun(@Args('id') id: string) {
+    try {
+      return await this.runs.get(id);
+    } catch (error) {
+      if (error instanceof FewloopError && error.code === 'RUN_NOT_FOUND') return null;
+      throw error;
+    }
+  }
+
+  @Mutation('startRetrain')
+  startRetrain(@Args('task') task: string) {
+    return this.runs.start(task, 'MANUAL', CALLER);
+  }
+
+  @Mutation('cancelRun')
+  cancelRun(@Args('id') id: string) {
+    return this.runs.cancel(id);
+  }
+
+  /** The run as it is, then each change, until it is over. */
+  @Subscription('trainingRunProgress')
+  async trainingRunProgress(@Args('id') id: string) {
+    const changes = this.events.runChanged$.pipe(filter((run) => run.id === id));
+    const current = from(this.runs.get(id));
+    const open = (run: RunParent) => run.state === 'QUEUED' || run.state === 'RUNNING';
+    return payloads('trainingRunProgress', merge(changes, current).pipe(takeWhile(open, true)));
+  }
+
+  @ResolveField('produced')
+  async produced(@Parent() { task, producedVersion }: RunParent) {
+    const row = producedVersion === null ? null : await this.catalogue.find(task, producedVersion);
+    return row && versionView(row);
+  }
+}

@@ -1,0 +1,55 @@
+/** Observables as GraphQL's subscriptions ask for them. */
+import type { Observable } from 'rxjs';
+
+/** A reader that falls so far behind loses the oldest. */
+const MAX_WAITING = 1000;
+
+/** Values as the subscription field's payloads. It listens from now on, not from the first `next`. */
+export function payloads<T>(field: string, source: Observable<T>): AsyncIterableIterator<Record<string, T>> {
+  const waiting: T[] = [];
+  let wake: (() => void) | undefined;
+  let ended = false;
+  let failure: { error: unknown } | undefined;
+  const notify = () => {
+    wake?.();
+    wake = undefined;
+  };
+  const end = () => {
+    ended = true;
+    notify();
+  };
+  const subscription = source.subscribe({
+    next: (value) => {
+      waiting.push(value);
+      if (waiting.length > MAX_WAITING) waiting.shift();
+      notify();
+    },
+    error: (error: unknown) => {
+      failure = { error };
+      end();
+    },
+    complete: end,
+  });
+  const stop = async () => {
+    subscription.unsubscribe();
+    waiting.length = 0;
+    end();
+    return { done: true as const, value: undefined };
+  };
+  return {
+    async next() {
+      while (waiting.length === 0 && !ended) await new Promise<void>((resolve) => (wake = resolve));
+      if (waiting.length > 0) return { done: false, value: { [field]: waiting.shift()! } };
+      if (failure) throw failure.error;
+      return { done: true, value: undefined };
+    },
+    return: stop,
+    async throw(error: unknown) {
+      await stop();
+      throw error;
+    },
+    [Symbol.asyncIterator]() {
+      return this;
+    },
+  };
+}

@@ -1,0 +1,76 @@
+import { Args, Mutation, Parent, Query, ResolveField, Resolver } from '@nestjs/graphql';
+import { Inject } from '@nestjs/common';
+import { FewloopError } from '../common/errors.js';
+import { ExampleService } from '../learning/examples.js';
+import { PoolService } from '../learning/pool.js';
+import { PromotionService } from '../learning/promotion.js';
+import { RunService } from '../learning/runs.js';
+import { TaskService } from '../learning/task-service.js';
+import { Catalogue } from '../registry/catalogue.js';
+import { checkPage } from './limits.js';
+import { CALLER, type TaskParent, taskView, versionView } from './views.js';
+
+@Resolver('Task')
+export class TasksResolver {
+  constructor(
+    @Inject(TaskService) private readonly taskService: TaskService,
+    @Inject(Catalogue) private readonly catalogue: Catalogue,
+    @Inject(RunService) private readonly runService: RunService,
+    @Inject(PromotionService) private readonly promotionService: PromotionService,
+    @Inject(PoolService) private readonly poolService: PoolService,
+    @Inject(ExampleService) private readonly exampleService: ExampleService,
+  ) {}
+
+  @Query('tasks')
+  async tasks() {
+    return (await this.taskService.list()).map(taskView);
+  }
+
+  /** Null where there is none: to ask is no error. */
+  @Query('task')
+  async task(@Args('name') name: string) {
+    try {
+      return taskView(await this.taskService.get(name));
+    } catch (error) {
+      if (error instanceof FewloopError && error.code === 'TASK_NOT_FOUND') return null;
+      throw error;
+    }
+  }
+
+  @Mutation('applyTask')
+  async applyTask(@Args('definition') definition: string) {
+    return taskView(await this.taskService.apply(definition, CALLER));
+  }
+
+  @ResolveField('activeVersion')
+  async activeVersion(@Parent() task: TaskParent) {
+    if (task.activeVersion === null) return null;
+    const row = await this.catalogue.find(task.name, task.activeVersion);
+    return row && versionView(row);
+  }
+
+  @ResolveField('versions')
+  async versions(@Parent() task: TaskParent, @Args('first') first: number) {
+    return (await this.catalogue.list(task.name, checkPage(first))).map(versionView);
+  }
+
+  @ResolveField('runs')
+  runs(@Parent() task: TaskParent, @Args('first') first: number) {
+    return this.runService.list(task.name, checkPage(first));
+  }
+
+  @ResolveField('promotions')
+  promotions(@Parent() task: TaskParent, @Args('first') first: number) {
+    return this.promotionService.list(task.name, checkPage(first));
+  }
+
+  @ResolveField('pool')
+  pool(@Parent() task: TaskParent) {
+    return this.poolService.stats(task.name);
+  }
+
+  @ResolveField('examples')
+  examples(@Parent() task: TaskParent) {
+    return this.exampleService.stats(task.name);
+  }
+}

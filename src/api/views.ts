@@ -1,0 +1,70 @@
+/** Rows of the services as the schema's types. */
+import type { Prediction } from '../inference/types.js';
+
+/** Stands for the caller in records until there is access control. */
+export const CALLER = 'local';
+
+type Named<T> = T & Record<string, unknown>;
+
+interface VersionRow {
+  task: string;
+  version: number;
+  state: string;
+  digest: string;
+  manifest: object;
+  report: object;
+  createdAt: Date;
+  activatedAt: Date | null;
+}
+
+export function versionView(row: VersionRow) {
+  const { task, version, state, digest, manifest, report, createdAt, activatedAt } = row;
+  const { members } = manifest as { members: object[] };
+  return { task, version, state, digest, members, report, createdAt, activatedAt };
+}
+
+export interface TaskParent {
+  name: string;
+  activeVersion: number | null;
+}
+
+/** The parent of the field resolvers, which overwrite `activeVersion`. */
+export function taskView(row: TaskParent & { kind: string; revision: number; definition: object }) {
+  const { labels } = row.definition as { labels: { name: string }[] };
+  const { name, revision, definition, activeVersion } = row;
+  return { name, kind: enumName(row.kind), labels: labels.map((label) => label.name), definition, revision, activeVersion };
+}
+
+export function predictionView(prediction: Prediction, id: string | null = null, members = false) {
+  return { ...prediction, id, members: members ? prediction.members : null };
+}
+
+interface CandidateParent {
+  id: string;
+  text: string;
+  textPair: string | null;
+  choices: string[] | null;
+  fields: object | null;
+  prediction: object;
+  receivedAt: Date;
+}
+
+export function candidateView(row: CandidateParent) {
+  const { id, text, textPair, choices, fields, receivedAt } = row;
+  return { id, text, textPair, choices, fields, receivedAt, prediction: predictionView(row.prediction as Prediction) };
+}
+
+export function exampleView(row: Omit<CandidateParent, 'id' | 'prediction' | 'receivedAt'> & { labels: string[]; split: string }) {
+  const { text, textPair, choices, fields, labels } = row;
+  return { text, textPair, choices, fields, labels, split: row.split.toUpperCase() };
+}
+
+/** GraphQL gives null where the services expect nothing. */
+export function withoutNulls<T extends object>(input: Named<T>): T {
+  return Object.fromEntries(Object.entries(input).filter(([, value]) => value !== null)) as T;
+}
+
+/** `single-label` ↔ `SINGLE_LABEL` */
+function enumName(name: string): string {
+  return name.toUpperCase().replaceAll('-', '_');
+}

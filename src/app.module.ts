@@ -1,0 +1,37 @@
+/** The only file that sees every module: what a process of each role is made of. */
+import { type DynamicModule, Global, Module } from '@nestjs/common';
+import { ApiModule } from './api/api.module.js';
+import { loggingModule } from './common/logging/logging.module.js';
+import { Config } from './config/config.js';
+import { LearningModule } from './learning/learning.module.js';
+import { RegistryModule } from './registry/registry.module.js';
+import { StorageModule } from './storage/storage.module.js';
+import { StreamModule } from './stream/stream.module.js';
+
+@Global()
+@Module({})
+class ConfigModule {
+  static of(config: Config): DynamicModule {
+    return { module: ConfigModule, providers: [{ provide: Config, useValue: config }], exports: [Config] };
+  }
+}
+
+@Module({})
+export class AppModule {
+  static register(config: Config): DynamicModule {
+    const { role, logLevel } = config;
+    const serves = (other: Config['role']) => role === 'all' || role === other;
+    return {
+      module: AppModule,
+      imports: [
+        loggingModule(logLevel),
+        ConfigModule.of(config),
+        StorageModule,
+        RegistryModule,
+        LearningModule,
+        ...(serves('stream') ? [StreamModule] : []),
+        ApiModule.register([RegistryModule, LearningModule], serves('api')),
+      ],
+    };
+  }
+}

@@ -1,0 +1,85 @@
+/**
+ * Starts the process in its role. It ends on SIGTERM and SIGINT in this order: no new requests, workers, model hosts,
+ * database connections, the embedded PostgreSQL; a second signal does not hurry it.
+ */
+import 'reflect-metadata';
+import { NestFactory } from '@nestjs/core';
+import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Logger } from 'nestjs-pino';
+import { AppModule } from './app.module.js';
+import { Config } from './config/config.js';
+
+async function main(): Promise<void> {
+  const config = Config.load();
+  mkdirSync(config.dataDir, { recursive: true });
+  await refuseSecond(config);
+  const adapter = new FastifyAdapter({ bodyLimit: config.maxBodyBytes, forceCloseConnections: 'idle' });
+  const app = await NestFactory.create<NestFastifyApplication>(AppModule.register(config), adapter, {
+    bufferLogs: true,
+    abortOnError: false,
+  });
+  app.useLogger(app.get(Logger));
+  endOnSignal(app, config);
+  await app.listen(config.port, config.host);
+  const url = `${await app.getUrl()}/graphql`;
+  writeServiceFile(config, url);
+  process.stdout.write(`ready ${url}\n`);
+}
+
+function serviceFile(config: Config): string {
+  return join(config.dataDir, 'service.json');
+}
+
+/** For the start script and for a second process. Written aside and renamed: readers never see half of it. */
+function writeServiceFile(config: Config, url: string): void {
+  const file = serviceFile(config);
+  writeFileSync(`${file}.${process.pid}`, JSON.stringify({ pid: process.pid, url }));
+  renameSync(`${file}.${process.pid}`, file);
+}
+
+/** Two services in one data folder would end each other's database. */
+async function refuseSecond(config: Config): Promise<void> {
+  if (config.databaseUrl !== '') return;
+  const { pid, url } = readServiceFile(config);
+  if (pid === undefined || url === undefined || pid === process.pid) return;
+  const alive = await fetch(new URL('/health/live', url), { signal: AbortSignal.timeout(2000) }).then(
+    (response) => response.ok,
+    () => false,
+  );
+  if (alive) throw new Error(`another service (process ${pid}, ${url}) uses ${config.dataDir}`);
+}
+
+function readServiceFile(config: Config): { pid?: number; url?: string } {
+  try {
+    return JSON.parse(readFileSync(serviceFile(config), 'utf8')) as { pid: number; url: string };
+  } catch {
+    return {}; // none, or not whole: nobody has started here
+  }
+}
+
+function endOnSignal(app: NestFastifyApplication, config: Config): void {
+  let ending = false;
+  const end = async (signal: string) => {
+    if (ending) return;
+    ending = true;
+    app.get(Logger).log(`${signal}: ending`);
+    rmSync(serviceFile(config), { force: true });
+    await app.close();
+    process.exit(0);
+  };
+  for (const signal of ['SIGINT', 'SIGTERM']) {
+    process.on(signal, () => {
+      end(signal).catch((error: unknown) => fail(error));
+    });
+  }
+}
+
+function fail(error: unknown): never {
+  process.stderr.write(`fewloop: ${error instanceof Error ? error.message : String(error)}\n`);
+  if (error instanceof Error && error.stack) process.stderr.write(`${error.stack}\n`);
+  process.exit(1);
+}
+
+main().catch(fail);
