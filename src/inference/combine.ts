@@ -51,7 +51,7 @@ export function disagreementOf(
   if (members.length < 2) return null;
   const shares = sharesOf(members.map((member) => member.weight));
   const votes = combined.map(() => 0);
-  for (const { distribution } of members) votes[argmax(distribution)]! += 1 / members.length;
+  for (const { distribution } of members) votes[argmax(distribution)]!++;
   const dissenting = members.filter(({ distribution }) => argmax(distribution) !== argmax(combined)).length;
   const most = Math.log(Math.min(members.length, combined.length));
   const within = members.reduce((sum, { distribution }, m) => sum + shares[m]! * entropy(distribution), 0);
@@ -59,7 +59,7 @@ export function disagreementOf(
     voters: members.length,
     dissenting,
     unanimous: dissenting === 0,
-    voteEntropy: most > 0 ? Math.min(1, entropy(votes) / most) : 0,
+    voteEntropy: most > 0 ? bounded(entropy(votes.map((count) => count / members.length)) / most) : 0,
     // Rounding may leave it a hair below zero.
     jensenShannon: Math.max(0, entropy(combined) - within),
   };
@@ -79,6 +79,11 @@ export function argmax(values: number[]): number {
 export function sharesOf(weights: number[]): number[] {
   const total = weights.reduce((sum, weight) => sum + weight, 0);
   return weights.map((weight) => (total > 0 ? weight / total : 1 / weights.length));
+}
+
+/** Rounding may leave a share a hair outside [0, 1]. */
+function bounded(value: number): number {
+  return Math.min(1, Math.max(0, value));
 }
 
 function logSumExp(values: number[]): number {

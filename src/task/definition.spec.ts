@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { FewloopError } from '../common/errors.js';
 import { canonicalDefinition, definitionDigest, parseTask } from './definition.js';

@@ -52,7 +52,7 @@ describe('lintTask', () => {
     ['too long a template', { maxLength: 8, templates: ['一二三四五{text}{mask}'] }, 'templates.0', 'leaves none'],
   ])('refuses %s', async (_, change, field, message) => {
     const findings = await lintTask(task(change), speller, 512);
-    const found = findings.find((finding) => x
+    expect(findings).toContainEqual({ severity: 'error', field, message: expect.stringContaining(message) });
   });
 
   it.each([

@@ -9,12 +9,14 @@ import { labelsOf, validateItem } from '../../src/task/item.js';
 import { normalise, splitGroup } from '../../src/task/keys.js';
 import type { Item, TaskDefinition } from '../../src/task/types.js';
 
-const vectors = <T>(name: string) => JSON.parse(readFileSync(`test/contract/${name}.json`, 'utf8')) as T;
+const vectors = (name: string): unknown => JSON.parse(readFileSync(`test/contract/${name}.json`, 'utf8'));
 
 interface RenderingCase {
   definition: TaskDefinition;
   rows: { item: Item; words: number[][]; encodings: Omit<Encoding, 'typeIds'>[] }[];
 }
+
+const renderingCases = vectors('rendering') as RenderingCase[];
 
 const library = Tokenizer.fromFile('models/base-zh/tokenizer.json');
 const tokenizer: TextTokenizer = {
@@ -24,7 +26,7 @@ const tokenizer: TextTokenizer = {
 };
 
 describe('keys', () => {
-  const rows = vectors<{ text: string; normalised: string; splitGroup: string }[]>('keys');
+  const rows = vectors('keys') as { text: string; normalised: string; splitGroup: string }[];
   it.each(rows)('$text', (row) => {
     expect(normalise(row.text)).toBe(row.normalised);
     expect(splitGroup(row.text)).toBe(row.splitGroup);
@@ -32,7 +34,7 @@ describe('keys', () => {
 });
 
 describe('rendering, id for id as the trainer', () => {
-  for (const { definition, rows } of vectors<RenderingCase[]>('rendering')) {
+  for (const { definition, rows } of renderingCases) {
     it.each(rows)(`${definition.templates.join(' | ')}: $item.text`, async ({ item, words, encodings }) => {
       const own = definition.kind === 'multiple-choice';
       const spelled = own ? labelsOf(definition, item) : definition.labels.flatMap((label) => label.words);
@@ -48,13 +50,13 @@ describe('rendering, id for id as the trainer', () => {
   }
 
   it('takes definitions as parseTask writes them', () => {
-    for (const { definition } of vectors<RenderingCase[]>('rendering')) {
+    for (const { definition } of renderingCases) {
       expect(JSON.parse(canonicalDefinition(parseTask(JSON.stringify(definition))))).toEqual(definition);
     }
   });
 
   it('holds items that the service accepts', () => {
-    for (const { definition, rows } of vectors<RenderingCase[]>('rendering')) {
+    for (const { definition, rows } of renderingCases) {
       for (const { item } of rows) {
         expect(() => validateItem(definition, item, { maxTextLength: 20_000 })).not.toThrow();
       }

@@ -1,0 +1,195 @@
+import * as fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { MemoryRunner, memoryModel } from '../../test/fixtures/memory-model.js';
+import type { Item } from '../task/types.js';
+import { InferenceEngine, type Outcome } from './engine.js';
+import type { ClassifyRequest } from './types.js';
+
+const LIMITS = { maxBatchTokens: 256, maxConcurrentBatches: 2, maxQueuedTokens: 4000 };
+
+const request = (items: Item[], change: Partial<ClassifyRequest> = {}): ClassifyRequest => ({
+  items,
+  priority: 'interactive',
+  ...change,
+});
+const texts = (...all: string[]) => all.map((text): Item => ({ text }));
+const codes = (outcomes: Outcome[]) => outcomes.map((outcome) => (outcome.ok ? 'ok' : outcome.error.code));
+
+function setup() {
+  const runner = new MemoryRunner();
+  let open = (): void => undefined;
+  runner.gate = new Promise((resolve) => (open = resolve));
+  return { runner, model: memoryModel(runner), engine: new InferenceEngine(LIMITS), open };
+}
+
+describe('InferenceEngine', () => {
+  it('answers in order, with everything a prediction has', async () => {
+    const { model, engine, open } = setup();
+    open();
+    const [outcome] = await engine.classify(model, request(texts('不错')));
+    expect(outcome).toMatchObject({
+      ok: true,
+      itemKey: expect.stringMatching(/^[0-9a-f]{64}$/u),
+      embedding: expect.any(Float32Array),
+      prediction: {
+        calibrated: false,
+        route: 'REVIEW',
+        modelVersion: 3,
+        taskRevision: 2,
+        disagreement: { voters: 2 },
+        members: [
+          { member: 't0-zero', weight: 0.5 },
+          { member: 't1-zero', weight: 0.5 },
+        ],
+      },
+    });
+  });
+
+  it('fails a bad item alone and answers the other 63', async () => {
+    const { model, engine, open } = setup();
+    open();
+    const items = texts(...Array.from({ length: 64 }, (_, i) => `第${i}条评论`));
+    items[17] = { text: ' \u3000' };
+    const outcomes = await engine.classify(model, request(items));
+    expect(codes(outcomes)).toEqual(items.map((_, i) => (i === 17 ? 'BAD_INPUT' : 'ok')));
+    expect(outcomes[17]).toMatchObject({ error: { field: 'text' } });
+  });
+
+  it('fails one item whose choices cannot be scored, and not its neighbour', async () => {
+    const runner = new MemoryRunner();
+    const model = memoryModel(runner, {}, { kind: 'multiple-choice', labels: [], templates: ['{text|blank:#x#}'] });
+    const outcomes = await new InferenceEngine(LIMITS).classify(
+      model,
+      request([
+        { text: '他#x#了', choices: ['高兴', '伤心', '累坏'] },
+        { text: '他#x#了', choices: ['高兴', '累'] },
+        { text: '他#x#了', choices: ['😀', '累'] },
+      ]),
+    );
+    expect(codes(outcomes)).toEqual(['ok', 'BAD_INPUT', 'BAD_INPUT']);
+    expect(outcomes[0]).toMatchObject({ prediction: { label: expect.stringMatching(/高兴|伤心|累坏/u) } });
+    expect(outcomes[1]).toMatchObject({ error: { field: 'choices' } });
+  });
+
+  it('scores what is identical once', async () => {
+    const { runner, model, engine, open } = setup();
+    open();
+    const outcomes = await engine.classify(model, request(texts('好', '坏', '好', '好')));
+    expect(runner.batches.reduce((rows, batch) => rows + batch.rows, 0)).toBe(4);
+    expect(outcomes[2]).toEqual(outcomes[0]);
+  });
+
+  it('answers the same whatever it is batched with', async () => {
+    const { model, engine, open } = setup();
+    open();
+    const lengths = fc.array(fc.string({ unit: 'grapheme', minLength: 1, maxLength: 60 }), { maxLength: 12 });
+    await fc.assert(
+      fc.asyncProperty(lengths, async (all) => {
+        const together = await engine.classify(model, request(texts(...all)));
+        const alone = await Promise.all(all.map((text) => engine.classify(model, request(texts(text)))));
+        expect(together).toEqual(alone.flat());
+      }),
+      { numRuns: 40 },
+    );
+  });
+
+  it('keeps batches within the budget and the hosts busy, not flooded', async () => {
+    const { runner, model, engine, open } = setup();
+    const answers = engine.classify(model, request(texts(...Array.from({ length: 60 }, (_, i) => '字'.repeat(i + 1)))));
+    await new Promise(setImmediate);
+    open();
+    await answers;
+    expect(runner.mostInFlight).toBe(2);
+    for (const batch of runner.batches) expect(batch.rows * batch.length).toBeLessThanOrEqual(256);
+  });
+
+  it('drops late work before it reaches a model', async () => {
+    const { runner, model, engine, open } = setup();
+    const past = await engine.classify(model, request(texts('好'), { deadlineAt: Date.now() - 1 }));
+    expect(codes(past)).toEqual(['DEADLINE_EXCEEDED']);
+    const blocking = Array.from({ length: 30 }, (_, i) => `占住队列的很长很长很长很长的评论${i}`);
+    const first = engine.classify(model, request(texts(...blocking)));
+    const late = await engine.classify(model, request(texts('晚到的'), { deadlineAt: Date.now() + 30 }));
+    expect(codes(late)).toEqual(['DEADLINE_EXCEEDED']);
+    const before = runner.batches.reduce((rows, batch) => rows + batch.rows, 0);
+    expect(before).toBeLessThan(60);
+    open();
+    expect(codes(await first)).toEqual(blocking.map(() => 'ok'));
+    expect(runner.batches.reduce((rows, batch) => rows + batch.rows, 0)).toBe(60);
+  });
+
+  it('refuses what it cannot score soon, bulk first, and takes more when that is done', async () => {
+    const { model, engine, open } = setup();
+    const many = (tag: string, n: number) =>
+      texts(...Array.from({ length: n }, (_, i) => `${tag}${i}`.padEnd(26, '字')));
+    const first = engine.classify(model, request(many('a', 25)));
+    await new Promise(setImmediate);
+    const bulk = engine.classify(model, request(many('b', 20), { priority: 'bulk' }));
+    await expect(bulk).rejects.toMatchObject({ code: 'OVERLOADED', retryAfterMs: expect.any(Number) });
+    const second = engine.classify(model, request(many('c', 20)));
+    await expect(engine.classify(model, request(many('d', 40)))).rejects.toMatchObject({ code: 'OVERLOADED' });
+    open();
+    await Promise.all([first, second]);
+    expect(codes(await engine.classify(model, request(many('e', 90))))).toContain('ok');
+  });
+
+  it('a failing host fails its batch with INTERNAL', async () => {
+    const { runner, model, engine, open } = setup();
+    open();
+    runner.failing = new Error('segmentation fault');
+    const [outcome] = await engine.classify(model, request(texts('好')));
+    expect(outcome).toMatchObject({ ok: false, error: { code: 'INTERNAL' } });
+    runner.failing = null;
+    expect(codes(await engine.classify(model, request(texts('好'))))).toEqual(['ok']);
+  });
+
+  it('serves interactive work before bulk', async () => {
+    const { runner, model, engine, open } = setup();
+    const long = (tag: string) => texts(...Array.from({ length: 20 }, (_, i) => `${tag}${i}`.padEnd(26, '字')));
+    const bulk = engine.classify(model, request(long('批'), { priority: 'bulk' }));
+    await new Promise(setImmediate);
+    const done: string[] = [];
+    const all = [
+      bulk.then(() => done.push('bulk')),
+      engine.classify(model, request(texts('急'))).then(() => done.push('interactive')),
+    ];
+    await new Promise(setImmediate);
+    open();
+    await Promise.all(all);
+    expect(done).toEqual(['interactive', 'bulk']);
+    expect(runner.batches.length).toBeGreaterThan(3);
+  });
+});
+
+describe('policies', () => {
+  const policies = { ensemble: { temperature: 1, calibrated: false }, student: { temperature: 2, calibrated: true } };
+
+  it('asks the student alone, at its own temperature', async () => {
+    const runner = new MemoryRunner();
+    const model = memoryModel(runner, { policies });
+    model.members[1]!.role = 'student';
+    const engine = new InferenceEngine(LIMITS);
+    const [outcome] = await engine.classify(model, request(texts('好'), { policy: 'student' }));
+    expect(outcome).toMatchObject({ ok: true, prediction: { calibrated: true, disagreement: null } });
+  });
+
+  it('refuses a policy that the version lacks; the task may fall back', async () => {
+    const model = memoryModel(new MemoryRunner(), {}, { serving: { policy: 'student' } });
+    const engine = new InferenceEngine(LIMITS);
+    for (const policy of ['student', 'cascade'] as const) {
+      const refused = engine.classify(model, request(texts('好'), { policy }));
+      await expect(refused).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'policy' });
+    }
+    expect(codes(await engine.classify(model, request(texts('好'))))).toEqual(['ok']);
+  });
+
+  it('gives raw scores of every member, for empty texts too', async () => {
+    const model = memoryModel(new MemoryRunner());
+    const [raw] = await new InferenceEngine(LIMITS).rawScores(model, texts(''));
+    expect(raw).toMatchObject({
+      ok: true,
+      labels: ['good', 'bad'],
+      members: [{ member: 't0-zero', encoding: { maskPositions: [2] } }, { member: 't1-zero' }],
+    });
+  });
+});
