@@ -33,6 +33,11 @@ describe('openTokenizer', async () => {
     expect(ids).toHaveLength(9);
   });
 
+  it('is one for all who use the same file', () => {
+    expect(openTokenizer(json)).toBe(openTokenizer(`${json}`));
+    expect(openTokenizer(`${json} `)).not.toBe(openTokenizer(json));
+  });
+
   it('throws where the file is no tokenizer', () => {
     expect(() => openTokenizer('{}')).toThrow();
   });
