@@ -6,17 +6,19 @@
  */
 import { Inject, Injectable } from '@nestjs/common';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 import { FewloopError } from '../common/errors.js';
 import { Config } from '../config/config.js';
-import { InferenceEngine } from '../inference/engine.js';
+import { InferenceEngine, type Outcome } from '../inference/engine.js';
+import type { ServedModel } from '../inference/types.js';
 import { ActivationService } from '../registry/activation.js';
 import type { ExampleRow } from '../storage/entities/example.js';
 import type { ModelVersionRow } from '../storage/entities/model-version.js';
 import { ExamplesRepository } from '../storage/examples.repository.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
-import type { TaskDefinition } from '../task/types.js';
+import type { Item, TaskDefinition } from '../task/types.js';
 import { currentLabel, itemOf, presentName } from './data-set.js';
 import { describeComparison, macroF1 } from './gate-report.js';
 import { compare, pairedCounts, type GateVerdict } from './gate-statistics.js';
@@ -42,7 +44,9 @@ interface HeldOut {
   trainingTextsKnown: boolean;
 }
 
-const TEXTS_AT_ONCE = 256;
+/** Texts at once: a small share of the queue, in which requests go first. */
+const TEXTS_AT_ONCE = 32;
+const OVERLOADED_PATIENCE_MS = 10 * 60_000;
 
 @Injectable()
 export class GateService {
@@ -140,7 +144,7 @@ export class GateService {
       const answers: (string | null)[] = [];
       for (let start = 0; start < rows.length; start += TEXTS_AT_ONCE) {
         const items = rows.slice(start, start + TEXTS_AT_ONCE).map(({ example }) => itemOf(example));
-        const outcomes = await this.engine.classify(model, { items, priority: 'bulk' });
+        const outcomes = await this.classify(model, items);
         for (const outcome of outcomes) {
           const label = outcome.ok ? outcome.prediction.label : null;
           const named =
@@ -152,6 +156,20 @@ export class GateService {
       return answers;
     } finally {
       release();
+    }
+  }
+
+  /** A busy service is no reason to fail a run: it waits its turn. */
+  private async classify(model: ServedModel, items: Item[]): Promise<Outcome[]> {
+    const giveUpAt = Date.now() + OVERLOADED_PATIENCE_MS;
+    for (;;) {
+      try {
+        return await this.engine.classify(model, { items, priority: 'bulk' });
+      } catch (error) {
+        const busy = error instanceof FewloopError && error.code === 'OVERLOADED';
+        if (!busy || Date.now() > giveUpAt) throw error;
+        await sleep(error.retryAfterMs ?? 1000);
+      }
     }
   }
 }

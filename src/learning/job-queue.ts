@@ -62,10 +62,16 @@ export class JobQueue {
     });
   }
 
+  /** Key → cron, of a queue's schedules. */
+  async schedules(queue: string): Promise<Map<string, string>> {
+    const boss = await this.started();
+    return new Map((await boss.getSchedules(queue)).map(({ key, cron }) => [key, cron]));
+  }
+
   /** Replaces the cron schedules of a queue: a key each, UTC. */
   async setSchedules(queue: string, wanted: Map<string, { cron: string; data: object }>): Promise<void> {
     const boss = await this.started();
-    const known = new Map((await boss.getSchedules(queue)).map(({ key, cron }) => [key, cron]));
+    const known = await this.schedules(queue);
     for (const key of known.keys()) if (!wanted.has(key)) await boss.unschedule(queue, key);
     for (const [key, { cron, data }] of wanted) {
       if (known.get(key) !== cron) await boss.schedule(queue, cron, data, { key, tz: 'UTC' });

@@ -14,10 +14,10 @@ import { Inject, Injectable, Logger } from '@nestjs/common';
 import { badInput, FewloopError } from '../common/errors.js';
 import { ActivationService } from '../registry/activation.js';
 import { ConvergenceService } from '../registry/convergence.js';
+import { ModelRegistry } from '../registry/versions.js';
 import type { ModelVersionRow } from '../storage/entities/model-version.js';
 import type { DecisionValue, PromotionRow } from '../storage/entities/promotion.js';
 import type { TaskRow } from '../storage/entities/task.js';
-import { Notifications } from '../storage/notifications.js';
 import { PromotionsRepository } from '../storage/promotions.repository.js';
 import { RunsRepository } from '../storage/runs.repository.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
@@ -54,7 +54,7 @@ export class PromotionService {
     @Inject(GateService) private readonly gate: GateService,
     @Inject(ActivationService) private readonly activation: ActivationService,
     @Inject(ConvergenceService) private readonly convergence: ConvergenceService,
-    @Inject(Notifications) private readonly notifications: Notifications,
+    @Inject(ModelRegistry) private readonly registry: ModelRegistry,
     @Inject(LearningEvents) private readonly events: LearningEvents,
   ) {}
 
@@ -98,7 +98,7 @@ export class PromotionService {
       }
       await this.decide(tx, promotion, 'APPROVED', { by, comment, override: overridden });
       await this.promotions.supersedeOpen(promotion.task, id, SERVICE, tx);
-      await this.setActive(tx, promotion.task, promotion.version);
+      await this.registry.setActive(promotion.task, promotion.version, tx);
     });
     await this.announce(promotion.task, promotion.version);
     return this.get(id);
@@ -135,7 +135,7 @@ export class PromotionService {
       if (now?.activeVersion !== from) {
         throw new FewloopError('CONFLICT', 'another version became active at the same moment: look again');
       }
-      await this.setActive(tx, taskName, to);
+      await this.registry.setActive(taskName, to, tx);
       const digests = await this.digests(tx, taskName, { from, to });
       await this.ledger.append(tx, taskName, 'rolled-back', { from, to, digests, by, reason });
     });
@@ -233,16 +233,10 @@ export class PromotionService {
     return digests;
   }
 
-  private async setActive(tx: Tx, task: string, version: number): Promise<void> {
-    await this.tasks.setActive(task, version, tx);
-    await this.versions.markActive(task, version, tx);
-  }
-
   /** Told to every replica; done here before the caller is answered. */
   private async announce(task: string, version: number): Promise<ModelVersionRow> {
-    await this.notifications.notify('fewloop_desired', task);
     // It was prepared: what fails now is this process' own trouble, which convergence tries again.
-    await this.convergence.converge(task).catch((error: unknown) => this.log.error(error));
+    await this.convergence.announce(task).catch((error: unknown) => this.log.error(error));
     const row = await this.versions.find(task, version);
     if (!row) throw new FewloopError('VERSION_NOT_FOUND', `task ${task} has no version ${version}`);
     this.events.modelActivated(row);

@@ -1,6 +1,7 @@
 /**
  * What starts runs by itself: enough new labels since the last run began, and the task's schedule. Drift has its own
- * issue. Checked when labels come in and by a poll, in any replica: the index that allows one open run a task decides.
+ * issue. Checked by a poll (two indexed counts a task), in every trainer replica at once: the index that allows one
+ * open run a task decides.
  */
 import {
   Inject,
@@ -9,7 +10,6 @@ import {
   type BeforeApplicationShutdown,
   type OnApplicationBootstrap,
 } from '@nestjs/common';
-import type { Subscription } from 'rxjs';
 
 import { FewloopError } from '../common/errors.js';
 import { Config } from '../config/config.js';
@@ -18,12 +18,11 @@ import { ExamplesRepository } from '../storage/examples.repository.js';
 import { RunsRepository } from '../storage/runs.repository.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
 import type { TaskDefinition } from '../task/types.js';
-import { LearningEvents } from './events.js';
 import { JobQueue } from './job-queue.js';
 import { RunService } from './runs.js';
 
 const SCHEDULE_QUEUE = 'scheduled-run';
-const POLL_MS = 15_000;
+const POLL_MS = 5_000;
 
 type TriggerRules = TaskDefinition['learning']['trigger'];
 
@@ -31,7 +30,6 @@ type TriggerRules = TaskDefinition['learning']['trigger'];
 export class TriggerService implements OnApplicationBootstrap, BeforeApplicationShutdown {
   private readonly log = new Logger(TriggerService.name);
   private timer: NodeJS.Timeout | undefined;
-  private subscription: Subscription | undefined;
   private checking: Promise<void> = Promise.resolve();
 
   constructor(
@@ -41,21 +39,18 @@ export class TriggerService implements OnApplicationBootstrap, BeforeApplication
     @Inject(RunsRepository) private readonly runs: RunsRepository,
     @Inject(RunService) private readonly runService: RunService,
     @Inject(JobQueue) private readonly queue: JobQueue,
-    @Inject(LearningEvents) private readonly events: LearningEvents,
   ) {}
 
   async onApplicationBootstrap(): Promise<void> {
     if (!['all', 'trainer'].includes(this.config.role)) return;
     await this.queue.define(SCHEDULE_QUEUE, { retries: 0 });
     await this.queue.work<{ task: string }>(SCHEDULE_QUEUE, ({ task }) => this.start(task, 'SCHEDULE', 'its schedule'));
-    this.subscription = this.events.examplesChanged$.subscribe((task) => this.later(() => this.checkLabels(task)));
     this.timer = setInterval(() => this.later(() => this.checkAll()), POLL_MS);
     this.later(() => this.checkAll());
   }
 
   async beforeApplicationShutdown(): Promise<void> {
     clearInterval(this.timer);
-    this.subscription?.unsubscribe();
     await this.checking;
   }
 

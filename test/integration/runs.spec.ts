@@ -1,0 +1,254 @@
+/** Training runs from request to promotion, through crashes of either side, on a real database. */
+import type { INestApplicationContext } from '@nestjs/common';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { LearningEvents } from '../../src/learning/events.js';
+import { JobQueue } from '../../src/learning/job-queue.js';
+import { PromotionService } from '../../src/learning/promotion.js';
+import { RunService } from '../../src/learning/runs.js';
+import { TriggerService } from '../../src/learning/triggers.js';
+import type { TrainingRunRow } from '../../src/storage/entities/training-run.js';
+import { VersionsRepository } from '../../src/storage/versions.repository.js';
+import { createDatabase } from '../fixtures/database.js';
+import { addExamples, applyTinyTask, makeDataDir, startService } from '../fixtures/learning.js';
+import { isAlive } from '../fixtures/processes.js';
+
+let database: Awaited<ReturnType<typeof createDatabase>>;
+let dataDir: string;
+let services: INestApplicationContext[];
+
+beforeEach(async () => {
+  database = await createDatabase();
+  dataDir = makeDataDir();
+  services = [];
+});
+afterEach(async () => {
+  await Promise.all(services.map((service) => service.close()));
+  await database.drop();
+  rmSync(dataDir, { recursive: true, force: true });
+});
+
+async function start(mode: string, role: 'all' | 'api' = 'all'): Promise<INestApplicationContext> {
+  const service = await startService({ url: database.url, dataDir, mode, role });
+  services.push(service);
+  return service;
+}
+
+async function startWithTask(mode: string, changes: Record<string, unknown> = {}): Promise<INestApplicationContext> {
+  const service = await start(mode);
+  await applyTinyTask(service, dataDir, changes);
+  await addExamples(service, [
+    { text: '很好', label: 'positive', split: 'train' },
+    { text: '太差了', label: 'negative', split: 'train' },
+    { text: '还行', label: 'positive', split: 'dev' },
+    { text: '退货', label: 'negative', split: 'test' },
+  ]);
+  return service;
+}
+
+async function settled(service: INestApplicationContext, id: string): Promise<TrainingRunRow> {
+  return reached(service, id, ['SUCCEEDED', 'FAILED', 'CANCELLED']);
+}
+
+async function reached(service: INestApplicationContext, id: string, states: string[]): Promise<TrainingRunRow> {
+  for (;;) {
+    const run = await service.get(RunService).get(id);
+    if (states.includes(run.state)) return run;
+    await sleep(50);
+  }
+}
+
+const folderOf = (id: string) => join(dataDir, 'runs', 'tiny', id);
+const attemptsOf = (id: string) => Number(readFileSync(join(folderOf(id), 'attempts'), 'utf8'));
+
+async function trainerPid(id: string): Promise<number> {
+  const file = join(folderOf(id), 'trainer.pid');
+  while (!existsSync(join(folderOf(id), 'progress.jsonl')) || !existsSync(file)) await sleep(20);
+  return Number(readFileSync(file, 'utf8'));
+}
+
+describe('a run', () => {
+  it('makes a version and asks for its promotion, with progress on the way', async () => {
+    const service = await startWithTask('succeed');
+    const seen: TrainingRunRow[] = [];
+    service.get(LearningEvents).runChanged$.subscribe((run) => seen.push(run));
+    const { id } = await service.get(RunService).start('tiny', 'MANUAL', 'ann');
+    const run = await settled(service, id);
+    expect(run).toMatchObject({ state: 'SUCCEEDED', progress: 1, producedVersion: 2, startedBy: 'ann', error: null });
+    expect(run.dataDigest).toMatch(/^[0-9a-f]{64}$/);
+    expect(new Set(seen.map(({ state }) => state))).toEqual(new Set(['QUEUED', 'RUNNING', 'SUCCEEDED']));
+
+    const version = await service.get(VersionsRepository).find('tiny', 2);
+    expect(version).toMatchObject({ state: 'CANDIDATE', runId: id });
+    const [promotion] = await service.get(PromotionService).list('tiny');
+    expect(promotion).toMatchObject({ version: 2, championVersion: 1, verdict: 'INCONCLUSIVE', decision: null });
+    expect(promotion?.report).toMatchObject({
+      rows: 2,
+      heldOut: { test: 1, dev: 1 },
+      counts: { onlyChampionRight: 0 },
+    });
+  });
+
+  it('writes train and dev rows for the trainer, never test rows', async () => {
+    const service = await startWithTask('succeed');
+    const { id } = await service.get(RunService).start('tiny', 'MANUAL', 'ann');
+    await settled(service, id);
+    const files = ['labelled.jsonl', 'unlabelled.jsonl'].map((name) => readFileSync(join(folderOf(id), name), 'utf8'));
+    expect(files.join('')).not.toContain('退货');
+    const rows = files[0]!
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Record<string, unknown>);
+    expect(rows.map(({ text, split }) => [text, split])).toEqual(
+      expect.arrayContaining([
+        ['很好', 'train'],
+        ['还行', 'dev'],
+      ]),
+    );
+    const settings = JSON.parse(readFileSync(join(folderOf(id), 'run.json'), 'utf8')) as Record<string, unknown>;
+    expect(settings).toMatchObject({ formatVersion: 1, runId: id, task: 'tiny', version: 2, prior: null });
+  });
+
+  it('is one a task, whoever asks', async () => {
+    const service = await startWithTask('slow');
+    const runs = service.get(RunService);
+    const asked = await Promise.allSettled([1, 2, 3].map(() => runs.start('tiny', 'MANUAL', 'ann')));
+    expect(asked.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
+    const refused = asked.find((one) => one.status === 'rejected');
+    expect(refused).toMatchObject({ reason: { code: 'RUN_IN_PROGRESS' } });
+  });
+
+  it('is refused for an unknown task and where nothing is labelled', async () => {
+    const service = await start('succeed');
+    const runs = service.get(RunService);
+    await expect(runs.start('nobody', 'MANUAL', 'ann')).rejects.toMatchObject({ code: 'TASK_NOT_FOUND' });
+    await applyTinyTask(service, dataDir);
+    await expect(runs.start('tiny', 'MANUAL', 'ann')).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'task' });
+    await expect(runs.get('no-uuid')).rejects.toMatchObject({ code: 'RUN_NOT_FOUND' });
+  });
+
+  it('stops when cancelled', async () => {
+    const service = await startWithTask('slow');
+    const runs = service.get(RunService);
+    const { id } = await runs.start('tiny', 'MANUAL', 'ann');
+    const pid = await trainerPid(id);
+    await runs.cancel(id);
+    expect(await settled(service, id)).toMatchObject({ state: 'CANCELLED' });
+    expect(isAlive(pid)).toBe(false);
+    await expect(runs.cancel(id)).rejects.toMatchObject({ code: 'CONFLICT' });
+    await runs.start('tiny', 'MANUAL', 'ann');
+  });
+
+  it('fails with the reason that the trainer gives', async () => {
+    const service = await startWithTask('refuse');
+    const { id } = await service.get(RunService).start('tiny', 'MANUAL', 'ann');
+    const run = await settled(service, id);
+    expect(run).toMatchObject({ state: 'FAILED', error: 'TOO_FEW_ROWS: label negative has no row' });
+    expect(attemptsOf(id)).toBe(1);
+  });
+
+  it('starts a trainer that died again, twice at most', async () => {
+    const service = await startWithTask('dieAlways');
+    const { id } = await service.get(RunService).start('tiny', 'MANUAL', 'ann');
+    const run = await settled(service, id);
+    expect(run).toMatchObject({ state: 'FAILED', error: expect.stringContaining('SIGKILL') });
+    expect(attemptsOf(id)).toBe(3);
+  });
+
+  it('succeeds although its trainer was killed once', async () => {
+    const service = await startWithTask('dieOnce');
+    const { id } = await service.get(RunService).start('tiny', 'MANUAL', 'ann');
+    expect(await settled(service, id)).toMatchObject({ state: 'SUCCEEDED', producedVersion: 2 });
+    expect(attemptsOf(id)).toBe(2);
+  });
+
+  it('takes the next number where its own was given to another version meanwhile', async () => {
+    const service = await startWithTask('slowOnce');
+    const { id } = await service.get(RunService).start('tiny', 'MANUAL', 'ann');
+    const pid = await trainerPid(id);
+    const versions = service.get(VersionsRepository);
+    const { createdAt: _created, ...first } = (await versions.find('tiny', 1))!;
+    await versions.insert({ ...first, version: 2, digest: 'another', state: 'CANDIDATE' });
+    process.kill(pid, 'SIGKILL');
+    expect(await settled(service, id)).toMatchObject({ state: 'SUCCEEDED', producedVersion: 3 });
+    expect(await versions.find('tiny', 3)).toMatchObject({ runId: id });
+  });
+});
+
+describe('a service that ends', () => {
+  it('hands its run to the next one, which goes on in the same folder', async () => {
+    const first = await startWithTask('slowOnce');
+    const { id } = await first.get(RunService).start('tiny', 'MANUAL', 'ann');
+    const pid = await trainerPid(id);
+    const settings = readFileSync(join(folderOf(id), 'run.json'), 'utf8');
+    await first.close();
+    services.pop();
+    expect(isAlive(pid)).toBe(false);
+    const second = await start('slowOnce');
+    expect(await settled(second, id)).toMatchObject({ state: 'SUCCEEDED', producedVersion: 2 });
+    expect(attemptsOf(id)).toBe(2);
+    expect(readFileSync(join(folderOf(id), 'run.json'), 'utf8')).toBe(settings);
+    expect(await second.get(PromotionService).list('tiny')).toHaveLength(1);
+  });
+
+  it('before it sent the job leaves it to another', async () => {
+    const api = await start('succeed', 'api');
+    await applyTinyTask(api, dataDir);
+    await addExamples(api, [{ text: '很好', label: 'positive', split: 'train' }]);
+    const { id } = await api.get(RunService).start('tiny', 'MANUAL', 'ann');
+    const worker = await start('succeed');
+    expect(await settled(worker, id)).toMatchObject({ state: 'SUCCEEDED' });
+  });
+});
+
+describe('triggers', () => {
+  it('start a run when enough labels are new, and not again before as many more are', async () => {
+    const trigger = { newLabels: 3, cooldownMinutes: 0 };
+    const service = await startWithTask('succeed', { learning: { trigger } });
+    const triggers = service.get(TriggerService);
+    const runs = service.get(RunService);
+    await triggers.checkLabels('tiny');
+    const [run] = await runs.list('tiny');
+    expect(run).toMatchObject({ trigger: 'NEW_LABELS', reason: '4 labels since the last run, 3 asked for' });
+    await settled(service, run!.id);
+    await triggers.checkLabels('tiny');
+    expect(await runs.list('tiny')).toHaveLength(1);
+    await addExamples(
+      service,
+      ['一', '二', '三'].map((text) => ({ text, label: 'positive', split: 'train' as const })),
+    );
+    await triggers.checkLabels('tiny');
+    expect(await runs.list('tiny')).toHaveLength(2);
+  });
+
+  it('keep to the cool-down', async () => {
+    const service = await startWithTask('refuse', { learning: { trigger: { newLabels: 1, cooldownMinutes: 60 } } });
+    const triggers = service.get(TriggerService);
+    await triggers.checkLabels('tiny');
+    const [run] = await service.get(RunService).list('tiny');
+    await settled(service, run!.id);
+    await addExamples(service, [{ text: '新', label: 'positive', split: 'train' }]);
+    await triggers.checkLabels('tiny');
+    expect(await service.get(RunService).list('tiny')).toHaveLength(1);
+  });
+
+  it('keep the schedules of the tasks in the queue', async () => {
+    const trigger = { newLabels: null, schedule: '0 3 * * *' };
+    const service = await startWithTask('succeed', { learning: { trigger } });
+    const triggers = service.get(TriggerService);
+    const queue = service.get(JobQueue);
+    await triggers.syncSchedules();
+    expect(await queue.schedules('scheduled-run')).toEqual(new Map([['tiny', '0 3 * * *']]));
+    await queue.send('scheduled-run', crypto.randomUUID(), { task: 'tiny' });
+    for (;;) {
+      const [run] = await service.get(RunService).list('tiny');
+      if (run) {
+        expect(run.trigger).toBe('SCHEDULE');
+        break;
+      }
+      await sleep(50);
+    }
+  });
+});
