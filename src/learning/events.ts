@@ -22,6 +22,7 @@ export interface PredictionEvent {
 type Message = { from: string } & (
   | { kind: 'run'; id: string }
   | { kind: 'model'; task: string; version: number }
+  | { kind: 'examples'; task: string }
   | ({ kind: 'prediction' } & PredictionEvent)
 );
 
@@ -33,6 +34,8 @@ const SAMPLES_PER_SECOND = 20;
 export class LearningEvents implements OnApplicationBootstrap {
   readonly runChanged$ = new Subject<TrainingRunRow>();
   readonly modelActivated$ = new Subject<ModelVersionRow>();
+  /** The task whose examples became more or other. */
+  readonly examplesChanged$ = new Subject<string>();
   readonly predictions$ = new Subject<PredictionEvent>();
 
   readonly #log = new Logger(LearningEvents.name);
@@ -61,6 +64,11 @@ export class LearningEvents implements OnApplicationBootstrap {
     this.#send({ from: this.#self, kind: 'model', task: version.task, version: version.version });
   }
 
+  examplesChanged(task: string): void {
+    this.examplesChanged$.next(task);
+    this.#send({ from: this.#self, kind: 'examples', task });
+  }
+
   /** Passes a sample on. */
   predicted(event: PredictionEvent): void {
     const second = Math.floor(Date.now() / 1000);
@@ -81,6 +89,8 @@ export class LearningEvents implements OnApplicationBootstrap {
     if (message.from === this.#self) return;
     if (message.kind === 'prediction') {
       this.predictions$.next({ task: message.task, id: message.id, prediction: message.prediction });
+    } else if (message.kind === 'examples') {
+      this.examplesChanged$.next(message.task);
     } else if (message.kind === 'run') {
       const run = await this.runs.find(message.id);
       if (run) this.runChanged$.next(run);

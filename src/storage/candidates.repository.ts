@@ -46,6 +46,11 @@ export class CandidatesRepository {
     return tx.findOne(CandidateRow, { where: { id }, lock: { mode: 'pessimistic_write' } });
   }
 
+  /** One admission to a task's pool at a time, until the transaction ends: its bounds are counted once. */
+  async lockPool(task: string, tx: Tx): Promise<void> {
+    await tx.query(`SELECT pg_advisory_xact_lock(hashtextextended('pool:' || $1, 0))`, [task]);
+  }
+
   /** Idempotent by item key; a known open row takes the prediction of a version that is no older. */
   async upsert(task: string, rows: NewCandidate[], tx: Tx): Promise<void> {
     await tx.query(
@@ -117,10 +122,6 @@ export class CandidatesRepository {
        WHERE c.task = $1 AND c.item_key = r."itemKey" AND c.state = 'OPEN'`,
       [task, JSON.stringify(scores)],
     );
-  }
-
-  async delete(ids: string[]): Promise<void> {
-    await this.dataSource.manager.delete(CandidateRow, { id: In(ids) });
   }
 
   async counts(task: string): Promise<PoolCounts> {

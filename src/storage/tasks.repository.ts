@@ -25,6 +25,11 @@ export class TasksRepository {
     return tx.findOne(TaskRow, { where: { name }, lock: { mode: 'pessimistic_write' } });
   }
 
+  /** One maker of a task's versions at a time, until the transaction ends; readers and writers of its row go on. */
+  async lockVersions(name: string, tx: Tx): Promise<void> {
+    await tx.query(`SELECT pg_advisory_xact_lock(hashtextextended('versions:' || $1, 0))`, [name]);
+  }
+
   list(): Promise<TaskRow[]> {
     return this.dataSource.manager.find(TaskRow, { order: { name: 'ASC' } });
   }

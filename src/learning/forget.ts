@@ -1,0 +1,84 @@
+/**
+ * Erases a text, and what differs from it in case and spaces alone, everywhere: stream, pool, examples, and the data of
+ * runs. The ledger keeps the text's digest, so that it can be shown that it was erased, and nothing else of it.
+ */
+import { Inject, Injectable } from '@nestjs/common';
+import { readdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { badInput } from '../common/errors.js';
+import { Config } from '../config/config.js';
+import { LABELLED_FILE, UNLABELLED_FILE } from '../launch/run-folder.js';
+import { CandidatesRepository } from '../storage/candidates.repository.js';
+import { ExamplesRepository } from '../storage/examples.repository.js';
+import { StreamItemsRepository } from '../storage/stream-items.repository.js';
+import { Transactions } from '../storage/transactions.js';
+import { splitGroup } from '../task/keys.js';
+import { LedgerService } from './ledger.js';
+import { UUID } from './runs.js';
+import { TaskService } from './task-service.js';
+
+export interface Forgotten {
+  /** SHA-256 of the normalised text. */
+  digest: string;
+  streamItems: number;
+  candidates: number;
+  examples: number;
+  runRows: number;
+}
+
+@Injectable()
+export class ForgetService {
+  constructor(
+    @Inject(Config) private readonly config: Config,
+    @Inject(TaskService) private readonly tasks: TaskService,
+    @Inject(StreamItemsRepository) private readonly items: StreamItemsRepository,
+    @Inject(CandidatesRepository) private readonly candidates: CandidatesRepository,
+    @Inject(ExamplesRepository) private readonly examples: ExamplesRepository,
+    @Inject(LedgerService) private readonly ledger: LedgerService,
+    @Inject(Transactions) private readonly transactions: Transactions,
+  ) {}
+
+  /** `id`: a candidate's, or the producer's. Throws TASK_NOT_FOUND; BAD_INPUT where nothing is named or known. */
+  async forget(task: string, what: { text?: string | null; id?: string | null }, by: string): Promise<Forgotten> {
+    await this.tasks.get(task);
+    const digest = await this.digestOf(task, what);
+    const runRows = await this.eraseFromRuns(task, digest);
+    return this.transactions.run(async (tx) => {
+      // The stream first: it waits for a batch that holds the text, whose candidate is then there to be erased.
+      const streamItems = await this.items.deleteGroup(task, digest, tx);
+      const candidates = await this.candidates.deleteGroup(task, digest, tx);
+      const examples = await this.examples.deleteGroup(task, digest, tx);
+      const counts = { streamItems, candidates, examples, runRows };
+      await this.ledger.append(tx, task, 'forgotten', { digest, by, ...counts });
+      return { digest, ...counts };
+    });
+  }
+
+  private async digestOf(task: string, { text, id }: { text?: string | null; id?: string | null }): Promise<string> {
+    if (typeof text === 'string') return splitGroup(text);
+    if (typeof id !== 'string') throw badInput('text', 'a text or an id is needed');
+    const candidate = UUID.test(id) ? await this.candidates.find(id) : null;
+    const known = candidate?.task === task ? candidate : await this.items.findByExternalId(task, id);
+    if (!known) throw badInput('id', `task ${task} knows no text by that id`);
+    return known.splitGroup;
+  }
+
+  /** A run that reads its folder right now has the text in memory until it ends; none that starts later sees it. */
+  private async eraseFromRuns(task: string, group: string): Promise<number> {
+    const parent = join(this.config.dataDir, 'runs', task);
+    let erased = 0;
+    for (const run of await readdir(parent).catch(() => [])) {
+      for (const name of [LABELLED_FILE, UNLABELLED_FILE]) {
+        const file = join(parent, run, name);
+        const content = await readFile(file, 'utf8').catch(() => null);
+        if (!content?.includes(group)) continue;
+        const lines = content.split('\n');
+        const kept = lines.filter((line) => !line.includes(`"${group}"`));
+        erased += lines.length - kept.length;
+        await writeFile(`${file}.partial`, kept.join('\n'));
+        await rename(`${file}.partial`, file);
+      }
+    }
+    return erased;
+  }
+}

@@ -1,0 +1,126 @@
+/**
+ * The pool: a bounded set of candidates per task. Admission depends on the text and its prediction alone, so that a
+ * text seen again changes nothing. Admitted are: what is routed to REVIEW, what is contested, the audit slice (drawn at
+ * random, from all splits), the reservoir (a uniform sample of the train groups' texts, for priors and TAPT) and a
+ * sample of the confident rest. The split is assigned here.
+ */
+import { Inject, Injectable } from '@nestjs/common';
+import type { Prediction } from '../inference/types.js';
+import type { BundleManifest } from '../registry/manifest.js';
+import { CandidatesRepository, type CandidateScore, type NewCandidate } from '../storage/candidates.repository.js';
+import type { KeyedItem } from '../storage/entities/item-columns.js';
+import { ExamplesRepository } from '../storage/examples.repository.js';
+import { TasksRepository } from '../storage/tasks.repository.js';
+import { Transactions, type Tx } from '../storage/transactions.js';
+import { VersionsRepository } from '../storage/versions.repository.js';
+import { fraction, splitOf } from '../task/keys.js';
+import type { Item, Split, TaskDefinition } from '../task/types.js';
+import { itemOf } from './data-set.js';
+
+export interface ScoredItem {
+  item: KeyedItem;
+  prediction: Prediction;
+}
+
+export interface PoolStats {
+  total: number;
+  contested: number;
+  awaitingReview: number;
+  labelled: number;
+  pseudoLabelled: number;
+}
+
+export const RESERVOIR_SIZE = 2000;
+/** Share of confident, unanimous texts that is kept: self-training learns from them too. */
+const CONFIDENT_SHARE = 0.1;
+
+@Injectable()
+export class PoolService {
+  constructor(
+    @Inject(CandidatesRepository) private readonly candidates: CandidatesRepository,
+    @Inject(ExamplesRepository) private readonly examples: ExamplesRepository,
+    @Inject(TasksRepository) private readonly tasks: TasksRepository,
+    @Inject(VersionsRepository) private readonly versions: VersionsRepository,
+    @Inject(Transactions) private readonly transactions: Transactions,
+  ) {}
+
+  /** In the caller's transaction where there is one: what is recorded as scored is in the pool, or neither is. */
+  async admit(definition: TaskDefinition, scored: ScoredItem[], tx?: Tx): Promise<void> {
+    if (scored.length === 0) return;
+    if (tx) await this.admitWithin(definition, scored, tx);
+    else await this.transactions.run((own) => this.admitWithin(definition, scored, own));
+  }
+
+  /**
+   * Brings open candidates up to the model that answers now, some at a time; false where all are. Those it cannot score
+   * keep the prediction they have, marked as looked at.
+   */
+  async refresh(
+    { task, version }: { task: string; version: number },
+    limit: number,
+    score: (items: Item[]) => Promise<(Prediction | Error)[]>,
+  ): Promise<boolean> {
+    const rows = await this.candidates.findStale(task, version, limit);
+    if (rows.length === 0) return false;
+    const predictions = await score(rows.map(itemOf));
+    const scores = rows.map((row, i) => {
+      const prediction = predictions[i]!;
+      if (!(prediction instanceof Error)) return scoreOf(row.itemKey, prediction);
+      return { ...scoreOf(row.itemKey, row.prediction as Prediction), modelVersion: version };
+    });
+    await this.candidates.updateScores(task, scores);
+    return true;
+  }
+
+  async stats(task: string): Promise<PoolStats> {
+    const counts = await this.candidates.counts(task);
+    const active = (await this.tasks.find(task))?.activeVersion ?? null;
+    const version = active === null ? null : await this.versions.find(task, active);
+    const manifest = version?.manifest as BundleManifest | undefined;
+    return { ...counts, pseudoLabelled: manifest?.trainingData?.pseudoLabelled ?? 0 };
+  }
+
+  private async admitWithin(definition: TaskDefinition, scored: ScoredItem[], tx: Tx): Promise<void> {
+    const task = definition.name;
+    await this.candidates.lockPool(task, tx);
+    const groups = scored.map(({ item }) => item.splitGroup);
+    const splits = await this.examples.splitsOfGroups(task, groups, tx);
+    const bound = await this.candidates.reservoirBound(task, RESERVOIR_SIZE, tx);
+    const rows = new Map<string, NewCandidate>();
+    for (const { item, prediction } of scored) {
+      const split = splits.get(item.splitGroup) ?? splitOf(item.splitGroup);
+      const row = admission(definition, item, prediction, split, bound ?? 1);
+      if (row) rows.set(item.itemKey, row);
+    }
+    if (rows.size === 0) return;
+    await this.candidates.upsert(task, [...rows.values()], tx);
+    await this.candidates.trimReservoir(task, RESERVOIR_SIZE, tx);
+    await this.candidates.evict(task, definition.pool.capacity, tx);
+  }
+}
+
+/** Null where the text is not kept. `reservoirBound`: ranks beyond it are outside the reservoir. */
+export function admission(
+  definition: TaskDefinition,
+  item: KeyedItem,
+  prediction: Prediction,
+  split: Split,
+  reservoirBound: number,
+): NewCandidate | null {
+  const { name, pool } = definition;
+  const draw = fraction('audit', name, item.splitGroup);
+  const audit = draw < pool.auditRate;
+  const rank = fraction('reservoir', name, item.splitGroup);
+  const reservoirRank = split === 'train' && rank <= reservoirBound ? rank : null;
+  const contested = (prediction.disagreement?.dissenting ?? 0) > 0;
+  const sampled = draw < pool.auditRate + CONFIDENT_SHARE * (1 - pool.auditRate);
+  if (!audit && reservoirRank === null && prediction.route !== 'REVIEW' && !contested && !sampled) return null;
+  return { ...item, ...scoreOf(item.itemKey, prediction), split, audit, reservoirRank };
+}
+
+function scoreOf(itemKey: string, prediction: Prediction): CandidateScore {
+  const { modelVersion, confidence, margin, entropy, disagreement, route } = prediction;
+  const voteEntropy = disagreement?.voteEntropy ?? 0;
+  const dissenting = disagreement?.dissenting ?? 0;
+  return { itemKey, prediction, modelVersion, confidence, margin, entropy, voteEntropy, dissenting, route };
+}

@@ -1,0 +1,90 @@
+/**
+ * Tasks: applying a task file, and the zero-shot version that serves until something better is promoted.
+ * Invariants: a changed file is a new revision, the same file changes nothing; while the active version is a zero-shot
+ * one it follows the file, and is built anew once there is a sample of the task's own texts to match priors on.
+ */
+import { Inject, Injectable, Logger } from '@nestjs/common';
+import { badInput, FewloopError } from '../common/errors.js';
+import { CandidatesRepository } from '../storage/candidates.repository.js';
+import type { TaskRow } from '../storage/entities/task.js';
+import { ExamplesRepository } from '../storage/examples.repository.js';
+import { TasksRepository } from '../storage/tasks.repository.js';
+import { Transactions, type Tx } from '../storage/transactions.js';
+import { definitionDigest, parseTask } from '../task/definition.js';
+import { requireSupported } from '../task/support.js';
+import type { TaskDefinition } from '../task/types.js';
+import { TaskLinter } from './task-linter.js';
+import { ZeroShotVersions } from './zero-shot-versions.js';
+
+@Injectable()
+export class TaskService {
+  private readonly log = new Logger(TaskService.name);
+
+  constructor(
+    @Inject(TasksRepository) private readonly tasks: TasksRepository,
+    @Inject(ExamplesRepository) private readonly examples: ExamplesRepository,
+    @Inject(CandidatesRepository) private readonly candidates: CandidatesRepository,
+    @Inject(Transactions) private readonly transactions: Transactions,
+    @Inject(TaskLinter) private readonly linter: TaskLinter,
+    @Inject(ZeroShotVersions) private readonly zeroShot: ZeroShotVersions,
+  ) {}
+
+  /**
+   * Creates the task or a new revision of it, and serves it. `retire`: labels that have examples may be taken away;
+   * the examples stay and take no part. Throws BAD_INPUT, with every error the linter finds; CONFLICT.
+   */
+  async apply(source: string, by: string, { retire = false } = {}): Promise<TaskRow> {
+    const definition = parseTask(source);
+    requireSupported(definition);
+    const findings = await this.linter.lint(definition);
+    const errors = findings.filter(({ severity }) => severity === 'error');
+    if (errors[0]) {
+      const others = errors.slice(1).map(({ field, message }) => `; ${field}: ${message}`);
+      throw badInput(errors[0].field, errors[0].message + others.join(''));
+    }
+    for (const { field, message } of findings) this.log.warn(`task ${definition.name}: ${field}: ${message}`);
+    await this.transactions.run((tx) => this.save(definition, by, retire, tx));
+    // A revision that was kept but whose version could not be built is completed by applying the file again.
+    await this.zeroShot.follow(definition.name, by);
+    return this.get(definition.name);
+  }
+
+  list(): Promise<TaskRow[]> {
+    return this.tasks.list();
+  }
+
+  /** Throws TASK_NOT_FOUND. */
+  async get(name: string): Promise<TaskRow> {
+    const task = NAME.test(name) ? await this.tasks.find(name) : null;
+    if (!task) throw new FewloopError('TASK_NOT_FOUND', `there is no task ${name.slice(0, 100)}`);
+    return task;
+  }
+
+  private async save(definition: TaskDefinition, by: string, retire: boolean, tx: Tx): Promise<void> {
+    const { name, kind } = definition;
+    const digest = definitionDigest(definition);
+    const known = await this.tasks.lock(name, tx);
+    if (known?.definitionDigest === digest) return;
+    if (known && known.kind !== kind) {
+      throw badInput('kind', `task ${name} is ${known.kind}; another kind is another task, with a name of its own`);
+    }
+    const renames = new Map(definition.labels.flatMap(({ name: to, was }) => was.map((from) => [from, to] as const)));
+    if (known) {
+      await this.examples.renameLabels(name, renames, tx);
+      await this.candidates.renameLabels(name, renames, tx);
+      if (!retire && kind !== 'multiple-choice') await this.requireLabelsKept(definition, tx);
+    }
+    const revision = (known?.revision ?? 0) + 1;
+    await this.tasks.saveRevision({ name, kind, revision, definition, definitionDigest: digest, appliedBy: by }, tx);
+  }
+
+  private async requireLabelsKept(definition: TaskDefinition, tx: Tx): Promise<void> {
+    const labels = new Set(definition.labels.map(({ name }) => name));
+    const lost = (await this.examples.labelsInUse(definition.name, tx)).filter((label) => !labels.has(label));
+    if (lost.length === 0) return;
+    const hint = 'name its successor with `was`, or apply with --retire';
+    throw badInput('labels', `${lost.join(', ')} would be gone and has examples: ${hint}`);
+  }
+}
+
+const NAME = /^[a-z0-9-]{1,63}$/u;

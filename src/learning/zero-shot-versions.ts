@@ -1,0 +1,150 @@
+/**
+ * Building and activating zero-shot versions. One at a time in a process, and one at a time per task over all replicas:
+ * the database holds a lock for as long as it takes (seconds), and what is needed is decided once it is held.
+ */
+import { Inject, Injectable, Logger } from '@nestjs/common';
+import { randomUUID } from 'node:crypto';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { FewloopError } from '../common/errors.js';
+import { Config } from '../config/config.js';
+import { ActivationService } from '../registry/activation.js';
+import { ConvergenceService } from '../registry/convergence.js';
+import type { BundleManifest } from '../registry/manifest.js';
+import { ModelRegistry } from '../registry/versions.js';
+import { ZeroShotBuilder } from '../registry/zero-shot.js';
+import type { TaskRow } from '../storage/entities/task.js';
+import { ExamplesRepository } from '../storage/examples.repository.js';
+import { TasksRepository } from '../storage/tasks.repository.js';
+import { TrainingTextsRepository } from '../storage/training-texts.repository.js';
+import { Transactions } from '../storage/transactions.js';
+import { VersionsRepository } from '../storage/versions.repository.js';
+import { validateItem } from '../task/item.js';
+import type { Item, TaskDefinition } from '../task/types.js';
+import { itemOf, trainingData } from './data-set.js';
+import { LearningEvents } from './events.js';
+import { LedgerService } from './ledger.js';
+
+/** With fewer texts priors are matched poorly: a share's standard error is over 3.5 %. */
+const TEXTS_TO_REMATCH = 200;
+const TEXTS_TO_READ = 1000;
+const CHECK_MS = 5_000;
+const SERVICE = 'fewloop';
+
+@Injectable()
+export class ZeroShotVersions {
+  private readonly log = new Logger(ZeroShotVersions.name);
+  /** The builds of this process follow each other, so that they hold one connection. */
+  private last: Promise<unknown> = Promise.resolve();
+  private readonly checkedAt = new Map<string, number>();
+
+  constructor(
+    @Inject(Config) private readonly config: Config,
+    @Inject(TasksRepository) private readonly tasks: TasksRepository,
+    @Inject(VersionsRepository) private readonly versions: VersionsRepository,
+    @Inject(ExamplesRepository) private readonly examples: ExamplesRepository,
+    @Inject(TrainingTextsRepository) private readonly texts: TrainingTextsRepository,
+    @Inject(Transactions) private readonly transactions: Transactions,
+    @Inject(ZeroShotBuilder) private readonly builder: ZeroShotBuilder,
+    @Inject(ModelRegistry) private readonly registry: ModelRegistry,
+    @Inject(ActivationService) private readonly activation: ActivationService,
+    @Inject(ConvergenceService) private readonly convergence: ConvergenceService,
+    @Inject(LedgerService) private readonly ledger: LedgerService,
+    @Inject(LearningEvents) private readonly events: LearningEvents,
+  ) {}
+
+  /** Makes and activates the zero-shot version that the task needs now, if it needs one. */
+  follow(task: string, by: string): Promise<void> {
+    const next = this.last.then(() => this.locked(task, by));
+    this.last = next.catch(() => undefined);
+    return next;
+  }
+
+  /** To be called when texts have come in: matches the priors on them once there are enough. Looks now and then. */
+  async rematch(task: string): Promise<void> {
+    const now = Date.now();
+    if (now - (this.checkedAt.get(task) ?? 0) < CHECK_MS) return;
+    this.checkedAt.set(task, now);
+    const row = await this.tasks.find(task);
+    if (row?.activeVersion && (await this.isShortOfTexts(row))) await this.follow(task, SERVICE);
+  }
+
+  private locked(task: string, by: string): Promise<void> {
+    return this.transactions.run(async (tx) => {
+      await this.tasks.lockVersions(task, tx);
+      const row = await this.tasks.find(task);
+      if (row && (await this.isNeeded(row))) await this.make(row, by);
+    });
+  }
+
+  private async isNeeded(row: TaskRow): Promise<boolean> {
+    if (row.activeVersion === null) return true;
+    const active = await this.versions.find(row.name, row.activeVersion);
+    const manifest = active?.manifest as BundleManifest | undefined;
+    if (manifest?.origin !== 'zero-shot') return false;
+    return manifest.definitionDigest !== row.definitionDigest || this.isShortOfTexts(row);
+  }
+
+  private async isShortOfTexts({ name, kind, activeVersion }: TaskRow): Promise<boolean> {
+    // A choice is a label of one item alone: there are no priors to match.
+    if (activeVersion === null || kind === 'multiple-choice') return false;
+    const active = await this.versions.find(name, activeVersion);
+    if ((active?.manifest as BundleManifest | undefined)?.origin !== 'zero-shot') return false;
+    const { texts } = active?.report as { texts?: number };
+    return (texts ?? 0) < TEXTS_TO_REMATCH && (await this.texts.reservoirSize(name)) >= TEXTS_TO_REMATCH;
+  }
+
+  private async make(row: TaskRow, by: string): Promise<void> {
+    const { name: task, revision } = row;
+    const definition = row.definition as TaskDefinition;
+    const outFolder = join(this.config.dataDir, 'bundles', task, `building-${randomUUID()}`);
+    try {
+      const version = await this.versions.next(task);
+      const items = await this.items(definition);
+      const prior = await this.prior(definition);
+      await this.builder.build({ definition, version, revision, items, prior, outFolder });
+      const made = await this.registry.registerVersion({ task, version, folder: outFolder, runId: null });
+      await this.activate(row, version, made.digest, by);
+      this.log.log(`task ${task}: zero-shot version ${version} by ${items.length} texts`);
+    } finally {
+      await rm(outFolder, { recursive: true, force: true });
+    }
+  }
+
+  private async items(definition: TaskDefinition): Promise<Item[]> {
+    const rows = await this.texts.reservoir(definition.name, TEXTS_TO_READ);
+    // Texts that came under an earlier revision may lack what this one's templates name.
+    return rows.map(itemOf).filter((item) => isValid(definition, item, this.config));
+  }
+
+  private async prior(definition: TaskDefinition): Promise<number[]> {
+    const { prior } = trainingData(definition, await this.examples.list(definition.name), []);
+    return prior ?? definition.labels.map(() => 1 / definition.labels.length);
+  }
+
+  private async activate(row: TaskRow, version: number, digest: string, by: string): Promise<void> {
+    const task = row.name;
+    await this.activation.prepare(task, version);
+    await this.transactions.run(async (tx) => {
+      const now = await this.tasks.lock(task, tx);
+      if (now?.activeVersion !== row.activeVersion) {
+        throw new FewloopError('CONFLICT', 'another version became active at the same moment: apply the file again');
+      }
+      await this.registry.setActive(task, version, tx);
+      await this.ledger.append(tx, task, 'activated', { from: row.activeVersion, to: version, digest, by });
+    });
+    await this.convergence.announce(task);
+    const active = await this.versions.find(task, version);
+    if (active) this.events.modelActivated(active);
+  }
+}
+
+function isValid(definition: TaskDefinition, item: Item, limits: { maxTextLength: number }): boolean {
+  try {
+    validateItem(definition, item, limits);
+    return true;
+  } catch (error) {
+    if (error instanceof FewloopError) return false;
+    throw error;
+  }
+}

@@ -1,0 +1,85 @@
+/**
+ * The stream in PostgreSQL. A batch is one transaction: claim, score, write. A worker that is killed lets go of its
+ * claim, and nothing of the batch has happened.
+ */
+import { Inject, Injectable, type OnApplicationBootstrap } from '@nestjs/common';
+import { itemOf } from '../../learning/data-set.js';
+import { PoolService, type ScoredItem } from '../../learning/pool.js';
+import type { StreamItemRow } from '../../storage/entities/stream-item.js';
+import { Notifications } from '../../storage/notifications.js';
+import { StreamItemsRepository, type StreamItemOutcome } from '../../storage/stream-items.repository.js';
+import { TasksRepository } from '../../storage/tasks.repository.js';
+import { Transactions } from '../../storage/transactions.js';
+import type { TaskDefinition } from '../../task/types.js';
+import type { RecordOutcome, StreamBatch, StreamPort } from '../records.js';
+
+/** A record that failed so often, each time alone after the first, is at fault itself. */
+const MAX_ATTEMPTS = 5;
+const FIRST_RETRY_MS = 1_000;
+
+@Injectable()
+export class EmbeddedStream implements StreamPort, OnApplicationBootstrap {
+  readonly #waiting = new Set<() => void>();
+
+  constructor(
+    @Inject(StreamItemsRepository) private readonly items: StreamItemsRepository,
+    @Inject(TasksRepository) private readonly tasks: TasksRepository,
+    @Inject(PoolService) private readonly pool: PoolService,
+    @Inject(Transactions) private readonly transactions: Transactions,
+    @Inject(Notifications) private readonly notifications: Notifications,
+  ) {}
+
+  onApplicationBootstrap(): void {
+    this.notifications.on('fewloop_ingest', () => {
+      for (const wake of this.#waiting) wake();
+    });
+  }
+
+  process(
+    limit: number,
+    exceptTasks: string[],
+    score: (batch: StreamBatch) => Promise<RecordOutcome[]>,
+  ): Promise<boolean> {
+    return this.transactions.run(async (tx) => {
+      const rows = await this.items.claim(limit, exceptTasks, tx);
+      const task = rows[0]?.task;
+      if (task === undefined) return false;
+      const records = rows.map((row) => ({ ref: row.seq, id: row.externalId, item: itemOf(row) }));
+      const outcomes = await score({ task, records });
+      const bySeq = new Map(rows.map((row) => [row.seq, row]));
+      await this.items.record(
+        outcomes.map((outcome) => stored(outcome, bySeq.get(outcome.ref)!)),
+        tx,
+      );
+      const scored = outcomes.flatMap((outcome): ScoredItem[] =>
+        outcome.state === 'scored' ? [{ item: bySeq.get(outcome.ref)!, prediction: outcome.prediction }] : [],
+      );
+      const row = await this.tasks.find(task, tx);
+      if (row) await this.pool.admit(row.definition as TaskDefinition, scored, tx);
+      return true;
+    });
+  }
+
+  wait(timeoutMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      const wake = (): void => {
+        clearTimeout(timer);
+        this.#waiting.delete(wake);
+        resolve();
+      };
+      const timer = setTimeout(wake, timeoutMs);
+      this.#waiting.add(wake);
+    });
+  }
+}
+
+function stored(outcome: RecordOutcome, row: StreamItemRow): StreamItemOutcome {
+  const { seq } = row;
+  if (outcome.state === 'scored') {
+    const { members: _, ...prediction } = outcome.prediction;
+    return { seq, state: 'SCORED', prediction, modelVersion: prediction.modelVersion };
+  }
+  const { code, message } = outcome.error;
+  if (outcome.state === 'refused' || row.attempts + 1 >= MAX_ATTEMPTS) return { seq, state: 'FAILED', code, message };
+  return { seq, state: 'PENDING', code, message, retryAfterMs: FIRST_RETRY_MS * 2 ** row.attempts };
+}

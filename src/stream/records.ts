@@ -1,0 +1,42 @@
+/** What goes through the stream, and the port to what carries it: PostgreSQL (embedded/) or Kafka. */
+import type { FewloopError } from '../common/errors.js';
+import type { Prediction } from '../inference/types.js';
+import type { Item } from '../task/types.js';
+
+export interface StreamRecord {
+  /** The carrier's own name of the record, echoed in its outcome. */
+  ref: string;
+  /** The producer's. */
+  id: string;
+  item: Item;
+}
+
+/** Records of one task, claimed together. */
+export interface StreamBatch {
+  task: string;
+  records: StreamRecord[];
+}
+
+export type RecordOutcome =
+  | { ref: string; state: 'scored'; prediction: Prediction }
+  /** The record's own fault: it will not be tried again. */
+  | { ref: string; state: 'refused'; error: FewloopError }
+  /** Something failed that may have nothing to do with it. */
+  | { ref: string; state: 'failed'; error: FewloopError };
+
+export interface StreamPort {
+  /**
+   * Claims records of one task, none of `exceptTasks`, has them scored, and keeps the outcomes and the pool's new
+   * candidates together or not at all. False where there was nothing to claim. What `score` throws is thrown, and the
+   * records are there again.
+   */
+  process(
+    limit: number,
+    exceptTasks: string[],
+    score: (batch: StreamBatch) => Promise<RecordOutcome[]>,
+  ): Promise<boolean>;
+  /** Resolves when there may be something new, or after that time. */
+  wait(timeoutMs: number): Promise<void>;
+}
+
+export const STREAM_PORT = Symbol('StreamPort');

@@ -1,0 +1,181 @@
+/**
+ * Scores what comes through the stream, a batch at a time, and keeps the pool's predictions those of the active model.
+ * Invariants: a batch is scored by one model; one bad text fails alone; what cannot be scored for now (no model, no
+ * database, a full queue) stays where it is and is tried again, ever less often.
+ *
+ *   claim ─▶ score ─▶ commit ─▶ tell who watches, match priors again if due ─▶ claim …
+ *     └─ nothing there: candidates that an older model scored ─▶ wait for a notification, or for the poll
+ */
+import {
+  Inject,
+  Injectable,
+  Logger,
+  type BeforeApplicationShutdown,
+  type OnApplicationBootstrap,
+} from '@nestjs/common';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { FewloopError } from '../common/errors.js';
+import { Config } from '../config/config.js';
+import { InferenceEngine } from '../inference/engine.js';
+import type { Prediction, ServedModel } from '../inference/types.js';
+import { LearningEvents } from '../learning/events.js';
+import { PoolService } from '../learning/pool.js';
+import { ZeroShotVersions } from '../learning/zero-shot-versions.js';
+import { ActivationService } from '../registry/activation.js';
+import type { Item } from '../task/types.js';
+import { STREAM_PORT, type RecordOutcome, type StreamBatch, type StreamPort } from './records.js';
+
+const BATCH = 64;
+/** While one lane waits for the database, the other one's batch is with the model. */
+const LANES = 2;
+const POLL_MS = 2_000;
+/** Of this many turns of a busy lane, one goes to candidates with an old prediction. */
+const REFRESH_EVERY = 4;
+const BLOCKED_MS = 3_000;
+const FIRST_BACKOFF_MS = 250;
+const LONGEST_BACKOFF_MS = 10_000;
+
+@Injectable()
+export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationShutdown {
+  readonly #log = new Logger(StreamWorker.name);
+  readonly #stop = new AbortController();
+  /** Tasks that nothing can be scored for now → until when. */
+  readonly #blocked = new Map<string, number>();
+  #lanes: Promise<unknown> = Promise.resolve();
+
+  constructor(
+    @Inject(Config) private readonly config: Pick<Config, 'role'>,
+    @Inject(STREAM_PORT) private readonly port: StreamPort,
+    @Inject(InferenceEngine) private readonly engine: Pick<InferenceEngine, 'classify'>,
+    @Inject(ActivationService) private readonly activation: Pick<ActivationService, 'current' | 'served'>,
+    @Inject(PoolService) private readonly pool: Pick<PoolService, 'refresh'>,
+    @Inject(ZeroShotVersions) private readonly zeroShot: Pick<ZeroShotVersions, 'rematch'>,
+    @Inject(LearningEvents) private readonly events: Pick<LearningEvents, 'predicted'>,
+  ) {}
+
+  onApplicationBootstrap(): void {
+    if (!['all', 'stream'].includes(this.config.role)) return;
+    this.#lanes = Promise.all(Array.from({ length: LANES }, (_, lane) => this.#run(lane)));
+  }
+
+  /** Before models are closed and the database goes: the batches at work are brought to their end. */
+  async beforeApplicationShutdown(): Promise<void> {
+    this.#stop.abort();
+    await this.#lanes;
+  }
+
+  async #run(lane: number): Promise<void> {
+    let backoffMs = 0;
+    for (let turn = 1; !this.#stop.signal.aborted; turn++) {
+      try {
+        const busy = await this.#turn(lane, turn);
+        backoffMs = 0;
+        if (!busy) await this.#idle();
+      } catch (error) {
+        if (this.#stop.signal.aborted) return;
+        // Once a failure, not once a try.
+        if (backoffMs === 0) this.#log.warn(`scoring pauses: ${(error as Error).message}`);
+        const asked = error instanceof FewloopError ? (error.retryAfterMs ?? 0) : 0;
+        backoffMs = Math.min(Math.max(backoffMs * 2, FIRST_BACKOFF_MS, asked), LONGEST_BACKOFF_MS);
+        await sleep(backoffMs, undefined, { signal: this.#stop.signal }).catch(() => undefined);
+      }
+    }
+  }
+
+  /** Whether there was something to do. */
+  async #turn(lane: number, turn: number): Promise<boolean> {
+    const scored = await this.#scoreNext();
+    // One lane alone, so that the same candidates are not scored twice.
+    if (lane !== 0 || (scored && turn % REFRESH_EVERY !== 0)) return scored;
+    return (await this.#refreshPool()) || scored;
+  }
+
+  async #scoreNext(): Promise<boolean> {
+    const now = Date.now();
+    for (const [task, until] of this.#blocked) if (until <= now) this.#blocked.delete(task);
+    const done: { batch?: StreamBatch; outcomes: RecordOutcome[] } = { outcomes: [] };
+    const busy = await this.port.process(BATCH, [...this.#blocked.keys()], async (batch) => {
+      done.batch = batch;
+      done.outcomes = await this.#scoreOrBlock(batch);
+      return done.outcomes;
+    });
+    if (done.batch) await this.#afterCommit(done.batch, done.outcomes);
+    return busy;
+  }
+
+  async #scoreOrBlock({ task, records }: StreamBatch): Promise<RecordOutcome[]> {
+    try {
+      return await this.#score(task, records);
+    } catch (error) {
+      // Other tasks go on meanwhile.
+      if (error instanceof FewloopError && error.code !== 'OVERLOADED')
+        this.#blocked.set(task, Date.now() + BLOCKED_MS);
+      throw error;
+    }
+  }
+
+  async #score(task: string, records: StreamBatch['records']): Promise<RecordOutcome[]> {
+    const lease = await this.activation.current(task);
+    try {
+      const results = await this.#classify(
+        lease.model,
+        records.map(({ item }) => item),
+      );
+      return records.map(({ ref }, i): RecordOutcome => {
+        const result = results[i]!;
+        if (!(result instanceof FewloopError)) return { ref, state: 'scored', prediction: result };
+        return { ref, state: result.code === 'BAD_INPUT' ? 'refused' : 'failed', error: result };
+      });
+    } finally {
+      lease.release();
+    }
+  }
+
+  /** Throws OVERLOADED; everything else is the outcome of an item. */
+  async #classify(model: ServedModel, items: Item[]): Promise<(Prediction | FewloopError)[]> {
+    try {
+      const outcomes = await this.engine.classify(model, { items, priority: 'bulk' });
+      const results = outcomes.map((outcome) => (outcome.ok ? outcome.prediction : outcome.error));
+      const full = results.find((result) => result instanceof FewloopError && result.code === 'OVERLOADED');
+      if (full) throw full;
+      return results;
+    } catch (error) {
+      if (error instanceof FewloopError && error.code === 'OVERLOADED') throw error;
+      this.#log.error(error);
+      const failure = new FewloopError('INTERNAL', (error as Error).message, { cause: error });
+      return items.map(() => failure);
+    }
+  }
+
+  async #afterCommit({ task, records }: StreamBatch, outcomes: RecordOutcome[]): Promise<void> {
+    const ids = new Map(records.map(({ ref, id }) => [ref, id]));
+    for (const outcome of outcomes) {
+      if (outcome.state !== 'scored') continue;
+      this.events.predicted({ task, id: ids.get(outcome.ref)!, prediction: outcome.prediction });
+    }
+    await this.zeroShot.rematch(task).catch((error: unknown) => this.#log.warn(`matching priors: ${String(error)}`));
+  }
+
+  async #refreshPool(): Promise<boolean> {
+    let busy = false;
+    for (const task of Object.keys(this.activation.served())) {
+      if (this.#stop.signal.aborted) return false;
+      const lease = await this.activation.current(task);
+      try {
+        const { model } = lease;
+        const score = (items: Item[]) => this.#classify(model, items);
+        busy = (await this.pool.refresh(model, BATCH, score)) || busy;
+      } finally {
+        lease.release();
+      }
+    }
+    return busy;
+  }
+
+  async #idle(): Promise<void> {
+    const stopped = new Promise<void>((resolve) => {
+      this.#stop.signal.addEventListener('abort', () => resolve(), { once: true });
+    });
+    await Promise.race([this.port.wait(POLL_MS), stopped]);
+  }
+}
