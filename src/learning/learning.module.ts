@@ -1,0 +1,61 @@
+/** The pool and its questions, runs, the gate, promotion. Imports registry, inference, launch, storage, task. */
+import { Module } from '@nestjs/common';
+
+import { Config } from '../config/config.js';
+import { LAUNCHER } from '../launch/launcher.js';
+import { ProcessLauncher } from '../launch/process.js';
+import { RegistryModule } from '../registry/registry.module.js';
+import { LearningEvents } from './events.js';
+import { ExampleExport } from './example-export.js';
+import { ExampleService } from './examples.js';
+import { ForgetService } from './forget.js';
+import { GateService } from './gate.js';
+import { IngestService } from './ingest.js';
+import { JobQueue } from './job-queue.js';
+import { LedgerService } from './ledger.js';
+import { PoolService } from './pool.js';
+import { PromotionService } from './promotion.js';
+import { ReviewService } from './review.js';
+import { RunData } from './run-data.js';
+import { RunVersions } from './run-versions.js';
+import { RunWorker } from './run-worker.js';
+import { RunService } from './runs.js';
+import { TaskService } from './task-service.js';
+import { TriggerService } from './triggers.js';
+import { ZeroShotVersions } from './zero-shot-versions.js';
+
+/** What the edges (GraphQL, stream) call. */
+const SERVICES = [
+  ExampleExport,
+  ExampleService,
+  ForgetService,
+  IngestService,
+  LearningEvents,
+  LedgerService,
+  PoolService,
+  PromotionService,
+  ReviewService,
+  RunService,
+  TaskService,
+  ZeroShotVersions,
+];
+
+@Module({
+  imports: [RegistryModule],
+  providers: [
+    {
+      provide: LAUNCHER,
+      inject: [Config],
+      useFactory: ({ python, dataDir }: Config) => new ProcessLauncher({ python, dataDir }),
+    },
+    GateService,
+    JobQueue,
+    RunData,
+    RunVersions,
+    RunWorker,
+    TriggerService,
+    ...SERVICES,
+  ],
+  exports: SERVICES,
+})
+export class LearningModule {}
