@@ -146,11 +146,10 @@ export class ActivationService implements OnApplicationShutdown {
 
   async onApplicationShutdown(): Promise<void> {
     await Promise.all(this.#steps.values());
-    const tasks = [...this.#current.keys()];
     for (const [task, tenure] of this.#current) this.#drain(task, tenure);
     this.#current.clear();
     await Promise.all([...this.#prepared.keys()].map((task) => this.#dropPrepared(task)));
-    await Promise.all(tasks.map((task) => this.#draining.get(task)));
+    await Promise.all(this.#draining.values());
     await this.hostPool.close();
   }
 
@@ -179,7 +178,10 @@ export class ActivationService implements OnApplicationShutdown {
 
   async #takePrepared(task: string, version: number): Promise<Tenure | undefined> {
     const prepared = this.#prepared.get(task);
-    if (prepared?.tenure.open.model.version !== version) return void (await this.#dropPrepared(task));
+    if (prepared?.tenure.open.model.version !== version) {
+      await this.#dropPrepared(task);
+      return undefined;
+    }
     clearTimeout(prepared.timer);
     this.#prepared.delete(task);
     return prepared.tenure;
@@ -197,9 +199,7 @@ export class ActivationService implements OnApplicationShutdown {
     const before = this.#draining.get(task);
     const drained = Promise.all([before, tenure.retire()])
       .catch((error: unknown) => this.#log.error(error))
-      .then(() => {
-        if (this.#draining.get(task) === drained) this.#draining.delete(task);
-      });
+      .finally(() => this.#draining.get(task) === drained && this.#draining.delete(task)) as Promise<void>;
     this.#draining.set(task, drained);
   }
 }

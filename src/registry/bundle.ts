@@ -34,7 +34,7 @@ export async function readBundle(folder: string, { baseModel }: { baseModel: str
   const bytes = await readInside(root, 'manifest.json');
   const manifest = parseManifest(bytes);
   const tokenizer = await readVerified(root, manifest.tokenizer);
-  const golden = parse(goldenSchema, await readVerified(root, manifest.golden), manifest.golden.file) as GoldenFile;
+  const golden = parse(goldenSchema, await readVerified(root, manifest.golden), manifest.golden.file);
   const report = json(await readVerified(root, manifest.report), manifest.report.file) as Record<string, unknown>;
   const graphs: GraphFile[] = [];
   for (const { id, file, sha256, base } of manifest.graphs) {

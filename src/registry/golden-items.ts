@@ -38,7 +38,7 @@ function fieldOf(item: Item, name: string): string | undefined {
 /** The marker stands in the middle, so that both of its sides are cut. */
 function withMarker(text: string, marker: string): string {
   if (text.includes(marker)) return text;
-  const characters = [...text];
+  const characters = Array.from(text);
   const middle = Math.floor(characters.length / 2);
   return characters.slice(0, middle).join('') + marker + characters.slice(middle).join('');
 }

@@ -5,6 +5,8 @@ import { InferenceEngine } from '../inference/engine.js';
 import { JOBS_A_HOST } from '../runtime/host-process.js';
 import { HostPool } from '../runtime/host-pool.js';
 import { ActivationService } from './activation.js';
+import { BaseTokenizer } from './base-tokenizer.js';
+import { Catalogue } from './catalogue.js';
 import { ConvergenceService } from './convergence.js';
 import { RehearsalEngine } from './rehearsal.js';
 import { ModelRegistry } from './versions.js';
@@ -13,7 +15,7 @@ import { ZeroShotBuilder } from './zero-shot.js';
 /** About half a minute of work for one core and a small model: who comes later had better ask again. */
 const MAX_QUEUED_TOKENS = 200_000;
 
-const SERVICES = [ActivationService, ConvergenceService, ModelRegistry, ZeroShotBuilder];
+const SERVICES = [ActivationService, Catalogue, ConvergenceService, ModelRegistry, ZeroShotBuilder];
 
 @Module({
   providers: [
@@ -33,9 +35,10 @@ const SERVICES = [ActivationService, ConvergenceService, ModelRegistry, ZeroShot
           maxTextLength,
         }),
     },
+    { provide: BaseTokenizer, inject: [Config], useFactory: ({ baseModel }: Config) => BaseTokenizer.open(baseModel) },
     RehearsalEngine,
     ...SERVICES,
   ],
-  exports: [InferenceEngine, ...SERVICES],
+  exports: [BaseTokenizer, InferenceEngine, ...SERVICES],
 })
 export class RegistryModule {}

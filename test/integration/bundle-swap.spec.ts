@@ -17,7 +17,7 @@ import type { TasksRepository } from '../../src/storage/tasks.repository.js';
 import type { VersionsRepository } from '../../src/storage/versions.repository.js';
 import type { TaskDefinition } from '../../src/task/types.js';
 import { sha256, TINY_MODEL, tinyTask, writeManifest } from '../fixtures/bundle.js';
-import { descendants, isAlive, memoryMiB } from '../fixtures/processes.js';
+import { descendants, isAlive, memoryMiB, until } from '../fixtures/processes.js';
 
 const TEXTS = [
   '很好',
@@ -123,7 +123,7 @@ describe('bundles', () => {
   });
   afterEach(async () => {
     await world.activation.onApplicationShutdown();
-    expect(descendants(process.pid).length).toBe(0);
+    await until(() => descendants(process.pid).length === 0);
     await rm(dataDir, { recursive: true });
   });
 
@@ -235,11 +235,11 @@ describe('bundles', () => {
     await world.version(2, { own: true });
     for (let version = 3; version <= swaps + 1; version++) await world.copyOf(2, version);
     await world.activation.activate('tiny', 1);
-    let running = true;
+    const clock = { running: true };
     let requests = 0;
     const seen = new Set<number>();
     const client = async () => {
-      while (running) {
+      while (clock.running) {
         const outcomes = await world.classify();
         const versions = new Set(
           outcomes.map((outcome) => (outcome.ok ? outcome.prediction.modelVersion : outcome.error)),
@@ -260,7 +260,7 @@ describe('bundles', () => {
       await new Promise((resolve) => setTimeout(resolve, 100));
       memory.push(memoryMiB([process.pid, ...descendants(process.pid)]));
     }
-    running = false;
+    clock.running = false;
     await clients;
     expect([...seen].every((version) => typeof version === 'number')).toBe(true);
     expect(seen.size).toBeGreaterThan(swaps / 2);
