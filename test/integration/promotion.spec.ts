@@ -1,0 +1,232 @@
+/** Promotions decided on a real database, with real model hosts behind the activation. */
+import type { INestApplicationContext } from '@nestjs/common';
+import { appendFileSync, cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { LearningEvents } from '../../src/learning/events.js';
+import { GateService } from '../../src/learning/gate.js';
+import type { GateVerdict } from '../../src/learning/gate-statistics.js';
+import { LedgerService } from '../../src/learning/ledger.js';
+import { PromotionService } from '../../src/learning/promotion.js';
+import { ActivationService } from '../../src/registry/activation.js';
+import { ModelRegistry } from '../../src/registry/versions.js';
+import { RunsRepository } from '../../src/storage/runs.repository.js';
+import { TasksRepository } from '../../src/storage/tasks.repository.js';
+import { VersionsRepository } from '../../src/storage/versions.repository.js';
+import { splitGroup } from '../../src/task/keys.js';
+import { createDatabase } from '../fixtures/database.js';
+import { addExamples, applyTinyTask, makeDataDir, startService } from '../fixtures/learning.js';
+
+let database: Awaited<ReturnType<typeof createDatabase>>;
+let dataDir: string;
+let service: INestApplicationContext;
+let promotions: PromotionService;
+
+beforeEach(async () => {
+  database = await createDatabase();
+  dataDir = makeDataDir();
+  service = await startService({ url: database.url, dataDir, mode: 'succeed' });
+  promotions = service.get(PromotionService);
+});
+afterEach(async () => {
+  await service.close();
+  await database.drop();
+  rmSync(dataDir, { recursive: true, force: true });
+});
+
+/** A further version, the same bundle under its number. */
+async function addVersion(version: number, runId: string | null = null): Promise<void> {
+  const folder = join(dataDir, `made-${version}`);
+  cpSync(join(dataDir, 'template'), folder, { recursive: true });
+  const file = join(folder, 'manifest.json');
+  const manifest = JSON.parse(readFileSync(file, 'utf8')) as Record<string, unknown>;
+  writeFileSync(file, JSON.stringify({ ...manifest, version }));
+  await service.get(ModelRegistry).registerVersion({ task: 'tiny', version, folder, runId });
+}
+
+async function request(version: number, verdict: GateVerdict, championVersion = 1): Promise<string> {
+  const comparison = { championVersion, verdict, report: { statement: `It is ${verdict}.` } };
+  return (await promotions.request('tiny', version, comparison)).id;
+}
+
+async function active(): Promise<number | null | undefined> {
+  return (await service.get(TasksRepository).find('tiny'))?.activeVersion;
+}
+
+async function ledgerKinds(): Promise<string[]> {
+  const ledger = service.get(LedgerService);
+  expect(await ledger.verify()).toMatchObject({ brokenAt: null });
+  return (await ledger.listOfTask('tiny', 10)).map(({ kind }) => kind);
+}
+
+describe('approval', () => {
+  it('makes the version active, here and for all, and is in the ledger', async () => {
+    await applyTinyTask(service, dataDir);
+    await addVersion(2);
+    const activated: number[] = [];
+    service.get(LearningEvents).modelActivated$.subscribe(({ version }) => activated.push(version));
+    const id = await request(2, 'NOT_WORSE');
+    const approved = await promotions.approve(id, { by: 'ann', comment: 'fine' });
+    expect(approved).toMatchObject({ decision: 'APPROVED', decidedBy: 'ann', comment: 'fine', override: false });
+    expect(await active()).toBe(2);
+    expect(service.get(ActivationService).served()).toMatchObject({ tiny: 2 });
+    expect(activated).toEqual([2]);
+    const versions = service.get(VersionsRepository);
+    expect(await versions.find('tiny', 1)).toMatchObject({ state: 'RETIRED' });
+    expect(await versions.find('tiny', 2)).toMatchObject({ state: 'ACTIVE', activatedAt: expect.any(Date) });
+    expect(await ledgerKinds()).toEqual(['promotion-approved']);
+    const [entry] = await service.get(LedgerService).listOfTask('tiny', 1);
+    const digest = (await versions.find('tiny', 2))?.digest;
+    expect(entry?.body).toMatchObject({ promotion: id, version: 2, champion: 1, verdict: 'NOT_WORSE', by: 'ann' });
+    expect(entry?.body).toMatchObject({ digests: { version: digest } });
+  });
+
+  it('needs the verdict that the task asks for, or an override with a comment', async () => {
+    await applyTinyTask(service, dataDir);
+    await addVersion(2);
+    const id = await request(2, 'INCONCLUSIVE');
+    const refused = { code: 'GATE_NOT_PASSED', message: expect.stringContaining('It is INCONCLUSIVE.') };
+    await expect(promotions.approve(id, { by: 'ann' })).rejects.toMatchObject(refused);
+    await expect(promotions.approve(id, { by: 'ann', override: true, comment: ' ' })).rejects.toMatchObject({
+      code: 'BAD_INPUT',
+      field: 'comment',
+    });
+    expect(await active()).toBe(1);
+    const approved = await promotions.approve(id, { by: 'ann', override: true, comment: 'few labels' });
+    expect(approved).toMatchObject({ decision: 'APPROVED', override: true });
+    expect(await active()).toBe(2);
+  });
+
+  it('is of the comparison with the active version: a stale one is compared again', async () => {
+    await applyTinyTask(service, dataDir, {
+      learning: { promotion: { minVerdict: 'worse' }, trigger: { newLabels: null } },
+    });
+    await addVersion(2);
+    await addVersion(3);
+    const second = await request(2, 'BETTER');
+    await promotions.approve(second, { by: 'ann' });
+    const third = await request(3, 'BETTER', 1);
+    await expect(promotions.approve(third, { by: 'ann' })).rejects.toMatchObject({
+      code: 'CONFLICT',
+      message: expect.stringMatching(/version 2 is active since .* compared with 1; compared again as promotion/),
+    });
+    const [again, stale] = await promotions.list('tiny');
+    expect(stale).toMatchObject({ id: third, decision: 'SUPERSEDED' });
+    expect(again).toMatchObject({ version: 3, championVersion: 2, verdict: 'INCONCLUSIVE', decision: null });
+    await promotions.approve(again!.id, { by: 'ann' });
+    expect(await active()).toBe(3);
+  });
+
+  it('of two at once is one', async () => {
+    await applyTinyTask(service, dataDir);
+    await addVersion(2);
+    const id = await request(2, 'BETTER');
+    const both = await Promise.allSettled([1, 2].map(() => promotions.approve(id, { by: 'ann' })));
+    expect(both.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected']);
+    expect(both.find((one) => one.status === 'rejected')).toMatchObject({ reason: { code: 'CONFLICT' } });
+    expect(await ledgerKinds()).toEqual(['promotion-approved']);
+  });
+
+  it('of a bundle that is spoilt changes nothing', async () => {
+    await applyTinyTask(service, dataDir);
+    await addVersion(2);
+    const id = await request(2, 'BETTER');
+    appendFileSync(join(dataDir, 'bundles', 'tiny', '2', 'golden.json'), ' ');
+    await expect(promotions.approve(id, { by: 'ann' })).rejects.toMatchObject({ code: 'BUNDLE_INVALID' });
+    expect(await active()).toBe(1);
+    expect(await promotions.get(id)).toMatchObject({ decision: null });
+    expect(await ledgerKinds()).toEqual([]);
+  });
+
+  it('is not for who started the run, where the task asks for four eyes', async () => {
+    await applyTinyTask(service, dataDir, {
+      learning: { promotion: { fourEyes: true }, trigger: { newLabels: null } },
+    });
+    const started = { task: 'tiny', trigger: 'MANUAL' as const, reason: null, startedBy: 'ann' };
+    const run = await service.get(RunsRepository).insertOpen(started);
+    await service.get(RunsRepository).updateOpen(run!.id, { state: 'SUCCEEDED' });
+    await addVersion(2, run!.id);
+    const id = await request(2, 'BETTER');
+    await expect(promotions.approve(id, { by: 'ann' })).rejects.toMatchObject({ code: 'FORBIDDEN' });
+    await promotions.approve(id, { by: 'bob' });
+    expect(await active()).toBe(2);
+  });
+});
+
+describe('requests', () => {
+  it('of a newer version supersede older ones; of the same one there is one', async () => {
+    await applyTinyTask(service, dataDir);
+    const old = await request(2, 'BETTER');
+    const recent = await request(3, 'BETTER');
+    expect(await request(3, 'WORSE')).toBe(recent);
+    expect(await promotions.get(old)).toMatchObject({ decision: 'SUPERSEDED' });
+    await expect(promotions.approve(old, { by: 'ann' })).rejects.toMatchObject({ code: 'CONFLICT' });
+    await expect(promotions.get('nothing')).rejects.toMatchObject({ code: 'PROMOTION_NOT_FOUND' });
+  });
+
+  it('are rejected with a comment', async () => {
+    await applyTinyTask(service, dataDir);
+    await addVersion(2);
+    const id = await request(2, 'BETTER');
+    await expect(promotions.reject(id, { by: 'ann', comment: '' })).rejects.toMatchObject({ code: 'BAD_INPUT' });
+    expect(await promotions.reject(id, { by: 'ann', comment: 'odd answers' })).toMatchObject({ decision: 'REJECTED' });
+    expect(await service.get(VersionsRepository).find('tiny', 2)).toMatchObject({ state: 'REJECTED' });
+    expect(await ledgerKinds()).toEqual(['promotion-rejected']);
+  });
+});
+
+describe('rollback', () => {
+  it('goes back to the version before, with a reason', async () => {
+    await applyTinyTask(service, dataDir);
+    await expect(promotions.rollback('tiny', 'why', 'ann')).rejects.toMatchObject({ code: 'CONFLICT' });
+    await addVersion(2);
+    await promotions.approve(await request(2, 'BETTER'), { by: 'ann' });
+    await expect(promotions.rollback('tiny', ' ', 'ann')).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'reason' });
+    await expect(promotions.rollback('none', 'why', 'ann')).rejects.toMatchObject({ code: 'TASK_NOT_FOUND' });
+    expect(await promotions.rollback('tiny', 'complaints', 'ann')).toMatchObject({ version: 1, state: 'ACTIVE' });
+    expect(await active()).toBe(1);
+    expect(service.get(ActivationService).served()).toMatchObject({ tiny: 1 });
+    expect(await ledgerKinds()).toEqual(['rolled-back', 'promotion-approved']);
+  });
+});
+
+describe('the gate', () => {
+  it('compares on rows that neither version trained on', async () => {
+    await applyTinyTask(service, dataDir);
+    const run = await service
+      .get(RunsRepository)
+      .insertOpen({ task: 'tiny', trigger: 'MANUAL', reason: null, startedBy: null });
+    await service.get(RunsRepository).updateOpen(run!.id, { state: 'SUCCEEDED' });
+    await addVersion(2, run!.id);
+    await addExamples(service, [
+      { text: '一', label: 'positive', split: 'test' },
+      { text: '二', label: 'negative', split: 'test' },
+      { text: '三', label: 'positive', split: 'dev' },
+      { text: '四', label: 'gone', split: 'test' },
+      { text: '五', label: 'positive', split: 'train' },
+    ]);
+    const gate = service.get(GateService);
+    const { report: without } = await gate.compare('tiny', 2);
+    expect(without).toMatchObject({ rows: 3, heldOut: { test: 2, dev: 1, trainingTextsKnown: false } });
+    expect(without).toMatchObject({ heldOut: { leftOut: { trainedOn: 0, labelNotShared: 1, notAnswered: 0 } } });
+
+    const folder = join(dataDir, 'runs', 'tiny', run!.id);
+    mkdirSync(folder, { recursive: true });
+    writeFileSync(
+      join(folder, 'labelled.jsonl'),
+      `${JSON.stringify({ splitGroup: splitGroup('三'), split: 'dev' })}\n`,
+    );
+    writeFileSync(join(folder, 'unlabelled.jsonl'), `${JSON.stringify({ splitGroup: splitGroup('二') })}\n`);
+    const { report, verdict, championVersion } = await gate.compare('tiny', 2);
+    expect(report).toMatchObject({ rows: 2, heldOut: { trainingTextsKnown: true, leftOut: { trainedOn: 1 } } });
+    // The same bundle twice: nothing differs, and two rows decide nothing.
+    expect(report).toMatchObject({
+      counts: { onlyChallengerRight: 0, onlyChampionRight: 0 },
+      pValue: 1,
+      difference: 0,
+    });
+    expect({ verdict, championVersion }).toEqual({ verdict: 'INCONCLUSIVE', championVersion: 1 });
+    expect(report['statement']).toMatch(/On 2 held-out rows .* undecided/);
+    await expect(gate.compare('tiny', 9)).rejects.toMatchObject({ code: 'VERSION_NOT_FOUND' });
+  });
+});
