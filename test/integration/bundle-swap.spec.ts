@@ -17,7 +17,7 @@ import type { TasksRepository } from '../../src/storage/tasks.repository.js';
 import type { VersionsRepository } from '../../src/storage/versions.repository.js';
 import type { TaskDefinition } from '../../src/task/types.js';
 import { sha256, TINY_MODEL, tinyTask, writeManifest } from '../fixtures/bundle.js';
-import { descendants, isAlive, memoryMiB, until } from '../fixtures/processes.js';
+import { descendants, isAlive, treeMemoryMiB, until } from '../fixtures/processes.js';
 
 const TEXTS = [
   '很好',
@@ -258,7 +258,7 @@ describe('bundles', () => {
       await world.activation.drained('tiny');
       expect(before.filter(isAlive)).toEqual([]);
       await new Promise((resolve) => setTimeout(resolve, 100));
-      memory.push(memoryMiB([process.pid, ...descendants(process.pid)]));
+      memory.push(treeMemoryMiB());
     }
     clock.running = false;
     await clients;
