@@ -144,7 +144,8 @@ async function endTrainerOf(folder: string): Promise<void> {
   const file = path.join(folder, PID_FILE);
   if (!existsSync(file)) return;
   const pid = Number(readFileSync(file, 'utf8'));
-  while (pid > 1 && commandLineOf(pid).includes(folder)) {
+  const isTrainer = (): boolean => pid > 1 && commandLineOf(pid).includes(folder);
+  while (isTrainer()) {
     process.kill(pid, 'SIGKILL');
     await sleep(50);
   }

@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import type { Split, TaskDefinition } from '../task/types.js';
@@ -86,7 +86,9 @@ describe('leakage', () => {
             [...labelled, ...pool].filter(([, where]) => where !== 'train').map(([name]) => name),
           );
           for (const row of data.unlabelled) expect(heldOut).not.toContain(row.text);
-          for (const row of data.labelled) if (row.split === 'train') expect(heldOut).not.toContain(row.text);
+          for (const row of data.labelled.filter((one) => one.split === 'train')) {
+            expect(heldOut).not.toContain(row.text);
+          }
           for (const row of data.labelled) expect(row.split).not.toBe('test');
         },
       ),

@@ -8,10 +8,13 @@ import { PgBoss, type Job } from 'pg-boss';
 
 import { Database } from '../storage/database.js';
 
-export interface QueueDefinition {
+interface QueueDefinition {
   /** How often a job may be claimed again after the process that held it ended. */
   retries: number;
 }
+
+/** What was sent is `data`; the queue does not know its type. */
+type JobHandler = (data: unknown, signal: AbortSignal) => Promise<void>;
 
 /** Seconds without a sign of life until a job is somebody else's; pg-boss allows no less than 10. */
 const SILENT_SECONDS = 10;
@@ -54,10 +57,10 @@ export class JobQueue {
    * Takes one job at a time. A handler that throws gives the job back for another try. `signal` is aborted when the
    * job is no longer this worker's.
    */
-  async work<T extends object>(queue: string, handler: (data: T, signal: AbortSignal) => Promise<void>): Promise<void> {
+  async work(queue: string, handler: JobHandler): Promise<void> {
     const boss = await this.started();
     const options = { pollingIntervalSeconds: 0.5, heartbeatRefreshSeconds: SIGN_OF_LIFE_SECONDS };
-    await boss.work<T>(queue, options, async ([job]: Job<T>[]) => {
+    await boss.work<object>(queue, options, async ([job]: Job[]) => {
       if (job) await handler(job.data, job.signal);
     });
   }

@@ -16,6 +16,7 @@ import { VersionsRepository } from '../storage/versions.repository.js';
 import { sha256 } from '../task/keys.js';
 import type { TaskDefinition } from '../task/types.js';
 import { trainingData, UNLABELLED_LIMIT } from './data-set.js';
+import { pruneRunFolders } from './run-folders.js';
 
 @Injectable()
 export class RunData {
@@ -31,6 +32,17 @@ export class RunData {
   async prepare(run: TrainingRunRow, folder: string): Promise<string> {
     if ((await readRunSettings(folder))?.runId !== run.id) await this.fill(run, folder);
     return dataDigest(folder);
+  }
+
+  /** Old folders go, but for those of the versions that serve or would after a rollback: the gate asks them. */
+  async prune(taskName: string): Promise<void> {
+    const task = await this.tasks.find(taskName);
+    const needed = new Set<string>();
+    for (const version of [task?.activeVersion, task?.previousVersion]) {
+      const row = typeof version === 'number' ? await this.versions.find(taskName, version) : null;
+      if (row?.runId) needed.add(row.runId);
+    }
+    await pruneRunFolders(this.config.dataDir, taskName, this.config.runKeep, needed);
   }
 
   private async fill(run: TrainingRunRow, folder: string): Promise<void> {

@@ -62,7 +62,7 @@ export class RunWorker implements OnApplicationBootstrap, BeforeApplicationShutd
   async onApplicationBootstrap(): Promise<void> {
     await this.queue.define(TRAINING_QUEUE, { retries: SERVICE_RETRIES });
     if (!['all', 'trainer'].includes(this.config.role)) return;
-    await this.queue.work<TrainingJob>(TRAINING_QUEUE, ({ runId }, signal) => this.perform(runId, signal));
+    await this.queue.work(TRAINING_QUEUE, (job, claim) => this.perform((job as TrainingJob).runId, claim));
     this.sweeper = setInterval(() => {
       this.sweeping = this.sweeping.then(() => this.sweep()).catch((error: unknown) => this.log.warn(String(error)));
     }, SWEEP_MS);
@@ -101,6 +101,7 @@ export class RunWorker implements OnApplicationBootstrap, BeforeApplicationShutd
       const report = throttled((progress) => this.progressed(runId, progress));
       const version = await this.steps(run, watch, report);
       await this.finish(runId, { state: 'SUCCEEDED', progress: 1, stage: null, producedVersion: version });
+      await this.data.prune(run.task).catch((error: unknown) => this.log.warn(String(error)));
     } catch (error) {
       await this.failed(run, watch, error);
     } finally {

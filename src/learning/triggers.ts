@@ -24,6 +24,10 @@ import { RunService } from './runs.js';
 const SCHEDULE_QUEUE = 'scheduled-run';
 const POLL_MS = 5_000;
 
+interface ScheduledJob {
+  task: string;
+}
+
 type TriggerRules = TaskDefinition['learning']['trigger'];
 
 @Injectable()
@@ -44,7 +48,7 @@ export class TriggerService implements OnApplicationBootstrap, BeforeApplication
   async onApplicationBootstrap(): Promise<void> {
     if (!['all', 'trainer'].includes(this.config.role)) return;
     await this.queue.define(SCHEDULE_QUEUE, { retries: 0 });
-    await this.queue.work<{ task: string }>(SCHEDULE_QUEUE, ({ task }) => this.start(task, 'SCHEDULE', 'its schedule'));
+    await this.queue.work(SCHEDULE_QUEUE, (job) => this.start((job as ScheduledJob).task, 'SCHEDULE', 'its schedule'));
     this.timer = setInterval(() => this.later(() => this.checkAll()), POLL_MS);
     this.later(() => this.checkAll());
   }
@@ -72,7 +76,7 @@ export class TriggerService implements OnApplicationBootstrap, BeforeApplication
     const wanted = new Map<string, { cron: string; data: object }>();
     for (const { name, definition } of await this.tasks.list()) {
       const { schedule } = (definition as TaskDefinition).learning.trigger;
-      if (schedule !== null) wanted.set(name, { cron: schedule, data: { task: name } });
+      if (schedule !== null) wanted.set(name, { cron: schedule, data: { task: name } satisfies ScheduledJob });
     }
     await this.queue.setSchedules(SCHEDULE_QUEUE, wanted);
   }

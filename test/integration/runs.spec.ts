@@ -1,16 +1,23 @@
 /** Training runs from request to promotion, through crashes of either side, on a real database. */
 import type { INestApplicationContext } from '@nestjs/common';
-import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { DataSource } from 'typeorm';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { LearningEvents } from '../../src/learning/events.js';
 import { JobQueue } from '../../src/learning/job-queue.js';
 import { PromotionService } from '../../src/learning/promotion.js';
+import { RunData } from '../../src/learning/run-data.js';
 import { RunService } from '../../src/learning/runs.js';
 import { TriggerService } from '../../src/learning/triggers.js';
+import { CandidatesRepository } from '../../src/storage/candidates.repository.js';
+import type { SplitValue } from '../../src/storage/entities/item-columns.js';
 import type { TrainingRunRow } from '../../src/storage/entities/training-run.js';
+import { RunsRepository } from '../../src/storage/runs.repository.js';
+import { Transactions } from '../../src/storage/transactions.js';
 import { VersionsRepository } from '../../src/storage/versions.repository.js';
+import { itemKey, splitGroup } from '../../src/task/keys.js';
 import { createDatabase } from '../fixtures/database.js';
 import { addExamples, applyTinyTask, makeDataDir, startService } from '../fixtures/learning.js';
 import { isAlive } from '../fixtures/processes.js';
@@ -58,6 +65,22 @@ async function reached(service: INestApplicationContext, id: string, states: str
     if (states.includes(run.state)) return run;
     await sleep(50);
   }
+}
+
+function keyed(text: string) {
+  return {
+    itemKey: itemKey({ text }),
+    splitGroup: splitGroup(text),
+    text,
+    textPair: null,
+    choices: null,
+    fields: null,
+  };
+}
+
+function score(key: string) {
+  const figures = { confidence: 0.6, margin: 0.2, entropy: 0.5, voteEntropy: 0, dissenting: 0 };
+  return { itemKey: key, prediction: {}, modelVersion: 1, route: 'REVIEW' as const, ...figures };
 }
 
 const folderOf = (id: string) => join(dataDir, 'runs', 'tiny', id);
@@ -109,6 +132,47 @@ describe('a run', () => {
     );
     const settings = JSON.parse(readFileSync(join(folderOf(id), 'run.json'), 'utf8')) as Record<string, unknown>;
     expect(settings).toMatchObject({ formatVersion: 1, runId: id, task: 'tiny', version: 2, prior: null });
+  });
+
+  it('sees no text of a dev or test group, wherever one was planted', async () => {
+    const service = await startWithTask('succeed');
+    const plant = (mark: string, split: SplitValue, reservoirRank: number | null = null) => ({
+      ...keyed(`${mark}，真的`),
+      ...score(keyed(`${mark}，真的`).itemKey),
+      split,
+      audit: false,
+      reservoirRank,
+    });
+    await service.get(Transactions).run(async (tx) => {
+      await service
+        .get(CandidatesRepository)
+        .upsert(
+          'tiny',
+          [
+            plant('可以用', 'train'),
+            plant('储备', 'train', 0.3),
+            plant('标记甲', 'dev'),
+            plant('标记乙', 'test', 0.1),
+            plant('标记丙', 'train', 0.2),
+          ],
+          tx,
+        );
+    });
+    // In the pool as a train text, and imported as a test example under another spelling.
+    await addExamples(service, [
+      { text: '标记丙,真的', label: 'positive', split: 'test' },
+      { text: '标记丁', label: 'negative', split: 'test', origin: 'AUDIT' },
+    ]);
+    const { id } = await service.get(RunService).start('tiny', 'MANUAL', 'ann');
+    await settled(service, id);
+    const files = ['run.json', 'labelled.jsonl', 'unlabelled.jsonl'];
+    const [settings, labelled, unlabelled] = files.map((name) => readFileSync(join(folderOf(id), name), 'utf8'));
+    expect(settings! + labelled! + unlabelled!).not.toContain('标记');
+    const texts = unlabelled!
+      .trim()
+      .split('\n')
+      .map((line) => (JSON.parse(line) as { text: string }).text);
+    expect(texts).toEqual(['储备，真的', '可以用，真的']);
   });
 
   it('is one a task, whoever asks', async () => {
@@ -193,7 +257,33 @@ describe('a service that ends', () => {
     expect(await second.get(PromotionService).list('tiny')).toHaveLength(1);
   });
 
-  it('before it sent the job leaves it to another', async () => {
+  it('by SIGKILL is noticed: the job is taken over, and a trained bundle is not trained again', async () => {
+    const api = await start('slow', 'api');
+    await applyTinyTask(api, dataDir);
+    await addExamples(api, [{ text: '很好', label: 'positive', split: 'train' }]);
+    const { id } = await api.get(RunService).start('tiny', 'MANUAL', 'ann');
+    // What a service leaves that was killed between its trainer's end and the version: the job is its own.
+    const dataSource = api.get(DataSource);
+    await dataSource.query(
+      `UPDATE pgboss.job SET state = 'active', started_on = now(), heartbeat_on = now() - interval '1 minute'
+       WHERE id = $1`,
+      [id],
+    );
+    await api.get(RunsRepository).updateOpen(id, { state: 'RUNNING', startedAt: new Date(0) });
+    const run = await api.get(RunService).get(id);
+    await api.get(RunData).prepare(run, folderOf(id));
+    cpSync(join(dataDir, 'template'), join(folderOf(id), 'bundle'), { recursive: true });
+    const manifest = join(folderOf(id), 'bundle', 'manifest.json');
+    writeFileSync(manifest, JSON.stringify({ ...JSON.parse(readFileSync(manifest, 'utf8')), version: 2 }));
+    writeFileSync(join(folderOf(id), 'result.json'), JSON.stringify({ ok: true, version: 2, bundle: 'bundle' }));
+
+    const worker = await start('refuse');
+    const after = await settled(worker, id);
+    expect(after).toMatchObject({ state: 'SUCCEEDED', producedVersion: 2, startedAt: new Date(0) });
+    expect(existsSync(join(folderOf(id), 'attempts'))).toBe(false);
+  });
+
+  it('leaves to another what it started without a worker of its own', async () => {
     const api = await start('succeed', 'api');
     await applyTinyTask(api, dataDir);
     await addExamples(api, [{ text: '很好', label: 'positive', split: 'train' }]);
@@ -242,13 +332,11 @@ describe('triggers', () => {
     await triggers.syncSchedules();
     expect(await queue.schedules('scheduled-run')).toEqual(new Map([['tiny', '0 3 * * *']]));
     await queue.send('scheduled-run', crypto.randomUUID(), { task: 'tiny' });
-    for (;;) {
-      const [run] = await service.get(RunService).list('tiny');
-      if (run) {
-        expect(run.trigger).toBe('SCHEDULE');
-        break;
-      }
+    let run: TrainingRunRow | undefined;
+    while (!run) {
+      [run] = await service.get(RunService).list('tiny');
       await sleep(50);
     }
+    expect(run).toMatchObject({ trigger: 'SCHEDULE', reason: 'its schedule' });
   });
 });
