@@ -1,4 +1,4 @@
-"""Commands of the trainer: `import-encoder`, `pretrain` (and, for the service, `run RUN_FOLDER`)."""
+"""Commands of the trainer: `run` for the service; `import-encoder`, `pretrain`, `export-base` for base models."""
 
 import argparse
 import json
@@ -12,8 +12,10 @@ from pathlib import Path
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="fewloop_trainer", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+    _run_arguments(commands.add_parser("run", help="trains what a run folder describes; resumes where it stopped"))
     _import_encoder_arguments(commands.add_parser("import-encoder", help="base model from the published ONNX file"))
     _pretrain_arguments(commands.add_parser("pretrain", help="masked-language modelling on text (head, DAPT, TAPT)"))
+    _export_base_arguments(commands.add_parser("export-base", help="model.onnx and golden.json of a base model"))
     _tiny_model_arguments(commands.add_parser("make-tiny-model", help="the tests' model, cut out of a base model"))
     options = parser.parse_args(arguments)
     return options.call(options)
@@ -30,6 +32,25 @@ def stop_on_signal() -> Callable[[], bool]:
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
     return lambda: stopped
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path)
+    parser.set_defaults(call=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    # Before PyTorch is imported: that takes seconds, in which a signal must not be lost.
+    def stop(*_: object) -> None:
+        from fewloop_trainer.run import Stopped
+
+        raise Stopped
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    from fewloop_trainer.run import run
+
+    return run(options.folder)
 
 
 def _import_encoder_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +98,18 @@ def _pretrain(options: argparse.Namespace) -> int:
         return 1
     save_model(model, options.out)
     copy_tokenizer(options.base, options.out)
+    return 0
+
+
+def _export_base_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path)
+    parser.set_defaults(call=_export_base)
+
+
+def _export_base(options: argparse.Namespace) -> int:
+    from fewloop_trainer.bundle import export_base
+
+    print(f"ONNX Runtime within {export_base(options.folder):.1e} of PyTorch", file=sys.stderr)
     return 0
 
 

@@ -95,6 +95,12 @@ def targets(task: Task, rows: list[dict]) -> np.ndarray:
     return np.array([task.labels_of(row).index(row["label"]) for row in rows], dtype=np.int64)
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def item_of(row: dict) -> dict:
     return {key: row[key] for key in ("text", "textPair", "choices", "fields") if row.get(key) is not None}
 

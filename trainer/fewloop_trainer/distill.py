@@ -5,18 +5,20 @@ import numpy as np
 LABELLED_SHARE = 0.25
 
 
-def student_targets(labels: np.ndarray, soft: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Targets [labelled + pseudo, classes] and the group that batches are balanced by.
+def student_targets(
+    balance: np.ndarray, labels: np.ndarray, soft: np.ndarray, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Targets [labelled + pseudo, classes] and the groups that batches draw from equally often.
 
-    Human labels are one-hot and balanced by class in `LABELLED_SHARE` of a batch; pseudo-labels keep the teachers'
-    distribution and fill the rest. A group's number stands for a share: repeated rows are what the sampler balances.
+    Human labels are one-hot, balanced by class, and about `LABELLED_SHARE` of what is drawn; pseudo-labels keep the
+    teachers' distribution and are the rest, in as many groups as that takes.
     """
     hard = np.eye(classes)[labels]
     if not len(soft):
-        return hard, labels
-    present = np.unique(labels)
-    groups = np.concatenate([labels, classes + np.arange(len(soft)) % _pseudo_groups(len(present))])
-    return np.concatenate([hard, soft]), groups
+        return hard, balance
+    groups = min(len(soft), _pseudo_groups(len(np.unique(balance))))
+    pseudo = int(balance.max()) + 1 + np.arange(len(soft)) % groups
+    return np.concatenate([hard, soft]), np.concatenate([balance, pseudo])
 
 
 def _pseudo_groups(label_groups: int) -> int:

@@ -8,6 +8,7 @@ words of a row, so that a softmax over labels cancels it.
 Weights are stored in fp16 where asked and cast at load: onnxruntime folds the casts, so compute is in fp32.
 """
 
+import hashlib
 import warnings
 from pathlib import Path
 
@@ -83,6 +84,52 @@ def export_pet(model: BertForMaskedLM, path: Path, half: bool = True) -> None:
     partial = path.with_suffix(".partial")
     onnx.save(proto, partial)
     partial.replace(path)
+
+
+def round_to_half(model: BertForMaskedLM) -> None:
+    """Gives the weights the values that a graph with half storage will have, so that parity is with what is served."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.half().float())
+
+
+def export_from(template: Path, base: BertForMaskedLM, model: BertForMaskedLM, path: Path) -> None:
+    """Writes `model`'s graph by putting its weights into the base's graph: a second instead of a trace's ten.
+
+    Weights are found by name or, where the exporter renamed or transposed them, by value. Raises ValueError where one
+    is not found, as when `template` is not `base`'s graph.
+    """
+    proto = onnx.load(template)
+    old, new = base.state_dict(), model.state_dict()
+    by_value = {}
+    for name, tensor in old.items():
+        array = tensor.numpy()
+        by_value[_digest(array)] = (name, False)
+        if array.ndim == 2:
+            by_value.setdefault(_digest(array.T), (name, True))
+    for initializer in proto.graph.initializer:
+        if initializer.data_type not in (TensorProto.FLOAT, TensorProto.FLOAT16) or np.prod(initializer.dims) < 2:
+            continue
+        array = numpy_helper.to_array(initializer)
+        name = initializer.name.removesuffix(".half")
+        name = name if name.startswith("bert.") else f"cls.predictions.{name}"
+        name, transposed = (name, False) if name in old else by_value.get(_digest(array), ("", False))
+        weights = old[name].numpy() if name else array
+        if not name or not np.array_equal(
+            (weights.T if transposed else weights).astype(np.float16), array.astype(np.float16)
+        ):
+            raise ValueError(f"{template} holds weights {initializer.name!r} that are not the base model's")
+        fresh = new[name].numpy()
+        fresh = np.ascontiguousarray((fresh.T if transposed else fresh).astype(array.dtype))
+        initializer.CopyFrom(numpy_helper.from_array(fresh, initializer.name))
+    partial = path.with_suffix(".partial")
+    onnx.save(proto, partial)
+    partial.replace(path)
+
+
+def _digest(array: np.ndarray) -> bytes:
+    half = np.ascontiguousarray(array.astype(np.float16))
+    return hashlib.sha256(f"{half.shape}".encode() + half.tobytes()).digest()
 
 
 def _store_in_half(proto: onnx.ModelProto) -> None:

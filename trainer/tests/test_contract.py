@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from fewloop_trainer import keys, scores
 from fewloop_trainer.encoder import load_tokenizer
 from fewloop_trainer.render import Renderer, cut_lengths

@@ -1,0 +1,227 @@
+"""Writing a bundle: graphs, tokenizer, golden rows with PyTorch's own distributions, report, manifest.
+
+Nothing is a bundle before the folder gets its name: all is written to `bundle.partial` first. ONNX Runtime must agree
+with PyTorch on every golden row, or there is no bundle.
+"""
+
+import importlib.metadata
+import json
+import platform
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from transformers import BertForMaskedLM
+
+from fewloop_trainer.data import RunData, RunError, file_digest, item_of
+from fewloop_trainer.encoder import load_model, load_tokenizer
+from fewloop_trainer.export import PET_INPUTS, PetGraph, export_from, export_pet
+from fewloop_trainer.pet import Encoded, collate, distribution, encode, label_logits
+from fewloop_trainer.render import Renderer
+from fewloop_trainer.task import Field, Task, parse_template
+
+PARITY_TOLERANCE = 1e-4
+BASE_TOLERANCE = 1e-3
+BASE_WORDS = ("好", "差", "是", "不")
+
+# Written for this purpose: a golden row outlives the erasure of any user's text.
+GOLDEN_TEXTS = (
+    "质量很好，物流也快，下次还会再来。",
+    "太差了！客服不理人，东西用了两天就坏。",
+    "iPhone 8 ABC，价格¥199.00……😀 还行吧\u3000（一般）",
+)
+OVER_LONG = "房间不大，但是很干净，早餐也不错。" * 60
+
+
+@dataclass(frozen=True)
+class TrainedMember:
+    id: str
+    role: str
+    template: str
+    strategy: str
+    weight: float
+    offsets: np.ndarray | None
+    load: Callable[[], BertForMaskedLM]
+
+
+def write_bundle(
+    folder: Path,
+    data: RunData,
+    renderer: Renderer,
+    base: BertForMaskedLM,
+    members: list[TrainedMember],
+    policies: dict[str, dict[str, object]],
+    report: dict[str, object],
+    pseudo_labelled: int,
+    threads: int,
+) -> float:
+    """Writes `folder`; returns the largest difference of a golden probability between PyTorch and ONNX Runtime.
+
+    Raises RunError (INTERNAL) where that exceeds `PARITY_TOLERANCE`.
+    """
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    settings, task = data.settings, data.task
+    base_folder = Path(settings["baseModel"]["folder"])
+    items = golden_items(task, data.train)
+    rows = [{"item": item, "members": []} for item in items]
+    graphs, entries, largest = [], [], 0.0
+    for index, member in enumerate(members):
+        model = member.load()
+        path = partial / f"g{index}.onnx"
+        _export(base_folder / "model.onnx", base, model, path)
+        offsets = np.zeros(data.classes) if member.offsets is None else member.offsets
+        largest = max(largest, _golden(rows, items, task, renderer, member, model, offsets, path, threads))
+        graph = {"id": f"g{index}", "kind": "pet", "precision": "fp32", "base": False}
+        graphs.append(graph | file_entry(path))
+        entries.append(_member_entry(task, member, f"g{index}"))
+    if largest > PARITY_TOLERANCE:
+        raise RunError("INTERNAL", f"ONNX Runtime differs from PyTorch by {largest:.1e} on a golden row")
+    shutil.copyfile(base_folder / "tokenizer.json", partial / "tokenizer.json")
+    write_json(partial / "golden.json", {"rows": rows})
+    write_json(partial / "report.json", report | {"parity": largest})
+    manifest = {
+        "formatVersion": 1,
+        "task": settings["task"],
+        "version": settings["version"],
+        "taskRevision": settings["taskRevision"],
+        "definitionDigest": settings["definitionDigest"],
+        "definition": settings["definition"],
+        "origin": f"run:{settings['runId']}",
+        "createdAt": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "graphs": graphs,
+        "members": entries,
+        "policies": policies,
+        "tokenizer": file_entry(partial / "tokenizer.json"),
+        "golden": file_entry(partial / "golden.json"),
+        "report": file_entry(partial / "report.json"),
+        "baseModel": {"name": settings["baseModel"]["name"], "digest": settings["baseModel"]["digest"]},
+        "trainingData": {
+            "labelledDigest": data.labelled_digest,
+            "labelled": len(data.train),
+            "unlabelledDigest": data.unlabelled_digest,
+            "pseudoLabelled": pseudo_labelled,
+        },
+        "libraries": library_versions(),
+    }
+    write_json(partial / "manifest.json", manifest)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return largest
+
+
+def golden_items(task: Task, rows: list[dict]) -> list[dict]:
+    """Texts of our own, an over-long one last; rows of the training set where templates need more than texts."""
+    fields = [p for template in task.templates for p in parse_template(template) if isinstance(p, Field)]
+    simple = all(field.name in ("text", "textPair") and field.blank is None for field in fields)
+    if simple and task.kind != "multiple-choice":
+        pair = {"textPair": GOLDEN_TEXTS[0]} if any(field.name == "textPair" for field in fields) else {}
+        items = [{"text": text} | pair for text in GOLDEN_TEXTS]
+        if pair:
+            items.append({"text": GOLDEN_TEXTS[1], "textPair": OVER_LONG})
+    else:
+        items = [item_of(row) for row in rows[:3]]
+    return [*items, items[0] | {"text": items[0]["text"] + OVER_LONG}]
+
+
+def file_entry(path: Path) -> dict[str, str]:
+    return {"file": path.name, "sha256": file_digest(path)}
+
+
+def write_json(path: Path, value: object) -> None:
+    """Whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+    partial.replace(path)
+
+
+def library_versions() -> dict[str, str]:
+    names = ("torch", "transformers", "tokenizers", "onnx", "onnxruntime", "numpy")
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
+
+
+def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _export(template: Path, base: BertForMaskedLM, model: BertForMaskedLM, path: Path) -> None:
+    try:
+        export_from(template, base, model, path)
+    except (ValueError, FileNotFoundError):
+        export_pet(model, path)  # a base model of one's own, with no graph beside it
+
+
+def _member_entry(task: Task, member: TrainedMember, graph: str) -> dict[str, object]:
+    return {
+        "id": member.id,
+        "role": member.role,
+        "method": "pet",
+        "graph": graph,
+        "template": member.template,
+        "labelWords": task.label_words,
+        "strategy": member.strategy,
+        "weight": float(member.weight),
+        "offsets": {}
+        if member.offsets is None
+        else {name: float(value) for name, value in zip(task.label_names, member.offsets, strict=True)},
+    }
+
+
+def _golden(rows, items, task, renderer, member, model, offsets, path, threads) -> float:
+    """Adds the member's golden entries to `rows`; the largest difference to the exported graph's distribution."""
+    graph, runtime, largest = PetGraph(model).eval(), session(path, threads), 0.0
+    for row, item in zip(rows, items, strict=True):
+        (encoded,) = encode(task, renderer, member.template, [item])
+        batch, labels = collate([encoded]), len(task.labels_of(item))
+        with torch.inference_mode():
+            words = graph(*batch.inputs)[0]
+        feeds = {name: value.numpy() for name, value in zip(PET_INPUTS, batch.inputs, strict=True)}
+        (served,) = runtime.run(["word_logits"], feeds)
+        expected, got = (
+            distribution(label_logits(w, batch.word_labels, labels).double().numpy(), offsets[:labels])[0]
+            for w in (words, torch.from_numpy(served))
+        )
+        largest = max(largest, float(np.abs(expected - got).max()))
+        row["members"].append(
+            {
+                "member": member.id,
+                "ids": encoded.ids,
+                "typeIds": [0] * len(encoded.ids),
+                "maskPositions": encoded.mask_positions,
+                "distribution": [float(p) for p in expected],
+            }
+        )
+    return largest
+
+
+def export_base(folder: Path) -> float:
+    """Writes `model.onnx` and `golden.json` of a base model folder; the largest difference of a word's logit.
+
+    Golden rows give the graph's inputs and PyTorch's `word_logits` of a few words, one row a text.
+    """
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    export_pet(model, folder / "model.onnx")
+    words = [[tokenizer.token_to_id(word)] for word in BASE_WORDS]
+    cls, sep, mask = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[MASK]"))
+    graph, runtime, rows, largest = PetGraph(model).eval(), session(folder / "model.onnx", 1), [], 0.0
+    for text in (*GOLDEN_TEXTS, OVER_LONG):
+        ids = [cls, mask, *tokenizer.encode(text, add_special_tokens=False).ids[:125], sep]
+        batch = collate([Encoded(ids, [1], words, list(range(len(words))))])
+        with torch.inference_mode():
+            expected = graph(*batch.inputs)[0][0].numpy()
+        feeds = {name: value.numpy() for name, value in zip(PET_INPUTS, batch.inputs, strict=True)}
+        largest = max(largest, float(np.abs(runtime.run(["word_logits"], feeds)[0][0] - expected).max()))
+        row = {"text": text, "ids": ids, "maskPositions": [1], "labelTokens": words}
+        rows.append(row | {"wordLogits": [float(x) for x in expected]})
+    if largest > BASE_TOLERANCE:
+        raise RunError("INTERNAL", f"ONNX Runtime differs from PyTorch by {largest:.1e} in a word's logit")
+    write_json(folder / "golden.json", {"rows": rows})
+    return largest

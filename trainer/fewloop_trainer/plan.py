@@ -1,0 +1,55 @@
+"""The budget: how many steps each training job gets, so that the whole run fits whatever the machine.
+
+Time left for training is shared among the jobs that are left in proportion to their wishes, at the cost per token that
+the latest steps had: a machine that turns slow in the middle shortens what follows.
+"""
+
+import time
+from dataclasses import dataclass, field
+
+RESERVE_SHARE = 0.12
+"""Of the budget, kept for export, parity and what cannot be foreseen."""
+
+MINIMUM_STEPS = 6
+
+
+@dataclass(frozen=True)
+class Job:
+    """`tokens_per_step` counts both passes of R-Drop."""
+
+    name: str
+    wished_steps: int
+    tokens_per_step: float
+
+
+@dataclass
+class Plan:
+    deadline: float
+    """In `time.monotonic` seconds, the reserve already taken off."""
+    train_cost: float = 0.0
+    """Seconds per token of training."""
+    infer_cost: float = 0.0
+    """Seconds per token of inference."""
+    infer_tokens: float = 0.0
+    """Tokens of inference still to come."""
+    waiting: list[Job] = field(default_factory=list)
+
+    def steps(self, job: Job) -> int:
+        """Steps of a job that is about to start, between `MINIMUM_STEPS` and its wish."""
+        wished = sum(other.wished_steps * other.tokens_per_step for other in self.waiting)
+        seconds = self.deadline - time.monotonic() - self.infer_tokens * self.infer_cost
+        share = seconds * job.wished_steps * job.tokens_per_step / max(1e-9, wished)
+        affordable = int(share / max(1e-9, self.train_cost * job.tokens_per_step))
+        return max(min(MINIMUM_STEPS, job.wished_steps), min(job.wished_steps, affordable))
+
+    def trained(self, job: Job, steps: int, seconds: float) -> None:
+        self.done(job)
+        self.train_cost = 0.5 * self.train_cost + 0.5 * seconds / max(1.0, steps * job.tokens_per_step)
+
+    def done(self, job: Job) -> None:
+        self.waiting = [other for other in self.waiting if other.name != job.name]
+
+    def inferred(self, tokens: float, seconds: float) -> None:
+        self.infer_tokens = max(0.0, self.infer_tokens - tokens)
+        measured = seconds / max(1.0, tokens)
+        self.infer_cost = measured if self.infer_cost == 0 else 0.5 * self.infer_cost + 0.5 * measured

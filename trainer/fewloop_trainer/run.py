@@ -1,0 +1,519 @@
+"""One training run, from a run folder to a bundle.
+
+    read ─▶ offsets ─▶ cross-fit ─▶ weights, temperature ─▶ teachers ─▶ pseudo-labels ─▶ student ─▶ calibrate ─▶ bundle
+
+Every model starts from the base and human labels, never from an earlier version. What a stage computed lies in
+`work/`, written whole or not at all: a killed run, started again, goes on behind the last model that was finished.
+`result.json` is written last.
+"""
+
+import json
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertForMaskedLM
+
+from fewloop_trainer import calibrate, ensemble, pet, priors
+from fewloop_trainer.bundle import TrainedMember, write_bundle, write_json
+from fewloop_trainer.data import RunData, RunError, file_digest, read_run, targets
+from fewloop_trainer.distill import student_targets
+from fewloop_trainer.encoder import load_model, load_tokenizer
+from fewloop_trainer.evaluate import evaluate
+from fewloop_trainer.export import round_to_half
+from fewloop_trainer.plan import RESERVE_SHARE, Job, Plan
+from fewloop_trainer.render import Renderer
+from fewloop_trainer.select import PseudoLabel, select
+
+FOLDS = 3
+PASSES = 6
+"""Wished passes over the labelled rows; more than `MOST_STEPS` batches bring little."""
+FEWEST_STEPS, MOST_STEPS = 40, 120
+STUDENT_STEPS = 150
+MATCHING_TEXTS = 300
+"""Texts on which offsets are matched to the prior: the mean over 300 has a standard error below 3 points."""
+CALIBRATION_TEXTS = 96
+"""Texts that no pseudo-label is taken from, for the student's temperature."""
+PSEUDO_CANDIDATES = 2000
+PSEUDO_LABELS = 600
+PSEUDO_SHARE = 0.25
+"""Of the budget, at most, for scoring candidates of pseudo-labels."""
+
+
+class Stopped(BaseException):
+    """SIGTERM. A BaseException, so that no library takes it for an error of its own and goes on."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    id: str
+    template: int
+    strategy: str
+
+
+class Run:
+    def __init__(self, folder: Path):
+        self.started = time.monotonic()
+        self.folder, self.work = folder, folder / "work"
+        self.work.mkdir(exist_ok=True)
+        self.fraction = 0.0
+        self.seconds: dict[str, float] = {}
+        self.stage, self.stage_started = "read", self.started
+        self.data: RunData = read_run(folder)
+        settings, self.task = self.data.settings, self.data.task
+        self.seed, self.threads = int(settings["seed"]), int(settings["threads"])
+        torch.set_num_threads(self.threads)
+        base = Path(settings["baseModel"]["folder"])
+        digest = file_digest(base / "model.safetensors")
+        if digest != settings["baseModel"]["digest"]:
+            raise RunError("BAD_INPUT", f"the base model in {base} has digest {digest}, not the one of run.json")
+        self.base = load_model(base).eval()
+        self.renderer = Renderer(load_tokenizer(base), self.task)
+        self.wanted = targets(self.task, self.data.train)
+        self.classes = self.data.classes
+        self.has_prior = self.data.prior is not None
+        # Choices are no classes: they cannot be balanced or stratified.
+        self.balance = self.wanted if self.has_prior else np.zeros(len(self.wanted), dtype=np.int64)
+        self.teachers = plan_teachers(len(self.task.templates), self.task.strategies)
+        self.rows = [self._encode(t, self.data.train) for t in range(len(self.task.templates))]
+        self.dev = [self._encode(t, self.data.dev) for t in range(len(self.task.templates))]
+        order = np.random.default_rng(self.seed).permutation(len(self.data.unlabelled))
+        self.calibration = [self.data.unlabelled[i] for i in order[: min(CALIBRATION_TEXTS, len(order) // 4)]]
+        self.candidates = [self.data.unlabelled[i] for i in order[len(self.calibration) :]][:PSEUDO_CANDIDATES]
+        reserve = RESERVE_SHARE * settings["budgetSeconds"]
+        self.plan = Plan(self.started + settings["budgetSeconds"] - reserve)
+
+    # ---- stages
+
+    def execute(self) -> dict[str, object]:
+        self.enter("offsets", 0.02)
+        self.offsets, zero_shot = self._cached("offsets", self._offsets)
+        self._measure()
+        self._make_plan()
+        self.enter("cross-fit", 0.08)
+        fold = ensemble.folds_of(self.balance, self._folds(), self.seed)
+        oof, held = self._cross_fit(fold)
+        weights, weighing = ensemble.choose_weights(oof, self.wanted, fold)
+        out_of_fold = ensemble.combine(oof, weights)
+        temperature = calibrate.fit_temperature(out_of_fold, self.wanted)
+        self.enter("teachers", 0.5)
+        for number, teacher in enumerate(self.teachers):
+            self._teacher(teacher, number)
+        self.enter("pseudo-labels", 0.7)
+        pseudo, soft, candidates = self._pseudo_labels(weights, temperature)
+        self.enter("student", 0.78)
+        best = int(np.argmin([_log_loss(p, self.wanted) for p in oof]))
+        template = self.teachers[best].template
+        self._student(template, pseudo, soft)
+        self.enter("calibrate", 0.92)
+        dev = self._dev_distributions(weights)
+        student_dev, student_held = self._student_distributions(template)
+        student_temperature, source = self._student_temperature(
+            student_dev, student_held, ensemble.combine(held, weights), temperature
+        )
+        enough = len(self.wanted) >= calibrate.CALIBRATED_ROWS
+        student_enough = enough if source == "matched" else len(self.data.dev) >= calibrate.CALIBRATED_ROWS
+        dev_wanted = targets(self.task, self.data.dev)
+        tempered = calibrate.temper(out_of_fold, temperature)
+        report: dict[str, object] = {
+            "kind": "run",
+            "labelled": len(self.wanted),
+            "dev": len(self.data.dev),
+            "unlabelled": len(self.data.unlabelled),
+            "unlabelledDropped": self.data.dropped,
+            "outOfFold": {
+                "folds": int(fold.max()) + 1,
+                "zeroShot": evaluate(ensemble.combine(zero_shot, weights), self.wanted),
+                "members": {t.id: evaluate(p, self.wanted) for t, p in zip(self.teachers, oof, strict=True)},
+                "ensemble": evaluate(tempered, self.wanted),
+                "rows": [
+                    {"itemKey": row.get("itemKey"), "label": row["label"], "distribution": [float(x) for x in p]}
+                    for row, p in zip(self.data.train, tempered, strict=True)
+                ],
+            },
+            "onDev": {
+                "ensemble": evaluate(calibrate.temper(dev, temperature), dev_wanted),
+                "student": evaluate(calibrate.temper(student_dev, student_temperature), dev_wanted),
+            },
+            "weights": weighing | {t.id: float(w) for t, w in zip(self.teachers, weights, strict=True)},
+            "temperature": {"ensemble": temperature, "student": student_temperature, "studentFrom": source},
+            "pseudoLabels": {
+                "candidates": candidates,
+                "selected": len(pseudo),
+                "byLabel": dict(Counter(self._label_of(p) for p in pseudo)) if self.has_prior else None,
+                "byRule": dict(Counter(p.rule for p in pseudo)),
+            },
+        }
+        policies = {
+            "ensemble": {"temperature": temperature, "calibrated": enough},
+            "student": {"temperature": student_temperature, "calibrated": student_enough},
+        }
+        self.enter("bundle", 0.94)
+        report |= {"steps": self._steps_taken(), "seconds": self.seconds}
+        write_bundle(
+            self.folder / "bundle",
+            self.data,
+            self.renderer,
+            self.base,
+            self._members(weights, template),
+            policies,
+            report,
+            len(pseudo),
+            self.threads,
+        )
+        self.enter("done", 1.0)
+        summary = {key: report[key] for key in ("labelled", "onDev", "weights", "temperature", "pseudoLabels")}
+        folded = {k: v for k, v in report["outOfFold"].items() if k != "rows"}  # type: ignore[union-attr]
+        return {
+            "ok": True,
+            "version": self.data.settings["version"],
+            "bundle": "bundle",
+            "report": summary | {"outOfFold": folded, "seconds": round(time.monotonic() - self.started, 1)},
+        }
+
+    def enter(self, stage: str, fraction: float) -> None:
+        now = time.monotonic()
+        self.seconds[self.stage] = round(self.seconds.get(self.stage, 0.0) + now - self.stage_started, 2)
+        self.stage, self.stage_started = stage, now
+        self.report(fraction)
+
+    def report(self, fraction: float, **metrics: object) -> None:
+        self.fraction = max(self.fraction, fraction)
+        write_progress(self.folder, self.stage, self.fraction, metrics)
+
+    # ---- offsets
+
+    def _offsets(self) -> dict[str, np.ndarray]:
+        """Offsets [templates, C] at which the base model's predictions match the prior, and what it then says of the
+        labelled rows [teachers, N, C]: the zero-shot that training starts from."""
+        # With hardly any unlabelled text the labelled rows have to do: they are balanced by nothing but chance.
+        rows = self.data.unlabelled if len(self.data.unlabelled) >= 50 else [*self.data.unlabelled, *self.data.train]
+        chosen = np.random.default_rng(self.seed + 1).permutation(len(rows))[:MATCHING_TEXTS]
+        offsets = np.zeros((len(self.task.templates), self.classes))
+        if self.data.prior is not None:
+            for t in range(len(offsets)):
+                logits = self._predict(self.base, self._encode(t, [rows[i] for i in chosen]))
+                offsets[t] = priors.match_priors(logits, self.data.prior)
+        by_template = [pet.distribution(self._predict(self.base, rows), offsets[t]) for t, rows in enumerate(self.rows)]
+        return {"offsets": offsets, "zeroShot": np.stack([by_template[t.template] for t in self.teachers])}
+
+    def _training_offsets(self, template: int) -> np.ndarray:
+        """Offsets in training: batches are balanced, so the prior's own part is left to serving."""
+        prior = self.data.prior
+        return self.offsets[template] if prior is None else self.offsets[template] - np.log(prior * len(prior) + 1e-12)
+
+    # ---- budget
+
+    def _measure(self) -> None:
+        """The cost of a step, on a copy that is thrown away."""
+        if self.plan.infer_cost == 0:  # the offsets came from an earlier attempt
+            self._predict(self.base, self.rows[0][:32])
+        model = _copy(self.base)
+        rows = self.rows[0]
+        first = None
+        seconds: list[float] = []
+
+        def on_step(step: int, loss: float) -> None:
+            nonlocal first
+            now = time.monotonic()
+            if first is not None:
+                seconds.append(now - first)
+            first = now
+
+        settings = pet.TrainSettings(steps=4, seed=self.seed)
+        pet.train(model, rows, np.eye(self.classes)[self.wanted], "plain", settings, self._training_offsets(0), on_step)
+        tokens = settings.batch_rows * _mean_length(rows)
+        self.plan.train_cost = float(np.mean(seconds)) / tokens
+
+    def _make_plan(self) -> None:
+        wished = int(np.clip(PASSES * len(self.wanted) / pet.TrainSettings.batch_rows, FEWEST_STEPS, MOST_STEPS))
+        folds = self._folds()
+        jobs = []
+        for teacher in self.teachers:
+            tokens = self._step_tokens(teacher)
+            share = (folds - 1) / folds  # as many passes over fewer rows
+            jobs += [Job(f"{teacher.id}.fold{k}", max(20, int(wished * share)), tokens) for k in range(folds)]
+            jobs.append(Job(teacher.id, wished, tokens))
+        jobs.append(Job("student", STUDENT_STEPS if self.candidates else wished, self._step_tokens(self.teachers[0])))
+        self.jobs = {job.name: job for job in jobs}
+        self.plan.waiting = [job for job in jobs if not self._finished(job.name)]
+        per_text = sum(_mean_length(self.rows[t.template]) for t in self.teachers)
+        affordable = PSEUDO_SHARE * self.data.settings["budgetSeconds"] / max(1e-9, per_text * self.plan.infer_cost)
+        self.candidates = self.candidates[: max(20, int(affordable))]
+        self.plan.infer_tokens = per_text * (len(self.candidates) + len(self.wanted) + 2 * len(self.calibration))
+        self.plan.infer_tokens += (per_text + 100) * len(self.data.dev)
+        self.report(
+            0.06,
+            trainTokensPerSecond=round(1 / self.plan.train_cost),
+            inferTokensPerSecond=round(1 / self.plan.infer_cost),
+            pseudoCandidates=len(self.candidates),
+        )
+
+    def _folds(self) -> int:
+        rarest = int(np.bincount(self.balance)[np.unique(self.balance)].min())
+        return int(np.clip(rarest, 2, FOLDS))
+
+    def _step_tokens(self, teacher: Teacher) -> float:
+        passes = 2 if teacher.strategy == "r-drop" else 1
+        return passes * pet.TrainSettings.batch_rows * _mean_length(self.rows[teacher.template])
+
+    # ---- models
+
+    def _train(
+        self, name: str, template: int, rows: list, wanted: np.ndarray, strategy: str, balance: np.ndarray, seed: int
+    ) -> BertForMaskedLM:
+        job = self.jobs[name]
+        steps = self.plan.steps(job)
+        model = _copy(self.base)
+        started = time.monotonic()
+
+        def on_step(step: int, loss: float) -> None:
+            if step % 10 == 0 or step == steps:
+                self.report(self.fraction, model=name, step=step, steps=steps, loss=round(loss, 4))
+
+        settings = pet.TrainSettings(steps=steps, seed=seed)
+        pet.train(model, rows, wanted, strategy, settings, self._training_offsets(template), on_step, balance)
+        round_to_half(model)
+        self.plan.trained(job, steps, time.monotonic() - started)
+        write_json(self.work / f"{name}.json", {"steps": steps, "seconds": round(time.monotonic() - started, 2)})
+        return model
+
+    def _cross_fit(self, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Out-of-fold distributions of the labelled rows [T, N, C], and cross-fitted ones of the calibration texts
+        [T, M, C]: each text by one fold's model, which has seen as many labels as those that judged the rows."""
+        hard = np.eye(self.classes)[self.wanted]
+        oof = np.zeros((len(self.teachers), len(self.wanted), self.classes))
+        held = np.zeros((len(self.teachers), len(self.calibration), self.classes))
+        folds = int(fold.max()) + 1
+        held_fold = np.arange(len(self.calibration)) % folds
+        for number, teacher in enumerate(self.teachers):
+            rows, texts = self.rows[teacher.template], self._encode(teacher.template, self.calibration)
+            for k in range(folds):
+                name = f"{teacher.id}.fold{k}"
+
+                def compute(name=name, teacher=teacher, rows=rows, texts=texts, k=k, number=number):
+                    kept = np.flatnonzero(fold != k)
+                    seed = self.seed + 101 * number + k + 1
+                    model = self._train(
+                        name,
+                        teacher.template,
+                        [rows[i] for i in kept],
+                        hard[kept],
+                        teacher.strategy,
+                        self.balance[kept],
+                        seed,
+                    )
+                    return {
+                        "rows": self._predict(model, [rows[i] for i in np.flatnonzero(fold == k)]),
+                        "texts": self._predict(model, [texts[i] for i in np.flatnonzero(held_fold == k)]),
+                    }
+
+                logits, text_logits = self._cached(name, compute)
+                oof[number, fold == k] = pet.distribution(logits, self.offsets[teacher.template])
+                held[number, held_fold == k] = pet.distribution(text_logits, self.offsets[teacher.template])
+                self.report(0.08 + 0.42 * (number * folds + k + 1) / (len(self.teachers) * folds))
+        return oof, held
+
+    def _teacher(self, teacher: Teacher, number: int) -> None:
+        if not self._finished(teacher.id):
+            rows, hard = self.rows[teacher.template], np.eye(self.classes)[self.wanted]
+            seed = self.seed + 101 * number
+            model = self._train(teacher.id, teacher.template, rows, hard, teacher.strategy, self.balance, seed)
+            self._save(teacher.id, model)
+        self.report(0.5 + 0.2 * (number + 1) / len(self.teachers))
+
+    def _pseudo_labels(self, weights: np.ndarray, temperature: float) -> tuple[list[PseudoLabel], np.ndarray, int]:
+        """Selected candidates, their soft labels [selected, C], and how many candidates there were.
+
+        Thresholds are of calibrated confidence: untempered, teachers fitted to few rows are sure of nearly all.
+        """
+        if not self.candidates:
+            return [], np.zeros((0, self.classes)), 0
+
+        def compute() -> dict[str, np.ndarray]:
+            count = len(self.candidates)
+            logits = np.zeros((len(self.teachers), count, self.classes))
+            for number, teacher in enumerate(self.teachers):
+                encoded = self._encode(teacher.template, self.candidates)
+                logits[number] = self._predict(self._load(teacher.id), encoded)
+                self.report(0.7 + 0.08 * (number + 1) / len(self.teachers))
+            return {"logits": logits}
+
+        (logits,) = self._cached("pseudo", compute)
+        # An earlier attempt on another machine's speed may have scored another number of candidates.
+        self.candidates = self._all_candidates()[: logits.shape[1]]
+        members = np.stack(
+            [pet.distribution(x, self.offsets[t.template]) for x, t in zip(logits, self.teachers, strict=True)]
+        )
+        combined = calibrate.temper(ensemble.combine(members, weights), temperature)
+        chosen = select(members, combined, self.task.selection, self.data.prior, PSEUDO_LABELS)
+        lines = [
+            {
+                "itemKey": self.candidates[p.row].get("itemKey"),
+                "label": self._label_of(p),
+                "confidence": p.confidence,
+                "contested": p.contested,
+                "rule": p.rule,
+                "teachers": [t.id for t in self.teachers],
+            }
+            for p in chosen
+        ]
+        (self.folder / "pseudo-labels.jsonl").write_text(
+            "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        )
+        return chosen, combined[[p.row for p in chosen]], len(self.candidates)
+
+    def _student(self, template: int, pseudo: list[PseudoLabel], soft: np.ndarray) -> None:
+        if self._finished("student"):
+            return
+        texts = self._encode(template, [self.candidates[p.row] for p in pseudo])
+        wanted, groups = student_targets(self.balance, self.wanted, soft, self.classes)
+        rows = [*self.rows[template], *texts]
+        self._save("student", self._train("student", template, rows, wanted, "plain", groups, self.seed + 10_007))
+
+    def _student_distributions(self, template: int) -> tuple[np.ndarray, np.ndarray]:
+        model = self._load("student")
+        texts = self._encode(template, self.calibration)
+        return (
+            pet.distribution(self._predict(model, self.dev[template]), self.offsets[template]),
+            pet.distribution(self._predict(model, texts), self.offsets[template]),
+        )
+
+    def _dev_distributions(self, weights: np.ndarray) -> np.ndarray:
+        if not self.data.dev:
+            return np.zeros((0, self.classes))
+        members = [
+            pet.distribution(self._predict(self._load(t.id), self.dev[t.template]), self.offsets[t.template])
+            for t in self.teachers
+        ]
+        return ensemble.combine(np.stack(members), weights)
+
+    def _student_temperature(
+        self, dev: np.ndarray, held: np.ndarray, teachers: np.ndarray, temperature: float
+    ) -> tuple[float, str]:
+        if len(self.data.dev) >= calibrate.CALIBRATED_ROWS:
+            return calibrate.fit_temperature(dev, targets(self.task, self.data.dev)), "dev"
+        if not len(held):
+            return temperature, "ensemble"
+        confidence = float(calibrate.temper(teachers, temperature).max(-1).mean())
+        return calibrate.match_confidence(held, confidence), "matched"
+
+    def _members(self, weights: np.ndarray, student_template: int) -> list[TrainedMember]:
+        def member(id: str, role: str, template: int, strategy: str, weight: float) -> TrainedMember:
+            offsets = self.offsets[template] if self.has_prior else None
+            text = self.task.templates[template]
+            return TrainedMember(id, role, text, strategy, weight, offsets, lambda: self._load(id))
+
+        teachers = [
+            member(t.id, "teacher", t.template, t.strategy, w) for t, w in zip(self.teachers, weights, strict=True)
+        ]
+        return [*teachers, member("student", "student", student_template, "plain", 1.0)]
+
+    # ---- cache and helpers
+
+    def _cached(self, name: str, compute: Callable[[], dict[str, np.ndarray]]) -> list[np.ndarray]:
+        path = self.work / f"{name}.npz"
+        if not path.exists():
+            partial = self.work / f"{name}.partial.npz"
+            np.savez(partial, **compute())
+            partial.replace(path)
+        stored = np.load(path)
+        return [stored[key] for key in stored.files]
+
+    def _finished(self, name: str) -> bool:
+        return (self.work / f"{name}.npz").exists() or (self.work / f"{name}.safetensors").exists()
+
+    def _save(self, name: str, model: BertForMaskedLM) -> None:
+        """Only what training moves: embeddings stay the base's."""
+        state = {k: v.half().contiguous() for k, v in model.state_dict().items() if _trained(k)}
+        partial = self.work / f"{name}.partial"
+        save_file(state, partial)
+        partial.replace(self.work / f"{name}.safetensors")
+
+    def _load(self, name: str) -> BertForMaskedLM:
+        model = _copy(self.base)
+        state = {k: v.float() for k, v in load_file(self.work / f"{name}.safetensors").items()}
+        model.load_state_dict(state, strict=False)
+        round_to_half(model)
+        return model.eval()
+
+    def _predict(self, model: BertForMaskedLM, rows: list) -> np.ndarray:
+        started = time.monotonic()
+        logits = pet.predict(model, rows, self.classes)
+        if rows:
+            self.plan.inferred(sum(len(row.ids) for row in rows), time.monotonic() - started)
+        return logits
+
+    def _encode(self, template: int, rows: list[dict]) -> list[pet.Encoded]:
+        return pet.encode(self.task, self.renderer, self.task.templates[template], rows)
+
+    def _all_candidates(self) -> list[dict]:
+        order = np.random.default_rng(self.seed).permutation(len(self.data.unlabelled))
+        return [self.data.unlabelled[i] for i in order[len(self.calibration) :]][:PSEUDO_CANDIDATES]
+
+    def _label_of(self, pseudo: PseudoLabel) -> str:
+        return self.task.labels_of(self.candidates[pseudo.row])[pseudo.label]
+
+    def _steps_taken(self) -> dict[str, int]:
+        files = [self.work / f"{name}.json" for name in self.jobs]
+        return {path.stem: json.loads(path.read_text())["steps"] for path in files if path.exists()}
+
+
+def run(folder: Path) -> int:
+    """Runs the folder to its end; the exit status. Errors become result.json; so does `Stopped`."""
+    (folder / "result.json").unlink(missing_ok=True)
+    try:
+        result = Run(folder).execute()
+    except Stopped:
+        write_progress(folder, "stopped", 0.0, {})
+        result = {"ok": False, "code": "STOPPED", "message": "stopped by a signal; the same command goes on"}
+    except RunError as error:
+        result = {"ok": False, "code": error.code, "message": str(error)}
+    except Exception as error:
+        traceback.print_exc(file=sys.stderr)
+        result = {"ok": False, "code": "INTERNAL", "message": f"{type(error).__name__}: {error}"}
+    write_json(folder / "result.json", result)
+    return 0 if result["ok"] else 1
+
+
+def plan_teachers(templates: int, strategies: tuple[str, ...]) -> list[Teacher]:
+    """One teacher a template, strategies in turn; with fewer templates than strategies, one a strategy."""
+    return [
+        Teacher(f"t{i % templates}-{strategies[i % len(strategies)]}", i % templates, strategies[i % len(strategies)])
+        for i in range(max(templates, len(strategies)))
+    ]
+
+
+def write_progress(folder: Path, stage: str, progress: float, metrics: dict[str, object]) -> None:
+    line: dict[str, object] = {"at": datetime.now(UTC).isoformat(), "stage": stage, "progress": round(progress, 4)}
+    if metrics:
+        line["metrics"] = metrics
+    with (folder / "progress.jsonl").open("a") as file:
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _copy(model: BertForMaskedLM) -> BertForMaskedLM:
+    copy = BertForMaskedLM(model.config)
+    copy.load_state_dict(model.state_dict())
+    copy.tie_weights()
+    return copy.eval()
+
+
+def _trained(name: str) -> bool:
+    return name.startswith(("bert.encoder.", "cls.predictions.transform."))
+
+
+def _mean_length(rows: list[pet.Encoded]) -> float:
+    return float(np.mean([len(row.ids) for row in rows]))
+
+
+def _log_loss(distribution: np.ndarray, wanted: np.ndarray) -> float:
+    return float(-np.log(distribution[np.arange(len(wanted)), wanted] + 1e-12).mean())
