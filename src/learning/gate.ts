@@ -22,6 +22,7 @@ import type { Item, TaskDefinition } from '../task/types.js';
 import { currentLabel, itemOf, presentName } from './data-set.js';
 import { describeComparison, macroF1 } from './gate-report.js';
 import { compare, pairedCounts, type GateVerdict } from './gate-statistics.js';
+import { bestLabel, OUT_OF_FOLD_NOTE, outOfFoldOf } from './out-of-fold.js';
 import { runFolder, trainedGroups } from './run-folders.js';
 
 export interface GateComparison {
@@ -99,11 +100,37 @@ export class GateService {
         trainingTextsKnown: heldOut.trainingTextsKnown,
       },
       labels: sharedLabels(challenger, champion),
-      // What the trainer measured on its own labelled rows, each by members that had not seen it.
-      outOfFold: (challenger.report as { outOfFold?: unknown }).outOfFold ?? null,
+      outOfFold: await this.outOfFold(challenger, champion, margin),
       taskRevisions: { champion: champion?.taskRevision ?? null, challenger: challenger.taskRevision },
     };
     return { championVersion: champion?.version ?? null, verdict: comparison.verdict, report };
+  }
+
+  /** Beside the verdict, for tasks with too few held-out rows: see out-of-fold.ts for what it can say. */
+  private async outOfFold(
+    challenger: ModelVersionRow,
+    champion: ModelVersionRow | null,
+    margin: number,
+  ): Promise<Record<string, unknown> | null> {
+    const definition = definitionOf(challenger);
+    const folded = outOfFoldOf(challenger.report);
+    if (!folded) return null;
+    const trained = (await this.groupsBehind(champion)) ?? null;
+    if (!champion || !trained) return { figures: folded.figures, comparison: null };
+    const keys = folded.rows.map(({ itemKey }) => itemKey);
+    const examples = new Map((await this.examples.findByKeys(champion.task, keys)).map((row) => [row.itemKey, row]));
+    const rows: HeldOutRow[] = [];
+    const challengerAnswers: (string | null)[] = [];
+    for (const { itemKey, label, distribution } of folded.rows) {
+      const example = examples.get(itemKey);
+      if (!example || trained.has(example.splitGroup)) continue;
+      rows.push({ example, label });
+      challengerAnswers.push(bestLabel(definition, example.choices, distribution));
+    }
+    const championAnswers = await this.answers(champion, rows, definition);
+    const right = (answers: (string | null)[]) => rows.map(({ label }, i) => answers[i] === label);
+    const counts = pairedCounts(right(championAnswers), right(challengerAnswers));
+    return { figures: folded.figures, comparison: compare(counts, margin), note: OUT_OF_FOLD_NOTE };
   }
 
   private async heldOut(challenger: ModelVersionRow, champion: ModelVersionRow | null): Promise<HeldOut> {

@@ -138,7 +138,8 @@ export class RunWorker implements OnApplicationBootstrap, BeforeApplicationShutd
       const result = await watch.over(this.launcher.start(folder, report));
       watch.check();
       if (result.ok) return;
-      if (result.code !== 'CRASHED' || restarts === TRAINER_RESTARTS) throw new TrainerFailure(result);
+      const died = result.code === 'CRASHED' || result.code === 'STOPPED'; // STOPPED by somebody else's signal
+      if (!died || restarts === TRAINER_RESTARTS) throw new TrainerFailure(result);
       this.log.warn(`the trainer of ${folder} died and is started again: ${result.message}`);
       report(stage('starting the trainer again', 0));
     }

@@ -111,6 +111,8 @@ describe('a run', () => {
       rows: 2,
       heldOut: { test: 1, dev: 1 },
       counts: { onlyChampionRight: 0 },
+      // The zero-shot champion trained on nothing: both train rows count, and the fake trainer has them right.
+      outOfFold: { figures: { folds: 2 }, comparison: { rows: 2, challengerAccuracy: 1 } },
     });
   });
 
