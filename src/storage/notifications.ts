@@ -20,6 +20,7 @@ export class Notifications implements OnApplicationBootstrap, OnApplicationShutd
   #client: pg.Client | undefined;
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
+  #listening: Promise<unknown> = Promise.resolve();
 
   constructor(
     @Inject(Database) private readonly database: Database,
@@ -52,9 +53,13 @@ export class Notifications implements OnApplicationBootstrap, OnApplicationShutd
     return true;
   }
 
+  /** One after the other, as the client wants it. */
   #listen(channel: string): void {
+    const client = this.#client;
+    if (!client) return;
+    const listen = () => client.query(`LISTEN ${pg.escapeIdentifier(channel)}`);
     // A connection that is lost here is noticed by its own events.
-    this.#client?.query(`LISTEN ${pg.escapeIdentifier(channel)}`).catch(() => undefined);
+    this.#listening = this.#listening.then(listen).catch(() => undefined);
   }
 
   async #connect(): Promise<void> {

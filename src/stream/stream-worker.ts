@@ -153,6 +153,10 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
       if (outcome.state !== 'scored') continue;
       this.events.predicted({ task, id: ids.get(outcome.ref)!, prediction: outcome.prediction });
     }
+    await this.#rematch(task);
+  }
+
+  async #rematch(task: string): Promise<void> {
     await this.zeroShot.rematch(task).catch((error: unknown) => this.#log.warn(`matching priors: ${String(error)}`));
   }
 
@@ -168,6 +172,8 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
       } finally {
         lease.release();
       }
+      // Texts that came in a burst may have ended before the next look was due.
+      if (!busy) await this.#rematch(task);
     }
     return busy;
   }

@@ -173,8 +173,6 @@ describe('the embedded stream', () => {
       texts(400).map((text) => ({ text })),
     );
     await scored(service, 400);
-    await new Promise((resolve) => setTimeout(resolve, 5_100));
-    await service.get(IngestService).ingest('tiny', [{ text: '再来一条' }]);
     await vi.waitFor(async () => expect((await service.get(TaskService).get('tiny')).activeVersion).toBe(2), 20_000);
     const version = await service.get(VersionsRepository).find('tiny', 2);
     expect(version?.report).toMatchObject({ priorFrom: 'texts' });

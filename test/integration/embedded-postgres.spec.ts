@@ -1,0 +1,74 @@
+/** The embedded PostgreSQL through the ends it may meet. */
+import { spawn } from 'node:child_process';
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import pg from 'pg';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import { startEmbeddedPostgres, type EmbeddedPostgres } from '../../src/storage/embedded-postgres.js';
+import { isAlive } from '../fixtures/processes.js';
+
+let folder: string;
+let server: EmbeddedPostgres | undefined;
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'fewloop-embedded-'));
+  chmodSync(folder, 0o755);
+});
+afterEach(async () => {
+  await server?.stop();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+async function query(url: string, sql: string): Promise<unknown[]> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  try {
+    return (await client.query<Record<string, unknown>>(sql)).rows;
+  } finally {
+    await client.end();
+  }
+}
+
+it('keeps its data over a restart, and leaves no process', async () => {
+  server = await startEmbeddedPostgres({ dir: join(folder, 'data') });
+  await query(server.url, 'CREATE TABLE kept AS SELECT 7 AS value');
+  const pid = server.pid()!;
+  await server.stop();
+  expect(isAlive(pid)).toBe(false);
+  server = await startEmbeddedPostgres({ dir: join(folder, 'data') });
+  expect(await query(server.url, 'SELECT value FROM kept')).toEqual([{ value: 7 }]);
+});
+
+it('is started again at the same address when it is killed', async () => {
+  server = await startEmbeddedPostgres({ dir: join(folder, 'data') });
+  const { url } = server;
+  await query(url, 'CREATE TABLE kept AS SELECT 7 AS value');
+  const pid = server.pid()!;
+  process.kill(pid, 'SIGKILL');
+  await vi.waitFor(async () => expect(await query(url, 'SELECT value FROM kept')).toEqual([{ value: 7 }]), {
+    timeout: 20_000,
+    interval: 200,
+  });
+  expect(server.pid()).not.toBe(pid);
+});
+
+it('ends with a process that is killed, and its folder is taken over', async () => {
+  const dir = join(folder, 'data');
+  server = await startEmbeddedPostgres({ dir });
+  await query(server.url, 'CREATE TABLE kept AS SELECT 7 AS value');
+  await server.stop();
+  const script = `const { startEmbeddedPostgres } = await import(${JSON.stringify(
+    join(import.meta.dirname, '../../dist/src/storage/embedded-postgres.js'),
+  )}); const server = await startEmbeddedPostgres({ dir: ${JSON.stringify(dir)} }); console.log(server.pid()); setInterval(() => {}, 1000);`;
+  const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const pid = await new Promise<number>((resolve) =>
+    child.stdout.once('data', (data: Buffer) => resolve(Number(data))),
+  );
+  child.kill('SIGKILL');
+  server = await startEmbeddedPostgres({ dir });
+  expect(await query(server.url, 'SELECT value FROM kept')).toEqual([{ value: 7 }]);
+  expect(isAlive(pid)).toBe(false);
+});

@@ -1,0 +1,224 @@
+/** The pool's bounds and what may leave it for training: no dev or test group, whatever its texts look like. */
+import type { INestApplicationContext } from '@nestjs/common';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DataSource } from 'typeorm';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { Prediction } from '../../src/inference/types.js';
+import { ExampleService } from '../../src/learning/examples.js';
+import { ForgetService } from '../../src/learning/forget.js';
+import { IngestService } from '../../src/learning/ingest.js';
+import { LedgerService } from '../../src/learning/ledger.js';
+import { PoolService, RESERVOIR_SIZE, type ScoredItem } from '../../src/learning/pool.js';
+import { ReviewService } from '../../src/learning/review.js';
+import { TaskService } from '../../src/learning/task-service.js';
+import { CandidatesRepository } from '../../src/storage/candidates.repository.js';
+import { StreamItemsRepository } from '../../src/storage/stream-items.repository.js';
+import { TrainingTextsRepository } from '../../src/storage/training-texts.repository.js';
+import { fraction, itemKey, splitGroup, splitOf } from '../../src/task/keys.js';
+import type { TaskDefinition } from '../../src/task/types.js';
+import { createDatabase } from '../fixtures/database.js';
+import { startIntake, taskFile, texts } from '../fixtures/intake.js';
+
+let database: Awaited<ReturnType<typeof createDatabase>>;
+let dataDir: string;
+let service: INestApplicationContext;
+
+beforeEach(async () => {
+  database = await createDatabase();
+  dataDir = mkdtempSync(join(tmpdir(), 'fewloop-pool-'));
+  service = await startIntake({ url: database.url, dataDir, role: 'api' });
+  await service.get(TaskService).apply(taskFile({ pool: { capacity: 3000, auditRate: 0.02 } }), 'test');
+});
+afterEach(async () => {
+  await service.close();
+  await database.drop();
+  rmSync(dataDir, { recursive: true, force: true });
+});
+
+function prediction(confidence: number, version = 1): Prediction {
+  return {
+    label: 'positive',
+    labels: ['positive'],
+    confidence,
+    calibrated: true,
+    margin: 2 * confidence - 1,
+    entropy: 1 - confidence,
+    disagreement: { voters: 2, dissenting: 0, unanimous: true, voteEntropy: 0, jensenShannon: 0 },
+    distribution: [
+      { label: 'positive', probability: confidence },
+      { label: 'negative', probability: 1 - confidence },
+    ],
+    members: [],
+    route: confidence < 0.85 ? 'REVIEW' : 'ACCEPT',
+    modelVersion: version,
+    taskRevision: 1,
+  };
+}
+
+function scoredItem(text: string, confidence: number, version = 1): ScoredItem {
+  const item = {
+    itemKey: itemKey({ text }),
+    splitGroup: splitGroup(text),
+    text,
+    textPair: null,
+    choices: null,
+    fields: null,
+  };
+  return { item, prediction: prediction(confidence, version) };
+}
+
+async function admit(items: ScoredItem[]): Promise<void> {
+  const definition = (await service.get(TaskService).get('tiny')).definition as TaskDefinition;
+  for (let at = 0; at < items.length; at += 500) {
+    await service.get(PoolService).admit(definition, items.slice(at, at + 500));
+  }
+}
+
+const rows = <T>(sql: string): Promise<T[]> => service.get(DataSource).query<T[]>(sql);
+
+describe('admission', () => {
+  it('holds the bound, the audit slice and the reservoir, and is the same the second time', async () => {
+    const items = texts(8000).map((text, i) => scoredItem(text, i % 3 === 0 ? 0.6 : 0.99));
+    await admit(items);
+    const groups = new Set(items.map(({ item }) => item.splitGroup));
+    const summary = `SELECT count(*)::int AS total, (count(*) FILTER (WHERE audit))::int AS audit,
+      count(reservoir_rank)::int AS reservoir, md5(string_agg(item_key, '' ORDER BY item_key)) AS keys FROM candidate`;
+    const [first] = await rows<{ total: number; audit: number; reservoir: number; keys: string }>(summary);
+    expect(first).toMatchObject({ total: 3000, reservoir: RESERVOIR_SIZE });
+    const drawn = [...groups].filter((group) => fraction('audit', 'tiny', group) < 0.02);
+    expect(first!.audit).toBe(drawn.length);
+    const inReservoir = await rows<{ split_group: string }>(
+      'SELECT split_group FROM candidate WHERE reservoir_rank IS NOT NULL',
+    );
+    const smallest = [...groups]
+      .filter((group) => splitOf(group) === 'train')
+      .sort((a, b) => fraction('reservoir', 'tiny', a) - fraction('reservoir', 'tiny', b))
+      .slice(0, RESERVOIR_SIZE);
+    expect(new Set(inReservoir.map((row) => row.split_group))).toEqual(new Set(smallest));
+    await admit(items.slice(-500));
+    expect((await rows<{ total: number; reservoir: number }>(summary))[0]).toMatchObject({
+      total: 3000,
+      reservoir: 2000,
+    });
+  });
+
+  it('takes the newer prediction and never an older one', async () => {
+    await admit([scoredItem('好', 0.6, 2)]);
+    await admit([scoredItem('好', 0.7, 1)]);
+    expect(await rows('SELECT confidence, model_version FROM candidate')).toEqual([
+      { confidence: 0.6, model_version: 2 },
+    ]);
+    await admit([scoredItem('好', 0.8, 3)]);
+    expect(await rows('SELECT confidence, model_version FROM candidate')).toEqual([
+      { confidence: 0.8, model_version: 3 },
+    ]);
+  });
+});
+
+describe('leakage', () => {
+  it('gives no text of a dev or test group to training, priors or a strategy', async () => {
+    await admit(texts(2000).map((text) => scoredItem(text, 0.6)));
+    const training = service.get(TrainingTextsRepository);
+    // Planted: a text whose hash says train, held out by an import that writes it otherwise.
+    const train = (await training.unlabelledForTraining('tiny', 10))[0]!;
+    const held = { text: ` ${train.text.replace('，', ',')}`, labels: ['positive'], split: 'test' as const };
+    expect(await service.get(ExampleService).import('tiny', [held], 'test')).toMatchObject({ added: 1 });
+    expect(splitGroup(held.text)).toBe(train.splitGroup);
+    const forTraining = await training.unlabelledForTraining('tiny', 5000);
+    const reservoir = await training.reservoir('tiny', 5000);
+    expect(forTraining.length).toBeGreaterThan(1000);
+    for (const row of [...forTraining, ...reservoir]) {
+      expect(splitOf(row.splitGroup)).toBe('train');
+      expect(row.splitGroup).not.toBe(train.splitGroup);
+    }
+    const asked = await service.get(ReviewService).queue('tiny', { first: 200, strategy: 'LEAST_CONFIDENCE' });
+    for (const { node } of asked.edges) {
+      if (node.audit) continue;
+      expect(splitOf(node.splitGroup)).toBe('train');
+      expect(node.splitGroup).not.toBe(train.splitGroup);
+    }
+  });
+
+  it('a text that is streamed after it was held out stays held out', async () => {
+    const text = texts(100).find((one) => splitOf(splitGroup(one)) === 'train')!;
+    await service.get(ExampleService).import('tiny', [{ text, labels: ['negative'], split: 'dev' }], 'test');
+    await admit([scoredItem(`${text} `, 0.6)]);
+    expect(await rows('SELECT split, reservoir_rank FROM candidate')).toEqual([{ split: 'dev', reservoir_rank: null }]);
+    expect(await service.get(TrainingTextsRepository).unlabelledForTraining('tiny', 10)).toEqual([]);
+  });
+});
+
+describe('import', () => {
+  it('adds, updates, leaves alone, and says what it refuses', async () => {
+    const examples = service.get(ExampleService);
+    const good = { text: '好', labels: ['positive'] };
+    const result = await examples.import(
+      'tiny',
+      [
+        good,
+        { text: '差', labels: ['negative'], split: 'train' },
+        { ...good },
+        { text: '好', labels: ['negative'] },
+        { text: '中', labels: ['neutral'] },
+        { text: '中', labels: [] },
+        { text: '中', labels: ['positive', 'negative'] },
+        { text: '很'.repeat(20_001), labels: ['positive'] },
+        { text: '\ud800', labels: ['positive'] },
+        { text: ' ', labels: ['positive'] },
+        { text: ' 差', labels: ['negative'], split: 'test' },
+        { text: '中', labels: 'positive' as never },
+        { text: '中', labels: ['positive'], split: 'TEST' as never },
+      ],
+      'test',
+    );
+    expect(result).toMatchObject({ added: 2, updated: 0, unchanged: 1 });
+    expect(result.rejected.map(({ index }) => index)).toEqual([3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+    expect(result.rejected.every(({ code }) => code === 'BAD_INPUT')).toBe(true);
+    expect(await examples.import('tiny', [good], 'test')).toMatchObject({ added: 0, unchanged: 1 });
+    const corrected = await examples.import('tiny', [{ ...good, labels: ['negative'] }], 'test');
+    expect(corrected).toMatchObject({ updated: 1 });
+    expect(await examples.stats('tiny')).toMatchObject({ byLabel: { negative: 2 } });
+  });
+});
+
+describe('tasks', () => {
+  it('a renamed label takes its examples with it; one with examples is not taken away', async () => {
+    const tasks = service.get(TaskService);
+    const examples = service.get(ExampleService);
+    await examples.import('tiny', [{ text: '好', labels: ['positive'] }], 'test');
+    const labels = [
+      { name: 'good', words: ['好'], was: ['positive'] },
+      { name: 'negative', words: ['差'] },
+    ];
+    const renamed = await tasks.apply(taskFile({ labels }), 'test');
+    expect(renamed).toMatchObject({ revision: 2, activeVersion: 2 });
+    expect((await examples.stats('tiny')).byLabel).toEqual({ good: 1 });
+    expect(await tasks.apply(taskFile({ labels }), 'test')).toMatchObject({ revision: 2, activeVersion: 2 });
+    const lost = taskFile({ labels: [{ name: 'other', words: ['很'] }, labels[1]] });
+    await expect(tasks.apply(lost, 'test')).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'labels' });
+    expect(await tasks.apply(lost, 'test', { retire: true })).toMatchObject({ revision: 3 });
+    await expect(tasks.apply(taskFile({ templats: [] }), 'test')).rejects.toThrow('did you mean "templates"');
+  });
+});
+
+describe('forgetting', () => {
+  it('leaves a digest in the ledger and nothing else', async () => {
+    const text = '这是 秘密';
+    await admit([scoredItem(text, 0.6), scoredItem('别的', 0.6)]);
+    await service.get(IngestService).ingest('tiny', [
+      { id: 'a', text: '这是  秘密' },
+      { id: 'b', text: '别的' },
+    ]);
+    await service.get(ExampleService).import('tiny', [{ text, labels: ['positive'] }], 'test');
+    const forgotten = await service.get(ForgetService).forget('tiny', { id: 'a' }, 'test');
+    expect(forgotten).toEqual({ digest: splitGroup(text), streamItems: 1, candidates: 1, examples: 1, runRows: 0 });
+    expect(await service.get(StreamItemsRepository).countByState('tiny')).toMatchObject({ PENDING: 1 });
+    expect((await service.get(CandidatesRepository).counts('tiny')).total).toBe(1);
+    const [entry] = await service.get(LedgerService).listOfTask('tiny', 1);
+    expect(JSON.stringify(entry)).not.toContain('秘密');
+    expect(entry).toMatchObject({ kind: 'forgotten', body: { digest: splitGroup(text), by: 'test' } });
+    await expect(service.get(ForgetService).forget('tiny', {}, 'test')).rejects.toMatchObject({ code: 'BAD_INPUT' });
+  });
+});

@@ -1,0 +1,192 @@
+/** The review queue: its orders, its pages, the audit's share, and what answers become. */
+import type { INestApplicationContext } from '@nestjs/common';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DataSource } from 'typeorm';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { Prediction } from '../../src/inference/types.js';
+import { PoolService } from '../../src/learning/pool.js';
+import type { QueryStrategyName } from '../../src/learning/query-strategies.js';
+import { ReviewService, type QueueRequest } from '../../src/learning/review.js';
+import { TaskService } from '../../src/learning/task-service.js';
+import type { CandidateRow } from '../../src/storage/entities/candidate.js';
+import { ExamplesRepository } from '../../src/storage/examples.repository.js';
+import { itemKey, sha256, splitGroup, splitOf } from '../../src/task/keys.js';
+import type { TaskDefinition } from '../../src/task/types.js';
+import { createDatabase } from '../fixtures/database.js';
+import { startIntake, taskFile, texts } from '../fixtures/intake.js';
+
+let database: Awaited<ReturnType<typeof createDatabase>>;
+let dataDir: string;
+let service: INestApplicationContext;
+let review: ReviewService;
+
+beforeEach(async () => {
+  database = await createDatabase();
+  dataDir = mkdtempSync(join(tmpdir(), 'fewloop-review-'));
+  service = await startIntake({ url: database.url, dataDir, role: 'api' });
+  await service.get(TaskService).apply(taskFile(), 'test');
+  review = service.get(ReviewService);
+  await admit(texts(300));
+});
+afterEach(async () => {
+  await service.close();
+  await database.drop();
+  rmSync(dataDir, { recursive: true, force: true });
+});
+
+/** Made up from the text, so that every order has something to order, with ties. */
+function prediction(text: string): Prediction {
+  const confidence = 0.5 + (Number.parseInt(sha256(text).slice(0, 4), 16) % 50) / 100;
+  const dissenting = Number.parseInt(sha256(text).slice(4, 8), 16) % 2;
+  return {
+    label: 'positive',
+    labels: ['positive'],
+    confidence,
+    calibrated: false,
+    margin: 2 * confidence - 1,
+    entropy: 1 - confidence,
+    disagreement: { voters: 2, dissenting, unanimous: dissenting === 0, voteEntropy: dissenting, jensenShannon: 0 },
+    distribution: [],
+    members: [],
+    route: 'REVIEW',
+    modelVersion: 1,
+    taskRevision: 1,
+  };
+}
+
+async function admit(list: string[]): Promise<void> {
+  const definition = (await service.get(TaskService).get('tiny')).definition as TaskDefinition;
+  const scored = list.map((text) => ({
+    item: {
+      itemKey: itemKey({ text }),
+      splitGroup: splitGroup(text),
+      text,
+      textPair: null,
+      choices: null,
+      fields: null,
+    },
+    prediction: prediction(text),
+  }));
+  await service.get(PoolService).admit(definition, scored);
+}
+
+async function all(request: QueueRequest): Promise<CandidateRow[]> {
+  const nodes: CandidateRow[] = [];
+  let after: string | null = null;
+  for (;;) {
+    const page = await review.queue('tiny', { ...request, after });
+    nodes.push(...page.edges.map(({ node }) => node));
+    expect(page.totalCount).toBeGreaterThanOrEqual(nodes.length);
+    if (!page.pageInfo.hasNextPage) return nodes;
+    after = page.pageInfo.endCursor;
+  }
+}
+
+const ORDERS: [QueryStrategyName, (row: CandidateRow) => number[]][] = [
+  ['LEAST_CONFIDENCE', (row) => [row.confidence, row.margin]],
+  ['BREAKING_TIES', (row) => [row.margin, row.confidence]],
+  ['ENTROPY', (row) => [-row.entropy]],
+  ['VOTE_ENTROPY', (row) => [-row.voteEntropy, row.margin]],
+];
+
+describe('the queue', () => {
+  it.each(ORDERS)(
+    '%s: ordered over all pages, each question once, one in five from the audit',
+    async (strategy, key) => {
+      const nodes = await all({ strategy, first: 13 });
+      expect(new Set(nodes.map(({ id }) => id)).size).toBe(nodes.length);
+      const chosen = nodes.filter(({ audit }) => !audit);
+      const audits = nodes.length - chosen.length;
+      const expected = texts(300).filter((text) => splitOf(splitGroup(text)) === 'train').length;
+      expect(chosen.length).toBeLessThanOrEqual(expected);
+      expect(chosen.every(({ split }) => split === 'train')).toBe(true);
+      const keys = chosen.map((row) => key(row));
+      const sorted = [...keys].sort((a, b) => a[0]! - b[0]! || (a[1] ?? 0) - (b[1] ?? 0));
+      expect(keys).toEqual(sorted);
+      const mixed = Math.min(audits, Math.floor(chosen.length / 4));
+      for (let i = 0; i < mixed * 5; i++) expect(nodes[i]!.audit).toBe(i % 5 === 4);
+      const page = await review.queue('tiny', { strategy, first: 1 });
+      expect(page.totalCount).toBe(nodes.length);
+    },
+  );
+
+  it('RANDOM_AUDIT: the audit slice alone, of all splits', async () => {
+    const nodes = await all({ strategy: 'RANDOM_AUDIT', first: 50 });
+    expect(nodes.every(({ audit }) => audit)).toBe(true);
+    expect(new Set(nodes.map(({ split }) => split)).size).toBe(3);
+  });
+
+  it("asked one at a time, every fifth question is the audit's too", async () => {
+    const turns: boolean[] = [];
+    for (let i = 0; i < 10; i++) {
+      const { edges } = await review.queue('tiny', { first: 1 });
+      turns.push(edges[0]!.node.audit);
+      await review.label(edges[0]!.node.id, ['positive'], 'anna');
+    }
+    expect(turns).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map((i) => i % 5 === 4));
+  });
+
+  it('near-duplicates are one question', async () => {
+    const twins = ['Ｓａｍｅ TEXT', 'same text', 'SAME  text'];
+    await admit(twins);
+    const nodes = await all({ strategy: 'BREAKING_TIES', first: 100 });
+    const asked = nodes.filter(({ splitGroup: group }) => group === splitGroup('same text'));
+    expect(asked.length).toBeLessThanOrEqual(1);
+  });
+
+  it('refuses cursors and pages that are none', async () => {
+    const bad = ['x', 'e30', Buffer.from('{"strategy":"BREAKING_TIES","asked":0,"chosen":{"id":"1"},"audit":null}')];
+    for (const after of bad) {
+      await expect(review.queue('tiny', { after: after.toString('base64url' as never) })).rejects.toMatchObject({
+        code: 'BAD_INPUT',
+        field: 'after',
+      });
+    }
+    await expect(review.queue('tiny', { first: -1 })).rejects.toMatchObject({ field: 'first' });
+    await expect(review.queue('tiny', { strategy: 'BALD' })).rejects.toMatchObject({ field: 'strategy' });
+    await expect(review.queue('none', {})).rejects.toMatchObject({ code: 'TASK_NOT_FOUND' });
+  });
+});
+
+describe('answers', () => {
+  it('chosen ones are train; audit answers go to the split of their group', async () => {
+    const nodes = await all({ strategy: 'BREAKING_TIES', first: 100 });
+    for (const { id } of nodes) await review.label(id, ['negative'], 'anna');
+    const examples = await service.get(ExamplesRepository).list('tiny');
+    expect(examples).toHaveLength(nodes.length);
+    for (const example of examples) {
+      expect(example.split).toBe(splitOf(example.splitGroup));
+      if (example.origin === 'ANSWER') expect(example.split).toBe('train');
+    }
+    expect(new Set(examples.filter(({ origin }) => origin === 'AUDIT').map(({ split }) => split)).size).toBe(3);
+    expect(await all({ first: 10 })).toEqual([]);
+    expect(await service.get(PoolService).stats('tiny')).toMatchObject({ labelled: nodes.length });
+  });
+
+  it('a held-out text that was not drawn is not answered', async () => {
+    const [row] = await service
+      .get(DataSource)
+      .query(`SELECT id FROM candidate WHERE split <> 'train' AND NOT audit LIMIT 1`);
+    await expect(review.label(row.id as string, ['positive'], 'anna')).rejects.toMatchObject({ code: 'CONFLICT' });
+  });
+
+  it('count once: the same again changes nothing, another one is a conflict', async () => {
+    const { edges } = await review.queue('tiny', { first: 2 });
+    const [one, two] = edges.map(({ node }) => node.id);
+    const both = await Promise.allSettled([
+      review.label(one!, ['positive'], 'a'),
+      review.label(one!, ['negative'], 'b'),
+    ]);
+    expect(both.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected']);
+    await expect(review.label(two!, ['nope'], 'a')).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'labels' });
+    expect(await review.skip(two!, 'unclear', 'a')).toMatchObject({ state: 'SKIPPED', skipReason: 'unclear' });
+    expect(await review.skip(two!, null, 'a')).toMatchObject({ skipReason: 'unclear' });
+    await expect(review.label(two!, ['positive'], 'a')).rejects.toMatchObject({ code: 'CONFLICT' });
+    const missing = ['00000000-0000-4000-8000-000000000000', 'x', '\0'];
+    for (const id of missing) {
+      await expect(review.label(id, ['positive'], 'a')).rejects.toMatchObject({ code: 'CANDIDATE_NOT_FOUND' });
+    }
+  });
+});
