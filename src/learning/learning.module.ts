@@ -20,6 +20,7 @@ import { RunData } from './run-data.js';
 import { RunVersions } from './run-versions.js';
 import { RunWorker } from './run-worker.js';
 import { RunService } from './runs.js';
+import { TaskLinter } from './task-linter.js';
 import { TaskService } from './task-service.js';
 import { TriggerService } from './triggers.js';
 import { ZeroShotVersions } from './zero-shot-versions.js';
@@ -53,6 +54,7 @@ const SERVICES = [
     RunData,
     RunVersions,
     RunWorker,
+    TaskLinter,
     TriggerService,
     ...SERVICES,
   ],

@@ -35,6 +35,8 @@ import { TRAINING_QUEUE, type TrainingJob } from './runs.js';
 const SERVICE_RETRIES = 10;
 const GIVEN_UP = `given up after ${SERVICE_RETRIES + 1} attempts that the service did not bring to an end; see its log`;
 const TRAINER_RESTARTS = 2;
+/** A trainer reports every stage and many steps within; its longest silence is the export, a minute or two. */
+const SILENT_TRAINER_MS = 20 * 60_000;
 const WATCH_MS = 1000;
 const SWEEP_MS = 5000;
 /** Events of one run, at most five a second. */
@@ -98,7 +100,11 @@ export class RunWorker implements OnApplicationBootstrap, BeforeApplicationShutd
     });
     const watch = new Watch(this.runs, run, AbortSignal.any([claim, this.stopping.signal]));
     try {
-      const report = throttled((progress) => this.progressed(runId, progress));
+      const tell = throttled((progress) => this.progressed(runId, progress));
+      const report = (progress: RunProgress) => {
+        watch.heard();
+        tell(progress);
+      };
       const version = await this.steps(run, watch, report);
       await this.finish(runId, { state: 'SUCCEEDED', progress: 1, stage: null, producedVersion: version });
       await this.data.prune(run.task).catch((error: unknown) => this.log.warn(String(error)));
@@ -185,6 +191,7 @@ class TrainerFailure extends Error {
 class Watch {
   private cancelled: boolean;
   private trainer: RunningTrainer | null = null;
+  private heardAt = Date.now();
   private readonly timer: NodeJS.Timeout;
 
   constructor(
@@ -200,6 +207,11 @@ class Watch {
   /** The service stops, or the job was given to another worker. */
   get interrupted(): boolean {
     return this.signal.aborted;
+  }
+
+  /** The trainer, or a step of the service, made progress. */
+  heard(): void {
+    this.heardAt = Date.now();
   }
 
   /** Throws where the run is to end here. */
@@ -225,6 +237,8 @@ class Watch {
 
   private async look(): Promise<void> {
     try {
+      // As good as dead: it is ended, and started again like one that died.
+      if (Date.now() - this.heardAt > SILENT_TRAINER_MS) this.stopTrainer();
       await this.runs.updateOpen(this.run.id, { heartbeatAt: new Date() });
       const { cancelRequested } = (await this.runs.find(this.run.id)) ?? { cancelRequested: true };
       if (!cancelRequested) return;
