@@ -37,7 +37,12 @@ export class ApiModule {
     const controllers = [HealthController];
     if (!graphql) return { module: ApiModule, imports, controllers };
     const filter = { provide: APP_FILTER, useClass: ExpectedErrors };
-    return { module: ApiModule, imports: [...imports, graphqlModule()], controllers, providers: [filter, ...RESOLVERS] };
+    return {
+      module: ApiModule,
+      imports: [...imports, graphqlModule()],
+      controllers,
+      providers: [filter, ...RESOLVERS],
+    };
   }
 }
 

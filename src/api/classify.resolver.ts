@@ -35,7 +35,11 @@ export class ClassifyResolver {
     const request = readOptions(options ?? {});
     const lease = await this.activation.current(task);
     try {
-      const outcomes = await this.engine.classify(lease.model, { ...request, items: inputs.map(readItem), priority: 'interactive' });
+      const outcomes = await this.engine.classify(lease.model, {
+        ...request,
+        items: inputs.map(readItem),
+        priority: 'interactive',
+      });
       const members = options?.members ?? false;
       return outcomes.map((o, i) => (o.ok ? predictionView(o.prediction, inputs[i]?.id ?? null, members) : o.error));
     } finally {

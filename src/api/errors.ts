@@ -30,7 +30,9 @@ function unfold(error: GraphQLError): readonly GraphQLError[] {
   const inner = (error.originalError as { errors?: readonly unknown[] } | undefined)?.errors;
   if (!Array.isArray(inner)) return [error];
   return inner.map((each: GraphQLError | Error) =>
-    each instanceof GraphQLError ? each : new GraphQLError(each.message, { extensions: { code: 'BAD_INPUT', field: 'body' } }),
+    each instanceof GraphQLError
+      ? each
+      : new GraphQLError(each.message, { extensions: { code: 'BAD_INPUT', field: 'body' } }),
   );
 }
 
@@ -57,7 +59,12 @@ function explain(error: GraphQLError): Answer {
   const cause = rootOf(error);
   if (cause instanceof FewloopError && cause.code !== 'INTERNAL') {
     const { code, message, field, retryAfterMs } = cause;
-    return { code, message, ...(field !== undefined && { field }), ...(retryAfterMs !== undefined && { retryAfterMs }) };
+    return {
+      code,
+      message,
+      ...(field !== undefined && { field }),
+      ...(retryAfterMs !== undefined && { retryAfterMs }),
+    };
   }
   const message = error.message.length > MAX_MESSAGE ? `${error.message.slice(0, MAX_MESSAGE)}…` : error.message;
   if (typeof error.extensions.code === 'string') {

@@ -9,6 +9,8 @@ import { TaskService } from '../learning/task-service.js';
 import { checkCount, checkPage } from './limits.js';
 import { CALLER, exampleView, withoutNulls } from './views.js';
 
+type ExampleArgument = Omit<ExampleInput, 'split'> & { split?: 'TRAIN' | 'DEV' | 'TEST' | null };
+
 @Resolver()
 export class ExamplesResolver {
   constructor(
@@ -21,15 +23,18 @@ export class ExamplesResolver {
   ) {}
 
   @Mutation('importExamples')
-  importExamples(@Args('task') task: string, @Args('examples') examples: ExampleInput[]) {
+  importExamples(@Args('task') task: string, @Args('examples') examples: ExampleArgument[]) {
     checkCount('examples', examples, this.config.textsPerRequest);
-    return this.examples.import(task, examples.map((example) => withoutNulls({ ...example })), CALLER);
+    return this.examples.import(task, examples.map(readExample), CALLER);
   }
 
   @Mutation('ingest')
   ingest(@Args('task') task: string, @Args('inputs') inputs: IngestInput[]) {
     checkCount('inputs', inputs, this.config.textsPerRequest);
-    return this.ingestion.ingest(task, inputs.map((input) => withoutNulls({ ...input })));
+    return this.ingestion.ingest(
+      task,
+      inputs.map((input) => withoutNulls({ ...input })),
+    );
   }
 
   @Query('exportExamples')
@@ -44,4 +49,8 @@ export class ExamplesResolver {
   forget(@Args('task') task: string, @Args('text') text?: string | null, @Args('id') id?: string | null) {
     return this.forgetting.forget(task, withoutNulls({ text: text ?? null, id: id ?? null }), CALLER);
   }
+}
+
+function readExample({ split, ...example }: ExampleArgument): ExampleInput {
+  return withoutNulls({ ...example, split: (split?.toLowerCase() ?? null) as ExampleInput['split'] });
 }

@@ -25,7 +25,8 @@ export function depthRule(context: ValidationContext): ASTVisitor {
   return {
     OperationDefinition(operation) {
       const depth = depthOf(operation.selectionSet, (name) => context.getFragment(name), new Set());
-      if (depth > MAX_DEPTH) context.reportError(tooComplex(`the query is ${depth} levels deep; at most ${MAX_DEPTH} are answered`));
+      if (depth > MAX_DEPTH)
+        context.reportError(tooComplex(`the query is ${depth} levels deep; at most ${MAX_DEPTH} are answered`));
     },
   };
 }

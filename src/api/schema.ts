@@ -3,240 +3,363 @@
  * additions at its end.
  */
 export const typeDefs = /* GraphQL */ `
-scalar DateTime
-scalar JSONObject
+  scalar DateTime
+  scalar JSONObject
 
-enum TaskKind { SINGLE_LABEL MULTI_LABEL SENTENCE_PAIR MULTIPLE_CHOICE }
-enum Method { PET EFL EMBEDDING FINE_TUNE }
-"What happens to a scored text: ACCEPT it as it is, or REVIEW it by a person."
-enum Route { ACCEPT REVIEW }
-enum SelectionStrategy { TOP_CONFIDENCE CONFIDENT_CONTESTED FUSED }
-"How the review queue orders candidates."
-enum QueryStrategy { LEAST_CONFIDENCE BREAKING_TIES ENTROPY VOTE_ENTROPY BALD DIVERSE RANDOM_AUDIT }
-enum ModelState { CANDIDATE SHADOW CANARY ACTIVE RETIRED REJECTED }
-enum RunState { QUEUED RUNNING SUCCEEDED FAILED CANCELLED }
-enum RunTrigger { MANUAL SCHEDULE NEW_LABELS DRIFT }
-"NOT_WORSE: the interval of the difference lies above minus the task's margin. Order: WORSE < INCONCLUSIVE < NOT_WORSE < BETTER."
-enum Verdict { WORSE INCONCLUSIVE NOT_WORSE BETTER }
-enum Decision { APPROVED REJECTED SUPERSEDED }
-enum Split { TRAIN DEV TEST }
-enum ServingPolicy { ENSEMBLE STUDENT CASCADE }
-enum Role { CLIENT LABELER ENGINEER ADMIN }
+  enum TaskKind {
+    SINGLE_LABEL
+    MULTI_LABEL
+    SENTENCE_PAIR
+    MULTIPLE_CHOICE
+  }
+  enum Method {
+    PET
+    EFL
+    EMBEDDING
+    FINE_TUNE
+  }
+  "What happens to a scored text: ACCEPT it as it is, or REVIEW it by a person."
+  enum Route {
+    ACCEPT
+    REVIEW
+  }
+  enum SelectionStrategy {
+    TOP_CONFIDENCE
+    CONFIDENT_CONTESTED
+    FUSED
+  }
+  "How the review queue orders candidates."
+  enum QueryStrategy {
+    LEAST_CONFIDENCE
+    BREAKING_TIES
+    ENTROPY
+    VOTE_ENTROPY
+    BALD
+    DIVERSE
+    RANDOM_AUDIT
+  }
+  enum ModelState {
+    CANDIDATE
+    SHADOW
+    CANARY
+    ACTIVE
+    RETIRED
+    REJECTED
+  }
+  enum RunState {
+    QUEUED
+    RUNNING
+    SUCCEEDED
+    FAILED
+    CANCELLED
+  }
+  enum RunTrigger {
+    MANUAL
+    SCHEDULE
+    NEW_LABELS
+    DRIFT
+  }
+  "NOT_WORSE: the interval of the difference lies above minus the task's margin. Order: WORSE < INCONCLUSIVE < NOT_WORSE < BETTER."
+  enum Verdict {
+    WORSE
+    INCONCLUSIVE
+    NOT_WORSE
+    BETTER
+  }
+  enum Decision {
+    APPROVED
+    REJECTED
+    SUPERSEDED
+  }
+  enum Split {
+    TRAIN
+    DEV
+    TEST
+  }
+  enum ServingPolicy {
+    ENSEMBLE
+    STUDENT
+    CASCADE
+  }
+  enum Role {
+    CLIENT
+    LABELER
+    ENGINEER
+    ADMIN
+  }
 
-input TextInput {
-  "Echoed in the prediction."
-  id: ID
-  text: String!
-  "Second sentence, for SENTENCE_PAIR."
-  textPair: String
-  "Options, for MULTIPLE_CHOICE; the prediction's label is one of them."
-  choices: [String!]
-  "Further fields that the task's templates name."
-  fields: JSONObject
-}
+  input TextInput {
+    "Echoed in the prediction."
+    id: ID
+    text: String!
+    "Second sentence, for SENTENCE_PAIR."
+    textPair: String
+    "Options, for MULTIPLE_CHOICE; the prediction's label is one of them."
+    choices: [String!]
+    "Further fields that the task's templates name."
+    fields: JSONObject
+  }
 
-input ClassifyOptions {
-  "Each member's own distribution in the answer."
-  members: Boolean = false
-  "Answer by then or fail with DEADLINE_EXCEEDED; late work is dropped before it reaches a model."
-  deadlineMs: Int
-  "Overrides the task's policy."
-  policy: ServingPolicy
-}
+  input ClassifyOptions {
+    "Each member's own distribution in the answer."
+    members: Boolean = false
+    "Answer by then or fail with DEADLINE_EXCEEDED; late work is dropped before it reaches a model."
+    deadlineMs: Int
+    "Overrides the task's policy."
+    policy: ServingPolicy
+  }
 
-type LabelScore { label: String! probability: Float! }
+  type LabelScore {
+    label: String!
+    probability: Float!
+  }
 
-type Disagreement {
-  "Members that were asked for this text."
-  voters: Int!
-  "Members whose own best label (MULTI_LABEL: label set) differs from the ensemble's."
-  dissenting: Int!
-  unanimous: Boolean!
-  "Entropy of the votes divided by log(min(voters, labels)), in [0, 1]; MULTI_LABEL: mean over labels of the binary entropy of votes."
-  voteEntropy: Float!
-  """
-  H(weighted mean distribution) - weighted mean of H(member distribution), in nats, before temperature:
-  generalised Jensen-Shannon divergence. MULTI_LABEL: mean over labels.
-  """
-  jensenShannon: Float!
-}
+  type Disagreement {
+    "Members that were asked for this text."
+    voters: Int!
+    "Members whose own best label (MULTI_LABEL: label set) differs from the ensemble's."
+    dissenting: Int!
+    unanimous: Boolean!
+    "Entropy of the votes divided by log(min(voters, labels)), in [0, 1]; MULTI_LABEL: mean over labels of the binary entropy of votes."
+    voteEntropy: Float!
+    """
+    H(weighted mean distribution) - weighted mean of H(member distribution), in nats, before temperature:
+    generalised Jensen-Shannon divergence. MULTI_LABEL: mean over labels.
+    """
+    jensenShannon: Float!
+  }
 
-type MemberPrediction { member: String! weight: Float! label: String! distribution: [LabelScore!]! }
+  type MemberPrediction {
+    member: String!
+    weight: Float!
+    label: String!
+    distribution: [LabelScore!]!
+  }
 
-type Prediction {
-  id: ID
-  "Best label; for MULTI_LABEL the best one over its threshold, null where none is."
-  label: String
-  "MULTI_LABEL: every label over its threshold."
-  labels: [String!]!
-  "Probability of label."
-  confidence: Float!
-  "Whether confidence was calibrated on enough labelled rows."
-  calibrated: Boolean!
-  "Best minus second-best probability; MULTI_LABEL: distance of the nearest label to its threshold."
-  margin: Float!
-  "Shannon entropy of the distribution, in nats."
-  entropy: Float!
-  "Null where fewer than two members were asked."
-  disagreement: Disagreement
-  "Highest probability first; sums to 1 except for MULTI_LABEL."
-  distribution: [LabelScore!]!
-  members: [MemberPrediction!]
-  route: Route!
-  modelVersion: Int!
-  taskRevision: Int!
-}
+  type Prediction {
+    id: ID
+    "Best label; for MULTI_LABEL the best one over its threshold, null where none is."
+    label: String
+    "MULTI_LABEL: every label over its threshold."
+    labels: [String!]!
+    "Probability of label."
+    confidence: Float!
+    "Whether confidence was calibrated on enough labelled rows."
+    calibrated: Boolean!
+    "Best minus second-best probability; MULTI_LABEL: distance of the nearest label to its threshold."
+    margin: Float!
+    "Shannon entropy of the distribution, in nats."
+    entropy: Float!
+    "Null where fewer than two members were asked."
+    disagreement: Disagreement
+    "Highest probability first; sums to 1 except for MULTI_LABEL."
+    distribution: [LabelScore!]!
+    members: [MemberPrediction!]
+    route: Route!
+    modelVersion: Int!
+    taskRevision: Int!
+  }
 
-type Task {
-  name: String!
-  kind: TaskKind!
-  labels: [String!]!
-  "The task file as applied (canonical JSON)."
-  definition: JSONObject!
-  revision: Int!
-  activeVersion: ModelVersion
-  versions(first: Int = 20): [ModelVersion!]!
-  runs(first: Int = 20): [TrainingRun!]!
-  promotions(first: Int = 20): [Promotion!]!
-  pool: PoolStats!
-  examples: ExampleStats!
-}
+  type Task {
+    name: String!
+    kind: TaskKind!
+    labels: [String!]!
+    "The task file as applied (canonical JSON)."
+    definition: JSONObject!
+    revision: Int!
+    activeVersion: ModelVersion
+    versions(first: Int = 20): [ModelVersion!]!
+    runs(first: Int = 20): [TrainingRun!]!
+    promotions(first: Int = 20): [Promotion!]!
+    pool: PoolStats!
+    examples: ExampleStats!
+  }
 
-type PoolStats { total: Int! contested: Int! awaitingReview: Int! labelled: Int! pseudoLabelled: Int! }
-type ExampleStats { train: Int! dev: Int! test: Int! byLabel: JSONObject! }
+  type PoolStats {
+    total: Int!
+    contested: Int!
+    awaitingReview: Int!
+    labelled: Int!
+    pseudoLabelled: Int!
+  }
+  type ExampleStats {
+    train: Int!
+    dev: Int!
+    test: Int!
+    byLabel: JSONObject!
+  }
 
-type ModelVersion {
-  task: String!
-  version: Int!
-  state: ModelState!
-  "SHA-256 of the bundle's manifest."
-  digest: String!
-  members: [JSONObject!]!
-  "accuracy, macroF1, ece, augrc, latency, each with its confidence interval and the data set's digest."
-  report: JSONObject!
-  createdAt: DateTime!
-  activatedAt: DateTime
-}
+  type ModelVersion {
+    task: String!
+    version: Int!
+    state: ModelState!
+    "SHA-256 of the bundle's manifest."
+    digest: String!
+    members: [JSONObject!]!
+    "accuracy, macroF1, ece, augrc, latency, each with its confidence interval and the data set's digest."
+    report: JSONObject!
+    createdAt: DateTime!
+    activatedAt: DateTime
+  }
 
-type TrainingRun {
-  id: ID!
-  task: String!
-  trigger: RunTrigger!
-  state: RunState!
-  "In [0, 1]."
-  progress: Float!
-  stage: String
-  error: String
-  produced: ModelVersion
-  createdAt: DateTime!
-  startedAt: DateTime
-  finishedAt: DateTime
-}
+  type TrainingRun {
+    id: ID!
+    task: String!
+    trigger: RunTrigger!
+    state: RunState!
+    "In [0, 1]."
+    progress: Float!
+    stage: String
+    error: String
+    produced: ModelVersion
+    createdAt: DateTime!
+    startedAt: DateTime
+    finishedAt: DateTime
+  }
 
-type Promotion {
-  id: ID!
-  version: ModelVersion!
-  champion: ModelVersion
-  verdict: Verdict!
-  "The comparison on the same held-out rows: paired counts, p-value, interval, needed sample size."
-  report: JSONObject!
-  decision: Decision
-  decidedBy: String
-  comment: String
-  requestedAt: DateTime!
-  decidedAt: DateTime
-}
+  type Promotion {
+    id: ID!
+    version: ModelVersion!
+    champion: ModelVersion
+    verdict: Verdict!
+    "The comparison on the same held-out rows: paired counts, p-value, interval, needed sample size."
+    report: JSONObject!
+    decision: Decision
+    decidedBy: String
+    comment: String
+    requestedAt: DateTime!
+    decidedAt: DateTime
+  }
 
-type Candidate {
-  id: ID!
-  text: String!
-  textPair: String
-  choices: [String!]
-  fields: JSONObject
-  prediction: Prediction!
-  receivedAt: DateTime!
-}
-type CandidateEdge { cursor: String! node: Candidate! }
-type PageInfo { hasNextPage: Boolean! endCursor: String }
-type CandidateConnection { edges: [CandidateEdge!]! pageInfo: PageInfo! totalCount: Int! }
+  type Candidate {
+    id: ID!
+    text: String!
+    textPair: String
+    choices: [String!]
+    fields: JSONObject
+    prediction: Prediction!
+    receivedAt: DateTime!
+  }
+  type CandidateEdge {
+    cursor: String!
+    node: Candidate!
+  }
+  type PageInfo {
+    hasNextPage: Boolean!
+    endCursor: String
+  }
+  type CandidateConnection {
+    edges: [CandidateEdge!]!
+    pageInfo: PageInfo!
+    totalCount: Int!
+  }
 
-type Replica { id: ID! activeVersions: JSONObject! seenAt: DateTime! }
+  type Replica {
+    id: ID!
+    activeVersions: JSONObject!
+    seenAt: DateTime!
+  }
 
-input ExampleInput {
-  text: String!
-  textPair: String
-  choices: [String!]
-  fields: JSONObject
-  labels: [String!]!
-  "Empty: the service assigns it, by a stable hash of the normalised text."
-  split: Split
-}
-type ImportResult { added: Int! updated: Int! unchanged: Int! rejected: [ImportError!]! }
-type ImportError { index: Int! code: String! message: String! }
-type IngestResult { accepted: Int! duplicates: Int! rejected: [ImportError!]! }
+  input ExampleInput {
+    text: String!
+    textPair: String
+    choices: [String!]
+    fields: JSONObject
+    labels: [String!]!
+    "Empty: the service assigns it, by a stable hash of the normalised text."
+    split: Split
+  }
+  type ImportResult {
+    added: Int!
+    updated: Int!
+    unchanged: Int!
+    rejected: [ImportError!]!
+  }
+  type ImportError {
+    index: Int!
+    code: String!
+    message: String!
+  }
+  type IngestResult {
+    accepted: Int!
+    duplicates: Int!
+    rejected: [ImportError!]!
+  }
 
-type Query {
-  tasks: [Task!]!
-  task(name: String!): Task
-  "In the order of inputs; one that fails is null, with its error at that path, and the others are answered."
-  classify(task: String!, inputs: [TextInput!]!, options: ClassifyOptions): [Prediction]!
-  reviewQueue(task: String!, first: Int = 20, after: String, strategy: QueryStrategy): CandidateConnection!
-  modelVersion(task: String!, version: Int!): ModelVersion
-  trainingRun(id: ID!): TrainingRun
-  replicas: [Replica!]!
-}
+  type Query {
+    tasks: [Task!]!
+    task(name: String!): Task
+    "In the order of inputs; one that fails is null, with its error at that path, and the others are answered."
+    classify(task: String!, inputs: [TextInput!]!, options: ClassifyOptions): [Prediction]!
+    reviewQueue(task: String!, first: Int = 20, after: String, strategy: QueryStrategy): CandidateConnection!
+    modelVersion(task: String!, version: Int!): ModelVersion
+    trainingRun(id: ID!): TrainingRun
+    replicas: [Replica!]!
+  }
 
-type Mutation {
-  "Creates the task, or a new revision of it; the definition is a task file, YAML or JSON. ENGINEER."
-  applyTask(definition: String!): Task!
-  "LABELER."
-  importExamples(task: String!, examples: [ExampleInput!]!): ImportResult!
-  "Unlabelled texts into the same path as the stream. CLIENT."
-  ingest(task: String!, inputs: [TextInput!]!): IngestResult!
-  "LABELER."
-  label(candidate: ID!, labels: [String!]!): Candidate!
-  skip(candidate: ID!, reason: String): Candidate!
-  "ENGINEER."
-  startRetrain(task: String!): TrainingRun!
-  cancelRun(id: ID!): TrainingRun!
-  "Loads the version beside the active one and scores live traffic with it; answers stay the active one's."
-  startShadow(task: String!, version: Int!): ModelVersion!
-  """
-  ENGINEER; not the person who started the run, where the task asks for four eyes.
-  override: although the verdict is under the task's minVerdict; needs a comment, and the ledger keeps it.
-  """
-  approvePromotion(id: ID!, comment: String, override: Boolean = false): Promotion!
-  rejectPromotion(id: ID!, comment: String!): Promotion!
-  "Back to the version that was active before. ENGINEER."
-  rollback(task: String!, reason: String!): ModelVersion!
-}
+  type Mutation {
+    "Creates the task, or a new revision of it; the definition is a task file, YAML or JSON. ENGINEER."
+    applyTask(definition: String!): Task!
+    "LABELER."
+    importExamples(task: String!, examples: [ExampleInput!]!): ImportResult!
+    "Unlabelled texts into the same path as the stream. CLIENT."
+    ingest(task: String!, inputs: [TextInput!]!): IngestResult!
+    "LABELER."
+    label(candidate: ID!, labels: [String!]!): Candidate!
+    skip(candidate: ID!, reason: String): Candidate!
+    "ENGINEER."
+    startRetrain(task: String!): TrainingRun!
+    cancelRun(id: ID!): TrainingRun!
+    "Loads the version beside the active one and scores live traffic with it; answers stay the active one's."
+    startShadow(task: String!, version: Int!): ModelVersion!
+    """
+    ENGINEER; not the person who started the run, where the task asks for four eyes.
+    override: although the verdict is under the task's minVerdict; needs a comment, and the ledger keeps it.
+    """
+    approvePromotion(id: ID!, comment: String, override: Boolean = false): Promotion!
+    rejectPromotion(id: ID!, comment: String!): Promotion!
+    "Back to the version that was active before. ENGINEER."
+    rollback(task: String!, reason: String!): ModelVersion!
+  }
 
-type Subscription {
-  trainingRunProgress(id: ID!): TrainingRun!
-  modelActivated(task: String): ModelVersion!
-  "A live sample of what the task scores, at most that many a second."
-  predictions(task: String!, perSecond: Int = 5): Prediction!
-}
+  type Subscription {
+    trainingRunProgress(id: ID!): TrainingRun!
+    modelActivated(task: String): ModelVersion!
+    "A live sample of what the task scores, at most that many a second."
+    predictions(task: String!, perSecond: Int = 5): Prediction!
+  }
 
-"A labelled text, as it is kept."
-type Example {
-  text: String!
-  textPair: String
-  choices: [String!]
-  fields: JSONObject
-  labels: [String!]!
-  split: Split!
-}
-type ExampleConnection { nodes: [Example!]! pageInfo: PageInfo! totalCount: Int! }
-type ForgetResult { candidates: Int! examples: Int! streamItems: Int! }
+  "A labelled text, as it is kept."
+  type Example {
+    text: String!
+    textPair: String
+    choices: [String!]
+    fields: JSONObject
+    labels: [String!]!
+    split: Split!
+  }
+  type ExampleConnection {
+    nodes: [Example!]!
+    pageInfo: PageInfo!
+    totalCount: Int!
+  }
+  type ForgetResult {
+    "SHA-256 of the normalised text, as the ledger keeps it."
+    digest: String!
+    candidates: Int!
+    examples: Int!
+    streamItems: Int!
+    "Rows in the data of training runs."
+    runRows: Int!
+  }
 
-extend type Query {
-  "Every labelled text of a task, page by page, in an order that stays."
-  exportExamples(task: String!, first: Int = 500, after: String): ExampleConnection!
-}
+  extend type Query {
+    "Every labelled text of a task, page by page, in an order that stays."
+    exportExamples(task: String!, first: Int = 500, after: String): ExampleConnection!
+  }
 
-extend type Mutation {
-  "Erases a text, named by itself or by the id it was ingested with, wherever it is kept. ADMIN."
-  forget(task: String!, text: String, id: ID): ForgetResult!
-}
+  extend type Mutation {
+    "Erases a text, named by itself or by the id it was ingested with, wherever it is kept. ADMIN."
+    forget(task: String!, text: String, id: ID): ForgetResult!
+  }
 `;

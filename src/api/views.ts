@@ -32,7 +32,14 @@ export interface TaskParent {
 export function taskView(row: TaskParent & { kind: string; revision: number; definition: object }) {
   const { labels } = row.definition as { labels: { name: string }[] };
   const { name, revision, definition, activeVersion } = row;
-  return { name, kind: enumName(row.kind), labels: labels.map((label) => label.name), definition, revision, activeVersion };
+  return {
+    name,
+    kind: enumName(row.kind),
+    labels: labels.map((label) => label.name),
+    definition,
+    revision,
+    activeVersion,
+  };
 }
 
 export function predictionView(prediction: Prediction, id: string | null = null, members = false) {
@@ -54,7 +61,9 @@ export function candidateView(row: CandidateParent) {
   return { id, text, textPair, choices, fields, receivedAt, prediction: predictionView(row.prediction as Prediction) };
 }
 
-export function exampleView(row: Omit<CandidateParent, 'id' | 'prediction' | 'receivedAt'> & { labels: string[]; split: string }) {
+export function exampleView(
+  row: Omit<CandidateParent, 'id' | 'prediction' | 'receivedAt'> & { labels: string[]; split: string },
+) {
   const { text, textPair, choices, fields, labels } = row;
   return { text, textPair, choices, fields, labels, split: row.split.toUpperCase() };
 }

@@ -68,7 +68,8 @@ function refuseWhatCannotBe(environment: Environment): void {
 function refuseDevice(device: string): never {
   const [, list = '0'] = device.split(':');
   const absent = list.split(',').filter((n) => !existsSync(`/dev/nvidia${n}`));
-  if (absent.length > 0) throw new Error(`FEWLOOP_DEVICE=${device}: this machine has no CUDA device ${absent.join(', ')}`);
+  if (absent.length > 0)
+    throw new Error(`FEWLOOP_DEVICE=${device}: this machine has no CUDA device ${absent.join(', ')}`);
   throw new Error(`FEWLOOP_DEVICE=${device}: serving on CUDA is not in this version; use cpu`);
 }
 

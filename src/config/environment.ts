@@ -91,7 +91,8 @@ export function readEnvironment(env: NodeJS.ProcessEnv): Environment {
 /** The README's table, Markdown. */
 export function environmentTable(): string {
   const rows = Object.values(environment).map(
-    ({ name, standard, description }) => `| \`${name}\` | ${standard === '' ? '' : `\`${standard}\``} | ${description} |`,
+    ({ name, standard, description }) =>
+      `| \`${name}\` | ${standard === '' ? '' : `\`${standard}\``} | ${description} |`,
   );
   return ['| variable | default | meaning |', '|---|---|---|', ...rows].join('\n');
 }

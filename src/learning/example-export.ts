@@ -10,7 +10,11 @@ export class ExampleExport {
   constructor(@Inject(ExamplesRepository) private readonly examples: ExamplesRepository) {}
 
   /** In the order of their ids, which does not change; `after` is the last id of the page before. */
-  async page(task: string, first: number, after: string | null): Promise<{ rows: ExampleRow[]; more: boolean; total: number }> {
+  async page(
+    task: string,
+    first: number,
+    after: string | null,
+  ): Promise<{ rows: ExampleRow[]; more: boolean; total: number }> {
     if (after !== null && !UUID.test(after)) throw badInput('after', 'is no cursor of this query');
     const rows = await this.examples.page(task, first + 1, after);
     const total = Object.values(await this.examples.countBySplit(task)).reduce((sum, count) => sum + count, 0);

@@ -64,7 +64,11 @@ function itemOf(row: JsonObject): ExampleRecord {
   // TNEWS and IFLYTEK number their labels and describe them beside.
   const labels = readLabels(row['label_desc'] ?? row['label_des'] ?? row['label'], 'label');
   if ('abst' in row) {
-    return { text: requireText(row['abst'], 'abst'), fields: { keywords: readLabels(row['keyword'], 'keyword').join('，') }, labels };
+    return {
+      text: requireText(row['abst'], 'abst'),
+      fields: { keywords: readLabels(row['keyword'], 'keyword').join('，') },
+      labels,
+    };
   }
   if (isObject(row['target'])) return { text: requireText(row['text'], 'text'), fields: row['target'], labels };
   if ('sentence1' in row) {

@@ -5,7 +5,11 @@ import type { ExampleRecord } from './records.js';
 
 const text = fc.string({ unit: 'binary', minLength: 1 }).filter((s) => s.trim() !== '');
 const split = fc.constantFrom('TRAIN' as const, 'DEV' as const, 'TEST' as const);
-const fields = fc.dictionary(fc.string({ minLength: 1 }).filter((key) => key !== '__proto__'), text, { maxKeys: 3 });
+const fields = fc.dictionary(
+  fc.string({ minLength: 1 }).filter((key) => key !== '__proto__'),
+  text,
+  { maxKeys: 3 },
+);
 const plain = fc.record({ text, labels: fc.tuple(text), split, fields }, { requiredKeys: ['text', 'labels', 'split'] });
 const pair = fc.record({ text, textPair: text, labels: fc.tuple(text), split });
 const choice = fc
@@ -58,7 +62,8 @@ describe('reading', () => {
   });
 
   it('reads CSV with a byte-order mark, quotes, commas and line ends inside', () => {
-    const content = '\ufefftext,label\r\n"他说""好"", 真的",positive\r\n"两\n行",negative\r\n只有一格\r\n好,positive\r\n';
+    const content =
+      '\ufefftext,label\r\n"他说""好"", 真的",positive\r\n"两\n行",negative\r\n只有一格\r\n好,positive\r\n';
     const { records, errors } = EXAMPLE_READERS.csv(content);
     expect(records.map(({ value }) => [value.text, value.labels])).toEqual([
       ['他说"好", 真的', ['positive']],
@@ -70,11 +75,20 @@ describe('reading', () => {
 
   it.each([
     ['{"sentence":"好","label":"Positive"}', { text: '好', labels: ['Positive'] }],
-    ['{"sentence":"好","label":110,"label_desc":"news_military","keywords":""}', { text: '好', labels: ['news_military'] }],
+    [
+      '{"sentence":"好","label":110,"label_desc":"news_military","keywords":""}',
+      { text: '好', labels: ['news_military'] },
+    ],
     ['{"sentence1":"a","sentence2":"b","label":"0"}', { text: 'a', textPair: 'b', labels: ['0'] }],
-    ['{"content":"#idiom#","candidates":["甲","乙"],"answer":1}', { text: '#idiom#', choices: ['甲', '乙'], labels: ['乙'] }],
+    [
+      '{"content":"#idiom#","candidates":["甲","乙"],"answer":1}',
+      { text: '#idiom#', choices: ['甲', '乙'], labels: ['乙'] },
+    ],
     ['{"abst":"文","keyword":["甲","乙"],"label":"1"}', { text: '文', fields: { keywords: '甲，乙' }, labels: ['1'] }],
-    ['{"text":"文","target":{"span1_text":"甲"},"label":"true"}', { text: '文', fields: { span1_text: '甲' }, labels: ['true'] }],
+    [
+      '{"text":"文","target":{"span1_text":"甲"},"label":"true"}',
+      { text: '文', fields: { span1_text: '甲' }, labels: ['true'] },
+    ],
   ])("reads FewCLUE's own %s", (line, expected) => {
     expect(detectExamples('train_0.json', line)).toBe('fewclue');
     expect(EXAMPLE_READERS.fewclue(line).records[0]?.value).toEqual(expected);

@@ -23,7 +23,11 @@ export function readProdigy(content: string): ReadResult<ExampleRecord> {
     if (!isProdigy(row)) throw new Error('has no answer with a label or accepted options');
     if (row['answer'] !== 'accept') return null;
     const rest = isObject(row['meta']) ? readRest(row['meta']) : {};
-    return { text: requireText(row['text'], 'text'), labels: readLabels(row['accept'] ?? row['label'], 'accept'), ...rest };
+    return {
+      text: requireText(row['text'], 'text'),
+      labels: readLabels(row['accept'] ?? row['label'], 'accept'),
+      ...rest,
+    };
   });
 }
 

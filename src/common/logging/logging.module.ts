@@ -5,10 +5,19 @@ import type { DestinationStream } from 'pino';
 import pretty from 'pino-pretty';
 
 /** What Nest says of its own start is of no use to who runs the service. */
-const QUIET = new Set(['InstanceLoader', 'RoutesResolver', 'RouterExplorer', 'NestFactory', 'GraphQLModule', 'NestApplication']);
+const QUIET = new Set([
+  'InstanceLoader',
+  'RoutesResolver',
+  'RouterExplorer',
+  'NestFactory',
+  'GraphQLModule',
+  'NestApplication',
+]);
 
 export function loggingModule(level: string): DynamicModule {
-  const stream: DestinationStream = process.stdout.isTTY ? pretty({ sync: true, ignore: 'pid,hostname' }) : process.stdout;
+  const stream: DestinationStream = process.stdout.isTTY
+    ? pretty({ sync: true, ignore: 'pid,hostname' })
+    : process.stdout;
   return LoggerModule.forRoot({
     pinoHttp: [
       {
@@ -18,7 +27,8 @@ export function loggingModule(level: string): DynamicModule {
         hooks: {
           logMethod(args, method, severity) {
             const [first] = args as unknown[];
-            const context = typeof first === 'object' && first !== null ? (first as { context?: string }).context : undefined;
+            const context =
+              typeof first === 'object' && first !== null ? (first as { context?: string }).context : undefined;
             if (severity <= 30 && context !== undefined && QUIET.has(context)) return;
             method.apply(this, args);
           },

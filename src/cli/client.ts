@@ -1,0 +1,80 @@
+/** The service over GraphQL: requests by HTTP, subscriptions by WebSocket. */
+import { createClient } from 'graphql-ws';
+import { WebSocket } from 'ws';
+
+/** The service or the way to it said no: printed without a stack, exit 1. */
+export class Failure extends Error {
+  constructor(
+    message: string,
+    readonly code: string | null = null,
+  ) {
+    super(message);
+  }
+}
+
+export interface AnswerError {
+  message: string;
+  path?: (string | number)[];
+  extensions?: { code?: string; field?: string; retryAfterMs?: number };
+}
+
+export interface Answer<T> {
+  data: T | null;
+  errors: AnswerError[];
+}
+
+export class Client {
+  constructor(
+    private readonly url: string,
+    private readonly token: string | undefined,
+  ) {}
+
+  /** The data; throws the first error as a Failure. */
+  async request<T>(query: string, variables: object = {}): Promise<T> {
+    const { data, errors } = await this.ask<T>(query, variables);
+    const [error] = errors;
+    if (error) throw new Failure(error.message, error.extensions?.code ?? null);
+    return data!;
+  }
+
+  /** Data and errors, for answers of which a part may fail. */
+  async ask<T>(query: string, variables: object): Promise<Answer<T>> {
+    const body = JSON.stringify({ query, variables });
+    const response = await fetch(this.url, { method: 'POST', headers: this.headers(), body }).catch(
+      (error: unknown) => {
+        const cause = error instanceof Error ? (error.cause as { code?: string } | undefined)?.code : undefined;
+        throw new Failure(`no service answers at ${this.url} (${cause ?? String(error)}); start it with npm start`);
+      },
+    );
+    const answer = (await response.json().catch(() => null)) as { data?: T | null; errors?: AnswerError[] } | null;
+    if (!answer || (!answer.data && !answer.errors)) {
+      throw new Failure(`${this.url} answered ${response.status}, and not as GraphQL does`);
+    }
+    return { data: answer.data ?? null, errors: answer.errors ?? [] };
+  }
+
+  /** Every payload until the service ends the subscription. */
+  async *subscribe<T>(query: string, variables: Record<string, unknown>): AsyncGenerator<T> {
+    const url = this.url.replace(/^http/u, 'ws');
+    const client = createClient({
+      url,
+      webSocketImpl: WebSocket,
+      retryAttempts: 5,
+      ...(this.token && { connectionParams: { authorization: `Bearer ${this.token}` } }),
+    });
+    try {
+      for await (const { data, errors } of client.iterate<T & Record<string, unknown>>({ query, variables })) {
+        const [error] = (errors ?? []) as AnswerError[];
+        if (error) throw new Failure(error.message, error.extensions?.code ?? null);
+        if (data) yield data as Awaited<T>;
+      }
+    } finally {
+      await client.dispose();
+    }
+  }
+
+  private headers(): Record<string, string> {
+    const headers = { 'content-type': 'application/json' };
+    return this.token ? { ...headers, authorization: `Bearer ${this.token}` } : headers;
+  }
+}

@@ -1,0 +1,129 @@
+/** Review in the terminal: a key a label. Without a terminal the keys are read as lines. */
+import type { Command } from 'commander';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import { Failure, type Client } from '../client.js';
+import { contextOf, oneOf } from '../context.js';
+import { print, printJson, say } from '../output.js';
+
+const KEYS = '1234567890abcdefghijklmnoprtuvwxyz';
+const SKIP = 's';
+const QUIT = 'q';
+const PAGE = 10;
+const STRATEGIES = ['LEAST_CONFIDENCE', 'BREAKING_TIES', 'VOTE_ENTROPY', 'RANDOM_AUDIT'] as const;
+
+const TASK = 'query ($name: String!) { task(name: $name) { kind labels } }';
+const QUEUE = `query ($task: String!, $first: Int!, $strategy: QueryStrategy) {
+  reviewQueue(task: $task, first: $first, strategy: $strategy) { totalCount edges { node {
+    id text textPair choices prediction { confidence disagreement { dissenting voters } distribution { label probability } }
+  } } }
+}`;
+const LABEL =
+  'mutation ($candidate: ID!, $labels: [String!]!) { label(candidate: $candidate, labels: $labels) { id } }';
+const SKIPPED = 'mutation ($candidate: ID!) { skip(candidate: $candidate) { id } }';
+
+interface Question {
+  id: string;
+  text: string;
+  textPair: string | null;
+  choices: string[] | null;
+  prediction: {
+    confidence: number;
+    disagreement: { dissenting: number; voters: number } | null;
+    distribution: { label: string; probability: number }[];
+  };
+}
+
+interface Queue {
+  reviewQueue: { totalCount: number; edges: { node: Question }[] };
+}
+
+export function labelCommand(program: Command): void {
+  program
+    .command('label <task>')
+    .description('answer the review queue, a key per label')
+    .option('--strategy <name>', STRATEGIES.join(', '), oneOf(STRATEGIES))
+    .action(label);
+}
+
+async function label(task: string, { strategy }: { strategy?: string }, command: Command): Promise<void> {
+  const { client, json } = contextOf(command);
+  const { task: found } = await client.request<{ task: { labels: string[] } | null }>(TASK, { name: task });
+  if (!found) throw new Failure(`there is no task ${task}`, 'TASK_NOT_FOUND');
+  const keys = keyReader();
+  const counts = { answered: 0, skipped: 0 };
+  try {
+    for await (const { question, left } of questions(client, task, strategy)) {
+      const answer = await ask(question, found.labels, left, keys);
+      if (answer === null) break;
+      await client.request(answer === SKIPPED ? SKIPPED : LABEL, { candidate: question.id, labels: [answer] });
+      counts[answer === SKIPPED ? 'skipped' : 'answered']++;
+    }
+  } finally {
+    keys.close();
+  }
+  if (json) printJson(counts);
+  else print(`${counts.answered} answered, ${counts.skipped} skipped`);
+}
+
+async function* questions(client: Client, task: string, strategy: string | undefined) {
+  for (;;) {
+    const variables = { task, first: PAGE, strategy };
+    const { totalCount, edges } = (await client.request<Queue>(QUEUE, variables)).reviewQueue;
+    if (edges.length === 0) return;
+    for (const [i, { node }] of edges.entries()) yield { question: node, left: totalCount - i };
+  }
+}
+
+/** A label, SKIPPED, or null where the person has had enough. */
+async function ask(question: Question, labels: string[], left: number, keys: KeyReader): Promise<string | null> {
+  const options = (question.choices ?? labels).slice(0, KEYS.length);
+  const usable = [...KEYS].filter((key) => key !== SKIP && key !== QUIT);
+  const { disagreement, distribution } = question.prediction;
+  const probability = new Map(distribution.map((score) => [score.label, score.probability]));
+  say(`\n${left} left${disagreement ? `, ${disagreement.dissenting} of ${disagreement.voters} dissent` : ''}`);
+  say(question.text + (question.textPair === null ? '' : `\n— ${question.textPair}`));
+  options.forEach((name, i) => say(`  ${usable[i]}  ${name}  ${((probability.get(name) ?? 0) * 100).toFixed(0)}%`));
+  say(`  ${SKIP}  skip   ${QUIT}  quit`);
+  for (;;) {
+    const key = await keys.next();
+    if (key === null || key === QUIT) return null;
+    if (key === SKIP) return SKIPPED;
+    const chosen = options[usable.indexOf(key)];
+    if (chosen !== undefined && usable.includes(key)) return chosen;
+  }
+}
+
+interface KeyReader {
+  /** Null at the end of the input, and on Ctrl-C. */
+  next(): Promise<string | null>;
+  close(): void;
+}
+
+function keyReader(): KeyReader {
+  const { stdin } = process;
+  if (!stdin.isTTY) {
+    const lines = createInterface({ input: stdin });
+    const iterator = lines[Symbol.asyncIterator]();
+    return {
+      next: async () => {
+        const { done, value } = await iterator.next();
+        return done ? null : value.trim();
+      },
+      close: () => lines.close(),
+    };
+  }
+  stdin.setRawMode(true);
+  stdin.resume();
+  return {
+    next: async () => {
+      const [bytes] = (await once(stdin, 'data')) as [Buffer];
+      const key = bytes.toString('utf8');
+      return key === '\u0003' || key === '\u0004' ? null : key.toLowerCase();
+    },
+    close: () => {
+      stdin.setRawMode(false);
+      stdin.pause();
+    },
+  };
+}

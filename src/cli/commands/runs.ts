@@ -1,0 +1,88 @@
+/** Training runs: started, watched, cancelled. */
+import type { Command } from 'commander';
+import { type Client, Failure } from '../client.js';
+import { contextOf } from '../context.js';
+import { print, printJson, progress, table } from '../output.js';
+
+const FIELDS = 'id task trigger state progress stage error createdAt startedAt finishedAt produced { version state }';
+const START = `mutation ($task: String!) { startRetrain(task: $task) { ${FIELDS} } }`;
+const LIST = `query ($name: String!) { task(name: $name) { runs { ${FIELDS} } } }`;
+const CANCEL = `mutation ($id: ID!) { cancelRun(id: $id) { ${FIELDS} } }`;
+const WATCH = `subscription ($id: ID!) { run: trainingRunProgress(id: $id) { ${FIELDS} } }`;
+const GET = `query ($id: ID!) { run: trainingRun(id: $id) { ${FIELDS} } }`;
+
+interface Run {
+  id: string;
+  trigger: string;
+  state: string;
+  progress: number;
+  stage: string | null;
+  error: string | null;
+  createdAt: string;
+  produced: { version: number; state: string } | null;
+}
+
+export function runCommands(program: Command): void {
+  program
+    .command('retrain <task>')
+    .description('start a training run')
+    .option('--wait', 'follow it to its end')
+    .action(retrain);
+  program.command('runs <task>').description('training runs').option('--wait', 'follow the open one').action(runs);
+  program.command('cancel <run>').description('stop a training run').action(cancel);
+}
+
+async function retrain(task: string, { wait }: { wait?: boolean }, command: Command): Promise<void> {
+  const { client, json } = contextOf(command);
+  const { startRetrain } = await client.request<{ startRetrain: Run }>(START, { task });
+  if (wait) await follow(client, startRetrain, json);
+  else printRun(startRetrain, json);
+}
+
+async function runs(task: string, { wait }: { wait?: boolean }, command: Command): Promise<void> {
+  const { client, json } = contextOf(command);
+  const { task: found } = await client.request<{ task: { runs: Run[] } | null }>(LIST, { name: task });
+  if (!found) throw new Failure(`there is no task ${task}`, 'TASK_NOT_FOUND');
+  const open = found.runs.find(isOpen);
+  if (wait && open) return follow(client, open, json);
+  if (json) return printJson(found.runs);
+  const rows = found.runs.map((run) => {
+    const result = run.produced ? `version ${run.produced.version}` : (run.error ?? run.stage);
+    return [run.id, run.createdAt, run.trigger, run.state, `${Math.round(run.progress * 100)}%`, result];
+  });
+  print(table(['RUN', 'CREATED', 'TRIGGER', 'STATE', 'DONE', 'RESULT'], rows));
+}
+
+async function cancel(id: string, _: object, command: Command): Promise<void> {
+  const { client, json } = contextOf(command);
+  const { cancelRun } = await client.request<{ cancelRun: Run }>(CANCEL, { id });
+  printRun(cancelRun, json);
+}
+
+async function follow(client: Client, started: Run, json: boolean): Promise<void> {
+  const bar = progress(100, '');
+  let last = started;
+  try {
+    for await (const { run } of client.subscribe<{ run: Run }>(WATCH, { id: started.id })) {
+      last = run;
+      bar.update(Math.round(run.progress * 100), run.stage ?? run.state.toLowerCase());
+      if (!isOpen(run)) break;
+    }
+  } finally {
+    bar.stop();
+  }
+  // A subscription may lose its last frame with its connection.
+  if (isOpen(last)) last = (await client.request<{ run: Run }>(GET, { id: started.id })).run;
+  printRun(last, json);
+  if (last.state !== 'SUCCEEDED') process.exitCode = 1;
+}
+
+function isOpen({ state }: Run): boolean {
+  return state === 'QUEUED' || state === 'RUNNING';
+}
+
+function printRun(run: Run, json: boolean): void {
+  if (json) return printJson(run);
+  const outcome = run.produced ? `: version ${run.produced.version}` : run.error ? `: ${run.error}` : '';
+  print(`run ${run.id} ${run.state}${outcome}`);
+}

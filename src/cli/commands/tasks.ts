@@ -1,0 +1,100 @@
+import type { Command } from 'commander';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Tokenizer } from 'tokenizers';
+import { FewloopError } from '../../common/errors.js';
+import { Config } from '../../config/config.js';
+import { parseTask } from '../../task/definition.js';
+import { type LintFinding, lintTask } from '../../task/lint.js';
+import { Failure } from '../client.js';
+import { contextOf, readText } from '../context.js';
+import { print, printJson, table } from '../output.js';
+
+const APPLY = `mutation ($definition: String!) {
+  applyTask(definition: $definition) { name kind revision labels activeVersion { version state } }
+}`;
+const LIST = '{ tasks { name kind revision activeVersion { version } examples { train dev test } } }';
+const SHOW = `query ($name: String!) { task(name: $name) {
+  name kind labels revision definition activeVersion { version state digest createdAt }
+  pool { total contested awaitingReview labelled pseudoLabelled } examples { train dev test byLabel }
+} }`;
+
+interface TaskSummary {
+  name: string;
+  kind: string;
+  revision: number;
+  activeVersion: { version: number } | null;
+  examples: { train: number; dev: number; test: number };
+}
+
+export function taskCommands(program: Command): void {
+  const task = program.command('task').description('task files');
+  task.command('apply <file>').description('create a task, or a new revision of it').action(apply);
+  task.command('list').description('the tasks of the service').action(list);
+  task.command('show <name>').description('one task with its counts').action(show);
+  task.command('lint <file>').description('check a task file; needs no service').action(lint);
+}
+
+async function apply(file: string, _: object, command: Command): Promise<void> {
+  const { client, json } = contextOf(command);
+  const { applyTask } = await client.request<{ applyTask: TaskSummary }>(APPLY, { definition: readText(file) });
+  const { name, revision, activeVersion } = applyTask;
+  if (json) printJson(applyTask);
+  else print(`${name}: revision ${revision}, serving version ${activeVersion?.version ?? '(none yet)'}`);
+}
+
+async function list(_: object, command: Command): Promise<void> {
+  const { client, json } = contextOf(command);
+  const { tasks } = await client.request<{ tasks: TaskSummary[] }>(LIST);
+  if (json) return printJson(tasks);
+  const rows = tasks.map(({ name, kind, revision, activeVersion, examples: { train, dev, test } }) => {
+    return [name, kind, revision, activeVersion?.version ?? null, `${train}/${dev}/${test}`];
+  });
+  print(table(['NAME', 'KIND', 'REVISION', 'VERSION', 'TRAIN/DEV/TEST'], rows));
+}
+
+async function show(name: string, _: object, command: Command): Promise<void> {
+  const { client } = contextOf(command);
+  const { task } = await client.request<{ task: object | null }>(SHOW, { name });
+  if (!task) throw new Failure(`there is no task ${name}`, 'TASK_NOT_FOUND');
+  printJson(task);
+}
+
+async function lint(file: string, _: object, command: Command): Promise<void> {
+  const { json } = contextOf(command);
+  const findings = await findingsOf(readText(file));
+  if (json) printJson(findings);
+  else if (findings.length === 0) print(`${file}: nothing to say`);
+  else findings.forEach(({ severity, field, message }) => print(`${file}: ${severity}: ${field}: ${message}`));
+  if (findings.some(({ severity }) => severity === 'error')) process.exitCode = 1;
+}
+
+async function findingsOf(source: string): Promise<LintFinding[]> {
+  try {
+    const { baseModel } = Config.load();
+    const { max_position_embeddings: longest = 512 } = modelConfig(baseModel);
+    return await lintTask(parseTask(source), openSpeller(baseModel), longest);
+  } catch (error) {
+    if (!(error instanceof FewloopError)) throw error;
+    return [{ severity: 'error', field: error.field ?? '', message: error.message }];
+  }
+}
+
+function modelConfig(folder: string): { max_position_embeddings?: number } {
+  const file = join(folder, 'config.json');
+  return existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as { max_position_embeddings?: number }) : {};
+}
+
+/** The linter asks the base model's tokenizer, as the service does. */
+function openSpeller(folder: string) {
+  const tokenizer = Tokenizer.fromString(readFileSync(join(folder, 'tokenizer.json'), 'utf8'));
+  tokenizer.disableTruncation();
+  tokenizer.disablePadding();
+  return {
+    async encode(texts: string[]): Promise<number[][]> {
+      const encodings = await tokenizer.encodeBatch(texts, { addSpecialTokens: false });
+      return encodings.map((encoding) => encoding.getIds());
+    },
+    tokenToId: (token: string) => tokenizer.tokenToId(token) ?? undefined,
+  };
+}

@@ -1,0 +1,38 @@
+/** What every command gets: the service, and how to print. */
+import { InvalidArgumentError, type Command } from 'commander';
+import { readFileSync } from 'node:fs';
+import { Client, Failure } from './client.js';
+
+export interface Context {
+  client: Client;
+  json: boolean;
+}
+
+export function contextOf(command: Command): Context {
+  const { url, token, json } = command.optsWithGlobals<{ url: string; token?: string; json?: boolean }>();
+  return { client: new Client(url, token), json: json ?? false };
+}
+
+/** The file's text, without a byte-order mark. */
+export function readText(file: string): string {
+  let bytes: Buffer;
+  try {
+    bytes = readFileSync(file);
+  } catch (error) {
+    throw new Failure(`cannot read ${file}: ${(error as Error).message}`);
+  }
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+  } catch {
+    throw new Failure(`${file} is not UTF-8`);
+  }
+}
+
+/** For options that take one of a few names. */
+export function oneOf<T extends string>(names: readonly T[]): (value: string) => T {
+  return (value) => {
+    const found = names.find((name) => name === value);
+    if (found === undefined) throw new InvalidArgumentError(`Allowed are ${names.join(', ')}.`);
+    return found;
+  };
+}

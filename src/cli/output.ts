@@ -1,0 +1,61 @@
+/** Results go to standard output, as JSON where asked for; progress and messages go to standard error. */
+import { Presets, SingleBar } from 'cli-progress';
+
+export function say(message: string): void {
+  process.stderr.write(`${message}\n`);
+}
+
+export function print(text: string): void {
+  process.stdout.write(`${text}\n`);
+}
+
+export function printJson(value: unknown): void {
+  print(JSON.stringify(value, null, 2));
+}
+
+/** Columns, aligned; Han characters are two columns wide. */
+export function table(header: string[], rows: (string | number | null)[][]): string {
+  const cells = [header, ...rows.map((row) => row.map((cell) => String(cell ?? '')))];
+  const widths = header.map((_, i) => Math.max(...cells.map((row) => widthOf(row[i] ?? ''))));
+  const line = (row: string[]) => row.map((cell, i) => cell + ' '.repeat(widths[i]! - widthOf(cell))).join('  ');
+  return cells.map((row) => line(row).trimEnd()).join('\n');
+}
+
+function widthOf(text: string): number {
+  return [...text].reduce(
+    (width, character) =>
+      width +
+      (/[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6]/u.test(character)
+        ? 2
+        : 1),
+    0,
+  );
+}
+
+export interface Progress {
+  update(done: number, stage?: string): void;
+  stop(): void;
+}
+
+/** A bar on a terminal; elsewhere a line whenever the stage changes. */
+export function progress(total: number, unit: string): Progress {
+  if (!process.stderr.isTTY) return plainProgress();
+  const format = unit === '' ? '{bar} {percentage}% {stage}' : `{bar} {value}/{total} ${unit} {stage}`;
+  const bar = new SingleBar({ format, stream: process.stderr, hideCursor: true }, Presets.shades_classic);
+  bar.start(total, 0, { stage: '' });
+  return {
+    update: (done, stage = '') => bar.update(done, { stage }),
+    stop: () => bar.stop(),
+  };
+}
+
+function plainProgress(): Progress {
+  let last = '';
+  return {
+    update(_, stage = '') {
+      if (stage !== '' && stage !== last) say(stage);
+      last = stage;
+    },
+    stop: () => undefined,
+  };
+}
