@@ -90,8 +90,8 @@ export class ZeroShotVersions {
     if (activeVersion === null || kind === 'multiple-choice') return false;
     const active = await this.versions.find(name, activeVersion);
     if ((active?.manifest as BundleManifest | undefined)?.origin !== 'zero-shot') return false;
-    const { texts } = active?.report as { texts?: number };
-    return (texts ?? 0) < TEXTS_TO_REMATCH && (await this.texts.reservoirSize(name)) >= TEXTS_TO_REMATCH;
+    const { texts = 0 } = (active?.report ?? {}) as { texts?: number };
+    return texts < TEXTS_TO_REMATCH && (await this.texts.reservoirSize(name)) >= TEXTS_TO_REMATCH;
   }
 
   private async make(row: TaskRow, by: string): Promise<void> {

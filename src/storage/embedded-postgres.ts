@@ -116,22 +116,23 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   let stopping = false;
   let server = await launch(dir, port, command, log);
 
-  const supervise = async (): Promise<void> => {
-    while (!stopping) {
-      await server.exited;
-      if (stopping) return;
-      log('PostgreSQL ended unasked; starting it again');
-      await sleep(RESTART_MS, undefined, { ref: false });
-      if (stopping) return;
-      try {
-        await stopLeftOver(dir, log);
-        server = await launch(dir, port, command, log);
-      } catch (error) {
-        log(String(error));
-      }
+  const startAgain = async (): Promise<void> => {
+    if (stopping) return;
+    log('PostgreSQL ended unasked; starting it again');
+    await sleep(RESTART_MS, undefined, { ref: false });
+    if (stopping) return;
+    try {
+      await stopLeftOver(dir, log);
+      server = await launch(dir, port, command, log);
+      if (stopping) server.child.kill('SIGINT');
+      watch();
+    } catch (error) {
+      log(String(error));
+      await startAgain();
     }
   };
-  void supervise();
+  const watch = (): void => void server.exited.then(startAgain);
+  watch();
 
   return {
     port,

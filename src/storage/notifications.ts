@@ -3,7 +3,7 @@
  * was sent meanwhile is lost, so every user polls as well.
  */
 import { Inject, Injectable, Logger, type OnApplicationBootstrap, type OnApplicationShutdown } from '@nestjs/common';
-import pg from 'pg';
+import { Client, escapeIdentifier } from 'pg';
 import { DataSource } from 'typeorm';
 import { Database } from './database.js';
 
@@ -17,7 +17,7 @@ const MAX_PAYLOAD_BYTES = 7_900;
 export class Notifications implements OnApplicationBootstrap, OnApplicationShutdown {
   readonly #log = new Logger(Notifications.name);
   readonly #handlers = new Map<string, Set<Handler>>();
-  #client: pg.Client | undefined;
+  #client: Client | undefined;
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
   #listening: Promise<unknown> = Promise.resolve();
@@ -57,14 +57,14 @@ export class Notifications implements OnApplicationBootstrap, OnApplicationShutd
   #listen(channel: string): void {
     const client = this.#client;
     if (!client) return;
-    const listen = () => client.query(`LISTEN ${pg.escapeIdentifier(channel)}`);
+    const listen = () => client.query(`LISTEN ${escapeIdentifier(channel)}`);
     // A connection that is lost here is noticed by its own events.
     this.#listening = this.#listening.then(listen).catch(() => undefined);
   }
 
   async #connect(): Promise<void> {
     if (this.#closed) return;
-    const client = new pg.Client({ connectionString: this.database.url, application_name: 'fewloop-listen' });
+    const client = new Client({ connectionString: this.database.url, application_name: 'fewloop-listen' });
     const lost = (): void => {
       client.removeAllListeners('end');
       if (this.#client === client) this.#client = undefined;

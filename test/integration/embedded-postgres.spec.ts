@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import pg from 'pg';
+import { Client } from 'pg';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { startEmbeddedPostgres, type EmbeddedPostgres } from '../../src/storage/embedded-postgres.js';
 import { isAlive } from '../fixtures/processes.js';
@@ -21,7 +21,7 @@ afterEach(async () => {
 });
 
 async function query(url: string, sql: string): Promise<unknown[]> {
-  const client = new pg.Client({ connectionString: url });
+  const client = new Client({ connectionString: url });
   await client.connect();
   try {
     return (await client.query<Record<string, unknown>>(sql)).rows;
@@ -58,9 +58,15 @@ it('ends with a process that is killed, and its folder is taken over', async () 
   server = await startEmbeddedPostgres({ dir });
   await query(server.url, 'CREATE TABLE kept AS SELECT 7 AS value');
   await server.stop();
-  const script = `const { startEmbeddedPostgres } = await import(${JSON.stringify(
-    join(import.meta.dirname, '../../dist/src/storage/embedded-postgres.js'),
-  )}); const server = await startEmbeddedPostgres({ dir: ${JSON.stringify(dir)} }); console.log(server.pid()); setInterval(() => {}, 1000);`;
+  const source = join(import.meta.dirname, '../../src/storage/embedded-postgres.ts');
+  const script = `import { registerHooks } from 'node:module';
+    // Node strips types but does not find x.ts under the name x.js.
+    registerHooks({ resolve: (name, context, next) =>
+      next(name.startsWith('./') && context.parentURL?.endsWith('.ts') ? name.replace(/\\.js$/, '.ts') : name, context) });
+    const { startEmbeddedPostgres } = await import(${JSON.stringify(source)});
+    const server = await startEmbeddedPostgres({ dir: ${JSON.stringify(dir)} });
+    console.log(server.pid());
+    setInterval(() => {}, 1000);`;
   const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });

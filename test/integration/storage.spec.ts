@@ -1,5 +1,5 @@
 /** The schema, on a real PostgreSQL: migrations both ways, what the database itself refuses, notifications. */
-import pg from 'pg';
+import { Client } from 'pg';
 import { DataSource } from 'typeorm';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { dataSourceOptions } from '../../src/storage/data-source.js';
@@ -113,8 +113,8 @@ describe('rows', () => {
 
 describe('notifications', () => {
   it('arrive, in other processes too, and again after the connection was lost', async () => {
-    const database_ = new Database(database.url, () => Promise.resolve());
-    const notifications = new Notifications(database_, source);
+    const address = new Database(database.url, () => Promise.resolve());
+    const notifications = new Notifications(address, source);
     const heard: string[] = [];
     const off = notifications.on('fewloop_test', (payload) => heard.push(payload));
     await notifications.onApplicationBootstrap();
@@ -122,7 +122,7 @@ describe('notifications', () => {
       await notifications.notify('fewloop_test', 'one');
       expect(heard).toContain('one');
     });
-    const client = new pg.Client({ connectionString: database.url });
+    const client = new Client({ connectionString: database.url });
     await client.connect();
     await client.query(
       `SELECT pg_terminate_backend(pid) FROM pg_stat_activity

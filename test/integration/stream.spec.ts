@@ -3,7 +3,7 @@ import type { INestApplicationContext } from '@nestjs/common';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import pg from 'pg';
+import { Client } from 'pg';
 import { DataSource } from 'typeorm';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { InferenceEngine } from '../../src/inference/engine.js';
@@ -123,7 +123,7 @@ describe('the embedded stream', () => {
       'tiny',
       texts(300).map((text) => ({ text })),
     );
-    const client = new pg.Client({ connectionString: database.url });
+    const client = new Client({ connectionString: database.url });
     await client.connect();
     const cut = `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
       WHERE datname = current_database() AND pid <> pg_backend_pid()`;
@@ -142,6 +142,7 @@ describe('the embedded stream', () => {
       { timeout: 10_000 },
     );
     await scored(service, 310);
+    expect(await states(service)).toEqual({ PENDING: 0, SCORED: 310, FAILED: 0 });
   });
 
   it('a text that a model host cannot take does not hold up the others', async () => {
