@@ -10,7 +10,7 @@ import { ClassifyResolver } from './classify.resolver.js';
 import { ExpectedErrors, formatErrors } from './errors.js';
 import { ExamplesResolver } from './examples.resolver.js';
 import { HealthController } from './health.controller.js';
-import { checkCost, depthRule, MAX_TOKENS } from './limits.js';
+import { checkCost, depthRule, MAX_TOKENS, refuseJson } from './limits.js';
 import { ModelsResolver } from './models.resolver.js';
 import { PromotionsResolver } from './promotions.resolver.js';
 import { ReviewResolver } from './review.resolver.js';
@@ -58,7 +58,7 @@ function graphqlModule(): DynamicModule {
     validationRules: [depthRule],
     graphql: { parseOptions: { maxTokens: MAX_TOKENS } },
     errorFormatter: formatErrors as MercuriusDriverConfig['errorFormatter'],
-    hooks: { preExecution: checkCost as never },
+    hooks: { preParsing: refuseJson, preExecution: checkCost as never },
     // Mercurius's own schema would turn the indices of an error's path into strings.
     additionalRouteOptions: { serializerCompiler: () => (data: unknown) => JSON.stringify(data) },
   } as MercuriusDriverConfig);

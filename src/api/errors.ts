@@ -10,6 +10,8 @@ import { FewloopError } from '../common/errors.js';
 const logger = new Logger('api');
 /** GraphQL quotes the value that it refuses, however long. */
 const MAX_MESSAGE = 500;
+/** PostgreSQL's character_not_in_repertoire and untranslatable_character. */
+const UNSTORABLE = new Set<unknown>(['22021', '22P05']);
 
 /** Without it Nest logs each failure that a caller can act on as an error of the service. */
 @Catch(FewloopError)
@@ -67,8 +69,16 @@ function explain(error: GraphQLError): Answer {
     };
   }
   const message = error.message.length > MAX_MESSAGE ? `${error.message.slice(0, MAX_MESSAGE)}…` : error.message;
-  if (typeof error.extensions.code === 'string') {
+  if (typeof error.extensions?.code === 'string') {
     return { code: error.extensions.code, message, field: error.extensions.field as string | undefined };
+  }
+  // A string that PostgreSQL cannot hold, in a place that no service checks: a name that is looked up.
+  if (UNSTORABLE.has((cause as { code?: unknown } | undefined)?.code)) {
+    return {
+      code: 'BAD_INPUT',
+      message: 'a string holds the character U+0000',
+      field: error.path?.join('.') ?? 'query',
+    };
   }
   const status = (cause as { statusCode?: unknown } | undefined)?.statusCode;
   if (typeof status === 'number' && status >= 400 && status < 500) return { code: 'BAD_INPUT', message, field: 'body' };

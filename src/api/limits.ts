@@ -42,6 +42,16 @@ export async function checkCost(
   if (cost > MAX_COST) throw tooComplex(`the query costs ${cost}; at most ${MAX_COST} is answered`);
 }
 
+/** Mercurius's hook before parsing. It takes a document that was parsed already, as JSON, and fails on any other JSON. */
+export async function refuseJson(_schema: GraphQLSchema, source: string): Promise<void> {
+  try {
+    JSON.parse(source);
+  } catch {
+    return;
+  }
+  throw badInput('query', 'is no GraphQL document');
+}
+
 export function checkCount(field: string, list: readonly unknown[], most: number): void {
   if (list.length > most) throw badInput(field, `${list.length} are given; a request takes at most ${most}`);
 }
