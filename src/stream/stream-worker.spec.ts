@@ -1,0 +1,95 @@
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import { FewloopError } from '../common/errors.js';
+import type { Outcome } from '../inference/engine.js';
+import type { ClassifyRequest, Prediction, ServedModel } from '../inference/types.js';
+import type { RecordOutcome, StreamBatch, StreamPort } from './records.js';
+import { StreamWorker } from './stream-worker.js';
+
+/** Holds what was put in until its outcome is kept. */
+class MemoryStream implements StreamPort {
+  readonly pending: StreamBatch[] = [];
+  readonly kept: RecordOutcome[] = [];
+  readonly excepted: string[][] = [];
+
+  async process(_limit: number, except: string[], score: (batch: StreamBatch) => Promise<RecordOutcome[]>) {
+    this.excepted.push(except);
+    const at = this.pending.findIndex(({ task }) => !except.includes(task));
+    const [batch] = at < 0 ? [] : this.pending.splice(at, 1);
+    if (!batch) return false;
+    try {
+      this.kept.push(...(await score(batch)));
+      return true;
+    } catch (error) {
+      this.pending.push(batch);
+      throw error;
+    }
+  }
+
+  async wait(): Promise<void> {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+const prediction = { label: 'good', modelVersion: 1 } as Prediction;
+const good: Outcome = { ok: true, prediction, embedding: new Float32Array(), itemKey: 'k' };
+const released = vi.fn();
+const predicted = vi.fn();
+const current = vi.fn(async (task: string) => ({ model: { task, version: 1 } as ServedModel, release: released }));
+const classify = vi.fn(async (_model: ServedModel, { items }: ClassifyRequest): Promise<Outcome[]> =>
+  items.map(() => good),
+);
+let port: MemoryStream;
+let worker: StreamWorker;
+
+beforeEach(() => {
+  vi.clearAllMocks();
+  port = new MemoryStream();
+  worker = new StreamWorker(
+    { role: 'all' },
+    port,
+    { classify },
+    { current, served: () => ({}) },
+    { refresh: async () => false },
+    { rematch: async () => undefined },
+    { predicted },
+  );
+});
+afterEach(() => worker.beforeApplicationShutdown());
+
+const batch = (task: string, ...texts: string[]): StreamBatch => ({
+  task,
+  records: texts.map((text, i) => ({ ref: `${task}${i}`, id: text, item: { text } })),
+});
+
+it('keeps an outcome a record, and tells predictions once they are kept', async () => {
+  classify.mockResolvedValueOnce([good, { ok: false, error: new FewloopError('BAD_INPUT', 'text: is empty') }]);
+  port.pending.push(batch('a', '好', ''));
+  worker.onApplicationBootstrap();
+  await vi.waitFor(() => expect(predicted).toHaveBeenCalledOnce());
+  expect(port.kept.map(({ ref, state }) => [ref, state])).toEqual([
+    ['a0', 'scored'],
+    ['a1', 'refused'],
+  ]);
+  expect(predicted).toHaveBeenCalledWith({ task: 'a', id: '好', prediction });
+  expect(released).toHaveBeenCalledOnce();
+});
+
+it('a task without a model does not hold up the others, and loses nothing', async () => {
+  current.mockRejectedValueOnce(new FewloopError('NO_ACTIVE_MODEL', 'none'));
+  port.pending.push(batch('none', '一'), batch('a', '二'));
+  worker.onApplicationBootstrap();
+  await vi.waitFor(() => expect(port.kept.map(({ ref }) => ref)).toContain('a0'));
+  expect(port.excepted).toContainEqual(['none']);
+  await vi.waitFor(() => expect(port.kept).toHaveLength(2), { timeout: 6_000 });
+}, 10_000);
+
+it('a full queue is waited for; a defect is a failure of the records, to be tried again', async () => {
+  classify.mockRejectedValueOnce(new FewloopError('OVERLOADED', 'full', { retryAfterMs: 10 }));
+  classify.mockRejectedValueOnce(new Error('broken'));
+  port.pending.push(batch('a', '一'));
+  worker.onApplicationBootstrap();
+  await vi.waitFor(() =>
+    expect(port.kept).toMatchObject([{ ref: 'a0', state: 'failed', error: { code: 'INTERNAL' } }]),
+  );
+  expect(predicted).not.toHaveBeenCalled();
+});
