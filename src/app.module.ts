@@ -1,5 +1,8 @@
 /** The only file that sees every module: what a process of each role is made of. */
 import { type DynamicModule, Global, Module } from '@nestjs/common';
+import { NestFactory } from '@nestjs/core';
+import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
+import { Logger } from 'nestjs-pino';
 import { ApiModule } from './api/api.module.js';
 import { loggingModule } from './common/logging/logging.module.js';
 import { Config } from './config/config.js';
@@ -17,7 +20,7 @@ class ConfigModule {
 }
 
 @Module({})
-export class AppModule {
+class AppModule {
   static register(config: Config): DynamicModule {
     const { role, logLevel } = config;
     const serves = (other: Config['role']) => role === 'all' || role === other;
@@ -34,4 +37,13 @@ export class AppModule {
       ],
     };
   }
+}
+
+/** The application, not listening yet. Its `close` ends what it started, the embedded database last. */
+export async function createApp(config: Config): Promise<NestFastifyApplication> {
+  const adapter = new FastifyAdapter({ bodyLimit: config.maxBodyBytes, forceCloseConnections: 'idle' });
+  const options = { bufferLogs: true, abortOnError: false };
+  const app = await NestFactory.create<NestFastifyApplication>(AppModule.register(config), adapter, options);
+  app.useLogger(app.get(Logger));
+  return app;
 }

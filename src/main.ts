@@ -3,24 +3,18 @@
  * database connections, the embedded PostgreSQL; a second signal does not hurry it.
  */
 import 'reflect-metadata';
-import { NestFactory } from '@nestjs/core';
-import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
+import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Logger } from 'nestjs-pino';
-import { AppModule } from './app.module.js';
+import { createApp } from './app.module.js';
 import { Config } from './config/config.js';
 
 async function main(): Promise<void> {
   const config = Config.load();
   mkdirSync(config.dataDir, { recursive: true });
   await refuseSecond(config);
-  const adapter = new FastifyAdapter({ bodyLimit: config.maxBodyBytes, forceCloseConnections: 'idle' });
-  const app = await NestFactory.create<NestFastifyApplication>(AppModule.register(config), adapter, {
-    bufferLogs: true,
-    abortOnError: false,
-  });
-  app.useLogger(app.get(Logger));
+  const app = await createApp(config);
   endOnSignal(app, config);
   await app.listen(config.port, config.host);
   const url = `${await app.getUrl()}/graphql`;

@@ -48,8 +48,8 @@ export class ClassifyResolver {
   }
 }
 
-function readItem({ id: _, ...item }: TextInput): Item {
-  return withoutNulls<Item>({ ...item });
+function readItem({ text, textPair, choices, fields }: TextInput): Item {
+  return withoutNulls<Item>({ text, textPair, choices, fields });
 }
 
 function readOptions({ deadlineMs, policy }: ClassifyOptions) {

@@ -32,9 +32,7 @@ function unfold(error: GraphQLError): readonly GraphQLError[] {
   const inner = (error.originalError as { errors?: readonly unknown[] } | undefined)?.errors;
   if (!Array.isArray(inner)) return [error];
   return inner.map((each: GraphQLError | Error) =>
-    each instanceof GraphQLError
-      ? each
-      : new GraphQLError(each.message, { extensions: { code: 'BAD_INPUT', field: 'body' } }),
+    isGraphqlError(each) ? each : new GraphQLError(each.message, { extensions: { code: 'BAD_INPUT', field: 'body' } }),
   );
 }
 
@@ -89,10 +87,15 @@ function explain(error: GraphQLError): Answer {
   return { code: 'INTERNAL', message: `internal error; its log entry is ${logId}`, logId };
 }
 
+/** By its name: the server's copy of the library need not be ours. */
+function isGraphqlError(error: unknown): error is GraphQLError {
+  return error instanceof Error && error.name === 'GraphQLError';
+}
+
 function rootOf(error: GraphQLError): unknown {
   let cause: unknown = error.originalError;
-  while (cause instanceof GraphQLError && cause.originalError) cause = cause.originalError;
-  return cause instanceof GraphQLError ? undefined : cause;
+  while (isGraphqlError(cause) && cause.originalError) cause = cause.originalError;
+  return isGraphqlError(cause) ? undefined : cause;
 }
 
 /** Which part of the request GraphQL refused: `inputs.3.text` of the variables, or the query. */

@@ -8,14 +8,13 @@ const MAX_WAITING = 1000;
 export function payloads<T>(field: string, source: Observable<T>): AsyncIterableIterator<Record<string, T>> {
   const waiting: T[] = [];
   let wake: (() => void) | undefined;
-  let ended = false;
-  let failure: { error: unknown } | undefined;
+  const state: { ended: boolean; failure?: { error: unknown } } = { ended: false };
   const notify = () => {
     wake?.();
     wake = undefined;
   };
   const end = () => {
-    ended = true;
+    state.ended = true;
     notify();
   };
   const subscription = source.subscribe({
@@ -25,7 +24,7 @@ export function payloads<T>(field: string, source: Observable<T>): AsyncIterable
       notify();
     },
     error: (error: unknown) => {
-      failure = { error };
+      state.failure = { error };
       end();
     },
     complete: end,
@@ -38,9 +37,9 @@ export function payloads<T>(field: string, source: Observable<T>): AsyncIterable
   };
   return {
     async next() {
-      while (waiting.length === 0 && !ended) await new Promise<void>((resolve) => (wake = resolve));
+      while (waiting.length === 0 && !state.ended) await new Promise<void>((resolve) => (wake = resolve));
       if (waiting.length > 0) return { done: false, value: { [field]: waiting.shift()! } };
-      if (failure) throw failure.error;
+      if (state.failure) throw state.failure.error;
       return { done: true, value: undefined };
     },
     return: stop,

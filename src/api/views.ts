@@ -70,7 +70,7 @@ export function exampleView(
 
 /** GraphQL gives null where the services expect nothing. */
 export function withoutNulls<T extends object>(input: Named<T>): T {
-  return Object.fromEntries(Object.entries(input).filter(([, value]) => value !== null)) as T;
+  return Object.fromEntries(Object.entries(input).filter(([, value]) => value !== null && value !== undefined)) as T;
 }
 
 /** `single-label` ↔ `SINGLE_LABEL` */

@@ -22,7 +22,7 @@ export function table(header: string[], rows: (string | number | null)[][]): str
 }
 
 function widthOf(text: string): number {
-  return [...text].reduce(
+  return Array.from(text).reduce(
     (width, character) =>
       width +
       (/[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6]/u.test(character)

@@ -45,9 +45,9 @@ export class Config {
     return new Config(readEnvironment(env));
   }
 
-  /** The same with some values of its own: the embedded database's address, a test's folder. */
+  /** The same with some values of its own: a test's folder, its database. */
   with(changes: Partial<Environment>): Config {
-    return new Config({ ...this, ...changes });
+    return new Config(Object.assign({}, this, changes));
   }
 }
 

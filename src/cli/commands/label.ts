@@ -6,9 +6,9 @@ import { Failure, type Client } from '../client.js';
 import { contextOf, oneOf } from '../context.js';
 import { print, printJson, say } from '../output.js';
 
-const KEYS = '1234567890abcdefghijklmnoprtuvwxyz';
 const SKIP = 's';
 const QUIT = 'q';
+const KEYS = Array.from('1234567890abcdefghijklmnoprtuvwxyz');
 const PAGE = 10;
 const STRATEGIES = ['LEAST_CONFIDENCE', 'BREAKING_TIES', 'VOTE_ENTROPY', 'RANDOM_AUDIT'] as const;
 
@@ -78,19 +78,18 @@ async function* questions(client: Client, task: string, strategy: string | undef
 /** A label, SKIPPED, or null where the person has had enough. */
 async function ask(question: Question, labels: string[], left: number, keys: KeyReader): Promise<string | null> {
   const options = (question.choices ?? labels).slice(0, KEYS.length);
-  const usable = [...KEYS].filter((key) => key !== SKIP && key !== QUIT);
   const { disagreement, distribution } = question.prediction;
   const probability = new Map(distribution.map((score) => [score.label, score.probability]));
   say(`\n${left} left${disagreement ? `, ${disagreement.dissenting} of ${disagreement.voters} dissent` : ''}`);
   say(question.text + (question.textPair === null ? '' : `\n— ${question.textPair}`));
-  options.forEach((name, i) => say(`  ${usable[i]}  ${name}  ${((probability.get(name) ?? 0) * 100).toFixed(0)}%`));
+  options.forEach((name, i) => say(`  ${KEYS[i]}  ${name}  ${((probability.get(name) ?? 0) * 100).toFixed(0)}%`));
   say(`  ${SKIP}  skip   ${QUIT}  quit`);
   for (;;) {
     const key = await keys.next();
     if (key === null || key === QUIT) return null;
     if (key === SKIP) return SKIPPED;
-    const chosen = options[usable.indexOf(key)];
-    if (chosen !== undefined && usable.includes(key)) return chosen;
+    const chosen = options[KEYS.indexOf(key)];
+    if (chosen !== undefined) return chosen;
   }
 }
 

@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { detectExamples, detectTexts, EXAMPLE_READERS, EXAMPLE_WRITERS, TEXT_READERS } from './formats.js';
 import type { ExampleRecord } from './records.js';
