@@ -1,0 +1,162 @@
+/** The fewloop command, as built, against the whole service. */
+import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { TINY_MODEL } from '../fixtures/bundle.js';
+import { type Service, startService } from '../fixtures/service.js';
+
+const CLI = new URL('../../dist/src/cli/main.js', import.meta.url).pathname;
+const TASK = `name: reviews
+kind: single-label
+labels: [{name: positive, words: [好]}, {name: negative, words: [差]}]
+templates: ["这是一条{mask}评。{text}"]
+maxLength: 64
+`;
+
+let service: Service;
+let folder: string;
+
+interface Run {
+  code: number;
+  out: string;
+  err: string;
+}
+
+async function fewloop(args: string[], input = ''): Promise<Run> {
+  const env = { ...process.env, FEWLOOP_URL: service.url, FEWLOOP_BASE_MODEL: TINY_MODEL };
+  return new Promise((resolve) => {
+    const child = execFile(process.execPath, [CLI, ...args], { env }, (error, out, err) => {
+      resolve({ code: error ? Number(error.code) : 0, out, err });
+    });
+    child.stdin?.end(input);
+  });
+}
+
+async function file(name: string, content: string): Promise<string> {
+  await writeFile(join(folder, name), content);
+  return join(folder, name);
+}
+
+beforeAll(async () => {
+  if (!existsSync(CLI)) throw new Error('run npm run build first: these tests start the built command');
+  folder = await mkdtemp(join(tmpdir(), 'fewloop-cli-'));
+  service = await startService();
+  const { code, err } = await fewloop(['task', 'apply', await file('task.yaml', TASK)]);
+  if (code !== 0) throw new Error(err);
+});
+
+afterAll(async () => {
+  await service?.close();
+  await rm(folder, { recursive: true, force: true });
+});
+
+describe('task', () => {
+  it('lints without a service and names what is mistyped', async () => {
+    expect(await fewloop(['task', 'lint', join(folder, 'task.yaml')])).toMatchObject({ code: 0 });
+    const typo = await file('typo.yaml', TASK.replace('maxLength', 'maxLenght'));
+    const { code, out } = await fewloop(['--json', 'task', 'lint', typo]);
+    expect(code).toBe(1);
+    expect(JSON.parse(out)).toMatchObject([{ severity: 'error', field: 'maxLenght' }]);
+  });
+
+  it('lists and shows', async () => {
+    expect((await fewloop(['task', 'list'])).out).toContain('reviews');
+    expect(JSON.parse((await fewloop(['task', 'show', 'reviews'])).out)).toMatchObject({
+      activeVersion: { version: 1 },
+    });
+    expect(await fewloop(['task', 'show', 'nobody'])).toMatchObject({ code: 1, out: '' });
+  });
+});
+
+describe('files', () => {
+  it('takes 99 of 100 lines and names line 57', async () => {
+    const lines = Array.from({ length: 100 }, (_, i) =>
+      JSON.stringify({ text: `第${i}条\u2028不错`, label: 'positive' }),
+    );
+    lines[56] = '{"text": "断';
+    const path = await file('examples.jsonl', lines.join('\n'));
+    const first = await fewloop(['--json', 'import', 'reviews', path, '--split', 'train']);
+    expect(first.code).toBe(1);
+    expect(JSON.parse(first.out)).toMatchObject({ added: 99, rejected: [{ line: 57, code: 'BAD_INPUT' }] });
+    const { out, err } = await fewloop(['import', 'reviews', path]);
+    expect(out).toContain('99 unchanged, 1 rejected');
+    expect(err).toContain('line 57: ');
+  });
+
+  it('reads CSV with a byte-order mark and quotes', async () => {
+    const path = await file('examples.csv', '\ufefftext,label\r\n"他说""差"", 真的",negative\r\n"两\n行",negative\r\n');
+    const { out } = await fewloop(['--json', 'import', 'reviews', path]);
+    expect(JSON.parse(out)).toMatchObject({ added: 2, rejected: [] });
+  });
+
+  it.each(['jsonl', 'label-studio', 'doccano', 'prodigy', 'fewclue'])(
+    'import of a %s export changes nothing',
+    async (format) => {
+      const path = join(folder, `export.${format}`);
+      expect((await fewloop(['export', 'reviews', '--format', format, '--out', path])).code).toBe(0);
+      expect((await readFile(path, 'utf8')).length).toBeGreaterThan(1000);
+      const { out } = await fewloop(['--json', 'import', 'reviews', path]);
+      expect(JSON.parse(out)).toMatchObject({ added: 0, updated: 0, unchanged: 101, rejected: [] });
+    },
+  );
+
+  it('ingests plain lines once', async () => {
+    const path = await file('texts.txt', '快递很快\n包装破了\u2028很差\n\n快递很快\n');
+    expect(JSON.parse((await fewloop(['--json', 'ingest', 'reviews', path])).out)).toMatchObject({
+      accepted: 2,
+      duplicates: 1,
+    });
+    expect(JSON.parse((await fewloop(['--json', 'ingest', 'reviews', path])).out)).toMatchObject({
+      accepted: 0,
+      duplicates: 3,
+    });
+  });
+});
+
+describe('the rest', () => {
+  it('classifies arguments and standard input, a bad line among good ones', async () => {
+    const one = await fewloop(['classify', 'reviews', '很好']);
+    expect(one).toMatchObject({ code: 0 });
+    expect(one.out).toMatch(/^(positive|negative)\t0\.\d{3}\t(ACCEPT|REVIEW)\t很好\n$/u);
+    const several = await fewloop(['--json', 'classify', 'reviews'], `很好\n${'长'.repeat(30_000)}\n很差\n`);
+    expect(several.code).toBe(1);
+    const [first, second, third] = several.out
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as object);
+    expect([first, third]).toMatchObject([{ text: '很好' }, { text: '很差' }]);
+    expect(second).toMatchObject({ error: { code: 'BAD_INPUT' } });
+  });
+
+  it('labels what the stream brought', async () => {
+    await expect
+      .poll(async () => JSON.parse((await fewloop(['task', 'show', 'reviews'])).out).pool.awaitingReview, {
+        timeout: 20_000,
+      })
+      .toBeGreaterThan(0);
+    const { code, out } = await fewloop(['--json', 'label', 'reviews'], '1\nq\n');
+    expect(code).toBe(0);
+    expect(JSON.parse(out)).toEqual({ answered: 1, skipped: 0 });
+  });
+
+  it('forgets', async () => {
+    const { out } = await fewloop(['--json', 'forget', 'reviews', '--text', '两\n行']);
+    expect(JSON.parse(out)).toMatchObject({ examples: 1 });
+  });
+
+  it.each([[['nonsense']], [['classify']], [['forget', 'reviews']], [['import', 'reviews', 'x', '--split', 'half']]])(
+    '%j is wrong use: 2',
+    async (args) => {
+      expect((await fewloop(args)).code).toBe(2);
+    },
+  );
+
+  it('says where nobody answers: 1', async () => {
+    const { code, err } = await fewloop(['--url', 'http://127.0.0.1:9/graphql', 'task', 'list']);
+    expect(code).toBe(1);
+    expect(err).toContain('npm start');
+  });
+});
