@@ -59,7 +59,7 @@ export class Client {
     const client = createClient({
       url,
       webSocketImpl: WebSocket,
-      retryAttempts: 5,
+      retryAttempts: 0,
       ...(this.token && { connectionParams: { authorization: `Bearer ${this.token}` } }),
     });
     try {
@@ -68,6 +68,11 @@ export class Client {
         if (error) throw new Failure(error.message, error.extensions?.code ?? null);
         if (data) yield data as Awaited<T>;
       }
+    } catch (error) {
+      if (error instanceof Failure) throw error;
+      // The library throws the socket's events as they are.
+      const { reason, message } = error as { reason?: string; message?: string };
+      throw new Failure(`the connection to ${url} ended: ${reason || message || 'no reason given'}`);
     } finally {
       await client.dispose();
     }

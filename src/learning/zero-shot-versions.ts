@@ -2,13 +2,14 @@
  * Building and activating zero-shot versions. One at a time in a process, and one at a time per task over all replicas:
  * the database holds a lock for as long as it takes (seconds), and what is needed is decided once it is held.
  */
-import { Inject, Injectable, Logger } from '@nestjs/common';
+import { Inject, Injectable, Logger, type OnApplicationBootstrap } from '@nestjs/common';
 import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { FewloopError } from '../common/errors.js';
 import { Config } from '../config/config.js';
 import { ActivationService } from '../registry/activation.js';
+import { fileDigest } from '../registry/bundle.js';
 import { ConvergenceService } from '../registry/convergence.js';
 import type { BundleManifest } from '../registry/manifest.js';
 import { ModelRegistry } from '../registry/versions.js';
@@ -32,7 +33,7 @@ const CHECK_MS = 5_000;
 const SERVICE = 'fewloop';
 
 @Injectable()
-export class ZeroShotVersions {
+export class ZeroShotVersions implements OnApplicationBootstrap {
   private readonly log = new Logger(ZeroShotVersions.name);
   /** The builds of this process follow each other, so that they hold one connection. */
   private last: Promise<unknown> = Promise.resolve();
@@ -52,6 +53,16 @@ export class ZeroShotVersions {
     @Inject(LedgerService) private readonly ledger: LedgerService,
     @Inject(LearningEvents) private readonly events: LearningEvents,
   ) {}
+
+  /** A service that comes with another base model than before cannot serve what was built on that one. */
+  onApplicationBootstrap(): void {
+    const outdated = async () => {
+      for (const row of await this.tasks.list()) {
+        if (row.activeVersion !== null && (await this.isNeeded(row))) await this.follow(row.name, SERVICE);
+      }
+    };
+    outdated().catch((error: unknown) => this.log.error({ err: error }, 'zero-shot versions were not looked through'));
+  }
 
   /** Makes and activates the zero-shot version that the task needs now, if it needs one. */
   follow(task: string, by: string): Promise<void> {
@@ -82,7 +93,15 @@ export class ZeroShotVersions {
     const active = await this.versions.find(row.name, row.activeVersion);
     const manifest = active?.manifest as BundleManifest | undefined;
     if (manifest?.origin !== 'zero-shot') return false;
-    return manifest.definitionDigest !== row.definitionDigest || this.isShortOfTexts(row);
+    if (manifest.definitionDigest !== row.definitionDigest || (await this.isOfOtherBase(manifest))) return true;
+    return this.isShortOfTexts(row);
+  }
+
+  private async isOfOtherBase({ graphs }: BundleManifest): Promise<boolean> {
+    const onBase = graphs.filter(({ base }) => base);
+    if (onBase.length === 0) return false;
+    const digest = await fileDigest(join(this.config.baseModel, 'model.onnx'));
+    return onBase.some(({ sha256 }) => sha256 !== digest);
   }
 
   private async isShortOfTexts({ name, kind, activeVersion }: TaskRow): Promise<boolean> {

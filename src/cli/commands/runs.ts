@@ -1,5 +1,6 @@
 /** Training runs: started, watched, cancelled. */
 import type { Command } from 'commander';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Client, Failure } from '../client.js';
 import { contextOf } from '../context.js';
 import { print, printJson, progress, table } from '../output.js';
@@ -9,7 +10,9 @@ const START = `mutation ($task: String!) { startRetrain(task: $task) { ${FIELDS}
 const LIST = `query ($name: String!) { task(name: $name) { runs { ${FIELDS} } } }`;
 const CANCEL = `mutation ($id: ID!) { cancelRun(id: $id) { ${FIELDS} } }`;
 const WATCH = `subscription ($id: ID!) { run: trainingRunProgress(id: $id) { ${FIELDS} } }`;
-const GET = `query ($id: ID!) { run: trainingRun(id: $id) { ${FIELDS} } }`;
+
+const RECONNECT_MS = 1000;
+const GIVE_UP_MS = 60_000;
 
 interface Run {
   id: string;
@@ -62,17 +65,25 @@ async function cancel(id: string, _: object, command: Command): Promise<void> {
 async function follow(client: Client, started: Run, json: boolean): Promise<void> {
   const bar = progress(100, '');
   let last = started;
+  let silentSince = Date.now();
   try {
-    for await (const { run } of client.subscribe<{ run: Run }>(WATCH, { id: started.id })) {
-      last = run;
-      bar.update(Math.round(run.progress * 100), run.stage ?? run.state.toLowerCase());
-      if (!isOpen(run)) break;
+    while (isOpen(last)) {
+      try {
+        for await (const { run } of client.subscribe<{ run: Run }>(WATCH, { id: started.id })) {
+          last = run;
+          silentSince = Date.now();
+          bar.update(Math.round(run.progress * 100), run.stage ?? run.state.toLowerCase());
+        }
+      } catch (error) {
+        // The service may be starting anew; the run goes on then.
+        const refused = !(error instanceof Failure) || error.code !== null;
+        if (refused || Date.now() - silentSince > GIVE_UP_MS) throw error;
+      }
+      if (isOpen(last)) await sleep(RECONNECT_MS);
     }
   } finally {
     bar.stop();
   }
-  // A subscription may lose its last frame with its connection.
-  if (isOpen(last)) last = (await client.request<{ run: Run }>(GET, { id: started.id })).run;
   printRun(last, json);
   if (last.state !== 'SUCCEEDED') process.exitCode = 1;
 }
