@@ -92,7 +92,7 @@ if (trainerError) {
 await vitest('contract');
 await vitest('integration');
 if (!trainerError) await pytest();
-if (!trainerError) await vitest('e2e');
+await vitest('e2e');
 
 rmSync(results, { recursive: true, force: true });
 if (failedSteps.length) say(`\nFailed: ${failedSteps.join(', ')}`);
