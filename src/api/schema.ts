@@ -298,8 +298,11 @@ export const typeDefs = /* GraphQL */ `
   }
 
   type Mutation {
-    "Creates the task, or a new revision of it; the definition is a task file, YAML or JSON. ENGINEER."
-    applyTask(definition: String!): Task!
+    """
+    Creates the task, or a new revision of it; the definition is a task file, YAML or JSON. ENGINEER.
+    retire: labels that have examples may be missing from it; those examples stay and take no further part.
+    """
+    applyTask(definition: String!, retire: Boolean = false): Task!
     "LABELER."
     importExamples(task: String!, examples: [ExampleInput!]!): ImportResult!
     "Unlabelled texts into the same path as the stream. CLIENT."

@@ -38,8 +38,8 @@ export class TasksResolver {
   }
 
   @Mutation('applyTask')
-  async applyTask(@Args('definition') definition: string) {
-    return taskView(await this.taskService.apply(definition, CALLER));
+  async applyTask(@Args('definition') definition: string, @Args('retire') retire: boolean | null) {
+    return taskView(await this.taskService.apply(definition, CALLER, { retire: retire ?? false }));
   }
 
   @ResolveField('activeVersion')

@@ -62,6 +62,30 @@ describe('task', () => {
     expect(JSON.parse(out)).toMatchObject([{ severity: 'error', field: 'maxLenght' }]);
   });
 
+  it('takes a label that has examples away only with --retire', async () => {
+    const mixed = '{name: mixed, words: [中]}';
+    const shorter = await file('shorter.yaml', TASK.replace('name: reviews', 'name: retiring'));
+    const longer = await file('longer.yaml', (await readFile(shorter, 'utf8')).replace('}]', `}, ${mixed}]`));
+    expect(await fewloop(['task', 'apply', longer])).toMatchObject({ code: 0 });
+    const rows = ['positive', 'mixed'].map((label) => JSON.stringify({ text: `${label}的一条`, label }));
+    const examples = await file('retiring.jsonl', rows.join('\n'));
+    expect(await fewloop(['import', 'retiring', examples])).toMatchObject({ code: 0 });
+
+    const refused = await fewloop(['task', 'apply', shorter]);
+    expect(refused).toMatchObject({ code: 1, out: '' });
+    expect(refused.err).toContain('mixed');
+    expect(refused.err).toContain('--retire');
+
+    const { code, out } = await fewloop(['--json', 'task', 'apply', shorter, '--retire']);
+    expect(code).toBe(0);
+    expect(JSON.parse(out)).toMatchObject({ revision: 2, labels: ['positive', 'negative'] });
+    const shown = JSON.parse((await fewloop(['task', 'show', 'retiring'])).out);
+    expect(shown).toMatchObject({ revision: 2, examples: { byLabel: { positive: 1, mixed: 1 } } });
+    const { out: answer } = await fewloop(['--json', 'classify', 'retiring', '还行']);
+    const { distribution } = JSON.parse(answer) as { distribution: { label: string }[] };
+    expect(distribution.map(({ label }) => label).sort()).toEqual(['negative', 'positive']);
+  });
+
   it('lists and shows', async () => {
     expect((await fewloop(['task', 'list'])).out).toContain('reviews');
     expect(JSON.parse((await fewloop(['task', 'show', 'reviews'])).out)).toMatchObject({

@@ -10,8 +10,8 @@ import { Failure } from '../client.js';
 import { contextOf, readText } from '../context.js';
 import { print, printJson, table } from '../output.js';
 
-const APPLY = `mutation ($definition: String!) {
-  applyTask(definition: $definition) { name kind revision labels activeVersion { version state } }
+const APPLY = `mutation ($definition: String!, $retire: Boolean!) {
+  applyTask(definition: $definition, retire: $retire) { name kind revision labels activeVersion { version state } }
 }`;
 const LIST = '{ tasks { name kind revision activeVersion { version } examples { train dev test } } }';
 const SHOW = `query ($name: String!) { task(name: $name) {
@@ -29,15 +29,20 @@ interface TaskSummary {
 
 export function taskCommands(program: Command): void {
   const task = program.command('task').description('task files');
-  task.command('apply <file>').description('create a task, or a new revision of it').action(apply);
+  task
+    .command('apply <file>')
+    .description('create a task, or a new revision of it')
+    .option('--retire', 'take labels away although they have examples, which stay and take no further part', false)
+    .action(apply);
   task.command('list').description('the tasks of the service').action(list);
   task.command('show <name>').description('one task with its counts').action(show);
   task.command('lint <file>').description('check a task file; needs no service').action(lint);
 }
 
-async function apply(file: string, _: object, command: Command): Promise<void> {
+async function apply(file: string, { retire }: { retire: boolean }, command: Command): Promise<void> {
   const { client, json } = contextOf(command);
-  const { applyTask } = await client.request<{ applyTask: TaskSummary }>(APPLY, { definition: readText(file) });
+  const definition = readText(file);
+  const { applyTask } = await client.request<{ applyTask: TaskSummary }>(APPLY, { definition, retire });
   const { name, revision, activeVersion } = applyTask;
   if (json) printJson(applyTask);
   else print(`${name}: revision ${revision}, serving version ${activeVersion?.version ?? '(none yet)'}`);
