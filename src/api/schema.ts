@@ -332,6 +332,22 @@ export const typeDefs = /* GraphQL */ `
     predictions(task: String!, perSecond: Int = 5): Prediction!
   }
 
+  enum LintSeverity {
+    ERROR
+    WARNING
+  }
+  type LintFinding {
+    severity: LintSeverity!
+    "Path in the task file."
+    field: String!
+    message: String!
+  }
+
+  extend type Task {
+    "What the linter says of the task file as applied; of skewed priors too, as the zero-shot version measured them."
+    findings: [LintFinding!]!
+  }
+
   "A labelled text, as it is kept."
   type Example {
     text: String!

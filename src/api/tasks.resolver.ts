@@ -8,7 +8,7 @@ import { RunService } from '../learning/runs.js';
 import { TaskService } from '../learning/task-service.js';
 import { Catalogue } from '../registry/catalogue.js';
 import { checkPage } from './limits.js';
-import { CALLER, type TaskParent, taskView, versionView } from './views.js';
+import { CALLER, findingView, type TaskParent, taskView, versionView } from './views.js';
 
 @Resolver('Task')
 export class TasksResolver {
@@ -47,6 +47,11 @@ export class TasksResolver {
     if (task.activeVersion === null) return null;
     const row = await this.catalogue.find(task.name, task.activeVersion);
     return row && versionView(row);
+  }
+
+  @ResolveField('findings')
+  async findings(@Parent() task: TaskParent) {
+    return (await this.taskService.findings(task)).map(findingView);
   }
 
   @ResolveField('versions')

@@ -1,5 +1,6 @@
 /** Rows of the services as the schema's types. */
 import type { Prediction } from '../inference/types.js';
+import type { LintFinding } from '../task/lint.js';
 
 /** Stands for the caller in records until there is access control. */
 export const CALLER = 'local';
@@ -25,11 +26,12 @@ export function versionView(row: VersionRow) {
 
 export interface TaskParent {
   name: string;
+  definition: object;
   activeVersion: number | null;
 }
 
 /** The parent of the field resolvers, which overwrite `activeVersion`. */
-export function taskView(row: TaskParent & { kind: string; revision: number; definition: object }) {
+export function taskView(row: TaskParent & { kind: string; revision: number }) {
   const { labels } = row.definition as { labels: { name: string }[] };
   const { name, revision, definition, activeVersion } = row;
   return {
@@ -40,6 +42,10 @@ export function taskView(row: TaskParent & { kind: string; revision: number; def
     revision,
     activeVersion,
   };
+}
+
+export function findingView({ severity, field, message }: LintFinding) {
+  return { severity: enumName(severity), field, message };
 }
 
 export function predictionView(prediction: Prediction, id: string | null = null, members = false) {

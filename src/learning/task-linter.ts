@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { Config } from '../config/config.js';
 import type { TextTokenizer } from '../inference/types.js';
 import { openTokenizer } from '../registry/tokenizer.js';
-import { lintTask, type LintFinding } from '../task/lint.js';
+import { lintTask, type LintFinding, type MeasuredPrior } from '../task/lint.js';
 import type { TaskDefinition } from '../task/types.js';
 
 interface BaseModel {
@@ -19,10 +19,10 @@ export class TaskLinter {
 
   constructor(@Inject(Config) private readonly config: Config) {}
 
-  async lint(definition: TaskDefinition): Promise<LintFinding[]> {
+  async lint(definition: TaskDefinition, measured: MeasuredPrior[] = []): Promise<LintFinding[]> {
     this.loading ??= this.load();
     const { tokenizer, maxLength } = await this.loading;
-    return lintTask(definition, tokenizer, maxLength);
+    return lintTask(definition, tokenizer, maxLength, measured);
   }
 
   private async load(): Promise<BaseModel> {

@@ -5,12 +5,15 @@
  */
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import { badInput, FewloopError } from '../common/errors.js';
+import { measuredPriors } from '../registry/zero-shot.js';
 import { CandidatesRepository } from '../storage/candidates.repository.js';
 import type { TaskRow } from '../storage/entities/task.js';
 import { ExamplesRepository } from '../storage/examples.repository.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
 import { Transactions, type Tx } from '../storage/transactions.js';
+import { VersionsRepository } from '../storage/versions.repository.js';
 import { definitionDigest, parseTask } from '../task/definition.js';
+import type { LintFinding } from '../task/lint.js';
 import { requireSupported } from '../task/support.js';
 import type { TaskDefinition } from '../task/types.js';
 import { TaskLinter } from './task-linter.js';
@@ -24,6 +27,7 @@ export class TaskService {
     @Inject(TasksRepository) private readonly tasks: TasksRepository,
     @Inject(ExamplesRepository) private readonly examples: ExamplesRepository,
     @Inject(CandidatesRepository) private readonly candidates: CandidatesRepository,
+    @Inject(VersionsRepository) private readonly versions: VersionsRepository,
     @Inject(Transactions) private readonly transactions: Transactions,
     @Inject(TaskLinter) private readonly linter: TaskLinter,
     @Inject(ZeroShotVersions) private readonly zeroShot: ZeroShotVersions,
@@ -42,11 +46,21 @@ export class TaskService {
       const others = errors.slice(1).map(({ field, message }) => `; ${field}: ${message}`);
       throw badInput(errors[0].field, errors[0].message + others.join(''));
     }
-    for (const { field, message } of findings) this.log.warn(`task ${definition.name}: ${field}: ${message}`);
     await this.transactions.run((tx) => this.save(definition, by, retire, tx));
     // A revision that was kept but whose version could not be built is completed by applying the file again.
     await this.zeroShot.follow(definition.name, by);
-    return this.get(definition.name);
+    const task = await this.get(definition.name);
+    for (const { field, message } of await this.findings(task)) {
+      this.log.warn(`task ${definition.name}: ${field}: ${message}`);
+    }
+    return task;
+  }
+
+  /** What the linter says of the file that is applied; of skewed priors too, while the zero-shot version serves. */
+  async findings(task: Pick<TaskRow, 'name' | 'definition' | 'activeVersion'>): Promise<LintFinding[]> {
+    const { name, definition, activeVersion } = task;
+    const version = activeVersion === null ? null : await this.versions.find(name, activeVersion);
+    return this.linter.lint(definition as TaskDefinition, version ? measuredPriors(version) : []);
   }
 
   list(): Promise<TaskRow[]> {

@@ -15,6 +15,7 @@ import type { Member, ServedModel } from '../inference/types.js';
 import { HostPool } from '../runtime/host-pool.js';
 import { definitionDigest } from '../task/definition.js';
 import { itemKey } from '../task/keys.js';
+import type { MeasuredPrior } from '../task/lint.js';
 import type { Item, TaskDefinition } from '../task/types.js';
 import { digest, fileDigest } from './bundle.js';
 import { goldenItems, madeItem } from './golden-items.js';
@@ -35,9 +36,19 @@ export interface ZeroShotRequest {
   outFolder: string;
 }
 
+/** `report.json` of a zero-shot version. */
+interface ZeroShotReport extends Record<string, unknown> {
+  kind: 'zero-shot';
+  /** What the offsets were matched on: there is nothing to match where a choice is a label of one item alone. */
+  priorFrom: 'texts' | 'empty-text' | 'none';
+  texts: number;
+  prior?: number[];
+  members?: MemberReport[];
+}
+
 interface MemberReport {
   member: string;
-  /** Mean predicted distribution without and with the offsets. */
+  /** Mean predicted distribution without and with the offsets, in label order. */
   before: number[];
   after: number[];
 }
@@ -73,6 +84,19 @@ export class ZeroShotBuilder {
       await release();
     }
   }
+}
+
+/** What each template gave each label when the version was built, for the linter. None for a version of another origin. */
+export function measuredPriors(version: { manifest: object; report: object }): MeasuredPrior[] {
+  const { origin, definition, members } = version.manifest as BundleManifest;
+  if (origin !== 'zero-shot') return [];
+  const { texts, members: reports = [] } = version.report as ZeroShotReport;
+  return reports.flatMap(({ member, before }) => {
+    const template = members.find(({ id }) => id === member)?.template;
+    if (template === undefined) return [];
+    const means = Object.fromEntries(definition.labels.map(({ name }, i) => [name, before[i]!]));
+    return [{ template, means, texts }];
+  });
 }
 
 async function draftManifest(
@@ -125,8 +149,7 @@ async function matchMembers(
   engine: InferenceEngine,
   model: ServedModel,
   { definition, items, prior }: ZeroShotRequest,
-): Promise<{ members: Member[]; report: Record<string, unknown> }> {
-  // A choice is a label of one item alone: there is nothing to match.
+): Promise<{ members: Member[]; report: ZeroShotReport }> {
   if (definition.kind === 'multiple-choice') {
     return { members: model.members, report: { kind: 'zero-shot', priorFrom: 'none', texts: 0 } };
   }
@@ -169,7 +192,7 @@ async function scoresOf(engine: InferenceEngine, model: ServedModel, items: Item
 async function writeBundle(
   { outFolder }: ZeroShotRequest,
   draft: BundleManifest,
-  { tokenizerJson, golden, report }: { tokenizerJson: string; golden: GoldenFile; report: Record<string, unknown> },
+  { tokenizerJson, golden, report }: { tokenizerJson: string; golden: GoldenFile; report: ZeroShotReport },
 ): Promise<BundleManifest> {
   const partial = `${outFolder}.partial`;
   await rm(partial, { recursive: true, force: true });

@@ -67,10 +67,16 @@ describe('lintTask', () => {
 
   it('warns of a label that can hardly win, once its prior has been measured', async () => {
     const template = '{text}很{mask}';
-    const skewed = await lintTask(task(), speller, 512, [{ template, means: { good: 0.97, bad: 0.03 } }]);
-    expect(skewed).toEqual([
-      { severity: 'warning', field: 'templates.0', message: expect.stringContaining('"bad" 3.0 %') },
-    ]);
-    expect(await lintTask(task(), speller, 512, [{ template, means: { good: 0.8, bad: 0.2 } }])).toEqual([]);
+    const means = { good: 0.97, bad: 0.03 };
+    for (const [texts, on] of [
+      [40, 'on average over 40 texts'],
+      [0, 'for an empty text'],
+    ] as const) {
+      expect(await lintTask(task(), speller, 512, [{ template, means, texts }])).toEqual([
+        { severity: 'warning', field: 'templates.0', message: expect.stringContaining(`"bad" 3.0 % ${on}`) },
+      ]);
+    }
+    const fair = { template, means: { good: 0.8, bad: 0.2 }, texts: 40 };
+    expect(await lintTask(task(), speller, 512, [fair])).toEqual([]);
   });
 });

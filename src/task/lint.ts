@@ -19,10 +19,12 @@ export interface Speller {
   tokenToId(token: string): number | undefined;
 }
 
-/** Mean probability of each label under one template, measured on unlabelled text before any prior matching. */
+/** Mean probability of each label under one template, before any prior matching. */
 export interface MeasuredPrior {
   template: string;
   means: Record<string, number>;
+  /** Unlabelled texts that it is the mean over; 0: what the template gives an empty text. */
+  texts: number;
 }
 
 /** Under this share of a uniform label's probability a label can hardly win without prior matching. */
@@ -147,14 +149,15 @@ function lintFields({ kind }: TaskDefinition, template: string, field: string, e
 }
 
 function lintPriors(definition: TaskDefinition, measured: MeasuredPrior[], warning: Report): void {
-  for (const { template, means } of measured) {
+  for (const { template, means, texts } of measured) {
+    const on = texts > 0 ? `on average over ${texts} texts` : 'for an empty text';
     const labels = definition.labels.map((label) => label.name);
     for (const label of labels) {
       const mean = means[label];
       if (mean === undefined || mean >= HARDLY_WINS / labels.length) continue;
       warning(
         `templates.${definition.templates.indexOf(template)}`,
-        `gives "${label}" ${(mean * 100).toPrecision(2)} % on average before prior matching: it can hardly win; try other words`,
+        `gives "${label}" ${(mean * 100).toPrecision(2)} % ${on}: without prior matching it could hardly win; try other words`,
       );
     }
   }

@@ -62,6 +62,19 @@ describe('task', () => {
     expect(JSON.parse(out)).toMatchObject([{ severity: 'error', field: 'maxLenght' }]);
   });
 
+  it('warns at apply of a word that can hardly win, as measured', async () => {
+    const path = await file(
+      'skewed.yaml',
+      TASK.replace('reviews', 'skewed').replace('差', '你').replace('这是一条{mask}评', '很{mask}'),
+    );
+    expect(await fewloop(['task', 'lint', path])).toMatchObject({ code: 0 });
+    const { code, err } = await fewloop(['task', 'apply', path]);
+    expect(code).toBe(0);
+    expect(err).toMatch(/skewed\.yaml: warning: templates\.0: gives "negative" .* % for an empty text/u);
+    const { findings } = JSON.parse((await fewloop(['task', 'show', 'skewed'])).out) as { findings: object[] };
+    expect(findings).toMatchObject([{ severity: 'WARNING', field: 'templates.0' }]);
+  });
+
   it('takes a label that has examples away only with --retire', async () => {
     const mixed = '{name: mixed, words: [中]}';
     const shorter = await file('shorter.yaml', TASK.replace('name: reviews', 'name: retiring'));

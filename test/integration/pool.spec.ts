@@ -13,6 +13,7 @@ import { LedgerService } from '../../src/learning/ledger.js';
 import { PoolService, RESERVOIR_SIZE, type ScoredItem } from '../../src/learning/pool.js';
 import { ReviewService } from '../../src/learning/review.js';
 import { TaskService } from '../../src/learning/task-service.js';
+import { ZeroShotVersions } from '../../src/learning/zero-shot-versions.js';
 import { CandidatesRepository } from '../../src/storage/candidates.repository.js';
 import { StreamItemsRepository } from '../../src/storage/stream-items.repository.js';
 import { TrainingTextsRepository } from '../../src/storage/training-texts.repository.js';
@@ -200,6 +201,31 @@ describe('tasks', () => {
     await expect(tasks.apply(lost, 'test')).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'labels' });
     expect(await tasks.apply(lost, 'test', { retire: true })).toMatchObject({ revision: 3 });
     await expect(tasks.apply(taskFile({ templats: [] }), 'test')).rejects.toThrow('did you mean "templates"');
+  });
+});
+
+describe('skewed priors', () => {
+  it('are told as they were measured, first for an empty text, then on the texts that have come', async () => {
+    const tasks = service.get(TaskService);
+    const labels = [
+      { name: 'positive', words: ['好'] },
+      { name: 'negative', words: ['你'] },
+    ];
+    const warning = (template: number, on: string) => ({
+      severity: 'warning',
+      field: `templates.${template}`,
+      message: expect.stringMatching(new RegExp(`^gives "negative" [\\de.-]+ % ${on}`)),
+    });
+    const skewed = await tasks.apply(taskFile({ labels }), 'test');
+    expect(await tasks.findings(skewed)).toEqual([0, 1].map((i) => warning(i, 'for an empty text')));
+    await admit(texts(400).map((text) => scoredItem(text, 0.6)));
+    await service.get(ZeroShotVersions).rematch('tiny');
+    const rematched = await tasks.get('tiny');
+    expect(rematched.activeVersion).toBe(skewed.activeVersion! + 1);
+    // Within the texts' own words the first template does say the label.
+    expect(await tasks.findings(rematched)).toEqual([warning(1, 'on average over \\d{3} texts')]);
+    // A fair pair of words, and the warning is gone.
+    expect(await tasks.findings(await tasks.apply(taskFile(), 'test'))).toEqual([]);
   });
 });
 

@@ -8,16 +8,26 @@ import { parseTask } from '../../task/definition.js';
 import { type LintFinding, lintTask } from '../../task/lint.js';
 import { Failure } from '../client.js';
 import { contextOf, readText } from '../context.js';
-import { print, printJson, table } from '../output.js';
+import { print, printJson, say, table } from '../output.js';
 
 const APPLY = `mutation ($definition: String!, $retire: Boolean!) {
-  applyTask(definition: $definition, retire: $retire) { name kind revision labels activeVersion { version state } }
+  applyTask(definition: $definition, retire: $retire) {
+    name kind revision labels activeVersion { version state } findings { severity field message }
+  }
 }`;
 const LIST = '{ tasks { name kind revision activeVersion { version } examples { train dev test } } }';
 const SHOW = `query ($name: String!) { task(name: $name) {
-  name kind labels revision definition activeVersion { version state digest createdAt }
+  name kind labels revision definition findings { severity field message }
+  activeVersion { version state digest createdAt }
   pool { total contested awaitingReview labelled pseudoLabelled } examples { train dev test byLabel }
 } }`;
+
+interface AppliedTask {
+  name: string;
+  revision: number;
+  activeVersion: { version: number } | null;
+  findings: { severity: 'ERROR' | 'WARNING'; field: string; message: string }[];
+}
 
 interface TaskSummary {
   name: string;
@@ -42,8 +52,9 @@ export function taskCommands(program: Command): void {
 async function apply(file: string, { retire }: { retire: boolean }, command: Command): Promise<void> {
   const { client, json } = contextOf(command);
   const definition = readText(file);
-  const { applyTask } = await client.request<{ applyTask: TaskSummary }>(APPLY, { definition, retire });
-  const { name, revision, activeVersion } = applyTask;
+  const { applyTask } = await client.request<{ applyTask: AppliedTask }>(APPLY, { definition, retire });
+  const { name, revision, activeVersion, findings } = applyTask;
+  for (const { severity, field, message } of findings) say(`${file}: ${severity.toLowerCase()}: ${field}: ${message}`);
   if (json) printJson(applyTask);
   else print(`${name}: revision ${revision}, serving version ${activeVersion?.version ?? '(none yet)'}`);
 }
