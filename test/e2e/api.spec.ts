@@ -2,7 +2,8 @@
 import { createClient } from 'graphql-ws';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { WebSocket } from 'ws';
-import { type GraphqlAnswer, type Service, startService } from '../fixtures/service.js';
+import type { GraphqlAnswer } from '../fixtures/graphql.js';
+import { type Service, startService } from '../fixtures/service.js';
 
 const TASK = `name: reviews
 kind: single-label

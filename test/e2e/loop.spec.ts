@@ -1,0 +1,227 @@
+/**
+ * The loop closed, on the service as it is built and started: a task, its zero-shot answers, texts through the stream,
+ * a question answered, a retrain by the real trainer, the gate, the approval under load, the rollback, a restart.
+ * The steps follow each other.
+ */
+import { createClient } from 'graphql-ws';
+import { rmSync } from 'node:fs';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { WebSocket } from 'ws';
+import { LedgerService } from '../../src/learning/ledger.js';
+import { connect } from '../../src/storage/database.js';
+import { LedgerRepository } from '../../src/storage/ledger.repository.js';
+import { classify, Load, type Answer } from '../fixtures/load.js';
+import { makeDataDir, startServiceProcess, type ServiceProcess } from '../fixtures/service-process.js';
+
+const TASK = `name: reviews
+kind: single-label
+labels: [{name: positive, words: [好]}, {name: negative, words: [差]}]
+templates: ["这是一条{mask}评。{text}", "{text} 总之很{mask}。"]
+maxLength: 32
+learning: {budgetSeconds: 10, trigger: {newLabels: null, schedule: null}}
+`;
+const ASKED = ['味道很好，下次还来', '太差了，等了一个小时', '一般吧', '房间干净，服务热情'];
+const goods = ['手机', '衣服', '水果', '酒店', '书', '电脑', '洗发水', '平板', '热水器', '牛奶', '外卖', '耳机'];
+const LABELLED = goods.flatMap((name) => [
+  { text: `${name}很好，满意，下次还买`, labels: ['positive'], split: 'TRAIN' },
+  { text: `${name}太差了，失望，再也不买`, labels: ['negative'], split: 'TRAIN' },
+]);
+/** Too few for any verdict but INCONCLUSIVE: even four of four for one side are p = 0.125. */
+const HELD_OUT = [
+  { text: '送货快，包装好', labels: ['positive'], split: 'TEST' },
+  { text: '质量好，喜欢', labels: ['positive'], split: 'TEST' },
+  { text: '质量差，退货了', labels: ['negative'], split: 'TEST' },
+  { text: '客服态度差', labels: ['negative'], split: 'TEST' },
+];
+const STREAMED = goods.flatMap((name, i) =>
+  ['收到了', '用了三天', '朋友推荐的', '第二次买', '比想的小'].map((how) => ({
+    id: `${i}-${how}`,
+    text: `${name}${how}`,
+  })),
+);
+
+const PROMOTIONS = `{ task(name: "reviews") { promotions {
+  id verdict report decision comment version { version state } champion { version }
+} } }`;
+const STATE = `{ task(name: "reviews") {
+  activeVersion { version } pool { total awaitingReview labelled } examples { train dev test byLabel }
+} }`;
+
+interface State {
+  activeVersion: { version: number };
+  pool: { total: number; awaitingReview: number; labelled: number };
+  examples: { train: number; dev: number; test: number; byLabel: Record<string, number> };
+}
+
+interface Promotion {
+  id: string;
+  verdict: string;
+  report: { statement: string; outOfFold: object };
+  decision: string | null;
+  comment: string | null;
+  version: { version: number; state: string };
+  champion: { version: number } | null;
+}
+
+let dataDir: string;
+let service: ServiceProcess;
+let promotion: Promotion;
+/** Version → what it answers to ASKED. */
+const answersOf = new Map<number, Answer[]>();
+
+const state = async () => (await service.request<{ task: State }>(STATE)).task;
+const promotions = async () =>
+  (await service.request<{ task: { promotions: Promotion[] } }>(PROMOTIONS)).task.promotions;
+const approve = (options: string) =>
+  service.ask(`mutation { approvePromotion(id: "${promotion.id}"${options}) { decision comment version { state } } }`);
+
+beforeAll(async () => {
+  dataDir = makeDataDir();
+  service = await startServiceProcess(dataDir);
+});
+
+afterAll(async () => {
+  await service?.kill();
+  rmSync(dataDir, { recursive: true, force: true });
+});
+
+it('a task is served before anything is labelled', async () => {
+  const apply = 'mutation ($definition: String!) { applyTask(definition: $definition) { activeVersion { version } } }';
+  const applied = await service.request(apply, { definition: TASK });
+  expect(applied).toEqual({ applyTask: { activeVersion: { version: 1 } } });
+  const answers = await classify(service, 'reviews', ASKED);
+  expect(answers.map(({ modelVersion }) => modelVersion)).toEqual([1, 1, 1, 1]);
+  answersOf.set(1, answers);
+});
+
+it('texts of the stream become questions, and an answer an example', async () => {
+  const ingest = `mutation ($inputs: [TextInput!]!) {
+    ingest(task: "reviews", inputs: $inputs) { accepted duplicates rejected { index } }
+  }`;
+  expect(await service.request(ingest, { inputs: STREAMED })).toEqual({
+    ingest: { accepted: STREAMED.length, duplicates: 0, rejected: [] },
+  });
+  await expect.poll(async () => (await state()).pool.total, { timeout: 20_000 }).toBe(STREAMED.length);
+  const queue = '{ reviewQueue(task: "reviews", first: 1) { edges { node { id text } } } }';
+  const { reviewQueue } = await service.request<{ reviewQueue: { edges: { node: { id: string; text: string } }[] } }>(
+    queue,
+  );
+  const { id, text } = reviewQueue.edges[0]!.node;
+  expect(STREAMED.map((item) => item.text)).toContain(text);
+  const before = await state();
+  await service.request(`mutation { label(candidate: "${id}", labels: ["positive"]) { id } }`);
+  const after = await state();
+  expect(after.examples).toMatchObject({ train: 1, byLabel: { positive: 1 } });
+  expect(after.pool).toMatchObject({ labelled: 1, awaitingReview: before.pool.awaitingReview - 1 });
+});
+
+it('a retrain goes through its stages to a version that asks for its promotion', async () => {
+  const examples = [...LABELLED, ...HELD_OUT];
+  const add =
+    'mutation ($examples: [ExampleInput!]!) { importExamples(task: "reviews", examples: $examples) { added } }';
+  expect(await service.request(add, { examples })).toEqual({ importExamples: { added: examples.length } });
+
+  const { startRetrain } = await service.request<{ startRetrain: { id: string } }>(
+    'mutation { startRetrain(task: "reviews") { id } }',
+  );
+  expect((await service.ask('mutation { startRetrain(task: "reviews") { id } }')).errors).toMatchObject([
+    { extensions: { code: 'RUN_IN_PROGRESS' } },
+  ]);
+  const frames = await watch(startRetrain.id);
+  const stages = [...new Set(frames.map(({ stage }) => stage))];
+  expect(stages).toEqual(expect.arrayContaining(['cross-fit', 'bundle']));
+  const progress = frames.map((frame) => frame.progress);
+  expect(progress).toEqual(progress.toSorted((a, b) => a - b));
+  expect(frames.at(-1)).toMatchObject({
+    state: 'SUCCEEDED',
+    progress: 1,
+    error: null,
+    produced: { version: 2, state: 'CANDIDATE' },
+  });
+});
+
+it('the gate says that four rows decide nothing, and refuses without an override that says why', async () => {
+  const open = await promotions();
+  expect(open).toMatchObject([
+    { verdict: 'INCONCLUSIVE', decision: null, version: { version: 2, state: 'CANDIDATE' }, champion: { version: 1 } },
+  ]);
+  promotion = open[0]!;
+  expect(promotion.report.statement).toContain('On 4 held-out rows');
+  expect(promotion.report.outOfFold).toBeTruthy();
+  expect((await approve('')).errors).toMatchObject([{ extensions: { code: 'GATE_NOT_PASSED' } }]);
+  expect((await approve(', override: true')).errors).toMatchObject([
+    { extensions: { code: 'BAD_INPUT', field: 'comment' } },
+  ]);
+  expect((await state()).activeVersion).toEqual({ version: 1 });
+});
+
+it('approved and rolled back under load: no request fails, none is answered by two versions', async () => {
+  const load = new Load(service, 'reviews', ASKED);
+  await load.more(50);
+  expect((await approve(', override: true, comment: "out of fold it is better"')).data).toEqual({
+    approvePromotion: { decision: 'APPROVED', comment: 'out of fold it is better', version: { state: 'ACTIVE' } },
+  });
+  // Whoever is told that it is active is answered by it.
+  const answers = await classify(service, 'reviews', ASKED);
+  expect(answers.map(({ modelVersion }) => modelVersion)).toEqual([2, 2, 2, 2]);
+  answersOf.set(2, answers);
+  await load.more(50);
+  const rollback = 'mutation { rollback(task: "reviews", reason: "to see that it works") { version } }';
+  expect(await service.request(rollback)).toEqual({ rollback: { version: 1 } });
+  const back = await classify(service, 'reviews', ASKED);
+  await load.more(50);
+  await load.stop();
+
+  expect(load.failures).toEqual([]);
+  expect(difference(answersOf.get(1)!, answersOf.get(2)!)).toBeGreaterThan(0.01);
+  for (const answer of [...load.answers, back]) {
+    const versions = new Set(answer.map(({ modelVersion }) => modelVersion));
+    expect(versions.size).toBe(1);
+    expect(difference(answer, answersOf.get(answer[0]!.modelVersion)!)).toBeLessThan(1e-4);
+  }
+  expect(back[0]!.modelVersion).toBe(1);
+});
+
+it('keeps all that over a restart: the answers, the decision, the ledger', async () => {
+  expect(await service.end()).toBe(0);
+  service = await startServiceProcess(dataDir);
+  expect(difference(await classify(service, 'reviews', ASKED), answersOf.get(1)!)).toBeLessThan(1e-4);
+  expect(await promotions()).toMatchObject([{ id: promotion.id, decision: 'APPROVED' }]);
+  expect((await state()).examples).toMatchObject({ train: LABELLED.length + 1, test: HELD_OUT.length });
+  const database = await connect(service.databaseUrl);
+  const ledger = new LedgerService(new LedgerRepository(database));
+  // Version 1, the approval, the rollback.
+  expect(await ledger.verify()).toMatchObject({ entries: 3, brokenAt: null });
+  await database.destroy();
+});
+
+interface Frame {
+  state: string;
+  progress: number;
+  stage: string | null;
+  error: string | null;
+  produced: { version: number; state: string } | null;
+}
+
+/** What the subscription says of a run, to its end. */
+async function watch(id: string): Promise<Frame[]> {
+  const client = createClient({ url: service.url.replace('http', 'ws'), webSocketImpl: WebSocket });
+  const query = `subscription { run: trainingRunProgress(id: "${id}") {
+    state progress stage error produced { version state }
+  } }`;
+  const frames: Frame[] = [];
+  for await (const { data, errors } of client.iterate<{ run: Frame }>({ query })) {
+    if (errors) throw new Error(JSON.stringify(errors));
+    frames.push(data!.run);
+  }
+  await client.dispose();
+  return frames;
+}
+
+/** The largest one of two lists of probabilities. */
+function difference(a: Answer[], b: Answer[]): number {
+  const differences = a.flatMap(({ probabilities }, i) =>
+    Object.entries(probabilities).map(([label, value]) => Math.abs(value - b[i]!.probabilities[label]!)),
+  );
+  return Math.max(...differences);
+}
