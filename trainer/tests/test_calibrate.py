@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from fewloop_trainer import calibrate
+
+
+def overconfident(true_temperature: float, rows: int = 40_000) -> tuple[np.ndarray, np.ndarray]:
+    """Distributions of three labels, and labels drawn from what they are at the true temperature."""
+    rng = np.random.default_rng(7)
+    said = calibrate.temper(rng.dirichlet(np.ones(3), rows), 1.0)
+    true = calibrate.temper(said, true_temperature)
+    drawn = (rng.random((rows, 1)) > true.cumsum(1)).sum(1)
+    return said, np.minimum(drawn, 2)
+
+
+SURE = np.array([[0.9, 0.1]] * 3)
+
+
+class TestFittedTemperature:
+    @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+    def test_recovers_the_one_that_labels_were_drawn_with(self, temperature):
+        assert calibrate.fit_temperature(*overconfident(temperature)) == pytest.approx(temperature, rel=0.05)
+
+    def test_stays_within_its_bounds(self):
+        low, high = np.exp(calibrate.LOG_BOUNDS)
+        many = np.repeat(SURE, 2000, axis=0)
+        assert calibrate.fit_temperature(many, np.ones(6000, int)) == pytest.approx(high, rel=1e-3)
+        assert calibrate.fit_temperature(many, np.zeros(6000, int)) == pytest.approx(low, rel=1e-3)
+
+    def test_hardly_moves_for_a_few_rows_and_more_for_many(self):
+        few, some, many = (calibrate.fit_temperature(np.repeat(SURE, n, 0), np.zeros(3 * n, int)) for n in (1, 10, 100))
+        assert 1 > few > some > many
+        assert few > 0.75
+        assert calibrate.fit_temperature(np.zeros((0, 2)), np.zeros(0, int)) == 1.0
+
+
+class TestMatchedConfidence:
+    @pytest.mark.parametrize("confidence", [0.55, 0.7, 0.85])
+    def test_is_reached(self, confidence):
+        distribution, _ = overconfident(1.0, rows=300)
+        tempered = calibrate.temper(distribution, calibrate.match_confidence(distribution, confidence))
+        assert tempered.max(-1).mean() == pytest.approx(confidence, abs=1e-4)
+
+    def test_stops_at_the_bounds_where_it_cannot_be_reached(self):
+        low, high = np.exp(calibrate.LOG_BOUNDS)
+        assert calibrate.match_confidence(SURE, 0.5) == pytest.approx(high)
+        assert calibrate.match_confidence(SURE, 1.0) == pytest.approx(low)
+        assert calibrate.match_confidence(np.zeros((0, 2)), 0.7) == 1.0
+
+
+def test_tempering_softens_or_sharpens_and_keeps_the_order():
+    p = np.array([[0.6, 0.3, 0.1], [0.0, 1.0, 0.0]])
+    np.testing.assert_allclose(calibrate.temper(p, 1.0), p, atol=1e-9)
+    np.testing.assert_allclose(calibrate.temper(p[:1], 0.5), [[0.36 / 0.46, 0.09 / 0.46, 0.01 / 0.46]], atol=1e-9)
+    soft = calibrate.temper(p, 3.0)
+    assert (soft.argsort() == p.argsort()).all()
+    assert soft[0].max() < 0.6
+    np.testing.assert_allclose(soft.sum(-1), 1)
