@@ -76,6 +76,11 @@ describe('lintTask', () => {
         { severity: 'warning', field: 'templates.0', message: expect.stringContaining(`"bad" 3.0 % ${on}`) },
       ]);
     }
+    const labels = [label('a', '好'), label('b', '差'), label('c', '中')];
+    const several = { template, means: { a: 0.99, b: 0.01, c: 0.002 }, texts: 40 };
+    expect(await lintTask(task({ labels }), speller, 512, [several])).toEqual([
+      { severity: 'warning', field: 'templates.0', message: expect.stringContaining('"b" 1.0 %, "c" 0.20 %') },
+    ]);
     const fair = { template, means: { good: 0.8, bad: 0.2 }, texts: 40 };
     expect(await lintTask(task(), speller, 512, [fair])).toEqual([]);
   });

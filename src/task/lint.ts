@@ -148,17 +148,17 @@ function lintFields({ kind }: TaskDefinition, template: string, field: string, e
   }
 }
 
+/** One finding a template: where one word is likely, all others are not. */
 function lintPriors(definition: TaskDefinition, measured: MeasuredPrior[], warning: Report): void {
+  const labels = definition.labels.map((label) => label.name);
   for (const { template, means, texts } of measured) {
+    const unlikely = labels.filter((label) => (means[label] ?? 1) < HARDLY_WINS / labels.length);
+    if (unlikely.length === 0) continue;
+    const shares = unlikely.map((label) => `"${label}" ${(means[label]! * 100).toPrecision(2)} %`).join(', ');
     const on = texts > 0 ? `on average over ${texts} texts` : 'for an empty text';
-    const labels = definition.labels.map((label) => label.name);
-    for (const label of labels) {
-      const mean = means[label];
-      if (mean === undefined || mean >= HARDLY_WINS / labels.length) continue;
-      warning(
-        `templates.${definition.templates.indexOf(template)}`,
-        `gives "${label}" ${(mean * 100).toPrecision(2)} % ${on}: without prior matching it could hardly win; try other words`,
-      );
-    }
+    warning(
+      `templates.${definition.templates.indexOf(template)}`,
+      `gives ${shares} ${on}: without prior matching that could hardly win; other words may be worth trying`,
+    );
   }
 }
