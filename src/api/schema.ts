@@ -346,6 +346,17 @@ export const typeDefs = /* GraphQL */ `
   extend type Task {
     "What the linter says of the task file as applied; of skewed priors too, as the zero-shot version measured them."
     findings: [LintFinding!]!
+    "Texts that came through the embedded stream."
+    stream: StreamStats!
+  }
+  extend type PoolStats {
+    "Open candidates whose scores are an earlier version's: they are being scored anew, the most uncertain first."
+    outdated: Int!
+  }
+  type StreamStats {
+    pending: Int!
+    scored: Int!
+    failed: Int!
   }
 
   "A labelled text, as it is kept."

@@ -2,6 +2,7 @@ import { Args, Mutation, Parent, Query, ResolveField, Resolver } from '@nestjs/g
 import { Inject } from '@nestjs/common';
 import { FewloopError } from '../common/errors.js';
 import { ExampleService } from '../learning/examples.js';
+import { IngestService } from '../learning/ingest.js';
 import { PoolService } from '../learning/pool.js';
 import { PromotionService } from '../learning/promotion.js';
 import { RunService } from '../learning/runs.js';
@@ -19,6 +20,7 @@ export class TasksResolver {
     @Inject(PromotionService) private readonly promotionService: PromotionService,
     @Inject(PoolService) private readonly poolService: PoolService,
     @Inject(ExampleService) private readonly exampleService: ExampleService,
+    @Inject(IngestService) private readonly ingestService: IngestService,
   ) {}
 
   @Query('tasks')
@@ -77,5 +79,10 @@ export class TasksResolver {
   @ResolveField('examples')
   examples(@Parent() task: TaskParent) {
     return this.exampleService.stats(task.name);
+  }
+
+  @ResolveField('stream')
+  stream(@Parent() task: TaskParent) {
+    return this.ingestService.stats(task.name);
   }
 }

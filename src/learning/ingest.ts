@@ -21,6 +21,12 @@ export interface IngestResult {
   rejected: Refusal[];
 }
 
+export interface StreamStats {
+  pending: number;
+  scored: number;
+  failed: number;
+}
+
 const MAX_ID_LENGTH = 512;
 
 @Injectable()
@@ -43,6 +49,11 @@ export class IngestService {
     // Should the notification be lost, the worker finds them by polling.
     if (accepted > 0) await this.notifications.notify('fewloop_ingest', task);
     return { accepted, duplicates: taken.length - accepted, rejected: refused };
+  }
+
+  async stats(task: string): Promise<StreamStats> {
+    const counts = await this.items.countByState(task);
+    return { pending: counts.PENDING, scored: counts.SCORED, failed: counts.FAILED };
   }
 }
 

@@ -28,6 +28,8 @@ export interface PoolStats {
   awaitingReview: number;
   labelled: number;
   pseudoLabelled: number;
+  /** Open candidates whose scores are an earlier version's. */
+  outdated: number;
 }
 
 export const RESERVOIR_SIZE = 2000;
@@ -73,8 +75,8 @@ export class PoolService {
   }
 
   async stats(task: string): Promise<PoolStats> {
-    const counts = await this.candidates.counts(task);
     const active = (await this.tasks.find(task))?.activeVersion ?? null;
+    const counts = await this.candidates.counts(task, active);
     const version = active === null ? null : await this.versions.find(task, active);
     const manifest = version?.manifest as BundleManifest | undefined;
     return { ...counts, pseudoLabelled: manifest?.trainingData?.pseudoLabelled ?? 0 };

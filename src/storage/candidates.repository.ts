@@ -28,6 +28,7 @@ export interface PoolCounts {
   contested: number;
   awaitingReview: number;
   labelled: number;
+  outdated: number;
 }
 
 const SCORE_COLUMNS = `"itemKey" text, prediction jsonb, "modelVersion" integer, confidence double precision,
@@ -102,13 +103,13 @@ export class CandidatesRepository {
     );
   }
 
-  /** Open rows whose prediction is of another version than the active one. */
+  /** Open rows whose prediction is of an older version than the active one; the likeliest questions come first. */
   findStale(task: string, activeVersion: number, limit: number): Promise<CandidateRow[]> {
     return this.dataSource.manager
       .createQueryBuilder(CandidateRow, 'candidate')
       .where(`candidate.task = :task AND candidate.state = 'OPEN' AND candidate.modelVersion < :activeVersion`)
       .setParameters({ task, activeVersion })
-      .orderBy('candidate.modelVersion')
+      .orderBy({ 'candidate.margin': 'ASC', 'candidate.confidence': 'ASC', 'candidate.id': 'ASC' })
       .take(limit)
       .getMany();
   }
@@ -124,14 +125,15 @@ export class CandidatesRepository {
     );
   }
 
-  async counts(task: string): Promise<PoolCounts> {
+  async counts(task: string, activeVersion: number | null): Promise<PoolCounts> {
     const [row] = await this.dataSource.manager.query<PoolCounts[]>(
       `SELECT count(*)::int AS total,
          (count(*) FILTER (WHERE dissenting > 0))::int AS contested,
          (count(*) FILTER (WHERE state = 'OPEN' AND (route = 'REVIEW' OR audit)))::int AS "awaitingReview",
-         (count(*) FILTER (WHERE state = 'LABELLED'))::int AS labelled
+         (count(*) FILTER (WHERE state = 'LABELLED'))::int AS labelled,
+         (count(*) FILTER (WHERE state = 'OPEN' AND model_version < $2))::int AS outdated
        FROM candidate WHERE task = $1`,
-      [task],
+      [task, activeVersion],
     );
     return row!;
   }

@@ -1,6 +1,6 @@
 /** Bad input of every kind through HTTP, against the whole service: answered with its code and field, nothing else harmed. */
 import { createClient } from 'graphql-ws';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { WebSocket } from 'ws';
 import type { GraphqlAnswer } from '../fixtures/graphql.js';
 import { type Service, startService } from '../fixtures/service.js';
@@ -175,6 +175,12 @@ describe('task files, examples, the stream', () => {
     expect(first.data?.['ingest']).toEqual({ accepted: 2, duplicates: 1, rejected: [] });
     const second = await service.ask(INGEST, { task: 'reviews', inputs });
     expect(second.data?.['ingest']).toEqual({ accepted: 0, duplicates: 3, rejected: [] });
+    const counts = async () => {
+      const { data } = await service.ask('{ task(name: "reviews") { stream { pending scored failed } } }');
+      return (data?.['task'] as { stream: Record<'pending' | 'scored' | 'failed', number> }).stream;
+    };
+    await vi.waitUntil(async () => (await counts()).pending === 0, { timeout: 20_000 });
+    expect(await counts()).toEqual({ pending: 0, scored: 2, failed: 0 });
   });
 
   it('exports page by page what was imported, and forgets', async () => {

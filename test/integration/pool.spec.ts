@@ -118,6 +118,32 @@ describe('admission', () => {
   });
 });
 
+describe('refreshing', () => {
+  it('scores anew what an older version scored, the most uncertain first', async () => {
+    await admit([scoredItem('甲', 0.8), scoredItem('乙', 0.55), scoredItem('丙', 0.7), scoredItem('丁', 0.6, 2)]);
+    const seen: string[] = [];
+    const refresh = () =>
+      service.get(PoolService).refresh({ task: 'tiny', version: 2 }, 2, async (items) => {
+        seen.push(...items.map(({ text }) => text));
+        return items.map(({ text }) => (text === '乙' ? new Error('not for now') : prediction(0.9, 2)));
+      });
+    const outdated = async () => (await service.get(CandidatesRepository).counts('tiny', 2)).outdated;
+    expect(await outdated()).toBe(3);
+    expect(await refresh()).toBe(true);
+    expect(seen).toEqual(['乙', '丙']);
+    expect(await outdated()).toBe(1);
+    expect(await refresh()).toBe(true);
+    expect(await refresh()).toBe(false);
+    expect(seen).toEqual(['乙', '丙', '甲']);
+    expect(await rows('SELECT text, confidence FROM candidate ORDER BY confidence, text')).toEqual([
+      { text: '乙', confidence: 0.55 },
+      { text: '丁', confidence: 0.6 },
+      { text: '丙', confidence: 0.9 },
+      { text: '甲', confidence: 0.9 },
+    ]);
+  });
+});
+
 describe('leakage', () => {
   it('gives no text of a dev or test group to training, priors or a strategy', async () => {
     await admit(texts(2000).map((text) => scoredItem(text, 0.6)));
@@ -241,7 +267,7 @@ describe('forgetting', () => {
     const forgotten = await service.get(ForgetService).forget('tiny', { id: 'a' }, 'test');
     expect(forgotten).toEqual({ digest: splitGroup(text), streamItems: 1, candidates: 1, examples: 1, runRows: 0 });
     expect(await service.get(StreamItemsRepository).countByState('tiny')).toMatchObject({ PENDING: 1 });
-    expect((await service.get(CandidatesRepository).counts('tiny')).total).toBe(1);
+    expect((await service.get(CandidatesRepository).counts('tiny', null)).total).toBe(1);
     const [entry] = await service.get(LedgerService).listOfTask('tiny', 1);
     expect(JSON.stringify(entry)).not.toContain('秘密');
     expect(entry).toMatchObject({ kind: 'forgotten', body: { digest: splitGroup(text), by: 'test' } });
