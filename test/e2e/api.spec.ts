@@ -177,9 +177,9 @@ describe('task files, examples, the stream', () => {
     expect(second.data?.['ingest']).toEqual({ accepted: 0, duplicates: 3, rejected: [] });
     const counts = async () => {
       const { data } = await service.ask('{ task(name: "reviews") { stream { pending scored failed } } }');
-      return (data?.['task'] as { stream: Record<'pending' | 'scored' | 'failed', number> }).stream;
+      return (data?.['task'] as { stream?: Record<'pending' | 'scored' | 'failed', number> } | undefined)?.stream;
     };
-    await vi.waitUntil(async () => (await counts()).pending === 0, { timeout: 20_000 });
+    await vi.waitUntil(async () => (await counts())?.pending === 0, { timeout: 20_000 });
     expect(await counts()).toEqual({ pending: 0, scored: 2, failed: 0 });
   });
 
