@@ -1,6 +1,7 @@
 /**
  * Failures as GraphQL answers, mapped here and nowhere else: a FewloopError keeps its code; what the caller wrote wrong
- * in the request itself is BAD_INPUT; all else is a defect, told as INTERNAL with an id for the log and no detail.
+ * in the request itself is BAD_INPUT; while the database is away, what needs it is OVERLOADED: ask again soon; all else
+ * is a defect, told as INTERNAL with an id for the log and no detail.
  */
 import { type ArgumentsHost, Catch, type ExceptionFilter, Logger } from '@nestjs/common';
 import { type ExecutionResult, GraphQLError } from 'graphql';
@@ -12,6 +13,12 @@ const logger = new Logger('api');
 const MAX_MESSAGE = 500;
 /** PostgreSQL's character_not_in_repertoire and untranslatable_character. */
 const UNSTORABLE = new Set<unknown>(['22021', '22P05']);
+/** PostgreSQL ends, starts, or has no connection left; nobody listens where it was. */
+const DATABASE_AWAY = /^(08\w{3}|53300|57P0\d|ECONNREFUSED|ECONNRESET|EPIPE|ETIMEDOUT)$/u;
+/** What its client says of a connection that is lost has no code. */
+const CONNECTION_LOST = /^(Connection terminated|Client has encountered a connection error|Client was closed)/u;
+/** An embedded one is started again within. */
+const DATABASE_RETRY_MS = 1000;
 
 /** Without it Nest logs each failure that a caller can act on as an error of the service. */
 @Catch(FewloopError)
@@ -78,6 +85,14 @@ function explain(error: GraphQLError): Answer {
       field: error.path?.join('.') ?? 'query',
     };
   }
+  if (isDatabaseAway(cause)) {
+    logger.warn({ err: cause, path: error.path?.join('.') }, 'the database does not answer');
+    return {
+      code: 'OVERLOADED',
+      message: 'the database does not answer; ask again soon',
+      retryAfterMs: DATABASE_RETRY_MS,
+    };
+  }
   const status = (cause as { statusCode?: unknown } | undefined)?.statusCode;
   if (typeof status === 'number' && status >= 400 && status < 500) return { code: 'BAD_INPUT', message, field: 'body' };
   // An error without a place in the answer and without a cause is GraphQL's own about the request.
@@ -85,6 +100,12 @@ function explain(error: GraphQLError): Answer {
   const logId = randomUUID();
   logger.error({ logId, err: cause ?? error, path: error.path?.join('.') }, 'request failed');
   return { code: 'INTERNAL', message: `internal error; its log entry is ${logId}`, logId };
+}
+
+function isDatabaseAway(cause: unknown): boolean {
+  if (!(cause instanceof Error)) return false;
+  const { code } = cause as { code?: unknown };
+  return typeof code === 'string' ? DATABASE_AWAY.test(code) : CONNECTION_LOST.test(cause.message);
 }
 
 /** By its name: the server's copy of the library need not be ours. */
