@@ -2,7 +2,6 @@
 
 import numpy as np
 from scipy.stats import binomtest, bootstrap
-from sklearn.metrics import f1_score
 
 BINS = 10
 RESAMPLES = 500
@@ -22,13 +21,13 @@ def evaluate(distribution: np.ndarray, wanted: np.ndarray, seed: int = 0) -> dic
         "logLoss": float(-np.log(distribution[np.arange(rows), wanted] + 1e-12).mean()),
     }
 
-    def macro_f1(index: np.ndarray) -> float:
-        return float(f1_score(wanted[index], predicted[index], average="macro", zero_division=0))
+    def f1(index: np.ndarray) -> float:
+        return macro_f1(predicted[index], wanted[index])
 
     def ece(index: np.ndarray) -> float:
         return calibration_error(confidence[index], (predicted == wanted)[index])
 
-    for name, statistic in (("macroF1", macro_f1), ("ece", ece)):
+    for name, statistic in (("macroF1", f1), ("ece", ece)):
         everything = np.arange(rows)
         result[name] = {"value": statistic(everything)}
         if rows >= 10:
@@ -37,6 +36,13 @@ def evaluate(distribution: np.ndarray, wanted: np.ndarray, seed: int = 0) -> dic
             ).confidence_interval
             result[name] |= {"interval": [float(interval.low), float(interval.high)]}
     return result
+
+
+def macro_f1(predicted: np.ndarray, wanted: np.ndarray) -> float:
+    """Mean F1 of the labels that occur. By counting, which the bootstrap can afford: a library's took seconds a run."""
+    occurs = np.bincount(predicted, minlength=wanted.max() + 1) + np.bincount(wanted, minlength=predicted.max() + 1)
+    hits = np.bincount(wanted[predicted == wanted], minlength=len(occurs))
+    return float((2 * hits[occurs > 0] / occurs[occurs > 0]).mean())
 
 
 def calibration_error(confidence: np.ndarray, hit: np.ndarray) -> float:

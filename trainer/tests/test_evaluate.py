@@ -1,13 +1,8 @@
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
-from fewloop_trainer import evaluate as module
-from fewloop_trainer.evaluate import calibration_error, evaluate
-
-
-@pytest.fixture(autouse=True)
-def fewer_resamples(monkeypatch):
-    monkeypatch.setattr(module, "RESAMPLES", 60)
+from fewloop_trainer.evaluate import calibration_error, evaluate, macro_f1
 
 
 def predictions(hits: int, rows: int, confidence: float = 0.8) -> tuple[np.ndarray, np.ndarray]:
@@ -28,6 +23,14 @@ def test_macro_f1_weighs_classes_equally():
     distribution, wanted = np.eye(2)[[0, 0, 0, 0, 1]], np.array([0, 0, 0, 1, 1])
     # Label 0: precision 3/4, recall 1; label 1: precision 1, recall 1/2.
     assert evaluate(distribution, wanted)["macroF1"]["value"] == pytest.approx((6 / 7 + 2 / 3) / 2)
+
+
+def test_macro_f1_is_the_librarys_whatever_labels_occur():
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        predicted, wanted = rng.integers(0, 5, (2, rng.integers(1, 12)))
+        expected = f1_score(wanted, predicted, average="macro", zero_division=0)
+        assert macro_f1(predicted, wanted) == pytest.approx(expected)
 
 
 def test_log_loss_is_in_nats_a_row():
