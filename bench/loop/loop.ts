@@ -5,7 +5,7 @@
  *
  *   node bench/loop/loop.ts --reviews FILE --out DIR [--target sentiment] [--strategies BREAKING_TIES,RANDOM] [--seeds 0,1]
  */
-import { mkdirSync, existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
@@ -16,6 +16,8 @@ import { chunks, query, startService } from './service.ts';
 const TASK_FILES = { sentiment: 'examples/reviews/task.yaml', category: 'examples/shop-categories/task.yaml' };
 const ROUNDS = 5;
 const ANSWERS = 20;
+/** Candidates that the active version has scored anew before a strategy is asked. */
+const FRESH = 1500;
 
 export interface Point {
   labels: number;
@@ -30,6 +32,8 @@ export interface Point {
 
 interface State {
   streamSeconds: number | null;
+  /** Of each round that asked a strategy: how long it waited for fresh scores. */
+  refreshSeconds: number[];
   /** What has been labelled so far, in order. */
   labelled: Row[];
   points: Point[];
@@ -55,24 +59,42 @@ const out = resolve(options.out ?? '.work/loop');
 const say = (message: string) => process.stderr.write(`${new Date().toISOString().slice(11, 19)} ${message}\n`);
 
 for (const seed of options.seeds.split(',').map(Number)) {
-  for (const strategy of options.strategies.split(',')) await configuration(seed, strategy);
+  // Every strategy starts where the labels at the start end: streamed once, trained once.
+  const start = await configuration(seed, 'START', 2);
+  for (const strategy of options.strategies.split(',')) {
+    forkFrom(start, join(out, nameOf(seed, strategy)));
+    await configuration(seed, strategy, ROUNDS + 2);
+  }
 }
 
-async function configuration(seed: number, strategy: string): Promise<void> {
-  const name = `${target}-${strategy.toLowerCase()}-${seed}`;
+function nameOf(seed: number, strategy: string): string {
+  return `${target}-${strategy.toLowerCase()}-${seed}`;
+}
+
+function forkFrom(start: string, folder: string): void {
+  if (existsSync(join(folder, 'state.json'))) return;
+  rmSync(`${folder}.partial`, { recursive: true, force: true });
+  cpSync(start, `${folder}.partial`, { recursive: true, preserveTimestamps: true });
+  rmSync(folder, { recursive: true, force: true });
+  renameSync(`${folder}.partial`, folder);
+}
+
+/** Goes on until there are `wanted` points. Answers its folder. */
+async function configuration(seed: number, strategy: string, wanted: number): Promise<string> {
+  const name = nameOf(seed, strategy);
   const folder = join(out, name);
   mkdirSync(folder, { recursive: true });
   const stateFile = join(folder, 'state.json');
   const state: State = existsSync(stateFile)
     ? (JSON.parse(readFileSync(stateFile, 'utf8')) as State)
-    : { streamSeconds: null, labelled: [], points: [], load: null };
+    : { streamSeconds: null, refreshSeconds: [], labelled: [], points: [], load: null };
   const save = () => {
     writeFileSync(`${stateFile}.partial`, JSON.stringify(state, null, 1));
     renameSync(`${stateFile}.partial`, stateFile);
   };
-  if (state.points.length > ROUNDS + 1) {
+  if (state.points.length >= wanted) {
     say(`${name}: done before`);
-    return;
+    return folder;
   }
   const data = loopData(options.reviews as string, target, seed);
   writeFileSync(join(folder, 'peers-data.json'), JSON.stringify({ heldOut: data.heldOut }));
@@ -84,12 +106,12 @@ async function configuration(seed: number, strategy: string): Promise<void> {
       'mutation ($definition: String!) { applyTask(definition: $definition) { name } }',
       { definition },
     );
-    const context = { url: service.url, task: applyTask.name, data, state, strategy, seed, name };
+    const context = { url: service.url, task: applyTask.name, data, state, save, strategy, seed, name };
     if (state.streamSeconds === null) {
       state.streamSeconds = await stream(context);
       save();
     }
-    while (state.points.length <= ROUNDS + 1) {
+    while (state.points.length < wanted) {
       const point = await nextPoint(context);
       state.points.push(point);
       save();
@@ -98,6 +120,7 @@ async function configuration(seed: number, strategy: string): Promise<void> {
   } finally {
     await service.stop();
   }
+  return folder;
 }
 
 interface Context {
@@ -105,6 +128,7 @@ interface Context {
   task: string;
   data: LoopData;
   state: State;
+  save: () => void;
   strategy: string;
   seed: number;
   name: string;
@@ -142,8 +166,8 @@ async function nextPoint(context: Context): Promise<Point> {
   const wanted = data.start.length + round * ANSWERS;
   if (state.labelled.length < wanted) {
     if (round === 0) await importTrain(context, data.start);
-    else if (context.strategy === 'RANDOM') await importTrain(context, randomRows(context));
-    else await answerQueue(context);
+    else if (context.strategy === 'RANDOM') await importTrain(context, randomRows(context, wanted - state.labelled.length));
+    else await answerQueue(context, wanted - state.labelled.length);
   }
   const { seconds, promotion, verdict } = await retrain(context);
   const approve = () => approvePromotion(context.url, promotion);
@@ -155,26 +179,28 @@ async function nextPoint(context: Context): Promise<Point> {
   return evaluate(context, state.labelled.length, seconds, verdict);
 }
 
-async function importTrain({ url, task, state }: Context, rows: Row[]): Promise<void> {
+async function importTrain({ url, task, state, save }: Context, rows: Row[]): Promise<void> {
   const mutation =
     'mutation ($task: String!, $examples: [ExampleInput!]!) { importExamples(task: $task, examples: $examples) { added rejected { message } } }';
   const examples = rows.map(({ text, label }) => ({ text, labels: [label], split: 'TRAIN' }));
   await query(url, mutation, { task, examples });
   state.labelled.push(...rows);
+  save();
 }
 
 /** Random streamed texts, by the seed: what a team without a query strategy would label. */
-function randomRows({ data, state }: Context): Row[] {
+function randomRows({ data, state }: Context, count: number): Row[] {
   const done = new Set(state.labelled.map((row) => row.text));
-  return data.streamed.filter((row) => !done.has(row.text)).slice(0, ANSWERS);
+  return data.streamed.filter((row) => !done.has(row.text)).slice(0, count);
 }
 
-async function answerQueue({ url, task, data, state, strategy }: Context): Promise<void> {
+async function answerQueue({ url, task, data, state, save, strategy, name }: Context, count: number): Promise<void> {
+  state.refreshSeconds.push(await refreshed(url, task, name));
   const labelOf = new Map(data.streamed.map((row) => [row.text, row.label]));
   const { reviewQueue } = await query<{ reviewQueue: { edges: { node: { id: string; text: string } }[] } }>(
     url,
     'query ($task: String!, $strategy: QueryStrategy, $first: Int!) { reviewQueue(task: $task, first: $first, strategy: $strategy) { edges { node { id text } } } }',
-    { task, strategy, first: ANSWERS },
+    { task, strategy, first: count },
   );
   for (const { node } of reviewQueue.edges) {
     const label = labelOf.get(node.text) as string;
@@ -183,6 +209,28 @@ async function answerQueue({ url, task, data, state, strategy }: Context): Promi
       labels: [label],
     });
     state.labelled.push({ text: node.text, label });
+    save();
+  }
+}
+
+/**
+ * Waits until the active version has scored the likeliest questions: the pool is scored anew from the most uncertain,
+ * and a labeler would not wait for the rest. Answers seconds.
+ */
+async function refreshed(url: string, task: string, name: string): Promise<number> {
+  const started = Date.now();
+  for (let first = -1; ; await sleep(1000)) {
+    const { task: found } = await query<{ task: { pool: { outdated: number } } }>(
+      url,
+      'query ($task: String!) { task(name: $task) { pool { outdated } } }',
+      { task },
+    );
+    const { outdated } = found.pool;
+    if (first < 0) {
+      first = outdated;
+      say(`${name}: ${outdated} candidates to be scored anew`);
+    }
+    if (outdated === 0 || first - outdated >= FRESH) return (Date.now() - started) / 1000;
   }
 }
 
