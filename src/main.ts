@@ -11,7 +11,7 @@ import { createApp } from './app.module.js';
 import { Config } from './config/config.js';
 
 async function main(): Promise<void> {
-  const config = Config.load();
+  const config = readConfig();
   mkdirSync(config.dataDir, { recursive: true });
   await refuseSecond(config);
   const app = await createApp(config);
@@ -20,6 +20,16 @@ async function main(): Promise<void> {
   const url = `${await app.getUrl()}/graphql`;
   writeServiceFile(config, url);
   process.stdout.write(`ready ${url}\n`);
+}
+
+/** What is wrong with the environment is for whoever set it: said without a stack, and before anything is made. */
+function readConfig(): Config {
+  try {
+    return Config.load();
+  } catch (error) {
+    process.stderr.write(`fewloop: ${(error as Error).message}\n`);
+    process.exit(1);
+  }
 }
 
 function serviceFile(config: Config): string {
