@@ -28,7 +28,7 @@ function readConfig(): Config {
     return Config.load();
   } catch (error) {
     process.stderr.write(`fewloop: ${(error as Error).message}\n`);
-    process.exit(1);
+    return process.exit(1);
   }
 }
 
