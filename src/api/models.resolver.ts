@@ -1,6 +1,6 @@
 import { Inject } from '@nestjs/common';
 import { Args, Mutation, Query, Resolver, Subscription } from '@nestjs/graphql';
-import { filter, map, throttleTime } from 'rxjs';
+import { defer, filter, map, type Observable, switchMap, throttleTime, throwError } from 'rxjs';
 import { badInput, FewloopError } from '../common/errors.js';
 import { LearningEvents } from '../learning/events.js';
 import { TaskService } from '../learning/task-service.js';
@@ -36,18 +36,27 @@ export class ModelsResolver {
   }
 
   @Subscription('modelActivated')
-  async modelActivated(@Args('task') task?: string | null) {
-    if (typeof task === 'string') await this.tasks.get(task);
-    const events = this.events.modelActivated$.pipe(filter((row) => typeof task !== 'string' || row.task === task));
-    return payloads('modelActivated', events.pipe(map(versionView)));
+  modelActivated(@Args('task') task?: string | null) {
+    if (typeof task !== 'string') return payloads('modelActivated', this.events.modelActivated$.pipe(map(versionView)));
+    const events = this.events.modelActivated$.pipe(filter((row) => row.task === task));
+    return payloads('modelActivated', this.known(task, events.pipe(map(versionView))));
   }
 
   @Subscription('predictions')
-  async predictions(@Args('task') task: string, @Args('perSecond') perSecond: number) {
-    if (perSecond < 1 || perSecond > 100) throw badInput('perSecond', 'must be 1 to 100');
-    await this.tasks.get(task);
+  predictions(@Args('task') task: string, @Args('perSecond') perSecond: number) {
     const scored = this.events.predictions$.pipe(filter((event) => event.task === task));
     const sample = scored.pipe(throttleTime(1000 / perSecond));
-    return payloads('predictions', sample.pipe(map(({ prediction, id }) => predictionView(prediction, id ?? null))));
+    const views = sample.pipe(map(({ prediction, id }) => predictionView(prediction, id ?? null)));
+    const asked = perSecond >= 1 && perSecond <= 100 ? this.known(task, views) : throwError(refusedRate);
+    return payloads('predictions', asked);
   }
+
+  /** The source, once it is known that there is such a task. */
+  private known<T>(task: string, source: Observable<T>): Observable<T> {
+    return defer(() => this.tasks.get(task)).pipe(switchMap(() => source));
+  }
+}
+
+function refusedRate(): FewloopError {
+  return badInput('perSecond', 'must be 1 to 100');
 }

@@ -1,5 +1,6 @@
-import { Subject } from 'rxjs';
+import { Subject, throwError } from 'rxjs';
 import { describe, expect, it } from 'vitest';
+import { FewloopError } from '../common/errors.js';
 import { payloads } from './subscriptions.js';
 
 describe('payloads', () => {
@@ -33,10 +34,19 @@ describe('payloads', () => {
     expect((await iterator.next()).value).toEqual({ n: 500 });
   });
 
-  it('passes an error of the source on', async () => {
-    const source = new Subject<number>();
-    const iterator = payloads('n', source);
-    source.error(new Error('gone'));
-    await expect(iterator.next()).rejects.toThrow('gone');
+  it('fails as a query would: with a code, and without detail where it is not the caller’s to mend', async () => {
+    const failed = (error: Error) =>
+      payloads(
+        'n',
+        throwError(() => error),
+      ).next();
+    const missing = new FewloopError('TASK_NOT_FOUND', 'there is no task x');
+    await expect(failed(missing)).rejects.toMatchObject({
+      message: 'there is no task x',
+      path: ['n'],
+      extensions: { code: 'TASK_NOT_FOUND' },
+    });
+    const internal = { message: expect.not.stringContaining('secret'), extensions: { code: 'INTERNAL' } };
+    await expect(failed(new Error('secret'))).rejects.toMatchObject(internal);
   });
 });

@@ -1,14 +1,19 @@
 /** Observables as GraphQL's subscriptions ask for them. */
+import { GraphQLError } from 'graphql';
 import type { Observable } from 'rxjs';
+import { toAnswer } from './errors.js';
 
 /** A reader that falls so far behind loses the oldest. */
 const MAX_WAITING = 1000;
 
-/** Values as the subscription field's payloads. It listens from now on, not from the first `next`. */
+/**
+ * Values as the subscription field's payloads. It listens from now on, not from the first `next`. An error of the source
+ * is thrown as the answer that a query would get: Mercurius sends what a subscription throws as it is.
+ */
 export function payloads<T>(field: string, source: Observable<T>): AsyncIterableIterator<Record<string, T>> {
   const waiting: T[] = [];
   let wake: (() => void) | undefined;
-  const state: { ended: boolean; failure?: { error: unknown } } = { ended: false };
+  const state: { ended: boolean; failure?: GraphQLError } = { ended: false };
   const notify = () => {
     wake?.();
     wake = undefined;
@@ -23,8 +28,8 @@ export function payloads<T>(field: string, source: Observable<T>): AsyncIterable
       if (waiting.length > MAX_WAITING) waiting.shift();
       notify();
     },
-    error: (error: unknown) => {
-      state.failure = { error };
+    error: (error: Error) => {
+      state.failure = toAnswer(new GraphQLError(error.message, { path: [field], originalError: error }));
       end();
     },
     complete: end,
@@ -39,7 +44,7 @@ export function payloads<T>(field: string, source: Observable<T>): AsyncIterable
     async next() {
       while (waiting.length === 0 && !state.ended) await new Promise<void>((resolve) => (wake = resolve));
       if (waiting.length > 0) return { done: false, value: { [field]: waiting.shift()! } };
-      if (state.failure) throw state.failure.error;
+      if (state.failure) throw state.failure;
       return { done: true, value: undefined };
     },
     return: stop,
