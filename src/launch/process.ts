@@ -1,8 +1,8 @@
 /**
  * The trainer as a child process: `python -m fewloop_trainer run FOLDER`.
  * Invariants: at most one trainer writes a run folder (one that a killed service left is ended first); a trainer
- * does not outlive the service (the kernel kills it with its parent where `setpriv` is; elsewhere it notices that
- * its parent is gone); what it prints stays in the folder's trainer.log.
+ * does not outlive the service (the kernel kills it with its parent where `setpriv` is; elsewhere it sees, told
+ * by `--parent`, that its parent is gone); what it prints stays in the folder's trainer.log.
  * May import: task.
  *
  *   waiting for the environment ──▶ running ──▶ exited with a result
@@ -83,7 +83,7 @@ class Attempt {
 
   private async execute(python: string): Promise<string> {
     const log = openSync(path.join(this.folder, LOG_FILE), 'a');
-    const command = [python, ...(this.options.command ?? ['-m', 'fewloop_trainer', 'run']), this.folder];
+    const command = [python, ...(this.options.command ?? runCommand()), this.folder];
     const [program = python, ...rest] = [...diesWithParent(), ...command];
     try {
       const child = spawn(program, rest, { cwd: trainerFolder(), stdio: ['ignore', log, log] });
@@ -162,6 +162,10 @@ function commandLineOf(pid: number): string {
     }
   }
   return spawnSync('ps', ['-o', 'args=', '-p', String(pid)], { encoding: 'utf8' }).stdout;
+}
+
+function runCommand(): string[] {
+  return ['-m', 'fewloop_trainer', 'run', '--parent', String(process.pid)];
 }
 
 let setpriv: string[] | null = null;

@@ -102,6 +102,14 @@ describe('ProcessLauncher', () => {
     });
   });
 
+  it('tells the trainer whose child it is', async () => {
+    const python = path.join(folder, 'python');
+    writeFileSync(python, '#!/bin/sh\necho "$@"\n', { mode: 0o755 });
+    await new ProcessLauncher({ python, dataDir: folder }).start(folder, () => undefined).done;
+    const said = readFileSync(path.join(folder, 'trainer.log'), 'utf8');
+    expect(said.trim()).toBe(`-m fewloop_trainer run --parent ${process.pid} ${folder}`);
+  });
+
   it('ends the trainer that an earlier service left at the folder', async () => {
     const left = spawn(process.execPath, [FAKE, 'slow', folder], { stdio: 'ignore' });
     const gone = new Promise((resolve) => left.once('exit', resolve));

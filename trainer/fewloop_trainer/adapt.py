@@ -12,7 +12,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -23,28 +23,12 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import BertForMaskedLM
 
+from fewloop_trainer.adapt_settings import AdaptSettings
 from fewloop_trainer.encoder import load_model, load_tokenizer
 from fewloop_trainer.keys import split_group, twentieth
 
 TEXT_FIELDS = ("text", "textPair", "sentence", "sentence1", "sentence2", "content", "abst", "review")
 _CLOZE_MARKER = re.compile(r"#idiom\d*#")
-
-
-@dataclass(frozen=True)
-class AdaptSettings:
-    """Token counts are of packed input tokens; rates are peaks of a linear warm-up and decay."""
-
-    head_tokens: int = 0
-    tokens: int = 1_000_000
-    head_rate: float = 1e-3
-    encoder_rate: float = 3e-4
-    mask_rate: float = 0.15
-    chunk_tokens: int = 128
-    batch_chunks: int = 32
-    warmup: float = 0.05
-    seed: int = 0
-    evaluate_every_tokens: int = 250_000
-    checkpoint_every_seconds: float = 300.0
 
 
 def read_texts(paths: Iterable[Path], held_out_bucket: int | None = 0) -> Iterator[str]:

@@ -5,7 +5,6 @@ with PyTorch on every golden row, or there is no bundle.
 """
 
 import importlib.metadata
-import json
 import platform
 import shutil
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from transformers import BertForMaskedLM
 from fewloop_trainer.data import RunData, RunError, file_digest, item_of
 from fewloop_trainer.encoder import load_model, load_tokenizer
 from fewloop_trainer.export import PET_INPUTS, PetGraph, export_from, export_pet
+from fewloop_trainer.files import write_json
 from fewloop_trainer.pet import Encoded, collate, distribution, encode, label_logits
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.task import Field, Task, parse_template
@@ -132,13 +132,6 @@ def golden_items(task: Task, rows: list[dict]) -> list[dict]:
 
 def file_entry(path: Path) -> dict[str, str]:
     return {"file": path.name, "sha256": file_digest(path)}
-
-
-def write_json(path: Path, value: object) -> None:
-    """Whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
-    partial.replace(path)
 
 
 def library_versions() -> dict[str, str]:

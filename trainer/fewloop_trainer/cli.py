@@ -8,6 +8,10 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
+from fewloop_trainer.adapt_settings import AdaptSettings
+from fewloop_trainer.files import write_json
+from fewloop_trainer.stop import Stopped, end_with_parent, raise_on_signal
+
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="fewloop_trainer", description=__doc__)
@@ -36,21 +40,23 @@ def stop_on_signal() -> Callable[[], bool]:
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--parent", type=int, metavar="PID", help="stop once this process is no longer the parent")
     parser.set_defaults(call=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
     # Before PyTorch is imported: that takes seconds, in which a signal must not be lost.
-    def stop(*_: object) -> None:
-        from fewloop_trainer.run import Stopped
+    raise_on_signal()
+    try:
+        if options.parent is not None:
+            end_with_parent(options.parent)
+        from fewloop_trainer.run import run
 
-        raise Stopped
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    from fewloop_trainer.run import run
-
-    return run(options.folder)
+        return run(options.folder)
+    except Stopped:
+        message = "stopped from outside; the same command goes on"
+        write_json(options.folder / "result.json", {"ok": False, "code": "STOPPED", "message": message})
+        return 1
 
 
 def _import_encoder_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,8 +74,6 @@ def _import_encoder(options: argparse.Namespace) -> int:
 
 
 def _pretrain_arguments(parser: argparse.ArgumentParser) -> None:
-    from fewloop_trainer.adapt import AdaptSettings
-
     parser.add_argument("base", type=Path, help="folder of the model to start from")
     parser.add_argument("out", type=Path, help="folder of the model to write")
     parser.add_argument("texts", type=Path, nargs="+", help="files or folders: .txt, .jsonl, .json, .csv")
@@ -81,7 +85,7 @@ def _pretrain_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _pretrain(options: argparse.Namespace) -> int:
-    from fewloop_trainer.adapt import AdaptSettings, pretrain, read_texts
+    from fewloop_trainer.adapt import pretrain, read_texts
     from fewloop_trainer.base_model import copy_tokenizer, save_model
 
     settings = AdaptSettings(**{field.name: getattr(options, field.name) for field in fields(AdaptSettings)})

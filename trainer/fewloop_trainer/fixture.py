@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from fewloop_trainer.adapt import AdaptSettings, pretrain, read_texts
+from fewloop_trainer.adapt import pretrain, read_texts
+from fewloop_trainer.adapt_settings import AdaptSettings
 from fewloop_trainer.base_model import save_model
 from fewloop_trainer.encoder import load_model
 from fewloop_trainer.export import export_pet

@@ -23,12 +23,13 @@ from safetensors.torch import load_file, save_file
 from transformers import BertForMaskedLM
 
 from fewloop_trainer import calibrate, ensemble, pet, priors
-from fewloop_trainer.bundle import TrainedMember, write_bundle, write_json
+from fewloop_trainer.bundle import TrainedMember, write_bundle
 from fewloop_trainer.data import RunData, RunError, file_digest, read_run, targets
 from fewloop_trainer.distill import student_targets
 from fewloop_trainer.encoder import load_model, load_tokenizer
 from fewloop_trainer.evaluate import evaluate
 from fewloop_trainer.export import round_to_half
+from fewloop_trainer.files import write_json
 from fewloop_trainer.plan import RESERVE_SHARE, Job, Plan
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.select import PseudoLabel, select
@@ -46,10 +47,6 @@ PSEUDO_CANDIDATES = 2000
 PSEUDO_LABELS = 600
 PSEUDO_SHARE = 0.25
 """Of the budget, at most, for scoring candidates of pseudo-labels."""
-
-
-class Stopped(BaseException):
-    """SIGTERM. A BaseException, so that no library takes it for an error of its own and goes on."""
 
 
 @dataclass(frozen=True)
@@ -468,13 +465,10 @@ class Run:
 
 
 def run(folder: Path) -> int:
-    """Runs the folder to its end; the exit status. Errors become result.json; so does `Stopped`."""
+    """Runs the folder to its end; the exit status. Errors become result.json."""
     (folder / "result.json").unlink(missing_ok=True)
     try:
         result = Run(folder).execute()
-    except Stopped:
-        write_progress(folder, "stopped", 0.0, {})
-        result = {"ok": False, "code": "STOPPED", "message": "stopped by a signal; the same command goes on"}
     except RunError as error:
         result = {"ok": False, "code": error.code, "message": str(error)}
     except Exception as error:

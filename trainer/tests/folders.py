@@ -1,6 +1,11 @@
-"""Task definitions and rows that the tests train the tiny model on."""
+"""Task definitions, rows and run folders that the tests train the tiny model on."""
 
+import hashlib
+import json
+from itertools import count, islice
 from pathlib import Path
+
+from fewloop_trainer.keys import split_group, split_of
 
 ROOT = Path(__file__).parents[2]
 TINY_MODEL = ROOT / "test/fixtures/tiny-model"
@@ -33,12 +38,77 @@ def definition_of(**changes) -> dict:
 
 
 def review(number: int, label: str) -> str:
-    """The `number`-th of 80 different reviews of a label."""
+    """The `number`-th of 640 different reviews of a label."""
     phrases = GOOD if label == "positive" else BAD
-    return f"{THINGS[number // len(phrases) % len(THINGS)]}{phrases[number % len(phrases)]}"
+    number, first = divmod(number, len(phrases))
+    number, thing = divmod(number, len(THINGS))
+    return f"{THINGS[thing]}{phrases[first]}" + (f"，{phrases[number % len(phrases)]}" if number else "")
 
 
 def reviews(each: int, start: int = 0) -> list[dict]:
     """`each` labelled rows of both labels, by turns."""
     numbers = range(start, start + each)
     return [{"text": review(n, label), "label": label} for n in numbers for label in ("positive", "negative")]
+
+
+def reviews_of(split: str, each: int) -> list[dict]:
+    """The first `each` labelled rows of both labels whose split group is of `split`."""
+    numbers = {label: count() for label in ("positive", "negative")}
+    texts = {
+        label: islice((t for n in numbers[label] if split_of(split_group(t := review(n, label))) == split), each)
+        for label in numbers
+    }
+    return [
+        {"text": text, "label": label}
+        for pair in zip(*texts.values(), strict=True)
+        for text, label in zip(pair, texts, strict=True)
+    ]
+
+
+def write_run(
+    folder: Path,
+    labelled: list[dict],
+    unlabelled: list[dict],
+    definition: dict | None = None,
+    base: Path = TINY_MODEL,
+    **settings,
+) -> Path:
+    """A run folder as the service writes it; `labelled` rows without a split are of train. Answers the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    definition = definition or definition_of()
+    model = (base / "model.safetensors").read_bytes()
+    run = {
+        "formatVersion": 1,
+        "runId": "11111111-2222-3333-4444-555555555555",
+        "task": definition["name"],
+        "version": 2,
+        "taskRevision": 1,
+        "definitionDigest": "0" * 64,
+        "definition": definition,
+        "seed": 5,
+        "baseModel": {"name": base.name, "folder": str(base), "digest": hashlib.sha256(model).hexdigest()},
+        "budgetSeconds": 600,
+        "threads": 1,
+        "prior": None,
+    }
+    write_lines(folder / "labelled.jsonl", [{"split": "train"} | row for row in labelled])
+    write_lines(folder / "unlabelled.jsonl", unlabelled)
+    (folder / "run.json").write_text(json.dumps(run | settings, ensure_ascii=False))
+    return folder
+
+
+def write_lines(path: Path, rows: list[dict]) -> None:
+    """JSON lines, with the keys that the service gives every row."""
+    lines = [
+        {"itemKey": hashlib.sha256(repr(row).encode()).hexdigest(), "splitGroup": split_group(row["text"])} | row
+        for row in rows
+    ]
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def read_json(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def read_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
