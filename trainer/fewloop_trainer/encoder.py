@@ -12,6 +12,13 @@ def load_model(folder: Path) -> BertForMaskedLM:
     return BertForMaskedLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
 
 
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies bf16 in hardware. Where it does, training takes two thirds of fp32's time and
+    scoring half; elsewhere bf16 is no faster."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The folder's `tokenizer.json`, without padding and truncation: the renderer does both."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 from transformers import BertForMaskedLM
 
+from fewloop_trainer.encoder import has_bfloat16
 from fewloop_trainer.export import PetGraph
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.task import Task
@@ -51,6 +52,8 @@ class TrainSettings:
     warmup: float = 0.1
     weight_decay: float = 0.01
     r_drop_alpha: float = 1.0
+    interpolation: float = 1.0
+    """How far from the weights it began with towards the tuned ones a model ends (WiSE-FT, Wortsman et al. 2022)."""
     seed: int = 0
 
 
@@ -92,16 +95,22 @@ def label_logits(word_logits: torch.Tensor, word_labels: torch.Tensor, classes: 
     return torch.where(count > 0, scores, torch.full_like(scores, ABSENT))
 
 
-def predict(model: BertForMaskedLM, rows: Sequence[Encoded], classes: int, batch_tokens: int = 2048) -> np.ndarray:
-    """Label logits [N, classes] before offsets, fp64; batches of like length within a token budget."""
+def predict(
+    model: BertForMaskedLM, rows: Sequence[Encoded], classes: int, batch_tokens: int = 2048, fast: bool = False
+) -> np.ndarray:
+    """Label logits [N, classes] before offsets, fp64; batches of like length within a token budget.
+
+    `fast` allows bf16 (errors near 1 %): for texts whose own predictions nobody keeps.
+    """
     graph = PetGraph(model).eval()
     logits = np.zeros((len(rows), classes))
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i].mask_positions), len(rows[i].ids)))
     with torch.inference_mode():
         for chunk in _chunks(rows, order, batch_tokens):
             batch = collate([rows[i] for i in chunk])
-            scores = label_logits(graph(*batch.inputs)[0], batch.word_labels, classes)
-            logits[chunk] = scores.double().numpy()
+            with _precision(fast):
+                words = graph(*batch.inputs)[0]
+            logits[chunk] = label_logits(words.float(), batch.word_labels, classes).double().numpy()
     return logits
 
 
@@ -126,6 +135,8 @@ def train(
     sampler = batches(balance if balance is not None else np.zeros(len(rows), int), rows, settings)
     optimizer = _optimizer(model, settings)
     graph, goal, shift = PetGraph(model), torch.from_numpy(wanted).float(), torch.from_numpy(offsets).float()
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    began = [parameter.detach().clone() for parameter in trained]
     graph.train()
     for step in range(settings.steps):
         for group in optimizer.param_groups:
@@ -134,7 +145,9 @@ def train(
         batch, target = collate([rows[i] for i in chosen]), goal[chosen]
 
         def forward(batch: Batch = batch) -> torch.Tensor:
-            return F.log_softmax(label_logits(graph(*batch.inputs)[0], batch.word_labels, len(offsets)) + shift, -1)
+            with _precision(fast=True):
+                words = graph(*batch.inputs)[0]
+            return F.log_softmax(label_logits(words.float(), batch.word_labels, len(offsets)) + shift, -1)
 
         loss = (
             r_drop_loss(forward(), forward(), target, settings.r_drop_alpha)
@@ -142,10 +155,13 @@ def train(
             else cross_entropy(forward(), target)
         )
         loss.backward()
-        torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         on_step(step + 1, loss.item())
+    with torch.no_grad():
+        for parameter, start in zip(trained, began, strict=True):
+            parameter.copy_(torch.lerp(start, parameter, settings.interpolation))
     model.eval()
     for parameter in model.parameters():
         parameter.requires_grad_(True)
@@ -215,6 +231,10 @@ def _chunks(rows: Sequence[Encoded], order: list[int], batch_tokens: int):
         chunk.append(index)
     if chunk:
         yield chunk
+
+
+def _precision(fast: bool) -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, enabled=fast and has_bfloat16())
 
 
 def _optimizer(model: BertForMaskedLM, settings: TrainSettings) -> torch.optim.Optimizer:

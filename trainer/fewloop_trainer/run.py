@@ -39,13 +39,18 @@ PASSES = 6
 """Wished passes over the labelled rows; more than `MOST_STEPS` batches bring little."""
 FEWEST_STEPS, MOST_STEPS = 40, 120
 STUDENT_STEPS = 150
+TEACHER = {"encoder_rate": 1.2e-4, "head_rate": 1.2e-4, "interpolation": 0.5}
+"""The base knows more than a few labels do: fast and half way does better than slowly and all the way
+(docs/results/trainer-settings.md)."""
+STUDENT: dict[str, float] = {}
+"""Hundreds of texts teach it: it may go all the way."""
 MATCHING_TEXTS = 300
 """Texts on which offsets are matched to the prior: the mean over 300 has a standard error below 3 points."""
 CALIBRATION_TEXTS = 96
 """Texts that no pseudo-label is taken from, for the student's temperature."""
 PSEUDO_CANDIDATES = 2000
 PSEUDO_LABELS = 600
-PSEUDO_SHARE = 0.25
+PSEUDO_SHARE = 0.15
 """Of the budget, at most, for scoring candidates of pseudo-labels."""
 
 
@@ -197,7 +202,7 @@ class Run:
         offsets = np.zeros((len(self.task.templates), self.classes))
         if self.data.prior is not None:
             for t in range(len(offsets)):
-                logits = self._predict(self.base, self._encode(t, [rows[i] for i in chosen]))
+                logits = self._predict(self.base, self._encode(t, [rows[i] for i in chosen]), fast=True)
                 offsets[t] = priors.match_priors(logits, self.data.prior)
         by_template = [pet.distribution(self._predict(self.base, rows), offsets[t]) for t, rows in enumerate(self.rows)]
         return {"offsets": offsets, "zeroShot": np.stack([by_template[t.template] for t in self.teachers])}
@@ -265,7 +270,15 @@ class Run:
     # ---- models
 
     def _train(
-        self, name: str, template: int, rows: list, wanted: np.ndarray, strategy: str, balance: np.ndarray, seed: int
+        self,
+        name: str,
+        template: int,
+        rows: list,
+        wanted: np.ndarray,
+        strategy: str,
+        balance: np.ndarray,
+        seed: int,
+        rates: dict[str, float],
     ) -> BertForMaskedLM:
         job = self.jobs[name]
         steps = self.plan.steps(job)
@@ -276,7 +289,7 @@ class Run:
             if step % 10 == 0 or step == steps:
                 self.report(self.fraction, model=name, step=step, steps=steps, loss=round(loss, 4))
 
-        settings = pet.TrainSettings(steps=steps, seed=seed)
+        settings = pet.TrainSettings(steps=steps, seed=seed, **rates)
         pet.train(model, rows, wanted, strategy, settings, self._training_offsets(template), on_step, balance)
         round_to_half(model)
         self.plan.trained(job, steps, time.monotonic() - started)
@@ -307,6 +320,7 @@ class Run:
                         teacher.strategy,
                         self.balance[kept],
                         seed,
+                        TEACHER,
                     )
                     return {
                         "rows": self._predict(model, [rows[i] for i in np.flatnonzero(fold == k)]),
@@ -323,7 +337,7 @@ class Run:
         if not self._finished(teacher.id):
             rows, hard = self.rows[teacher.template], np.eye(self.classes)[self.wanted]
             seed = self.seed + 101 * number
-            model = self._train(teacher.id, teacher.template, rows, hard, teacher.strategy, self.balance, seed)
+            model = self._train(teacher.id, teacher.template, rows, hard, teacher.strategy, self.balance, seed, TEACHER)
             self._save(teacher.id, model)
         self.report(0.5 + 0.2 * (number + 1) / len(self.teachers))
 
@@ -340,7 +354,7 @@ class Run:
             logits = np.zeros((len(self.teachers), count, self.classes))
             for number, teacher in enumerate(self.teachers):
                 encoded = self._encode(teacher.template, self.candidates)
-                logits[number] = self._predict(self._load(teacher.id), encoded)
+                logits[number] = self._predict(self._load(teacher.id), encoded, fast=True)
                 self.report(0.7 + 0.08 * (number + 1) / len(self.teachers))
             return {"logits": logits}
 
@@ -374,7 +388,8 @@ class Run:
         texts = self._encode(template, [self.candidates[p.row] for p in pseudo])
         wanted, groups = student_targets(self.balance, self.wanted, soft, self.classes)
         rows = [*self.rows[template], *texts]
-        self._save("student", self._train("student", template, rows, wanted, "plain", groups, self.seed + 10_007))
+        seed = self.seed + 10_007
+        self._save("student", self._train("student", template, rows, wanted, "plain", groups, seed, STUDENT))
 
     def _student_distributions(self, template: int) -> tuple[np.ndarray, np.ndarray]:
         model = self._load("student")
@@ -442,9 +457,9 @@ class Run:
         round_to_half(model)
         return model.eval()
 
-    def _predict(self, model: BertForMaskedLM, rows: list) -> np.ndarray:
+    def _predict(self, model: BertForMaskedLM, rows: list, fast: bool = False) -> np.ndarray:
         started = time.monotonic()
-        logits = pet.predict(model, rows, self.classes)
+        logits = pet.predict(model, rows, self.classes, fast=fast)
         if rows:
             self.plan.inferred(sum(len(row.ids) for row in rows), time.monotonic() - started)
         return logits
