@@ -34,7 +34,8 @@ from fewloop_trainer.plan import RESERVE_SHARE, Job, Plan
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.select import PseudoLabel, select
 
-FOLDS = 3
+FOLDS = 2
+"""A third fold would cost as many steps as a third of all teachers get, and steps are what a small budget lacks."""
 PASSES = 6
 """Wished passes over the labelled rows; more than `MOST_STEPS` batches bring little."""
 FEWEST_STEPS, MOST_STEPS = 40, 120
@@ -101,7 +102,7 @@ class Run:
         self._measure()
         self._make_plan()
         self.enter("cross-fit", 0.08)
-        fold = ensemble.folds_of(self.balance, self._folds(), self.seed)
+        fold = ensemble.folds_of(self.balance, FOLDS, self.seed)
         oof, held = self._cross_fit(fold)
         weights, weighing = ensemble.choose_weights(oof, self.wanted, fold)
         out_of_fold = ensemble.combine(oof, weights)
@@ -237,12 +238,11 @@ class Run:
 
     def _make_plan(self) -> None:
         wished = int(np.clip(PASSES * len(self.wanted) / pet.TrainSettings.batch_rows, FEWEST_STEPS, MOST_STEPS))
-        folds = self._folds()
         jobs = []
         for teacher in self.teachers:
             tokens = self._step_tokens(teacher)
-            share = (folds - 1) / folds  # as many passes over fewer rows
-            jobs += [Job(f"{teacher.id}.fold{k}", max(20, int(wished * share)), tokens) for k in range(folds)]
+            share = (FOLDS - 1) / FOLDS  # as many passes over fewer rows
+            jobs += [Job(f"{teacher.id}.fold{k}", max(20, int(wished * share)), tokens) for k in range(FOLDS)]
             jobs.append(Job(teacher.id, wished, tokens))
         jobs.append(Job("student", STUDENT_STEPS if self.candidates else wished, self._step_tokens(self.teachers[0])))
         self.jobs = {job.name: job for job in jobs}
@@ -258,10 +258,6 @@ class Run:
             inferTokensPerSecond=round(1 / self.plan.infer_cost),
             pseudoCandidates=len(self.candidates),
         )
-
-    def _folds(self) -> int:
-        rarest = int(np.bincount(self.balance)[np.unique(self.balance)].min())
-        return int(np.clip(rarest, 2, FOLDS))
 
     def _step_tokens(self, teacher: Teacher) -> float:
         passes = 2 if teacher.strategy == "r-drop" else 1
