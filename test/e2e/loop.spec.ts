@@ -44,11 +44,12 @@ const PROMOTIONS = `{ task(name: "reviews") { promotions {
   id verdict report decision comment version { version state } champion { version }
 } } }`;
 const STATE = `{ task(name: "reviews") {
-  activeVersion { version } pool { total awaitingReview labelled } examples { train dev test byLabel }
+  activeVersion { version } stream { pending scored failed } pool { total awaitingReview labelled } examples { train dev test byLabel }
 } }`;
 
 interface State {
   activeVersion: { version: number };
+  stream: { pending: number; scored: number; failed: number };
   pool: { total: number; awaitingReview: number; labelled: number };
   examples: { train: number; dev: number; test: number; byLabel: Record<string, number> };
 }
@@ -101,7 +102,9 @@ it('texts of the stream become questions, and an answer an example', async () =>
   expect(await service.request(ingest, { inputs: STREAMED })).toEqual({
     ingest: { accepted: STREAMED.length, duplicates: 0, rejected: [] },
   });
-  await expect.poll(async () => (await state()).pool.total, { timeout: 20_000 }).toBe(STREAMED.length);
+  await expect
+    .poll(async () => (await state()).stream, { timeout: 300_000 })
+    .toEqual({ pending: 0, scored: STREAMED.length, failed: 0 });
   const queue = '{ reviewQueue(task: "reviews", first: 1) { edges { node { id text } } } }';
   const { reviewQueue } = await service.request<{ reviewQueue: { edges: { node: { id: string; text: string } }[] } }>(
     queue,
@@ -109,6 +112,9 @@ it('texts of the stream become questions, and an answer an example', async () =>
   const { id, text } = reviewQueue.edges[0]!.node;
   expect(STREAMED.map((item) => item.text)).toContain(text);
   const before = await state();
+  expect(before.pool.total).toBe(STREAMED.length);
+  const strange = await service.ask(`mutation { label(candidate: "${id}", labels: ["strange"]) { id } }`);
+  expect(strange.errors).toMatchObject([{ extensions: { code: 'BAD_INPUT', field: 'labels' } }]);
   await service.request(`mutation { label(candidate: "${id}", labels: ["positive"]) { id } }`);
   const after = await state();
   expect(after.examples).toMatchObject({ train: 1, byLabel: { positive: 1 } });
