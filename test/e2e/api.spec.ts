@@ -24,6 +24,12 @@ const INGEST = `mutation ($task: String!, $inputs: [TextInput!]!) {
   ingest(task: $task, inputs: $inputs) { accepted duplicates rejected { index code message } }
 }`;
 
+interface ExportPage {
+  nodes: { text: string }[];
+  totalCount: number;
+  pageInfo: { hasNextPage: boolean; endCursor: string | null };
+}
+
 let service: Service;
 
 beforeAll(async () => {
@@ -91,9 +97,37 @@ describe('requests', () => {
     expect(only(await classify(inputs))).toMatchObject({ code: 'BAD_INPUT', field });
   });
 
-  it('an unknown task', async () => {
-    expect(only(await classify([{ text: '好' }], 'nobody'))).toMatchObject({ code: 'TASK_NOT_FOUND' });
+  it.each([
+    ['classify', CLASSIFY, { inputs: [{ text: '好' }] }],
+    ['ingest', INGEST, { inputs: [{ text: '好' }] }],
+    ['importExamples', IMPORT, { examples: [{ text: '好', labels: ['positive'] }] }],
+    ['reviewQueue', 'query ($task: String!) { reviewQueue(task: $task) { totalCount } }', {}],
+    ['exportExamples', 'query ($task: String!) { exportExamples(task: $task) { totalCount } }', {}],
+    ['startRetrain', 'mutation ($task: String!) { startRetrain(task: $task) { id } }', {}],
+    ['rollback', 'mutation ($task: String!) { rollback(task: $task, reason: "x") { version } }', {}],
+    ['forget', 'mutation ($task: String!) { forget(task: $task, text: "好") { digest } }', {}],
+  ])('%s of an unknown task', async (_, query, variables) => {
+    expect(only(await service.ask(query, { task: 'nobody', ...variables }))).toMatchObject({ code: 'TASK_NOT_FOUND' });
+  });
+
+  it('an unknown task is null where it is looked up', async () => {
     expect(await service.ask('{ task(name: "nobody") { name } }')).toEqual({ data: { task: null } });
+  });
+
+  it.each([
+    ['ingest', INGEST, 'inputs', { text: '好' }],
+    ['importExamples', IMPORT, 'examples', { text: '好', labels: ['positive'] }],
+  ])('%s of 10,000 texts', async (_, query, field, row) => {
+    const rows = Array.from({ length: 10_000 }, () => row);
+    expect(only(await service.ask(query, { task: 'reviews', [field]: rows }))).toMatchObject({
+      code: 'BAD_INPUT',
+      field,
+    });
+  });
+
+  it('an id that stands twice is answered twice', async () => {
+    const { data } = await classify(['好', '差'].map((text) => ({ id: '1', text })));
+    expect(data?.['classify']).toMatchObject([{ id: '1' }, { id: '1' }]);
   });
 
   it('a name that PostgreSQL cannot hold', async () => {
@@ -183,10 +217,34 @@ describe('task files, examples, the stream', () => {
     expect(await counts()).toEqual({ pending: 0, scored: 2, failed: 0 });
   });
 
+  it.each([
+    ['ingest', INGEST, 'inputs', {}],
+    ['importExamples', IMPORT, 'examples', { labels: ['positive'], split: 'TRAIN' }],
+  ])('%s refuses bad texts row by row', async (name, query, field, rest) => {
+    const bad = ['', ' \t\n\u3000', '好'.repeat(100_000), '好\ud83d', '好\u0000'];
+    const rows = [...bad, '👍🏽'].map((text) => ({ ...rest, text }));
+    type Result = Record<string, { rejected: { index: number; code: string }[] }>;
+    const result = await service.request<Result>(query, { task: 'reviews', [field]: rows });
+    const { rejected, ...counts } = result[name]!;
+    expect(rejected.map(({ index, code }) => [index, code])).toEqual(bad.map((_, i) => [i, 'BAD_INPUT']));
+    expect(Object.values(counts).reduce((sum: number, count) => sum + Number(count), 0)).toBe(1);
+  });
+
   it('exports page by page what was imported, and forgets', async () => {
-    const page = '{ exportExamples(task: "reviews", first: 1) { nodes { text labels split } totalCount } }';
-    const nodes = [{ text: '很好', labels: ['positive'], split: 'TRAIN' }];
-    expect((await service.ask(page)).data).toEqual({ exportExamples: { nodes, totalCount: 1 } });
+    const page = async (after: string | null) => {
+      const query = `query ($after: String) { exportExamples(task: "reviews", first: 1, after: $after) {
+        nodes { text labels split } totalCount pageInfo { hasNextPage endCursor }
+      } }`;
+      return (await service.request<{ exportExamples: ExportPage }>(query, { after })).exportExamples;
+    };
+    const first = await page(null);
+    const second = await page(first.pageInfo.endCursor);
+    expect([first, second]).toMatchObject([
+      { totalCount: 2, pageInfo: { hasNextPage: true } },
+      { totalCount: 2, pageInfo: { hasNextPage: false } },
+    ]);
+    const texts = [...first.nodes, ...second.nodes].map(({ text }) => text);
+    expect(texts.toSorted()).toEqual(['很好', '👍🏽'].toSorted());
     const forgotten = await service.ask('mutation { forget(task: "reviews", text: "很好") { examples } }');
     expect(forgotten.data).toEqual({ forget: { examples: 1 } });
   });

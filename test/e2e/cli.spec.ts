@@ -123,6 +123,17 @@ describe('files', () => {
     expect(err).toContain('line 57: ');
   });
 
+  it('refuses a label that the task lacks, by its line', async () => {
+    const rows = [
+      { text: '屏幕碎了', label: 'strange' },
+      { text: '😀 \u0007', label: 'negative' },
+    ];
+    const path = await file('strange.jsonl', rows.map((row) => JSON.stringify(row)).join('\n'));
+    const { code, out } = await fewloop(['--json', 'import', 'reviews', path, '--split', 'train']);
+    expect(code).toBe(1);
+    expect(JSON.parse(out)).toMatchObject({ added: 1, rejected: [{ line: 1, code: 'BAD_INPUT' }] });
+  });
+
   it('reads CSV with a byte-order mark and quotes', async () => {
     const path = await file('examples.csv', '\ufefftext,label\r\n"他说""差"", 真的",negative\r\n"两\n行",negative\r\n');
     const { out } = await fewloop(['--json', 'import', 'reviews', path]);
@@ -136,7 +147,7 @@ describe('files', () => {
       expect((await fewloop(['export', 'reviews', '--format', format, '--out', path])).code).toBe(0);
       expect((await readFile(path, 'utf8')).length).toBeGreaterThan(1000);
       const { out } = await fewloop(['--json', 'import', 'reviews', path]);
-      expect(JSON.parse(out)).toMatchObject({ added: 0, updated: 0, unchanged: 101, rejected: [] });
+      expect(JSON.parse(out)).toMatchObject({ added: 0, updated: 0, unchanged: 102, rejected: [] });
     },
   );
 
