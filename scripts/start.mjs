@@ -36,11 +36,13 @@ async function main() {
   if (url !== undefined) {
     await welcome(url);
     // In a process of its own, so that its stop is a plain signal and pip's output cannot mix with the service's.
-    installer.child = spawn(process.execPath, [join(root, 'scripts', 'trainer-env.mjs')], {
-      cwd: root,
-      stdio: ['ignore', 'inherit', 'inherit'],
-      env: { ...process.env, FEWLOOP_DATA_DIR: dataDir },
-    });
+    if (!process.env.FEWLOOP_PYTHON) {
+      installer.child = spawn(process.execPath, [join(root, 'scripts', 'trainer-env.mjs')], {
+        cwd: root,
+        stdio: ['ignore', 'inherit', 'inherit'],
+        env: { ...process.env, FEWLOOP_DATA_DIR: dataDir },
+      });
+    }
   }
   process.exitCode = await ended;
 }
