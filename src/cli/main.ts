@@ -2,35 +2,12 @@
  * The `fewloop` command. It speaks to a running service by GraphQL; what needs no service says so. Exit 0 done, 1 failed,
  * 2 wrong use. Imports task and launch alone: the rest is over GraphQL.
  */
-import { Command, CommanderError, Option } from 'commander';
+import { CommanderError } from 'commander';
 import { Failure } from './client.js';
-import { classifyCommand } from './commands/classify.js';
-import { fileCommands } from './commands/files.js';
-import { labelCommand } from './commands/label.js';
-import { promotionCommands } from './commands/promotions.js';
-import { runCommands } from './commands/runs.js';
-import { taskCommands } from './commands/tasks.js';
 import { printJson, say } from './output.js';
+import { createProgram } from './program.js';
 
-const program = new Command('fewloop')
-  .description('Few-shot Chinese text classification: tasks, examples, review, training runs, promotions')
-  .addOption(
-    new Option('--url <url>', "the service's GraphQL address")
-      .env('FEWLOOP_URL')
-      .default('http://127.0.0.1:3000/graphql'),
-  )
-  .addOption(new Option('--token <token>', 'access token').env('FEWLOOP_TOKEN'))
-  .option('--json', 'machine-readable output')
-  .exitOverride()
-  .showHelpAfterError('(--help shows what there is)');
-
-taskCommands(program);
-fileCommands(program);
-classifyCommand(program);
-labelCommand(program);
-runCommands(program);
-promotionCommands(program);
-passExitOverride(program);
+const program = createProgram();
 
 try {
   await program.parseAsync();
@@ -47,12 +24,4 @@ function fail(error: unknown): number {
   say(`fewloop: ${message}`);
   if (!(error instanceof Failure) && error instanceof Error && error.stack) say(error.stack);
   return 1;
-}
-
-/** Commander does not hand it down to commands that were made before. */
-function passExitOverride(command: Command): void {
-  for (const child of command.commands) {
-    child.exitOverride();
-    passExitOverride(child);
-  }
 }

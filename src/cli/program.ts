@@ -1,0 +1,39 @@
+/** What the `fewloop` command takes: its options and every subcommand. */
+import { Command, Option } from 'commander';
+import { classifyCommand } from './commands/classify.js';
+import { fileCommands } from './commands/files.js';
+import { labelCommand } from './commands/label.js';
+import { promotionCommands } from './commands/promotions.js';
+import { runCommands } from './commands/runs.js';
+import { taskCommands } from './commands/tasks.js';
+
+export function createProgram(): Command {
+  const program = new Command('fewloop')
+    .description('Few-shot Chinese text classification: tasks, examples, review, training runs, promotions')
+    .addOption(
+      new Option('--url <url>', "the service's GraphQL address")
+        .env('FEWLOOP_URL')
+        .default('http://127.0.0.1:3000/graphql'),
+    )
+    .addOption(new Option('--token <token>', 'access token').env('FEWLOOP_TOKEN'))
+    .option('--json', 'machine-readable output')
+    .exitOverride()
+    .showHelpAfterError('(--help shows what there is)');
+
+  taskCommands(program);
+  fileCommands(program);
+  classifyCommand(program);
+  labelCommand(program);
+  runCommands(program);
+  promotionCommands(program);
+  passExitOverride(program);
+  return program;
+}
+
+/** Commander does not hand it down to commands that were made before. */
+function passExitOverride(command: Command): void {
+  for (const child of command.commands) {
+    child.exitOverride();
+    passExitOverride(child);
+  }
+}
