@@ -3,7 +3,7 @@
  * applies the example task where there is none, and installs the trainer's environment behind the running service.
  */
 import { spawn } from 'node:child_process';
-import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { builtMain, pinnedNode, prepare, root, say } from './prepare.mjs';
@@ -14,31 +14,41 @@ const serviceFile = join(dataDir, 'service.json');
 
 async function main() {
   await prepare();
-  rmSync(serviceFile, { force: true });
   const service = spawn(pinnedNode, ['--enable-source-maps', builtMain], {
     cwd: root,
     stdio: 'inherit',
     env: { ...process.env, MALLOC_TRIM_THRESHOLD_: '131072' },
   });
-  const installer = { child: undefined };
+  let installer;
+  // It is a process group, because what Python starts must end with it.
+  const endInstaller = () => {
+    if (installer?.exitCode === null && installer.signalCode === null) process.kill(-installer.pid, 'SIGTERM');
+  };
   const ended = new Promise((resolveEnd) =>
     service.once('exit', (code, signal) => resolveEnd(code ?? (signal ? 1 : 0))),
   );
-  // A Ctrl-C at the terminal reaches the service by itself; SIGTERM comes to this process alone.
-  process.on('SIGINT', () => installer.child?.kill('SIGTERM'));
-  process.on('SIGTERM', () => {
-    installer.child?.kill('SIGTERM');
-    service.kill('SIGTERM');
-  });
-  void ended.then(() => installer.child?.kill('SIGTERM'));
+  // A Ctrl-C at the terminal reaches the service by itself; the others come to this process alone.
+  process.on('SIGINT', endInstaller);
+  for (const signal of ['SIGTERM', 'SIGHUP']) {
+    process.on(signal, () => {
+      endInstaller();
+      service.kill('SIGTERM');
+    });
+  }
+  void ended.then(endInstaller);
 
-  const url = await Promise.race([serviceUrl(service.pid), ended.then(() => undefined)]);
+  const url = await serviceUrl(service);
   if (url !== undefined) {
-    await welcome(url);
+    await welcome(url).catch(async (error) => {
+      service.kill('SIGTERM');
+      await ended;
+      throw error;
+    });
     // In a process of its own, so that its stop is a plain signal and pip's output cannot mix with the service's.
     if (!process.env.FEWLOOP_PYTHON) {
-      installer.child = spawn(process.execPath, [join(root, 'scripts', 'trainer-env.mjs')], {
+      installer = spawn(process.execPath, [join(root, 'scripts', 'trainer-env.mjs')], {
         cwd: root,
+        detached: true,
         stdio: ['ignore', 'inherit', 'inherit'],
         env: { ...process.env, FEWLOOP_DATA_DIR: dataDir },
       });
@@ -47,13 +57,14 @@ async function main() {
   process.exitCode = await ended;
 }
 
-/** The service writes its address when it listens. */
-async function serviceUrl(pid) {
-  for (;;) {
+/** The service writes its address when it listens; undefined where it ends before. */
+async function serviceUrl(service) {
+  while (service.exitCode === null && service.signalCode === null) {
     if (existsSync(serviceFile)) {
       try {
-        const service = JSON.parse(readFileSync(serviceFile, 'utf8'));
-        if (service.pid === pid) return service.url;
+        const { pid, url } = JSON.parse(readFileSync(serviceFile, 'utf8'));
+        // An earlier service that was killed left its own.
+        if (pid === service.pid) return url;
       } catch {
         // half written: read again
       }
