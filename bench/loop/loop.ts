@@ -17,7 +17,7 @@ const TASK_FILES = { sentiment: 'examples/reviews/task.yaml', category: 'example
 const ROUNDS = 5;
 const ANSWERS = 20;
 /** Candidates that the active version has scored anew before a strategy is asked. */
-const FRESH = 1500;
+const FRESH = 600;
 
 export interface Point {
   labels: number;

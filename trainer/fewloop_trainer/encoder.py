@@ -12,6 +12,14 @@ def load_model(folder: Path) -> BertForMaskedLM:
     return BertForMaskedLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
 
 
+def copy_of(model: BertForMaskedLM) -> BertForMaskedLM:
+    """A model of its own, in evaluation mode, with equal weights."""
+    copy = BertForMaskedLM(model.config)
+    copy.load_state_dict(model.state_dict())
+    copy.tie_weights()
+    return copy.eval()
+
+
 def has_bfloat16() -> bool:
     """Whether this processor multiplies bf16 in hardware. Where it does, training takes two thirds of fp32's time and
     scoring half; elsewhere bf16 is no faster."""

@@ -26,7 +26,7 @@ from fewloop_trainer import calibrate, ensemble, pet, priors
 from fewloop_trainer.bundle import TrainedMember, write_bundle
 from fewloop_trainer.data import RunData, RunError, file_digest, read_run, targets
 from fewloop_trainer.distill import student_targets
-from fewloop_trainer.encoder import load_model, load_tokenizer
+from fewloop_trainer.encoder import copy_of, load_model, load_tokenizer
 from fewloop_trainer.evaluate import evaluate
 from fewloop_trainer.export import round_to_half
 from fewloop_trainer.files import write_json
@@ -219,7 +219,7 @@ class Run:
         """The cost of a step, on a copy that is thrown away."""
         if self.plan.infer_cost == 0:  # the offsets came from an earlier attempt
             self._predict(self.base, self.rows[0][:32])
-        model = _copy(self.base)
+        model = copy_of(self.base)
         rows = self.rows[0]
         first = None
         seconds: list[float] = []
@@ -278,7 +278,7 @@ class Run:
     ) -> BertForMaskedLM:
         job = self.jobs[name]
         steps = self.plan.steps(job)
-        model = _copy(self.base)
+        model = copy_of(self.base)
         started = time.monotonic()
 
         def on_step(step: int, loss: float) -> None:
@@ -447,7 +447,7 @@ class Run:
         partial.replace(self.work / f"{name}.safetensors")
 
     def _load(self, name: str) -> BertForMaskedLM:
-        model = _copy(self.base)
+        model = copy_of(self.base)
         state = {k: v.float() for k, v in load_file(self.work / f"{name}.safetensors").items()}
         model.load_state_dict(state, strict=False)
         round_to_half(model)
@@ -503,13 +503,6 @@ def write_progress(folder: Path, stage: str, progress: float, metrics: dict[str,
         line["metrics"] = metrics
     with (folder / "progress.jsonl").open("a") as file:
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
-def _copy(model: BertForMaskedLM) -> BertForMaskedLM:
-    copy = BertForMaskedLM(model.config)
-    copy.load_state_dict(model.state_dict())
-    copy.tie_weights()
-    return copy.eval()
 
 
 def _trained(name: str) -> bool:
