@@ -1,25 +1,28 @@
 /** From a run's bundle to a model version, once. */
 import { Inject, Injectable } from '@nestjs/common';
+import { existsSync } from 'node:fs';
 import { readFile, rename, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 
-import { FewloopError } from '../common/errors.js';
 import { readResult, readRunSettings } from '../launch/run-folder.js';
 import type { BundleManifest } from '../registry/manifest.js';
 import { ModelRegistry } from '../registry/versions.js';
 import type { ModelVersionRow } from '../storage/entities/model-version.js';
 import type { TrainingRunRow } from '../storage/entities/training-run.js';
+import { TasksRepository } from '../storage/tasks.repository.js';
+import { Transactions } from '../storage/transactions.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
 
 /** More than a run can be behind the newest version. */
 const RECENT = 100;
-const NUMBERS_TRIED = 5;
 
 @Injectable()
 export class RunVersions {
   constructor(
     @Inject(ModelRegistry) private readonly registry: ModelRegistry,
     @Inject(VersionsRepository) private readonly versions: VersionsRepository,
+    @Inject(TasksRepository) private readonly tasks: TasksRepository,
+    @Inject(Transactions) private readonly transactions: Transactions,
   ) {}
 
   /** The version that the run has made already; null before. */
@@ -35,26 +38,24 @@ export class RunVersions {
 
   /**
    * Takes the run's bundle in. Its number was the next one when the run began; where another version (priors matched
-   * again, say) has taken it since, it gets the number that is the next one now. Throws BUNDLE_INVALID.
+   * again, say) has taken it since, it gets the number that is the next one now, which nobody else takes meanwhile.
+   * Throws BUNDLE_INVALID.
    */
   async register(run: TrainingRunRow, folder: string): Promise<ModelVersionRow> {
     const settings = await readRunSettings(folder);
     const result = await readResult(folder);
     if (!settings || !result?.ok) throw new Error(`${folder} has no finished run`);
     const bundle = path.join(folder, result.bundle);
-    let { version } = settings;
-    for (let tried = 1; ; tried += 1) {
-      try {
-        if (await this.versions.find(run.task, version)) {
-          version = await this.versions.next(run.task);
-          await renumber(bundle, version);
-        }
-        return await this.registry.registerVersion({ task: run.task, version, folder: bundle, runId: run.id });
-      } catch (error) {
-        const taken = error instanceof FewloopError && error.code === 'CONFLICT';
-        if (!taken || tried === NUMBERS_TRIED) throw error;
+    return this.transactions.run(async (tx) => {
+      await this.tasks.lockVersions(run.task, tx);
+      let { version } = settings;
+      if (await this.versions.find(run.task, version)) {
+        version = await this.versions.next(run.task);
+        // Moved already, under the number that it still has, where a process ended before its row was kept.
+        if (existsSync(bundle)) await renumber(bundle, version);
       }
-    }
+      return this.registry.registerVersion({ task: run.task, version, folder: bundle, runId: run.id });
+    });
   }
 }
 

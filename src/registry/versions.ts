@@ -9,7 +9,7 @@ import { FewloopError } from '../common/errors.js';
 import { Config } from '../config/config.js';
 import type { ModelVersionRow } from '../storage/entities/model-version.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
-import type { Tx } from '../storage/transactions.js';
+import { Transactions, type Tx } from '../storage/transactions.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
 import { invalid, readBundle } from './bundle.js';
 
@@ -27,6 +27,7 @@ export class ModelRegistry {
     @Inject(Config) private readonly config: Config,
     @Inject(TasksRepository) private readonly tasks: TasksRepository,
     @Inject(VersionsRepository) private readonly versions: VersionsRepository,
+    @Inject(Transactions) private readonly transactions: Transactions,
   ) {}
 
   /** Relative to the data folder, as the database keeps it. */
@@ -36,34 +37,13 @@ export class ModelRegistry {
 
   /**
    * Takes a bundle in as a CANDIDATE. May be repeated after a crash at any point. Throws BUNDLE_INVALID, and CONFLICT
-   * where the version exists with other content.
+   * where the version exists with other content. The files are moved under the database's lock, so that of two bundles
+   * with one number the folder is that of the one whose row it is.
    */
-  async registerVersion({ task, version, folder, runId }: NewVersion): Promise<ModelVersionRow> {
-    const relative = this.folderOf(task, version);
-    const target = resolve(this.config.dataDir, relative);
-    const moved = !(await exists(folder)) && (await exists(target));
-    const bundle = await readBundle(moved ? target : folder, { baseModel: this.config.baseModel });
-    const { manifest, digest, report } = bundle;
-    if (manifest.task !== task || manifest.version !== version) {
-      throw invalid(`it is version ${manifest.version} of ${manifest.task}, expected was ${version} of ${task}`);
-    }
-    const known = await this.versions.find(task, version);
-    if (known && known.digest !== digest) {
-      throw new FewloopError('CONFLICT', `task ${task} has another version ${version} already`);
-    }
-    if (!moved && resolve(folder) !== target && !known) await move(folder, target);
-    if (known) return known;
-    const { taskRevision } = manifest;
-    return this.versions.insert({
-      task,
-      version,
-      state: 'CANDIDATE',
-      digest,
-      manifest,
-      report,
-      folder: relative,
-      taskRevision,
-      runId,
+  registerVersion(version: NewVersion): Promise<ModelVersionRow> {
+    return this.transactions.run(async (tx) => {
+      await this.versions.lockRegistration(version.task, tx);
+      return this.register(version, tx);
     });
   }
 
@@ -78,6 +58,28 @@ export class ModelRegistry {
     }
     await this.tasks.setActive(task, version, tx);
     await this.versions.markActive(task, version, tx);
+  }
+
+  private async register({ task, version, folder, runId }: NewVersion, tx: Tx): Promise<ModelVersionRow> {
+    const relative = this.folderOf(task, version);
+    const target = resolve(this.config.dataDir, relative);
+    const moved = !(await exists(folder)) && (await exists(target));
+    const bundle = await readBundle(moved ? target : folder, { baseModel: this.config.baseModel });
+    const { manifest, digest, report } = bundle;
+    if (manifest.task !== task || manifest.version !== version) {
+      throw invalid(`it is version ${manifest.version} of ${manifest.task}, expected was ${version} of ${task}`);
+    }
+    const known = await this.versions.find(task, version, tx);
+    if (known && known.digest !== digest) {
+      throw new FewloopError('CONFLICT', `task ${task} has another version ${version} already`);
+    }
+    if (!moved && resolve(folder) !== target && !known) await move(folder, target);
+    if (known) return known;
+    const { taskRevision } = manifest;
+    return this.versions.insert(
+      { task, version, state: 'CANDIDATE', digest, manifest, report, folder: relative, taskRevision, runId },
+      tx,
+    );
   }
 }
 

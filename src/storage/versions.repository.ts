@@ -18,7 +18,12 @@ export class VersionsRepository {
     return this.dataSource.manager.find(ModelVersionRow, { where: { task }, order: { version: 'DESC' }, take: limit });
   }
 
-  /** One more than the highest; the caller holds the task's lock, or retries when `insert` meets a taken number. */
+  /** One registration of a task's bundles at a time, until the transaction ends. */
+  async lockRegistration(task: string, tx: Tx): Promise<void> {
+    await tx.query(`SELECT pg_advisory_xact_lock(hashtextextended('register:' || $1, 0))`, [task]);
+  }
+
+  /** One more than the highest. A number to register under is asked for by whoever holds `TasksRepository.lockVersions`. */
   async next(task: string, tx?: Tx): Promise<number> {
     const [row] = await (tx ?? this.dataSource.manager).query<{ next: number }[]>(
       `SELECT coalesce(max(version), 0) + 1 AS next FROM model_version WHERE task = $1`,

@@ -14,6 +14,7 @@ import { ZeroShotBuilder } from '../../src/registry/zero-shot.js';
 import { HostPool } from '../../src/runtime/host-pool.js';
 import type { ModelVersionRow } from '../../src/storage/entities/model-version.js';
 import type { TasksRepository } from '../../src/storage/tasks.repository.js';
+import type { Transactions, Tx } from '../../src/storage/transactions.js';
 import type { VersionsRepository } from '../../src/storage/versions.repository.js';
 import type { TaskDefinition } from '../../src/task/types.js';
 import { sha256, TINY_MODEL, tinyTask, writeManifest } from '../fixtures/bundle.js';
@@ -47,7 +48,9 @@ class World {
   ) {
     this.config = { dataDir, baseModel: TINY_MODEL, maxBatchTokens: 512, maxTextLength: 20_000 } as Config;
     this.pool = new HostPool({ hosts, threads: 1, device: 'cpu' });
+    const transactions = { run: (work: (tx: Tx) => unknown) => work({} as Tx) } as unknown as Transactions;
     const versions = {
+      lockRegistration: async () => undefined,
       find: async (task: string, version: number) => this.rows.get(`${task}/${version}`) ?? null,
       insert: async (row: ModelVersionRow) => {
         this.rows.set(`${row.task}/${row.version}`, row);
@@ -59,7 +62,7 @@ class World {
     } as unknown as TasksRepository;
     const rehearsal = new RehearsalEngine(this.config);
     this.zeroShot = new ZeroShotBuilder(this.config, this.pool, rehearsal);
-    this.registry = new ModelRegistry(this.config, tasks, versions);
+    this.registry = new ModelRegistry(this.config, tasks, versions, transactions);
     this.activation = new ActivationService(this.config, this.pool, rehearsal, tasks, versions);
   }
 
