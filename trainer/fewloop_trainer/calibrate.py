@@ -14,7 +14,7 @@ EPSILON = 1e-12
 
 def temper(distribution: np.ndarray, temperature: float) -> np.ndarray:
     """p^(1/T), normalised, over the last axis."""
-    scaled = np.log(distribution + EPSILON) / temperature
+    scaled = np.log(np.maximum(distribution, 1e-300)) / temperature  # an absent label's 0 must stay one
     scaled = np.exp(scaled - scaled.max(-1, keepdims=True))
     return scaled / scaled.sum(-1, keepdims=True)
 

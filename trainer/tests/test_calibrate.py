@@ -56,3 +56,4 @@ def test_tempering_softens_or_sharpens_and_keeps_the_order():
     assert (soft.argsort() == p.argsort()).all()
     assert soft[0].max() < 0.6
     np.testing.assert_allclose(soft.sum(-1), 1)
+    np.testing.assert_allclose(calibrate.temper(p, 4.0)[1], [0, 1, 0], atol=1e-60)
