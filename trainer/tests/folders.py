@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from itertools import count, islice
 from pathlib import Path
 
@@ -52,17 +53,14 @@ def reviews(each: int, start: int = 0) -> list[dict]:
 
 
 def reviews_of(split: str, each: int) -> list[dict]:
-    """The first `each` labelled rows of both labels whose split group is of `split`."""
-    numbers = {label: count() for label in ("positive", "negative")}
-    texts = {
-        label: islice((t for n in numbers[label] if split_of(split_group(t := review(n, label))) == split), each)
-        for label in numbers
-    }
-    return [
-        {"text": text, "label": label}
-        for pair in zip(*texts.values(), strict=True)
-        for text, label in zip(pair, texts, strict=True)
-    ]
+    """The first `each` labelled rows of both labels whose split group is of `split`, by turns."""
+    good, bad = (texts_of(split, (review(n, label) for n in count()), each) for label in ("positive", "negative"))
+    pairs = zip(good, bad, strict=True)
+    return [row for g, b in pairs for row in ({"text": g, "label": "positive"}, {"text": b, "label": "negative"})]
+
+
+def texts_of(split: str, texts: Iterable[str], many: int) -> list[str]:
+    return list(islice((text for text in texts if split_of(split_group(text)) == split), many))
 
 
 def write_run(
@@ -70,13 +68,12 @@ def write_run(
     labelled: list[dict],
     unlabelled: list[dict],
     definition: dict | None = None,
-    base: Path = TINY_MODEL,
     **settings,
 ) -> Path:
     """A run folder as the service writes it; `labelled` rows without a split are of train. Answers the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     definition = definition or definition_of()
-    model = (base / "model.safetensors").read_bytes()
+    model = (TINY_MODEL / "model.safetensors").read_bytes()
     run = {
         "formatVersion": 1,
         "runId": "11111111-2222-3333-4444-555555555555",
@@ -86,7 +83,7 @@ def write_run(
         "definitionDigest": "0" * 64,
         "definition": definition,
         "seed": 5,
-        "baseModel": {"name": base.name, "folder": str(base), "digest": hashlib.sha256(model).hexdigest()},
+        "baseModel": {"name": "tiny", "folder": str(TINY_MODEL), "digest": hashlib.sha256(model).hexdigest()},
         "budgetSeconds": 600,
         "threads": 1,
         "prior": None,
@@ -95,6 +92,35 @@ def write_run(
     write_lines(folder / "unlabelled.jsonl", unlabelled)
     (folder / "run.json").write_text(json.dumps(run | settings, ensure_ascii=False))
     return folder
+
+
+MARKS = {"pool": "兔", "dev group": "猫", "test group": "狗", "dev row": "龙", "train row": "羊"}
+"""Characters that only texts of one origin hold, so that a test sees where such texts went."""
+
+
+def marked(origin: str, split: str, many: int = 5) -> list[dict]:
+    """Labelled rows whose texts hold the origin's mark, and whose split group is of `split`."""
+    texts = (f"{MARKS[origin]}{review(n, 'positive')}" for n in count())
+    return [{"text": text, "label": "positive"} for text in texts_of(split, texts, many)]
+
+
+def ordinary_run(folder: Path, **settings) -> Path:
+    """A run folder with 20 labelled rows, 11 of dev, and a pool in which stands what must not be there, too.
+
+    The time is no object, so that however slow the machine is, all runs on these rows take the same steps.
+    """
+    train, pool = reviews_of("train", 47)[:15], reviews_of("train", 47)[15:]
+    train += marked("train row", "train")
+    dev = [*reviews_of("dev", 3), *marked("dev row", "dev")]
+    labelled = [*train, *(row | {"split": "dev"} for row in dev)]
+    unlabelled = [*pool, *marked("pool", "train"), *marked("dev group", "dev"), *marked("test group", "test")]
+    # The same texts again, as they come from elsewhere; the trainer must not believe a split group either.
+    repeated = [
+        row | {"text": f"  {row['text']} "} for row in (*marked("dev row", "dev"), *marked("train row", "train"))
+    ]
+    lying = split_group(pool[0]["text"])
+    rows = [{"text": row["text"], "splitGroup": lying} for row in (*unlabelled, *repeated)]
+    return write_run(folder, labelled, rows, budgetSeconds=86_400, **settings)
 
 
 def write_lines(path: Path, rows: list[dict]) -> None:
@@ -111,4 +137,4 @@ def read_json(path: Path) -> dict:
 
 
 def read_lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text().split("\n") if line]

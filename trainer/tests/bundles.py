@@ -1,0 +1,46 @@
+"""A reader of bundles that shares nothing with the writer but the manifest: what the service would answer."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from fewloop_trainer.encoder import load_tokenizer
+from fewloop_trainer.scores import distribution_of, label_scores
+from folders import read_json
+
+
+def broken_entries(folder: Path) -> list[str]:
+    """Files of the manifest whose digest is not what it says."""
+    manifest = read_json(folder / "manifest.json")
+    entries = [*manifest["graphs"], manifest["tokenizer"], manifest["golden"], manifest["report"]]
+    return [e["file"] for e in entries if hashlib.sha256((folder / e["file"]).read_bytes()).hexdigest() != e["sha256"]]
+
+
+def largest_golden_difference(folder: Path) -> float:
+    """Between the golden distributions and those of the bundle's graphs, over all rows and members."""
+    manifest, tokenizer = read_json(folder / "manifest.json"), load_tokenizer(folder)
+    graphs = {g["id"]: onnxruntime.InferenceSession(folder / g["file"]) for g in manifest["graphs"]}
+    members = {member["id"]: member for member in manifest["members"]}
+    differences = [0.0]
+    for row in read_json(folder / "golden.json")["rows"]:
+        assert {entry["member"] for entry in row["members"]} == set(members)
+        for entry in row["members"]:
+            member = members[entry["member"]]
+            words = list(member["labelWords"].values()) or [[choice] for choice in row["item"]["choices"]]
+            tokens = [tokenizer.encode(word, add_special_tokens=False).ids for group in words for word in group]
+            inputs = {
+                "input_ids": [entry["ids"]],
+                "attention_mask": [[1] * len(entry["ids"])],
+                "token_type_ids": [entry["typeIds"]],
+                "mask_positions": [entry["maskPositions"]],
+                "label_tokens": [tokens],
+            }
+            feeds = {name: np.array(value, dtype=np.int64) for name, value in inputs.items()}
+            (logits,) = graphs[member["graph"]].run(["word_logits"], feeds)
+            scored = label_scores(logits[0], [len(group) for group in words])
+            offsets = np.array(list(member["offsets"].values()) or 0.0)
+            got = distribution_of(scored, offsets)
+            differences.append(float(np.abs(got - entry["distribution"]).max()))
+    return max(differences)

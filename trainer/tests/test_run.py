@@ -1,0 +1,320 @@
+"""Whole runs on the tiny model: what one leaves, that it goes on where it was ended, that it keeps its budget."""
+
+import hashlib
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from bundles import broken_entries, largest_golden_difference
+from fewloop_trainer import pet, plan, run
+from folders import (
+    TINY_MODEL,
+    definition_of,
+    ordinary_run,
+    read_json,
+    read_lines,
+    review,
+    reviews,
+    reviews_of,
+    write_run,
+)
+
+END_YOURSELF = """
+import os, pathlib, signal, sys
+from fewloop_trainer import cli, run
+folder, model, number = sys.argv[1:]
+report = run.Run.report
+def report_and_end(self, fraction, **metrics):
+    report(self, fraction, **metrics)
+    if metrics.get("model") == model:
+        pathlib.Path(folder, "ended").touch()
+        os.kill(os.getpid(), int(getattr(signal, number)))
+run.Run.report = report_and_end
+raise SystemExit(cli.main(["run", folder]))
+"""
+
+
+class TestFinishedRun:
+    def test_says_that_it_is_done(self, finished_run):
+        assert finished_run.status == 0
+        result = read_json(finished_run.folder / "result.json")
+        assert (result["ok"], result["version"], result["bundle"]) == (True, 2, "bundle")
+        assert result["report"]["labelled"] == 20
+        assert not list(finished_run.folder.rglob("*.partial*"))
+
+    def test_told_its_progress_all_along(self, finished_run):
+        lines = read_lines(finished_run.folder / "progress.jsonl")
+        fractions = [line["progress"] for line in lines]
+        assert fractions == sorted(fractions)
+        assert lines[-1]["stage"] == "done"
+        assert lines[-1]["progress"] == 1
+        assert list(dict.fromkeys(line["stage"] for line in lines)) == [
+            "offsets",
+            "cross-fit",
+            "teachers",
+            "pseudo-labels",
+            "student",
+            "calibrate",
+            "bundle",
+            "done",
+        ]
+        assert [line["at"] for line in lines] == sorted(line["at"] for line in lines)
+
+    def test_left_a_bundle_that_verifies(self, finished_run):
+        folder = finished_run.folder / "bundle"
+        manifest = read_json(folder / "manifest.json")
+        settings = read_json(finished_run.folder / "run.json")
+        assert broken_entries(folder) == []
+        assert {path.name for path in folder.iterdir()} == {
+            "manifest.json",
+            "golden.json",
+            "report.json",
+            "tokenizer.json",
+            *(graph["file"] for graph in manifest["graphs"]),
+        }
+        for name in ("task", "version", "taskRevision", "definition", "definitionDigest"):
+            assert manifest[name] == settings[name]
+        assert manifest["origin"] == f"run:{settings['runId']}"
+        assert manifest["baseModel"]["digest"] == settings["baseModel"]["digest"]
+        data = manifest["trainingData"]
+        assert (data["labelled"], data["pseudoLabelled"]) == (
+            20,
+            len(read_lines(finished_run.folder / "pseudo-labels.jsonl")),
+        )
+        for name in ("labelled", "unlabelled"):
+            content = (finished_run.folder / f"{name}.jsonl").read_bytes()
+            assert data[f"{name}Digest"] == hashlib.sha256(content).hexdigest()
+
+    def test_trained_teachers_and_a_student_that_differ(self, finished_run):
+        manifest = read_json(finished_run.folder / "bundle/manifest.json")
+        roles = [(m["role"], m["strategy"]) for m in manifest["members"]]
+        assert roles == [("teacher", "plain"), ("teacher", "r-drop"), ("student", "plain")]
+        assert sum(m["weight"] for m in manifest["members"] if m["role"] == "teacher") == pytest.approx(1)
+        assert [set(m["offsets"]) for m in manifest["members"]] == [{"positive", "negative"}] * 3
+        assert len({graph["sha256"] for graph in manifest["graphs"]}) == 3
+        assert not any(policy["calibrated"] for policy in manifest["policies"].values()), "20 rows are too few"
+
+    def test_exported_what_pytorch_computes(self, finished_run):
+        rows = read_json(finished_run.folder / "bundle/golden.json")["rows"]
+        assert max(len(entry["ids"]) for row in rows for entry in row["members"]) == 32, "one row is cut"
+        assert largest_golden_difference(finished_run.folder / "bundle") < 1e-4
+
+    def test_reported_every_labelled_row_out_of_fold(self, finished_run):
+        report = read_json(finished_run.folder / "bundle/report.json")
+        train = [row for row in read_lines(finished_run.folder / "labelled.jsonl") if row["split"] == "train"]
+        rows = report["outOfFold"]["rows"]
+        assert [(row["itemKey"], row["label"]) for row in rows] == [(row["itemKey"], row["label"]) for row in train]
+        for row in rows:
+            assert sum(row["distribution"]) == pytest.approx(1)
+        assert report["onDev"]["student"]["rows"] == 11
+        assert report["unlabelledDropped"] == 20
+        assert all(steps > plan.MINIMUM_STEPS for steps in report["steps"].values())
+
+
+def end_at(folder: Path, model: str, number: str) -> tuple[int, float]:
+    """Runs the folder in another process until `model` trains, then signals it; status, and seconds to its end."""
+    process = subprocess.run([sys.executable, "-c", END_YOURSELF, str(folder), model, number], timeout=400)
+    ended = time.time()
+    return process.returncode, ended - (folder / "ended").stat().st_mtime
+
+
+def finished_work(folder: Path) -> dict[str, int]:
+    """Name and time of all that models leave when they are finished."""
+    models = [*(folder / "work").glob("*.npz"), *(folder / "work").glob("*.safetensors")]
+    finished = {path.stem for path in models}
+    steps = [path for path in (folder / "work").glob("*.json") if path.stem in finished]
+    return {path.name: path.stat().st_mtime_ns for path in (*models, *steps)}
+
+
+class TestEndedRun:
+    def test_goes_on_behind_the_last_finished_model_to_the_same_result(self, finished_run, tmp_path):
+        folder = ordinary_run(tmp_path / "ended")
+        status, seconds = end_at(folder, "t0-plain.fold1", "SIGTERM")
+        assert (status, seconds < 10) == (1, True)
+        assert read_json(folder / "result.json")["code"] == "STOPPED"
+        first = finished_work(folder)
+        assert set(first) == {"offsets.npz", "t0-plain.fold0.npz", "t0-plain.fold0.json"}
+
+        status, _ = end_at(folder, "student", "SIGKILL")
+        assert status == -9
+        assert not (folder / "result.json").exists(), "the first attempt's must not be taken for this one's"
+        second = finished_work(folder)
+        assert second.items() >= first.items()
+        assert {"t0-plain.safetensors", "t1-r-drop.safetensors", "pseudo.npz"} <= set(second)
+        (folder / "bundle.partial").mkdir()
+        (folder / "bundle.partial/left.onnx").write_text("by an attempt that was killed in its last stage")
+
+        assert run.run(folder) == 0
+        assert finished_work(folder).items() >= second.items()
+        for name in ("pseudo-labels.jsonl", "bundle/golden.json", *(f"bundle/g{i}.onnx" for i in range(3))):
+            assert (folder / name).read_bytes() == (finished_run.folder / name).read_bytes(), name
+        reports = [read_json(f / "bundle/report.json") for f in (folder, finished_run.folder)]
+        for report in reports:
+            del report["seconds"]
+        assert reports[0] == reports[1]
+        manifests = [read_json(f / "bundle/manifest.json") for f in (folder, finished_run.folder)]
+        assert manifests[0]["policies"] == manifests[1]["policies"]
+        assert broken_entries(folder / "bundle") == []
+
+
+class SlowMachine:
+    """A clock that only models move: training by `seconds` a step, after `turns_after` steps by `factor` times that."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float, turns_after: int, factor: float):
+        self.now, self.steps = 0.0, 0
+        clock = SimpleNamespace(monotonic=lambda: self.now)
+        train, predict = pet.train, pet.predict
+
+        def slow_train(model, rows, wanted, strategy, settings, offsets, on_step, balance=None):
+            def on_slow_step(step: int, loss: float) -> None:
+                self.steps += 1
+                slower = factor if self.steps > turns_after else 1.0
+                self.now += seconds * slower * (2 if strategy == "r-drop" else 1)
+                on_step(step, loss)
+
+            train(model, rows, wanted, strategy, settings, offsets, on_slow_step, balance)
+
+        def slow_predict(model, rows, classes):
+            self.now += 0.01 * seconds * len(rows)
+            return predict(model, rows, classes)
+
+        monkeypatch.setattr(pet, "predict", slow_predict)
+        monkeypatch.setattr(run, "time", clock)
+        monkeypatch.setattr(plan, "time", clock)
+        monkeypatch.setattr(pet, "train", slow_train)
+
+
+@pytest.mark.parametrize(("turns_after", "factor"), [(0, 1.0), (40, 3.0)], ids=["slow", "turning slow"])
+def test_the_budget_is_kept(monkeypatch, tmp_path, turns_after, factor):
+    machine = SlowMachine(monkeypatch, 1.0, turns_after, factor)
+    rows = reviews_of("train", 30)
+    folder = write_run(tmp_path, rows[:12], rows[12:], budgetSeconds=200)
+    assert run.run(folder) == 0
+    assert 100 < machine.now <= 200
+    steps = read_json(folder / "bundle/report.json")["steps"]
+    assert sum(steps.values()) < 200
+    assert min(steps.values()) >= plan.MINIMUM_STEPS
+
+
+def quick(folder: Path, labelled: list[dict], unlabelled: list[dict], definition: dict) -> Path:
+    """A finished run of as few steps as the budget can force."""
+    assert run.run(write_run(folder, labelled, unlabelled, definition, budgetSeconds=0.1)) == 0
+    assert broken_entries(folder / "bundle") == []
+    assert largest_golden_difference(folder / "bundle") < 1e-4
+    return folder
+
+
+class TestKinds:
+    def test_pairs(self, tmp_path):
+        definition = definition_of(
+            kind="sentence-pair",
+            labels=[{"name": "same", "words": ["对"]}, {"name": "other", "words": ["错"]}],
+            templates=["{text}？{mask}，{textPair}"],
+        )
+        rows = [
+            {"text": review(n, "positive"), "textPair": review(n + k, "positive"), "label": label}
+            for n in range(6)
+            for k, label in enumerate(("same", "other"))
+        ]
+        folder = quick(tmp_path, rows, [], definition)
+        golden = read_json(folder / "bundle/golden.json")["rows"]
+        assert len(golden) == 5
+        assert all("textPair" in row["item"] for row in golden)
+        assert read_json(folder / "result.json")["report"]["pseudoLabels"]["selected"] == 0
+
+    def test_choices_of_different_number_and_length(self, tmp_path):
+        definition = definition_of(
+            kind="multiple-choice", labels=[], templates=["{text|blank:#idiom#}", "填空：{text|blank:#idiom#}"]
+        )
+        pairs, threes = ["很好", "太差"], ["好", "差", "慢"]
+        rows = [
+            {"text": f"{review(n, 'positive')}，#idiom#。", "choices": choices, "label": choices[n % len(choices)]}
+            for n in range(8)
+            for choices in (threes if n % 3 else pairs,)
+        ]
+        pool = [
+            {"text": f"#idiom#，{review(n, 'negative')}", "choices": pairs if n % 2 else threes} for n in range(20, 60)
+        ]
+        folder = quick(tmp_path, rows, pool, definition)
+        report = read_json(folder / "bundle/report.json")
+        for row, out in zip(rows, report["outOfFold"]["rows"], strict=True):
+            assert sum(out["distribution"][: len(row["choices"])]) == pytest.approx(1), "no mass on absent choices"
+        members = read_json(folder / "bundle/manifest.json")["members"]
+        assert all(member["labelWords"] == {} and member["offsets"] == {} for member in members)
+
+    def test_label_words_of_several_tokens(self, tmp_path):
+        definition = definition_of(
+            labels=[{"name": "positive", "words": ["很好", "不错"]}, {"name": "negative", "words": ["太差"]}],
+            templates=["{mask}！{text}"],
+            learning={"strategies": ["plain"]},
+        )
+        folder = quick(tmp_path, reviews(4), [], definition)
+        entry = read_json(folder / "bundle/golden.json")["rows"][0]["members"][0]
+        assert len(entry["maskPositions"]) == 2
+
+
+class TestRefusedRun:
+    def result_of(self, folder: Path) -> dict:
+        assert run.run(folder) == 1
+        assert not (folder / "bundle").exists()
+        return read_json(folder / "result.json")
+
+    def test_gives_the_caller_the_code_and_the_reason(self, tmp_path):
+        result = self.result_of(write_run(tmp_path, [*reviews(1), {"text": "好", "label": "neutral"}], []))
+        assert (result["ok"], result["code"]) == (False, "BAD_INPUT")
+        assert "neutral" in result["message"]
+
+    def test_has_another_base_model_than_was_agreed(self, tmp_path):
+        base = {"name": "tiny", "folder": str(TINY_MODEL), "digest": "0" * 64}
+        result = self.result_of(write_run(tmp_path, reviews(2), [], baseModel=base))
+        assert result["code"] == "BAD_INPUT"
+        assert "digest" in result["message"]
+
+    def test_is_not_a_crash_where_something_unforeseen_fails(self, tmp_path, monkeypatch):
+        def fail(*_):
+            raise MemoryError("no more")
+
+        monkeypatch.setattr(run, "load_model", fail)
+        result = self.result_of(write_run(tmp_path, reviews(2), []))
+        assert (result["code"], result["message"]) == ("INTERNAL", "MemoryError: no more")
+
+    def test_does_not_leave_a_bundle_whose_graph_differs_from_pytorch(self, tmp_path, monkeypatch):
+        def damaged(template, base, model, path):
+            with pytest.MonkeyPatch.context() as patched:
+                state = model.state_dict()
+                name = "bert.encoder.layer.1.output.dense.weight"
+                patched.setitem(state, name, 1.5 * state[name])
+                patched.setattr(model, "state_dict", lambda: state)
+                export_from(template, base, model, path)
+
+        from fewloop_trainer import bundle
+
+        export_from = bundle.export_from
+        monkeypatch.setattr(bundle, "export_from", damaged)
+        folder = write_run(tmp_path, reviews(2), [], budgetSeconds=0.1)
+        result = self.result_of(folder)
+        assert result["code"] == "INTERNAL"
+        assert "differs from PyTorch" in result["message"]
+
+
+def test_teachers_are_one_a_template_or_one_a_strategy():
+    def teachers(templates, *strategies):
+        return [(t.template, t.strategy) for t in run.plan_teachers(templates, strategies)]
+
+    assert teachers(3, "plain", "r-drop") == [(0, "plain"), (1, "r-drop"), (2, "plain")]
+    assert teachers(1, "plain", "r-drop") == [(0, "plain"), (0, "r-drop")]
+    assert len({t.id for t in run.plan_teachers(5, ("plain", "r-drop"))}) == 5
+
+
+def test_a_model_is_stored_and_loaded_as_it_will_be_served(finished_run):
+    """Embeddings are not stored: they stay the base's."""
+    stored = run.load_file(finished_run.folder / "work/student.safetensors")
+    assert stored
+    assert not [name for name in stored if "embeddings" in name]
+    assert {tensor.dtype for tensor in stored.values()} == {run.torch.float16}
+    assert all(np.isfinite(tensor.float().numpy()).all() for tensor in stored.values())
