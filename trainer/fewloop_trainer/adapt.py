@@ -154,7 +154,7 @@ def pretrain(
         model.load_state_dict(state["model"])
         step, seconds = state["step"], state["seconds"]
     saved_at = started = time.monotonic()
-    next_evaluation = step // max(1, settings.evaluate_every_tokens // step_tokens) + 1
+    next_evaluation = step * step_tokens // settings.evaluate_every_tokens + 1
     loss_sum, loss_steps = 0.0, 0
     while step < total_steps:
         head_only = step < head_steps
