@@ -1,6 +1,7 @@
 /**
  * Erases a text, and what differs from it in case and spaces alone, everywhere: stream, pool, examples, and the data of
- * runs. The ledger keeps the text's digest, so that it can be shown that it was erased, and nothing else of it.
+ * runs. Bundles hold no text of a user: golden texts are made ones, reports name rows by key. The ledger keeps the
+ * text's digest, so that it can be shown that it was erased, and nothing else of it.
  */
 import { Inject, Injectable } from '@nestjs/common';
 import { readdir, readFile, rename, writeFile } from 'node:fs/promises';

@@ -1,21 +1,21 @@
 /**
- * Texts for `golden.json` of a task: some of its own, and made ones that cover what rendering does (other scripts, width
- * forms, emoji, over-long fields, markers), so that a difference between machines cannot hide.
+ * Texts for `golden.json` of a task: made ones that cover what rendering does (other scripts, width forms, emoji,
+ * over-long fields, markers), so that a difference between machines cannot hide. None is a user's: a bundle cannot be
+ * changed, so a text in it would outlive being forgotten.
  */
-import { labelsOf } from '../task/item.js';
 import { templateFields } from '../task/template.js';
 import type { Item, TaskDefinition } from '../task/types.js';
 
-const OWN_ITEMS = 3;
 const PLAIN = '这家店的服务很好，下次还会再来。';
+const SHORT = '好';
+const UNHAPPY = '太差了！客服不理人，东西用了两天就坏，只好退货……';
+const LINES = '第一行\n  第二行\t（完）\u3000“引号”';
 const MIXED = 'iPhone 13手机😀，價格￥5,999.00！Ｆｕｌｌ　ｗｉｄｔｈ①，café naïve';
 
-export function goldenItems(definition: TaskDefinition, own: Item[]): Item[] {
-  const choices = definition.kind === 'multiple-choice' ? (own[0]?.choices ?? ['好', '大']) : undefined;
-  const made = [PLAIN, MIXED, (PLAIN + MIXED).repeat(Math.ceil(definition.maxLength / 16))];
-  const items = own.slice(0, OWN_ITEMS);
-  for (const text of made) items.push(madeItem(definition, text, choices));
-  return items.filter((item) => definition.kind !== 'multiple-choice' || labelsOf(definition, item).length > 0);
+export function goldenItems(definition: TaskDefinition): Item[] {
+  const choices = definition.kind === 'multiple-choice' ? ['好', '大'] : undefined;
+  const overLong = (PLAIN + MIXED).repeat(Math.ceil(definition.maxLength / 16));
+  return [PLAIN, SHORT, UNHAPPY, LINES, MIXED, overLong].map((text) => madeItem(definition, text, choices));
 }
 
 /** An item of which every field that a template names is `text`. */

@@ -77,7 +77,7 @@ export class ZeroShotBuilder {
     const { model, release } = await openBundle({ manifest: draft, tokenizerJson, graphs }, this.hostPool);
     try {
       const { members, report } = await matchMembers(this.engine, model, request);
-      const items = goldenItems(request.definition, request.items);
+      const items = goldenItems(request.definition);
       const golden = await goldenOf(this.engine, { ...model, members }, items);
       return await writeBundle(request, { ...draft, members }, { tokenizerJson, golden, report });
     } finally {

@@ -1,6 +1,6 @@
 /** The pool's bounds and what may leave it for training: no dev or test group, whatever its texts look like. */
 import type { INestApplicationContext } from '@nestjs/common';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DataSource } from 'typeorm';
@@ -256,6 +256,18 @@ describe('skewed priors', () => {
 });
 
 describe('forgetting', () => {
+  it('need not look into bundles: none holds a text of a user', async () => {
+    await admit(texts(400, '秘密商品').map((text) => scoredItem(text, 0.6)));
+    await service.get(ZeroShotVersions).rematch('tiny');
+    expect(await service.get(TaskService).get('tiny')).toMatchObject({ activeVersion: 2 });
+    const folder = join(dataDir, 'bundles', 'tiny', '2');
+    const report = JSON.parse(readFileSync(join(folder, 'report.json'), 'utf8')) as object;
+    expect(report).toMatchObject({ priorFrom: 'texts' });
+    const files = readdirSync(folder);
+    expect(files).toEqual(expect.arrayContaining(['golden.json', 'manifest.json', 'report.json']));
+    for (const file of files) expect(readFileSync(join(folder, file), 'utf8')).not.toContain('秘密');
+  });
+
   it('leaves a digest in the ledger and nothing else', async () => {
     const text = '这是 秘密';
     await admit([scoredItem(text, 0.6), scoredItem('别的', 0.6)]);
@@ -264,8 +276,20 @@ describe('forgetting', () => {
       { id: 'b', text: '别的' },
     ]);
     await service.get(ExampleService).import('tiny', [{ text, labels: ['positive'] }], 'test');
+    const run = join(dataDir, 'runs', 'tiny', 'some-run');
+    mkdirSync(run, { recursive: true });
+    const lines = [text, '别的'].map((one) => `${JSON.stringify({ text: one, splitGroup: splitGroup(one) })}\n`);
+    writeFileSync(join(run, 'labelled.jsonl'), lines.join(''));
     const forgotten = await service.get(ForgetService).forget('tiny', { id: 'a' }, 'test');
-    expect(forgotten).toEqual({ digest: splitGroup(text), streamItems: 1, candidates: 1, examples: 1, runRows: 0 });
+    expect(forgotten).toEqual({ digest: splitGroup(text), streamItems: 1, candidates: 1, examples: 1, runRows: 1 });
+    expect(readFileSync(join(run, 'labelled.jsonl'), 'utf8')).toBe(lines[1]);
+    const tables = await rows<{ name: string }>(
+      `SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables
+       WHERE schemaname NOT IN ('pg_catalog', 'information_schema')`,
+    );
+    for (const { name } of tables) {
+      expect([name, await rows(`SELECT t FROM ${name} AS t WHERE t::text LIKE '%秘密%'`)]).toEqual([name, []]);
+    }
     expect(await service.get(StreamItemsRepository).countByState('tiny')).toMatchObject({ PENDING: 1 });
     expect((await service.get(CandidatesRepository).counts('tiny', null)).total).toBe(1);
     const [entry] = await service.get(LedgerService).listOfTask('tiny', 1);

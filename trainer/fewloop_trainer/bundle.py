@@ -17,7 +17,7 @@ import onnxruntime
 import torch
 from transformers import BertForMaskedLM
 
-from fewloop_trainer.data import RunData, RunError, file_digest, item_of
+from fewloop_trainer.data import RunData, RunError, file_digest
 from fewloop_trainer.encoder import load_model, load_tokenizer
 from fewloop_trainer.export import PET_INPUTS, PetGraph, export_from, export_pet
 from fewloop_trainer.files import write_json
@@ -35,6 +35,7 @@ GOLDEN_TEXTS = (
     "太差了！客服不理人，东西用了两天就坏。",
     "iPhone 8 ABC，价格¥199.00……😀 还行吧\u3000（一般）",
 )
+GOLDEN_CHOICES = ("好", "大")
 OVER_LONG = "房间不大，但是很干净，早餐也不错。" * 60
 
 
@@ -69,7 +70,7 @@ def write_bundle(
     partial.mkdir(parents=True)
     settings, task = data.settings, data.task
     base_folder = Path(settings["baseModel"]["folder"])
-    items = golden_items(task, data.train)
+    items = golden_items(task)
     rows = [{"item": item, "members": []} for item in items]
     graphs, entries, largest = [], [], 0.0
     for index, member in enumerate(members):
@@ -116,18 +117,31 @@ def write_bundle(
     return largest
 
 
-def golden_items(task: Task, rows: list[dict]) -> list[dict]:
-    """Texts of our own, an over-long one last; rows of the training set where templates need more than texts."""
-    fields = [p for template in task.templates for p in parse_template(template) if isinstance(p, Field)]
-    simple = all(field.name in ("text", "textPair") and field.blank is None for field in fields)
-    if simple and task.kind != "multiple-choice":
-        pair = {"textPair": GOLDEN_TEXTS[0]} if any(field.name == "textPair" for field in fields) else {}
-        items = [{"text": text} | pair for text in GOLDEN_TEXTS]
-        if pair:
-            items.append({"text": GOLDEN_TEXTS[1], "textPair": OVER_LONG})
-    else:
-        items = [item_of(row) for row in rows[:3]]
-    return [*items, items[0] | {"text": items[0]["text"] + OVER_LONG}]
+def golden_items(task: Task) -> list[dict]:
+    """Texts of our own in every field that a template names; over-long ones last, of a pair each side in turn."""
+    pairs = [(text, GOLDEN_TEXTS[0]) for text in (*GOLDEN_TEXTS, GOLDEN_TEXTS[0] + OVER_LONG)]
+    if task.kind == "sentence-pair":
+        pairs.append((GOLDEN_TEXTS[1], OVER_LONG))
+    return [_made_item(task, text, pair) for text, pair in pairs]
+
+
+def _made_item(task: Task, text: str, pair: str) -> dict:
+    item: dict = {"text": text}
+    if task.kind == "sentence-pair":
+        item["textPair"] = pair
+    if task.kind == "multiple-choice":
+        item["choices"] = list(GOLDEN_CHOICES)
+    for piece in (p for template in task.templates for p in parse_template(template)):
+        if not isinstance(piece, Field):
+            continue
+        own = piece.name in ("text", "textPair")
+        place = item if own else item.setdefault("fields", {})
+        value = place.get(piece.name, text)
+        if piece.blank is not None and piece.blank not in value:
+            middle = len(value) // 2
+            value = value[:middle] + piece.blank + value[middle:]
+        place[piece.name] = value
+    return item
 
 
 def file_entry(path: Path) -> dict[str, str]:

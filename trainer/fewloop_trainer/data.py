@@ -101,10 +101,6 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def item_of(row: dict) -> dict:
-    return {key: row[key] for key in ("text", "textPair", "choices", "fields") if row.get(key) is not None}
-
-
 def _read_lines(path: Path) -> tuple[list[dict], str]:
     content = path.read_bytes() if path.exists() else b""
     # Split on \n alone: texts hold U+2028, at which a general line splitter would cut.
