@@ -5,7 +5,8 @@
  *
  *   node bench/loop/loop.ts --reviews FILE --out DIR [--target sentiment] [--strategies BREAKING_TIES,RANDOM] [--seeds 0,1]
  */
-import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
@@ -74,7 +75,8 @@ function nameOf(seed: number, strategy: string): string {
 function forkFrom(start: string, folder: string): void {
   if (existsSync(join(folder, 'state.json'))) return;
   rmSync(`${folder}.partial`, { recursive: true, force: true });
-  cpSync(start, `${folder}.partial`, { recursive: true, preserveTimestamps: true });
+  // PostgreSQL wants its owner and its permissions kept.
+  execFileSync('cp', ['-a', start, `${folder}.partial`]);
   rmSync(folder, { recursive: true, force: true });
   renameSync(`${folder}.partial`, folder);
 }

@@ -58,6 +58,6 @@ const SERVICES = [
     TriggerService,
     ...SERVICES,
   ],
-  exports: SERVICES,
+  exports: [RunWorker, ...SERVICES],
 })
 export class LearningModule {}

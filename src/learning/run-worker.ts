@@ -48,6 +48,7 @@ export class RunWorker implements OnApplicationBootstrap, BeforeApplicationShutd
   private readonly stopping = new AbortController();
   private sweeper: NodeJS.Timeout | undefined;
   private sweeping: Promise<void> = Promise.resolve();
+  private trainers = 0;
 
   constructor(
     @Inject(Config) private readonly config: Config,
@@ -60,6 +61,11 @@ export class RunWorker implements OnApplicationBootstrap, BeforeApplicationShutd
     @Inject(PromotionService) private readonly promotions: PromotionService,
     @Inject(LearningEvents) private readonly events: LearningEvents,
   ) {}
+
+  /** Whether a trainer has this machine's cores. */
+  get training(): boolean {
+    return this.trainers > 0;
+  }
 
   async onApplicationBootstrap(): Promise<void> {
     await this.queue.define(TRAINING_QUEUE, { retries: SERVICE_RETRIES });
@@ -141,7 +147,8 @@ export class RunWorker implements OnApplicationBootstrap, BeforeApplicationShutd
   private async train(folder: string, watch: Watch, report: (progress: RunProgress) => void): Promise<void> {
     if (await this.versions.isTrained(folder)) return;
     for (let restarts = 0; ; restarts += 1) {
-      const result = await watch.over(this.launcher.start(folder, report));
+      this.trainers += 1;
+      const result = await watch.over(this.launcher.start(folder, report)).finally(() => (this.trainers -= 1));
       watch.check();
       if (result.ok) return;
       const died = result.code === 'CRASHED' || result.code === 'STOPPED'; // STOPPED by somebody else's signal

@@ -10,6 +10,7 @@ class MemoryStream implements StreamPort {
   readonly pending: StreamBatch[] = [];
   readonly kept: RecordOutcome[] = [];
   readonly excepted: string[][] = [];
+  waits = 0;
 
   async process(_limit: number, except: string[], score: (batch: StreamBatch) => Promise<RecordOutcome[]>) {
     this.excepted.push(except);
@@ -26,6 +27,7 @@ class MemoryStream implements StreamPort {
   }
 
   async wait(): Promise<void> {
+    this.waits += 1;
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }
@@ -38,20 +40,26 @@ const current = vi.fn(async (task: string) => ({ model: { task, version: 1 } as 
 const classify = vi.fn(async (_model: ServedModel, { items }: ClassifyRequest): Promise<Outcome[]> =>
   items.map(() => good),
 );
+const refresh = vi.fn(async () => false);
+const runs = { training: false };
+let served: Record<string, number>;
 let port: MemoryStream;
 let worker: StreamWorker;
 
 beforeEach(() => {
   vi.clearAllMocks();
+  served = {};
+  runs.training = false;
   port = new MemoryStream();
   worker = new StreamWorker(
     { role: 'all' },
     port,
     { classify },
-    { current, served: () => ({}) },
-    { refresh: async () => false },
+    { current, served: () => served },
+    { refresh },
     { rematch: async () => undefined },
     { predicted },
+    runs,
   );
 });
 afterEach(() => worker.beforeApplicationShutdown());
@@ -92,4 +100,17 @@ it('a full queue is waited for; a defect is a failure of the records, to be trie
     expect(port.kept).toMatchObject([{ ref: 'a0', state: 'failed', error: { code: 'INTERNAL' } }]),
   );
   expect(predicted).not.toHaveBeenCalled();
+});
+
+it('scores candidates anew when nothing else is to do, and not while a trainer has the cores', async () => {
+  served = { a: 1 };
+  runs.training = true;
+  port.pending.push(batch('a', '一'));
+  worker.onApplicationBootstrap();
+  await vi.waitFor(() => expect(port.waits).toBeGreaterThan(4));
+  expect(port.kept).toHaveLength(1);
+  expect(refresh).not.toHaveBeenCalled();
+  runs.training = false;
+  port.pending.push(batch('a', '二'));
+  await vi.waitFor(() => expect(refresh).toHaveBeenCalled());
 });

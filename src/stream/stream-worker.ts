@@ -4,7 +4,8 @@
  * database, a full queue) stays where it is and is tried again, ever less often.
  *
  *   claim ─▶ score ─▶ commit ─▶ tell who watches, match priors again if due ─▶ claim …
- *     └─ nothing there: candidates that an older model scored ─▶ wait for a notification, or for the poll
+ *     └─ nothing there: candidates that an older model scored, unless a trainer is at work ─▶ wait for a notification,
+ *        or for the poll
  */
 import {
   Inject,
@@ -20,6 +21,7 @@ import { InferenceEngine } from '../inference/engine.js';
 import type { Prediction, ServedModel } from '../inference/types.js';
 import { LearningEvents } from '../learning/events.js';
 import { PoolService } from '../learning/pool.js';
+import { RunWorker } from '../learning/run-worker.js';
 import { ZeroShotVersions } from '../learning/zero-shot-versions.js';
 import { ActivationService } from '../registry/activation.js';
 import type { Item } from '../task/types.js';
@@ -51,6 +53,7 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     @Inject(PoolService) private readonly pool: Pick<PoolService, 'refresh'>,
     @Inject(ZeroShotVersions) private readonly zeroShot: Pick<ZeroShotVersions, 'rematch'>,
     @Inject(LearningEvents) private readonly events: Pick<LearningEvents, 'predicted'>,
+    @Inject(RunWorker) private readonly runs: Pick<RunWorker, 'training'>,
   ) {}
 
   onApplicationBootstrap(): void {
@@ -87,6 +90,8 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     const scored = await this.#scoreNext();
     // One lane alone, so that the same candidates are not scored twice.
     if (lane !== 0 || (scored && turn % REFRESH_EVERY !== 0)) return scored;
+    // A trainer at work wants the same cores, and what it makes is to replace these scores.
+    if (this.runs.training) return scored;
     return (await this.#refreshPool()) || scored;
   }
 

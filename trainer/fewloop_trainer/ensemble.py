@@ -8,6 +8,9 @@ import numpy as np
 
 EPSILON = 1e-12
 
+PRIOR_ROWS = 10.0
+"""Rows' worth of evidence, a member, for uniform weights: a handful of labels would give one member everything."""
+
 
 def folds_of(classes: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """Fold [N] of each row, stratified by class."""
@@ -26,8 +29,10 @@ def combine(distributions: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.tensordot(weights / weights.sum(), distributions, axes=1)
 
 
-def fit_weights(distributions: np.ndarray, wanted: np.ndarray, iterations: int = 200) -> np.ndarray:
-    """Non-negative weights, sum 1, that maximise the mixture's likelihood of `wanted` [N].
+def fit_weights(
+    distributions: np.ndarray, wanted: np.ndarray, prior_rows: float = 0.0, iterations: int = 200
+) -> np.ndarray:
+    """Non-negative weights, sum 1, most probable given `wanted` [N] and a Dirichlet prior of `prior_rows` a member.
 
     Expectation-maximisation of mixture proportions (McLachlan & Peel 2000, section 2.8); concave, so it finds the best.
     """
@@ -35,7 +40,8 @@ def fit_weights(distributions: np.ndarray, wanted: np.ndarray, iterations: int =
     weights = np.full(len(distributions), 1.0 / len(distributions))
     for _ in range(iterations):
         share = weights[:, None] * likelihood
-        weights = (share / share.sum(0)).mean(1)
+        weights = (share / share.sum(0)).sum(1) + prior_rows
+        weights /= weights.sum()
     return weights
 
 
@@ -52,9 +58,9 @@ def choose_weights(
     gain = np.zeros(rows)
     for part in np.unique(fold):
         held = fold == part
-        weights = fit_weights(distributions[:, ~held], wanted[~held])
+        weights = fit_weights(distributions[:, ~held], wanted[~held], PRIOR_ROWS)
         gain[held] = np.log(weights @ likelihood[:, held]) - np.log(uniform @ likelihood[:, held])
     mean, error = float(gain.mean()), float(gain.std(ddof=1) / np.sqrt(rows))
     fitted = mean > error
-    weights = fit_weights(distributions, wanted) if fitted else uniform
+    weights = fit_weights(distributions, wanted, PRIOR_ROWS) if fitted else uniform
     return weights, {"gain": mean, "standardError": error, "fitted": fitted}

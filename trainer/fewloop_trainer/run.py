@@ -13,7 +13,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from transformers import BertForMaskedLM
 from fewloop_trainer import calibrate, ensemble, pet, priors
 from fewloop_trainer.bundle import TrainedMember, write_bundle
 from fewloop_trainer.data import RunData, RunError, file_digest, read_run, targets
-from fewloop_trainer.distill import student_targets
+from fewloop_trainer.distill import LABELLED_SHARE, student_targets
 from fewloop_trainer.encoder import copy_of, load_model, load_tokenizer
 from fewloop_trainer.evaluate import evaluate
 from fewloop_trainer.export import round_to_half
@@ -33,6 +33,7 @@ from fewloop_trainer.files import write_json
 from fewloop_trainer.plan import RESERVE_SHARE, Job, Plan
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.select import PseudoLabel, select
+from fewloop_trainer.shrink import FEWEST_MATCHING_TEXTS, choose
 
 FOLDS = 2
 """A third fold would cost as many steps as a third of all teachers get, and steps are what a small budget lacks."""
@@ -40,9 +41,8 @@ PASSES = 6
 """Wished passes over the labelled rows; more than `MOST_STEPS` batches bring little."""
 FEWEST_STEPS, MOST_STEPS = 40, 120
 STUDENT_STEPS = 150
-TEACHER = {"encoder_rate": 1.2e-4, "head_rate": 1.2e-4, "interpolation": 0.5}
-"""The base knows more than a few labels do: fast and half way does better than slowly and all the way
-(docs/results/trainer-settings.md)."""
+TEACHER = {"encoder_rate": 1.2e-4, "head_rate": 1.2e-4}
+"""Fast: how far teachers then go from the base is chosen by what is out of fold (docs/results/trainer-settings.md)."""
 STUDENT: dict[str, float] = {}
 """Hundreds of texts teach it: it may go all the way."""
 MATCHING_TEXTS = 300
@@ -98,15 +98,22 @@ class Run:
 
     def execute(self) -> dict[str, object]:
         self.enter("offsets", 0.02)
-        self.offsets, zero_shot = self._cached("offsets", self._offsets)
+        self.offsets, base_rows, base_texts = self._cached("offsets", self._offsets)
         self._measure()
         self._make_plan()
         self.enter("cross-fit", 0.08)
         fold = ensemble.folds_of(self.balance, FOLDS, self.seed)
-        oof, held = self._cross_fit(fold)
+        tuned_rows, tuned_texts = self._cross_fit(fold)
+        by_teacher = np.stack([self.offsets[t.template] for t in self.teachers])
+        # Too few candidates to match on later: then not here either.
+        prior = self.data.prior if len(self.candidates) >= FEWEST_MATCHING_TEXTS else None
+        self.shrinkage, oof, held = choose(
+            base_rows, tuned_rows, base_texts, tuned_texts, by_teacher, prior, self.wanted
+        )
         weights, weighing = ensemble.choose_weights(oof, self.wanted, fold)
         out_of_fold = ensemble.combine(oof, weights)
         temperature = calibrate.fit_temperature(out_of_fold, self.wanted)
+        self.teacher_offsets = [*by_teacher]
         self.enter("teachers", 0.5)
         for number, teacher in enumerate(self.teachers):
             self._teacher(teacher, number)
@@ -125,6 +132,7 @@ class Run:
         enough = len(self.wanted) >= calibrate.CALIBRATED_ROWS
         student_enough = enough if source == "matched" else len(self.data.dev) >= calibrate.CALIBRATED_ROWS
         dev_wanted = targets(self.task, self.data.dev)
+        zero_shot = np.stack([pet.distribution(x, o) for x, o in zip(base_rows, by_teacher, strict=True)])
         tempered = calibrate.temper(out_of_fold, temperature)
         report: dict[str, object] = {
             "kind": "run",
@@ -135,6 +143,7 @@ class Run:
             "outOfFold": {
                 "folds": int(fold.max()) + 1,
                 "zeroShot": evaluate(ensemble.combine(zero_shot, weights), self.wanted),
+                "shrinkage": asdict(self.shrinkage),
                 "members": {t.id: evaluate(p, self.wanted) for t, p in zip(self.teachers, oof, strict=True)},
                 "ensemble": evaluate(tempered, self.wanted),
                 "rows": [
@@ -195,8 +204,8 @@ class Run:
     # ---- offsets
 
     def _offsets(self) -> dict[str, np.ndarray]:
-        """Offsets [templates, C] at which the base model's predictions match the prior, and what it then says of the
-        labelled rows [teachers, N, C]: the zero-shot that training starts from."""
+        """Offsets [templates, C] at which the base model's predictions match the prior, and its logits of the labelled
+        rows [teachers, N, C] and of the calibration texts [teachers, M, C]: the zero-shot that training starts from."""
         # With hardly any unlabelled text the labelled rows have to do: they are balanced by nothing but chance.
         rows = self.data.unlabelled if len(self.data.unlabelled) >= 50 else [*self.data.unlabelled, *self.data.train]
         chosen = np.random.default_rng(self.seed + 1).permutation(len(rows))[:MATCHING_TEXTS]
@@ -205,8 +214,13 @@ class Run:
             for t in range(len(offsets)):
                 logits = self._predict(self.base, self._encode(t, [rows[i] for i in chosen]), fast=True)
                 offsets[t] = priors.match_priors(logits, self.data.prior)
-        by_template = [pet.distribution(self._predict(self.base, rows), offsets[t]) for t, rows in enumerate(self.rows)]
-        return {"offsets": offsets, "zeroShot": np.stack([by_template[t.template] for t in self.teachers])}
+        logits = [self._predict(self.base, rows) for rows in self.rows]
+        texts = [self._predict(self.base, self._encode(t, self.calibration), fast=True) for t in range(len(offsets))]
+        return {
+            "offsets": offsets,
+            "rows": np.stack([logits[t.template] for t in self.teachers]),
+            "texts": np.stack([texts[t.template] for t in self.teachers]),
+        }
 
     def _training_offsets(self, template: int) -> np.ndarray:
         """Offsets in training: batches are balanced, so the prior's own part is left to serving."""
@@ -293,8 +307,8 @@ class Run:
         return model
 
     def _cross_fit(self, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Out-of-fold distributions of the labelled rows [T, N, C], and cross-fitted ones of the calibration texts
-        [T, M, C]: each text by one fold's model, which has seen as many labels as those that judged the rows."""
+        """Out-of-fold logits of the labelled rows [T, N, C], and cross-fitted ones of the calibration texts [T, M, C]:
+        each text by one fold's model, which has seen as many labels as those that judged the rows."""
         hard = np.eye(self.classes)[self.wanted]
         oof = np.zeros((len(self.teachers), len(self.wanted), self.classes))
         held = np.zeros((len(self.teachers), len(self.calibration), self.classes))
@@ -323,9 +337,7 @@ class Run:
                         "texts": self._predict(model, [texts[i] for i in np.flatnonzero(held_fold == k)]),
                     }
 
-                logits, text_logits = self._cached(name, compute)
-                oof[number, fold == k] = pet.distribution(logits, self.offsets[teacher.template])
-                held[number, held_fold == k] = pet.distribution(text_logits, self.offsets[teacher.template])
+                oof[number, fold == k], held[number, held_fold == k] = self._cached(name, compute)
                 self.report(0.08 + 0.42 * (number * folds + k + 1) / (len(self.teachers) * folds))
         return oof, held
 
@@ -333,7 +345,14 @@ class Run:
         if not self._finished(teacher.id):
             rows, hard = self.rows[teacher.template], np.eye(self.classes)[self.wanted]
             seed = self.seed + 101 * number
-            model = self._train(teacher.id, teacher.template, rows, hard, teacher.strategy, self.balance, seed, TEACHER)
+            rates = TEACHER | {"interpolation": self.shrinkage.share}
+            if self.shrinkage.share == 0:
+                model = self.base
+                self.plan.done(self.jobs[teacher.id])
+            else:
+                model = self._train(
+                    teacher.id, teacher.template, rows, hard, teacher.strategy, self.balance, seed, rates
+                )
             self._save(teacher.id, model)
         self.report(0.5 + 0.2 * (number + 1) / len(self.teachers))
 
@@ -357,9 +376,9 @@ class Run:
         (logits,) = self._cached("pseudo", compute)
         # An earlier attempt on another machine's speed may have scored another number of candidates.
         self.candidates = self._all_candidates()[: logits.shape[1]]
-        members = np.stack(
-            [pet.distribution(x, self.offsets[t.template]) for x, t in zip(logits, self.teachers, strict=True)]
-        )
+        if self.shrinkage.matched and self.data.prior is not None:
+            self.teacher_offsets = [priors.match_priors(x, self.data.prior) for x in logits]
+        members = np.stack([pet.distribution(x, o) for x, o in zip(logits, self.teacher_offsets, strict=True)])
         combined = calibrate.temper(ensemble.combine(members, weights), temperature)
         chosen = select(members, combined, self.task.selection, self.data.prior, PSEUDO_LABELS)
         lines = [
@@ -382,7 +401,8 @@ class Run:
         if self._finished("student"):
             return
         texts = self._encode(template, [self.candidates[p.row] for p in pseudo])
-        wanted, groups = student_targets(self.balance, self.wanted, soft, self.classes)
+        share = min(LABELLED_SHARE, PASSES * len(self.wanted) / (STUDENT_STEPS * pet.TrainSettings.batch_rows))
+        wanted, groups = student_targets(self.balance, self.wanted, soft, self.classes, share)
         rows = [*self.rows[template], *texts]
         seed = self.seed + 10_007
         self._save("student", self._train("student", template, rows, wanted, "plain", groups, seed, STUDENT))
@@ -399,8 +419,8 @@ class Run:
         if not self.data.dev:
             return np.zeros((0, self.classes))
         members = [
-            pet.distribution(self._predict(self._load(t.id), self.dev[t.template]), self.offsets[t.template])
-            for t in self.teachers
+            pet.distribution(self._predict(self._load(t.id), self.dev[t.template]), offsets)
+            for t, offsets in zip(self.teachers, self.teacher_offsets, strict=True)
         ]
         return ensemble.combine(np.stack(members), weights)
 
@@ -415,15 +435,17 @@ class Run:
         return calibrate.match_confidence(held, confidence), "matched"
 
     def _members(self, weights: np.ndarray, student_template: int) -> list[TrainedMember]:
-        def member(id: str, role: str, template: int, strategy: str, weight: float) -> TrainedMember:
-            offsets = self.offsets[template] if self.has_prior else None
-            text = self.task.templates[template]
-            return TrainedMember(id, role, text, strategy, weight, offsets, lambda: self._load(id))
+        def member(
+            id: str, role: str, template: int, strategy: str, weight: float, offsets: np.ndarray
+        ) -> TrainedMember:
+            text, served = self.task.templates[template], offsets if self.has_prior else None
+            return TrainedMember(id, role, text, strategy, weight, served, lambda: self._load(id))
 
         teachers = [
-            member(t.id, "teacher", t.template, t.strategy, w) for t, w in zip(self.teachers, weights, strict=True)
+            member(t.id, "teacher", t.template, t.strategy, w, o)
+            for t, w, o in zip(self.teachers, weights, self.teacher_offsets, strict=True)
         ]
-        return [*teachers, member("student", "student", student_template, "plain", 1.0)]
+        return [*teachers, member("student", "student", student_template, "plain", 1.0, self.offsets[student_template])]
 
     # ---- cache and helpers
 

@@ -63,13 +63,14 @@ class TestFittedWeights:
 
 
 class TestChosenWeights:
-    def test_are_fitted_where_one_member_is_clearly_better(self):
+    @pytest.mark.parametrize(("rows", "least", "most"), [(15, 0.55, 0.75), (30, 0.65, 0.85), (1000, 0.95, 1.0)])
+    def test_go_to_the_better_member_as_rows_speak_for_it(self, rows, least, most):
         rng = np.random.default_rng(0)
-        members = members_of(np.stack([rng.uniform(0.85, 0.95, 30), rng.uniform(0.3, 0.5, 30)]))
-        weights, details = ensemble.choose_weights(members, np.zeros(30, int), np.arange(30) % 3)
+        members = members_of(np.stack([rng.uniform(0.85, 0.95, rows), rng.uniform(0.3, 0.5, rows)]))
+        weights, details = ensemble.choose_weights(members, np.zeros(rows, int), np.arange(rows) % 3)
         assert details["fitted"]
         assert details["gain"] > details["standardError"] > 0
-        assert weights[0] > 0.95
+        assert least < weights[0] < most
 
     def test_are_uniform_unless_the_gain_exceeds_a_standard_error(self):
         kinds = {"fitted": 0, "gained, but within the error": 0, "lost": 0}
@@ -80,7 +81,7 @@ class TestChosenWeights:
             assert details["fitted"] == (gain > error)
             if gain > error:
                 kinds["fitted"] += 1
-                np.testing.assert_allclose(weights, ensemble.fit_weights(distributions, wanted))
+                np.testing.assert_allclose(weights, ensemble.fit_weights(distributions, wanted, ensemble.PRIOR_ROWS))
             else:
                 kinds["gained, but within the error" if gain > 0 else "lost"] += 1
                 np.testing.assert_allclose(weights, 1 / 3)

@@ -179,9 +179,9 @@ class SlowMachine:
 
             train(model, rows, wanted, strategy, settings, offsets, on_slow_step, balance)
 
-        def slow_predict(model, rows, classes):
+        def slow_predict(model, rows, classes, **settings):
             self.now += 0.01 * seconds * len(rows)
-            return predict(model, rows, classes)
+            return predict(model, rows, classes, **settings)
 
         monkeypatch.setattr(pet, "predict", slow_predict)
         monkeypatch.setattr(run, "time", clock)

@@ -1,0 +1,73 @@
+"""How far teachers may go: as far as rows they have not seen say."""
+
+import numpy as np
+import pytest
+
+from fewloop_trainer.shrink import choose
+
+ROWS, TEXTS = 400, 600
+
+
+def logits_of(right, count, strength, seed):
+    """[1, count, 2]: the right label's logit is higher by `strength`, with unit noise."""
+    noise = np.random.default_rng(seed).normal(size=count)
+    lead = strength * np.where(right, 1.0, -1.0) + noise
+    return np.stack([lead / 2, -lead / 2], axis=-1)[None]
+
+
+@pytest.fixture
+def truth():
+    rng = np.random.default_rng(0)
+    rows, texts = rng.random(ROWS) < 0.5, rng.random(TEXTS) < 0.5
+    return rows, texts, np.where(rows, 0, 1)
+
+
+def choice(truth, base_strength, tuned_strength, shift=0.0, prior=(0.5, 0.5), texts=TEXTS):
+    rows, others, wanted = truth
+    lean = np.array([shift, 0.0])
+    return choose(
+        logits_of(rows, ROWS, base_strength, 1),
+        logits_of(rows, ROWS, tuned_strength, 2) + lean,
+        logits_of(others, TEXTS, base_strength, 3)[:, :texts],
+        logits_of(others, TEXTS, tuned_strength, 4)[:, :texts] + lean,
+        np.zeros((1, 2)),
+        None if prior is None else np.array(prior),
+        wanted,
+    )
+
+
+def test_what_labels_spoilt_stays_at_the_base(truth):
+    shrinkage, rows, _ = choice(truth, base_strength=1.0, tuned_strength=-1.0)
+    assert shrinkage.share == 0 and not shrinkage.matched
+    base = logits_of(truth[0], ROWS, 1.0, 1)
+    assert np.allclose(rows, np.exp(base) / np.exp(base).sum(-1, keepdims=True))
+
+
+def test_independent_errors_are_shared_out_half_way(truth):
+    shrinkage, rows, _ = choice(truth, base_strength=1.0, tuned_strength=1.0)
+    assert 0 < shrinkage.share < 1
+    right = rows[0, np.arange(ROWS), truth[2]]
+    assert -np.log(right).mean() == pytest.approx(min(shrinkage.losses.values()), abs=1e-4)
+
+
+def test_much_better_teachers_go_all_the_way(truth):
+    assert choice(truth, base_strength=0.0, tuned_strength=4.0)[0].share == 1
+
+
+def test_a_lean_to_one_label_is_undone_by_matching(truth):
+    shrinkage, _, texts = choice(truth, base_strength=0.2, tuned_strength=2.0, shift=3.0)
+    assert shrinkage.matched
+    assert texts.mean((0, 1)) == pytest.approx([0.5, 0.5], abs=1e-3)
+
+
+def test_a_lean_that_the_rows_confirm_is_kept():
+    rows, texts = np.arange(ROWS) % 10 > 0, np.arange(TEXTS) % 10 > 0
+    truth = rows, texts, np.where(rows, 0, 1)
+    assert not choice(truth, base_strength=0.2, tuned_strength=2.0, shift=2.0)[0].matched
+
+
+@pytest.mark.parametrize(("prior", "texts"), [(None, TEXTS), ((0.5, 0.5), 20)], ids=["choices", "few texts"])
+def test_nothing_is_matched_without_a_prior_or_texts(truth, prior, texts):
+    shrinkage, _, _ = choice(truth, base_strength=0.2, tuned_strength=2.0, shift=3.0, prior=prior, texts=texts)
+    assert not shrinkage.matched
+    assert not any("matched" in name for name in shrinkage.losses)
