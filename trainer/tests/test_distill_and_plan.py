@@ -88,6 +88,7 @@ class TestPlan:
         taken = list(execute(planned, clock, costs).values())
         assert taken[:3] == [100] * 3
         assert all(later < 60 for later in taken[4:])
+        assert taken[4] <= 3 * taken[-1], "the first to follow does not take what the last ones need"
         assert min(taken) >= plan.MINIMUM_STEPS
         assert clock.now <= 1100 + 8, "and is not late by more than the job at which it turned"
 
