@@ -50,6 +50,12 @@ function stepsOf(name: string): Step[] {
 /** Ids in the order in which they first appear, on either side. */
 const ids = { readme: [] as string[], printed: [] as string[] };
 
+function printedFor(id: string): string {
+  const printed = ids.printed[ids.readme.indexOf(id)];
+  if (printed === undefined) throw new Error(`nothing was printed where the README shows ${id}`);
+  return printed;
+}
+
 function normalised(text: string, seen: string[]): string {
   const numbered = text.replace(ID, (id) => {
     if (!seen.includes(id)) seen.push(id);
@@ -89,7 +95,7 @@ const environment = () => ({
 
 async function shell({ command, keys }: Step): Promise<{ output: string; code: number | null }> {
   const actual = command
-    .replace(ID, (id) => ids.printed[ids.readme.indexOf(id)] ?? `<${id} was never printed>`)
+    .replace(ID, printedFor)
     .replaceAll(ADDRESS, address);
   // One pipe for both, so that their order is kept.
   const errors = command.includes('--wait') ? '2>/dev/null' : '2>&1';
