@@ -94,9 +94,7 @@ const environment = () => ({
 });
 
 async function shell({ command, keys }: Step): Promise<{ output: string; code: number | null }> {
-  const actual = command
-    .replace(ID, printedFor)
-    .replaceAll(ADDRESS, address);
+  const actual = command.replace(ID, printedFor).replaceAll(ADDRESS, address);
   // One pipe for both, so that their order is kept.
   const errors = command.includes('--wait') ? '2>/dev/null' : '2>&1';
   const child = spawn('sh', ['-c', `{ ${actual}\n} ${errors}`], {
