@@ -113,36 +113,7 @@ describe('a database that ends', () => {
 });
 
 describe('the service killed', () => {
-  it('while texts come in: what was accepted is there, once', async () => {
-    const chunks = Array.from({ length: 60 }, (_, chunk) =>
-      Array.from({ length: CHUNK }, (_, i) => ({ id: `${chunk}-${i}`, text: `第${chunk}批，第${i}条` })),
-    );
-    const accepted = new Set<number>();
-    const waiting = [...chunks.keys()];
-    const client = async () => {
-      for (let chunk = waiting.shift(); chunk !== undefined; chunk = waiting.shift()) {
-        const { data } = await askIngest(chunks[chunk]!);
-        if (data) accepted.add(chunk);
-      }
-    };
-    const clients = Promise.allSettled([client(), client(), client()]);
-    await until(() => accepted.size >= 20, PATIENCE_MS);
-    await service.kill();
-    await clients;
-    expect(accepted.size).toBeLessThan(chunks.length);
-
-    service = await startServiceProcess(dataDir);
-    const again = new Map<number, Ingested>();
-    for (const [chunk, inputs] of chunks.entries()) {
-      again.set(chunk, (await service.request<{ ingest: Ingested }>(INGEST, { inputs })).ingest);
-    }
-    expect([...again.values()].every((each) => each.accepted + each.duplicates === CHUNK)).toBe(true);
-    expect([...accepted].map((chunk) => again.get(chunk)!.accepted)).toEqual(Array(accepted.size).fill(0));
-    ingested += chunks.length * CHUNK;
-    await expectAllScoredOnce();
-  });
-
-  it('and its trainer before it, during a run: the run goes on where it was, to one version', async () => {
+  it('during a run, and its trainer before it: the run goes on where it was, to one version', async () => {
     const goods = ['手机', '衣服', '水果', '酒店', '书', '电脑', '洗发水', '平板'];
     const examples = goods.flatMap((name) => [
       { text: `${name}很好，满意`, labels: ['positive'], split: 'TRAIN' },
@@ -182,6 +153,35 @@ describe('the service killed', () => {
     expect(await query(`SELECT count(*)::int FROM model_version WHERE run_id = '${id}'`)).toEqual([{ count: 1 }]);
     expect(await query('SELECT count(*)::int FROM promotion')).toEqual([{ count: 1 }]);
     expect(await query('SELECT count(*)::int FROM example')).toEqual([{ count: examples.length }]);
+  });
+
+  it('while texts come in: what was accepted is there, once', async () => {
+    const chunks = Array.from({ length: 60 }, (_, chunk) =>
+      Array.from({ length: CHUNK }, (_, i) => ({ id: `${chunk}-${i}`, text: `第${chunk}批，第${i}条` })),
+    );
+    const accepted = new Set<number>();
+    const waiting = [...chunks.keys()];
+    const client = async () => {
+      for (let chunk = waiting.shift(); chunk !== undefined; chunk = waiting.shift()) {
+        const { data } = await askIngest(chunks[chunk]!);
+        if (data) accepted.add(chunk);
+      }
+    };
+    const clients = Promise.allSettled([client(), client(), client()]);
+    await until(() => accepted.size >= 20, PATIENCE_MS);
+    await service.kill();
+    await clients;
+    expect(accepted.size).toBeLessThan(chunks.length);
+
+    service = await startServiceProcess(dataDir);
+    const again = new Map<number, Ingested>();
+    for (const [chunk, inputs] of chunks.entries()) {
+      again.set(chunk, (await service.request<{ ingest: Ingested }>(INGEST, { inputs })).ingest);
+    }
+    expect([...again.values()].every((each) => each.accepted + each.duplicates === CHUNK)).toBe(true);
+    expect([...accepted].map((chunk) => again.get(chunk)!.accepted)).toEqual(Array(accepted.size).fill(0));
+    ingested += chunks.length * CHUNK;
+    await expectAllScoredOnce();
   });
 });
 
