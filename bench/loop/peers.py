@@ -55,26 +55,31 @@ def main():
     parser.add_argument("out", type=Path)
     parser.add_argument("--base", type=Path, default=Path("models/base-zh"))
     options = parser.parse_args()
-    for state_file in sorted(options.out.glob("*/state.json")):
-        folder = state_file.parent
-        state = json.loads(state_file.read_text())
-        data = json.loads((folder / "peers-data.json").read_text())
-        held_out, wanted = [row["text"] for row in data["heldOut"]], [row["label"] for row in data["heldOut"]]
-        file = folder / "peers.json"
-        results = json.loads(file.read_text()) if file.exists() else {}
-        for point in state["points"]:
-            train = state["labelled"][: point["labels"]]
-            for name, fit in (("tfidf", tfidf), ("setfit", lambda t, h: setfit(t, h, options.base))):
-                key = f"{name}-{point['labels']}"
-                if key in results or not train:
-                    continue
-                started = time.monotonic()
-                predicted = fit(train, held_out)
-                hits = "".join("1" if a == b else "0" for a, b in zip(predicted, wanted, strict=True))
-                results[key] = {"hits": hits, "seconds": time.monotonic() - started}
-                print(f"{folder.name} {key}: {hits.count('1') / len(hits):.3f}", flush=True)
-                file.with_suffix(".partial").write_text(json.dumps(results))
-                file.with_suffix(".partial").replace(file)
+    folders = [file.parent for file in sorted(options.out.glob("*/state.json"))]
+    # The cheap one first, everywhere; the largest sets first.
+    for name, fit in (("tfidf", tfidf), ("setfit", lambda rows, texts: setfit(rows, texts, options.base))):
+        for folder in folders:
+            compare(folder, name, fit)
+
+
+def compare(folder, name, fit):
+    state = json.loads((folder / "state.json").read_text())
+    data = json.loads((folder / "peers-data.json").read_text())
+    held_out, wanted = [row["text"] for row in data["heldOut"]], [row["label"] for row in data["heldOut"]]
+    file = folder / "peers.json"
+    results = json.loads(file.read_text()) if file.exists() else {}
+    for point in reversed(state["points"]):
+        train = state["labelled"][: point["labels"]]
+        key = f"{name}-{point['labels']}"
+        if key in results or not train:
+            continue
+        started = time.monotonic()
+        predicted = fit(train, held_out)
+        hits = "".join("1" if a == b else "0" for a, b in zip(predicted, wanted, strict=True))
+        results[key] = {"hits": hits, "seconds": time.monotonic() - started}
+        print(f"{folder.name} {key}: {hits.count('1') / len(hits):.3f}", flush=True)
+        file.with_suffix(".partial").write_text(json.dumps(results))
+        file.with_suffix(".partial").replace(file)
 
 
 if __name__ == "__main__":
