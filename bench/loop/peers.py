@@ -39,6 +39,7 @@ def setfit(train, held_out, base):
 
     encoder = Transformer(str(base), max_seq_length=128)
     body = SentenceTransformer(modules=[encoder, Pooling(encoder.get_word_embedding_dimension(), "cls")], device="cpu")
+    body.float()  # the weights lie in fp16, in which a processor trains a hundred times slower
     labels = sorted({row["label"] for row in train})
     model = SetFitModel(model_body=body, model_head=LogisticRegression(max_iter=1000), labels=labels)
     data = Dataset.from_dict(
