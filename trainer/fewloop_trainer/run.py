@@ -1,6 +1,7 @@
 """One training run, from a run folder to a bundle.
 
-    read ─▶ offsets ─▶ cross-fit ─▶ weights, temperature ─▶ teachers ─▶ pseudo-labels ─▶ student ─▶ calibrate ─▶ bundle
+    read ─▶ offsets ─▶ cross-fit ─▶ shrinkage, weights, temperature ─▶ teachers ─▶ pseudo-labels ─▶ student
+         ─▶ calibrate ─▶ bundle
 
 Every model starts from the base and human labels, never from an earlier version. What a stage computed lies in
 `work/`, written whole or not at all: a killed run, started again, goes on behind the last model that was finished.
