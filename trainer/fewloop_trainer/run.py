@@ -37,7 +37,7 @@ from fewloop_trainer.select import PseudoLabel, select
 from fewloop_trainer.shrink import FEWEST_MATCHING_TEXTS, choose
 
 FOLDS = 2
-"""A third fold would cost as many steps as a third of all teachers get, and steps are what a small budget lacks."""
+"""A third would cost as many steps more as all teachers' own training takes (3 * 2/3 of them in place of 2 * 1/2)."""
 PASSES = 6
 """Wished passes over the labelled rows; more than `MOST_STEPS` batches bring little."""
 FEWEST_STEPS, MOST_STEPS = 40, 120
