@@ -15,10 +15,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-from fewloop_trainer import pet, priors
+from fewloop_trainer import pet
 from fewloop_trainer.encoder import copy_of, load_model, load_tokenizer
 from fewloop_trainer.keys import split_group, split_of, twentieth
 from fewloop_trainer.render import Renderer
+from fewloop_trainer.scores import distribution_of, match_priors
 from fewloop_trainer.task import load_task
 
 GRID = [
@@ -76,7 +77,7 @@ def main():
         return pet.encode(task, renderer, template, rows)
 
     def offsets_of(model, template):
-        return priors.match_priors(pet.predict(model, encode(template, matching), classes, fast=True), uniform)
+        return match_priors(pet.predict(model, encode(template, matching), classes, fast=True), uniform)
 
     def accuracy(distribution):
         return round(100 * float((distribution.argmax(-1) == wanted).mean()), 1)
@@ -88,7 +89,7 @@ def main():
 
     texts = [encode(template, judged) for template in task.templates]
     offsets = [offsets_of(base, template) for template in task.templates]
-    zero_shot = [pet.distribution(pet.predict(base, t, classes, fast=True), o) for t, o in zip(texts, offsets, strict=True)]
+    zero_shot = [distribution_of(pet.predict(base, t, classes, fast=True), o) for t, o in zip(texts, offsets, strict=True)]
     tell(zero_shot, labels=0)
     for seed in map(int, options.seeds.split(",")):
         for count in map(int, options.labels.split(",")):
@@ -111,8 +112,8 @@ def main():
                         hard = np.eye(classes)[balance]
                         pet.train(model, encode(template, labelled), hard, strategy, settings, offsets[number], balance=balance)
                         logits = pet.predict(model, texts[number], classes, fast=True)
-                        found[interpolation, False].append(pet.distribution(logits, offsets[number]))
-                        found[interpolation, True].append(pet.distribution(logits, offsets_of(model, template)))
+                        found[interpolation, False].append(distribution_of(logits, offsets[number]))
+                        found[interpolation, True].append(distribution_of(logits, offsets_of(model, template)))
                 what = {k: setting[k] for k in ("steps", "rate", "strategies")}
                 seconds = round(time.monotonic() - started)
                 for (interpolation, matched), members in found.items():

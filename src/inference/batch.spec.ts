@@ -20,8 +20,8 @@ const pending = (length: number, priority: Pending['priority'], enqueuedAtMs: nu
 const work = fc.array(
   fc.record({
     length: fc.integer({ min: 2, max: 150 }),
-    priority: fc.constantFrom('interactive' as const, 'bulk' as const),
-    waitedMs: fc.integer({ min: 0, max: 4000 }),
+    priority: fc.constantFrom('interactive' as const, 'bulk' as const, 'background' as const),
+    waitedMs: fc.integer({ min: 0, max: 4900 }),
     graph: fc.constantFrom('a', 'b'),
   }),
   { minLength: 1, maxLength: 150 },
@@ -40,8 +40,10 @@ describe('takeBatch', () => {
         expect(batch.length).toBeLessThanOrEqual(64);
         expect(new Set(batch).size).toBe(batch.length);
         expect(new Set(batch.map((entry) => entry.group)).size).toBe(1);
-        const isUrgent = (entry: Pending) => entry.priority === 'interactive' || 5000 - entry.enqueuedAtMs >= 2000;
-        expect(batch).toContain(queue.find(isUrgent) ?? queue[0]);
+        const waited = (entry: Pending) => entry.priority === 'bulk' && 5000 - entry.enqueuedAtMs >= 2000;
+        const isUrgent = (entry: Pending) => entry.priority === 'interactive' || waited(entry);
+        const next = queue.find(isUrgent) ?? queue.find((entry) => entry.priority === 'bulk') ?? queue[0];
+        expect(batch).toContain(next);
       }),
     );
   });
@@ -51,6 +53,15 @@ describe('takeBatch', () => {
     const interactive = pending(100, 'interactive', 1000);
     expect(takeBatch([bulk, interactive], 100, 1500)).toEqual([interactive]);
     expect(takeBatch([bulk, interactive], 100, 2500)).toEqual([bulk]);
+  });
+
+  it('takes what nobody waits for last, until it has waited ten seconds', () => {
+    const background = pending(100, 'background', 0);
+    const bulk = pending(100, 'bulk', 5000);
+    const interactive = pending(100, 'interactive', 6000);
+    expect(takeBatch([background, bulk], 100, 5500)).toEqual([bulk]);
+    expect(takeBatch([background, interactive], 100, 9000)).toEqual([interactive]);
+    expect(takeBatch([background, interactive], 100, 10_500)).toEqual([background]);
   });
 
   it('groups what is of similar length', () => {

@@ -3,12 +3,13 @@
  *
  * A batch holds rows of one group (runner, graph, masks, words), of similar length, and at most `maxBatchTokens` padded
  * tokens (rows times the longest) and 64 rows; a row longer than that goes alone. It always holds the most urgent row:
- * interactive before bulk, then the oldest; bulk counts as interactive once it has waited two seconds.
+ * interactive before the others, then the oldest. Bulk counts as interactive once it has waited two seconds, background
+ * (scores that nobody waits for) once it has waited ten.
  */
-import type { Encoding, HostBatch } from './types.js';
+import type { Encoding, HostBatch, Priority } from './types.js';
 
 const MAX_ROWS = 64;
-const BULK_AGES_AFTER_MS = 2000;
+const AGES_AFTER_MS: Record<Priority, number> = { interactive: 0, bulk: 2000, background: 10_000 };
 
 /** One rendering to score: `words` are the label words' token ids, [words][masks]. */
 export interface Row {
@@ -21,7 +22,7 @@ export interface Pending {
   row: Row;
   /** Rows with the same group may share a batch. */
   group: string;
-  priority: 'interactive' | 'bulk';
+  priority: Priority;
   /** Monotonic milliseconds. */
   enqueuedAtMs: number;
 }
@@ -32,12 +33,13 @@ export function groupOf({ graph, words }: Row): string {
 
 /** The rows of the next batch, in order of length; empty where nothing is pending. `pending` is in order of arrival. */
 export function takeBatch<P extends Pending>(pending: readonly P[], maxBatchTokens: number, nowMs: number): P[] {
-  const isBulk = (entry: P) => entry.priority === 'bulk' && nowMs - entry.enqueuedAtMs < BULK_AGES_AFTER_MS;
-  const urgent = pending.find((entry) => !isBulk(entry)) ?? pending[0];
+  const yields = (entry: P) => nowMs - entry.enqueuedAtMs < AGES_AFTER_MS[entry.priority];
+  const urgent =
+    pending.find((entry) => !yields(entry)) ?? pending.find((e) => e.priority !== 'background') ?? pending[0];
   if (urgent === undefined) return [];
   const length = (entry: P) => entry.row.encoding.ids.length;
   const peers = pending.filter((entry) => entry.group === urgent.group).sort((a, b) => length(a) - length(b));
-  const first = peers.filter((entry) => isBulk(entry) === isBulk(urgent));
+  const first = peers.filter((entry) => yields(entry) === yields(urgent));
 
   // Grow around the urgent row: shorter neighbours cost least, longer ones raise what every row is padded to.
   let [from, to] = [first.indexOf(urgent), first.indexOf(urgent) + 1];
@@ -56,7 +58,7 @@ export function takeBatch<P extends Pending>(pending: readonly P[], maxBatchToke
   const batch = first.slice(from, to);
   const longest = length(batch[batch.length - 1]!);
   // Work of the other class rides along where the batch has room and grows no longer.
-  for (const entry of peers.filter((p) => isBulk(p) !== isBulk(urgent)).reverse()) {
+  for (const entry of peers.filter((p) => yields(p) !== yields(urgent)).reverse()) {
     if (length(entry) <= longest && fits(batch.length + 1, longest)) batch.push(entry);
   }
   return batch.sort((a, b) => length(a) - length(b));

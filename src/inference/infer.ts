@@ -15,7 +15,7 @@ export interface QueueLimits {
   maxBatchTokens: number;
   /** A runner. */
   maxConcurrentBatches: number;
-  /** Tokens that wait or are in flight, over all runners; bulk work may take half. */
+  /** Tokens that wait or are in flight, over all runners; work that is not interactive may take half. */
   maxQueuedTokens: number;
 }
 
@@ -87,7 +87,7 @@ export class BatchQueue {
 
   private admit(rows: Row[], priority: ClassifyRequest['priority']): void {
     const tokens = rows.reduce((sum, row) => sum + row.encoding.ids.length, 0);
-    const limit = priority === 'bulk' ? this.limits.maxQueuedTokens / 2 : this.limits.maxQueuedTokens;
+    const limit = priority !== 'interactive' ? this.limits.maxQueuedTokens / 2 : this.limits.maxQueuedTokens;
     // What is larger than the whole queue may go when nothing else waits: else it never could.
     if (this.queuedTokens > 0 && this.queuedTokens + tokens > limit) {
       const waitMs = Math.ceil(this.queuedTokens / this.tokensPerMs);

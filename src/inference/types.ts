@@ -116,10 +116,13 @@ export interface TextTokenizer {
   tokenToId(token: string): number | undefined;
 }
 
+/** Who waits: a person or an app, a stream, nobody. */
+export type Priority = 'interactive' | 'bulk' | 'background';
+
 export interface ClassifyRequest {
   items: Item[];
   policy?: ServingPolicy;
   /** Absolute, epoch milliseconds. */
   deadlineAt?: number;
-  priority: 'interactive' | 'bulk';
+  priority: Priority;
 }

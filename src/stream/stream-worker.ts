@@ -18,7 +18,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { FewloopError } from '../common/errors.js';
 import { Config } from '../config/config.js';
 import { InferenceEngine } from '../inference/engine.js';
-import type { Prediction, ServedModel } from '../inference/types.js';
+import type { Prediction, Priority, ServedModel } from '../inference/types.js';
 import { LearningEvents } from '../learning/events.js';
 import { PoolService } from '../learning/pool.js';
 import { RunWorker } from '../learning/run-worker.js';
@@ -137,9 +137,13 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
   }
 
   /** Throws OVERLOADED; everything else is the outcome of an item. */
-  async #classify(model: ServedModel, items: Item[]): Promise<(Prediction | FewloopError)[]> {
+  async #classify(
+    model: ServedModel,
+    items: Item[],
+    priority: Priority = 'bulk',
+  ): Promise<(Prediction | FewloopError)[]> {
     try {
-      const outcomes = await this.engine.classify(model, { items, priority: 'bulk' });
+      const outcomes = await this.engine.classify(model, { items, priority });
       const results = outcomes.map((outcome) => (outcome.ok ? outcome.prediction : outcome.error));
       const full = results.find((result) => result instanceof FewloopError && result.code === 'OVERLOADED');
       if (full) throw full;
@@ -172,7 +176,7 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
       const lease = await this.activation.current(task);
       try {
         const { model } = lease;
-        const score = (items: Item[]) => this.#classify(model, items);
+        const score = (items: Item[]) => this.#classify(model, items, 'background');
         busy = (await this.pool.refresh(model, BATCH, score)) || busy;
       } finally {
         lease.release();

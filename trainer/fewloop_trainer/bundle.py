@@ -21,8 +21,9 @@ from fewloop_trainer.data import RunData, RunError, file_digest
 from fewloop_trainer.encoder import load_model, load_tokenizer
 from fewloop_trainer.export import PET_INPUTS, PetGraph, export_from, export_pet
 from fewloop_trainer.files import write_json
-from fewloop_trainer.pet import Encoded, collate, distribution, encode, label_logits
+from fewloop_trainer.pet import Encoded, collate, encode, label_logits
 from fewloop_trainer.render import Renderer
+from fewloop_trainer.scores import distribution_of
 from fewloop_trainer.task import Field, Task, parse_template
 
 PARITY_TOLERANCE = 1e-4
@@ -193,7 +194,7 @@ def _golden(rows, items, task, renderer, member, model, offsets, path, threads) 
         feeds = {name: value.numpy() for name, value in zip(PET_INPUTS, batch.inputs, strict=True)}
         (served,) = runtime.run(["word_logits"], feeds)
         expected, got = (
-            distribution(label_logits(w, batch.word_labels, labels).double().numpy(), offsets[:labels])[0]
+            distribution_of(label_logits(w, batch.word_labels, labels).double().numpy(), offsets[:labels])[0]
             for w in (words, torch.from_numpy(served))
         )
         largest = max(largest, float(np.abs(expected - got).max()))

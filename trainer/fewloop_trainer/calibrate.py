@@ -3,6 +3,8 @@
 import numpy as np
 from scipy.optimize import brentq, minimize_scalar
 
+from fewloop_trainer.scores import apply_temperature
+
 CALIBRATED_ROWS = 100
 """Labelled rows that a temperature needs before predictions may call themselves calibrated. With 100 rows the standard
 error of an accuracy near 90 % is 3 points, about what a routing threshold can bear."""
@@ -12,20 +14,13 @@ LOG_DEVIATION = 0.5
 EPSILON = 1e-12
 
 
-def temper(distribution: np.ndarray, temperature: float) -> np.ndarray:
-    """p^(1/T), normalised, over the last axis."""
-    scaled = np.log(np.maximum(distribution, 1e-300)) / temperature  # an absent label's 0 must stay one
-    scaled = np.exp(scaled - scaled.max(-1, keepdims=True))
-    return scaled / scaled.sum(-1, keepdims=True)
-
-
 def fit_temperature(distribution: np.ndarray, wanted: np.ndarray) -> float:
     """The maximum a posteriori temperature of rows [N, C] with labels [N]; 1 without rows."""
     if not len(wanted):
         return 1.0
 
     def cost(log_t: float) -> float:
-        p = temper(distribution, float(np.exp(log_t)))[np.arange(len(wanted)), wanted]
+        p = apply_temperature(distribution, float(np.exp(log_t)))[np.arange(len(wanted)), wanted]
         return float(-np.log(p + EPSILON).sum() + 0.5 * (log_t / LOG_DEVIATION) ** 2)
 
     return float(np.exp(minimize_scalar(cost, bounds=LOG_BOUNDS, method="bounded").x))
@@ -37,7 +32,7 @@ def match_confidence(distribution: np.ndarray, confidence: float) -> float:
         return 1.0
 
     def excess(log_t: float) -> float:
-        return float(temper(distribution, float(np.exp(log_t))).max(-1).mean() - confidence)
+        return float(apply_temperature(distribution, float(np.exp(log_t))).max(-1).mean() - confidence)
 
     low, high = LOG_BOUNDS
     if excess(low) <= 0:

@@ -24,11 +24,6 @@ def folds_of(classes: np.ndarray, folds: int, seed: int) -> np.ndarray:
     return fold
 
 
-def combine(distributions: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted mean of member distributions [T, N, C]."""
-    return np.tensordot(weights / weights.sum(), distributions, axes=1)
-
-
 def fit_weights(
     distributions: np.ndarray, wanted: np.ndarray, prior_rows: float = 0.0, iterations: int = 200
 ) -> np.ndarray:

@@ -34,14 +34,23 @@ class PetGraph(nn.Module):
         self.decoder = model.cls.predictions.decoder
 
     def forward(self, input_ids, attention_mask, token_type_ids, mask_positions, label_tokens):
+        at_masks, hidden = self.hidden_at_masks(input_ids, attention_mask, token_type_ids, mask_positions)
+        return self.word_logits(at_masks, label_tokens), F.normalize(hidden[:, 0], dim=-1)
+
+    def hidden_at_masks(self, input_ids, attention_mask, token_type_ids, mask_positions):
+        """The encoder's output at the masks [batch, masks, hidden], and everywhere [batch, length, hidden]."""
         hidden = self.bert(
             input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
         ).last_hidden_state
         index = mask_positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
-        at_masks = self.transform(hidden.gather(1, index))  # [batch, masks, hidden]
+        return hidden.gather(1, index), hidden
+
+    def word_logits(self, at_masks, label_tokens):
+        """[batch, words]: logits of words `label_tokens` [batch, words, masks], summed over their masks."""
+        transformed = self.transform(at_masks)  # [batch, masks, hidden]
         vectors = F.embedding(label_tokens, self.decoder.weight)  # [batch, words, masks, hidden]
-        logits = (vectors * at_masks.unsqueeze(1)).sum(-1) + self.decoder.bias[label_tokens]
-        return logits.sum(-1), F.normalize(hidden[:, 0], dim=-1)
+        logits = (vectors * transformed.unsqueeze(1)).sum(-1) + self.decoder.bias[label_tokens]
+        return logits.sum(-1)
 
 
 def export_pet(model: BertForMaskedLM, path: Path, half: bool = True) -> None:

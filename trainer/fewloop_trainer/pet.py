@@ -6,7 +6,7 @@ begins where zero-shot stands.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,9 +104,8 @@ def predict(
     """
     graph = PetGraph(model).eval()
     logits = np.zeros((len(rows), classes))
-    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].mask_positions), len(rows[i].ids)))
     with torch.inference_mode():
-        for chunk in _chunks(rows, order, batch_tokens):
+        for chunk in chunks_of(rows, batch_tokens):
             batch = collate([rows[i] for i in chunk])
             with _precision(fast):
                 words = graph(*batch.inputs)[0]
@@ -207,23 +206,15 @@ def schedule(step: int, steps: int, warmup: float) -> float:
     return min((step + 1) / rising, (steps - step) / max(1, steps - rising))
 
 
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-
-
-def distribution(logits: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    return np.exp(log_softmax(logits + offsets))
-
-
 def _endless(values: np.ndarray, rng: np.random.Generator):
     while True:
         yield from rng.permutation(values)
 
 
-def _chunks(rows: Sequence[Encoded], order: list[int], batch_tokens: int):
+def chunks_of(rows: Sequence[Encoded], batch_tokens: int) -> Iterator[list[int]]:
+    """Indices of rows of like length and equally many masks, at most `batch_tokens` padded tokens together."""
     chunk: list[int] = []
-    for index in order:
+    for index in sorted(range(len(rows)), key=lambda i: (len(rows[i].mask_positions), len(rows[i].ids))):
         masks_differ = chunk and len(rows[chunk[0]].mask_positions) != len(rows[index].mask_positions)
         if chunk and (masks_differ or (len(chunk) + 1) * len(rows[index].ids) > batch_tokens):
             yield chunk

@@ -11,6 +11,10 @@ RESERVE_SHARE = 0.12
 """Of the budget, kept for export, parity and what cannot be foreseen."""
 
 MINIMUM_STEPS = 6
+"""Fewer teach nothing; they are taken late too, until the grace is over."""
+
+GRACE_SECONDS = 60.0
+"""How late a starved machine may make a run take its least steps; after that models stay as they are."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,9 @@ class Job:
 
 @dataclass
 class Plan:
-    deadline: float
-    """In `time.monotonic` seconds, the reserve already taken off."""
+    started: float
+    """In `time.monotonic` seconds."""
+    budget_seconds: float
     train_cost: float = 0.0
     """Seconds per token of training."""
     infer_cost: float = 0.0
@@ -35,16 +40,21 @@ class Plan:
     waiting: list[Job] = field(default_factory=list)
 
     def steps(self, job: Job) -> int:
-        """Steps of a job that is about to start, between `MINIMUM_STEPS` and its wish."""
+        """Steps of a job that is about to start, between `MINIMUM_STEPS` and its wish; none when the grace is over."""
+        now = time.monotonic()
+        if now > self.started + self.budget_seconds + GRACE_SECONDS:
+            return 0
+        deadline = self.started + (1 - RESERVE_SHARE) * self.budget_seconds
         wished = sum(other.wished_steps * other.tokens_per_step for other in self.waiting)
-        seconds = self.deadline - time.monotonic() - self.infer_tokens * self.infer_cost
+        seconds = deadline - now - self.infer_tokens * self.infer_cost
         share = seconds * job.wished_steps * job.tokens_per_step / max(1e-9, wished)
         affordable = int(share / max(1e-9, self.train_cost * job.tokens_per_step))
         return max(min(MINIMUM_STEPS, job.wished_steps), min(job.wished_steps, affordable))
 
     def trained(self, job: Job, steps: int, seconds: float) -> None:
         self.done(job)
-        self.train_cost = 0.5 * self.train_cost + 0.5 * seconds / max(1.0, steps * job.tokens_per_step)
+        if steps > 0:
+            self.train_cost = 0.5 * self.train_cost + 0.5 * seconds / (steps * job.tokens_per_step)
 
     def done(self, job: Job) -> None:
         self.waiting = [other for other in self.waiting if other.name != job.name]

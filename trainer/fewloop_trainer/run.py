@@ -3,6 +3,8 @@
     read ─▶ offsets ─▶ cross-fit ─▶ shrinkage, weights, temperature ─▶ teachers ─▶ pseudo-labels ─▶ student
          ─▶ calibrate ─▶ bundle
 
+A teacher tunes its head first (head.py), then, with rows enough to judge that by, all weights (pet.py).
+
 Every model starts from the base and human labels, never from an earlier version. What a stage computed lies in
 `work/`, written whole or not at all: a killed run, started again, goes on behind the last model that was finished.
 `result.json` is written last.
@@ -16,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +26,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertForMaskedLM
 
-from fewloop_trainer import calibrate, ensemble, pet, priors
+from fewloop_trainer import calibrate, ensemble, head, pet
 from fewloop_trainer.bundle import TrainedMember, write_bundle
 from fewloop_trainer.data import RunData, RunError, file_digest, read_run, targets
 from fewloop_trainer.distill import LABELLED_SHARE, student_targets
@@ -31,13 +34,17 @@ from fewloop_trainer.encoder import copy_of, load_model, load_tokenizer
 from fewloop_trainer.evaluate import evaluate
 from fewloop_trainer.export import round_to_half
 from fewloop_trainer.files import write_json
-from fewloop_trainer.plan import RESERVE_SHARE, Job, Plan
+from fewloop_trainer.plan import Job, Plan
 from fewloop_trainer.render import Renderer
+from fewloop_trainer.scores import apply_temperature, combine_members, distribution_of, match_priors
 from fewloop_trainer.select import PseudoLabel, select
-from fewloop_trainer.shrink import FEWEST_MATCHING_TEXTS, choose
+from fewloop_trainer.shrink import FEWEST_MATCHING_TEXTS, OutOfFold, choose
 
 FOLDS = 2
 """A third would cost as many steps more as all teachers' own training takes (3 * 2/3 of them in place of 2 * 1/2)."""
+FEWEST_ROWS_FOR_ALL_WEIGHTS = 100
+"""Under these the head alone is tuned: 16 to 36 rows took wholly tuned ensembles to zero-shot or below it, 116 rows
+well above (docs/results/trainer-settings.md), and out-of-fold losses of fewer cannot tell."""
 PASSES = 6
 """Wished passes over the labelled rows; more than `MOST_STEPS` batches bring little."""
 FEWEST_STEPS, MOST_STEPS = 40, 120
@@ -48,8 +55,8 @@ STUDENT: dict[str, float] = {}
 """Hundreds of texts teach it: it may go all the way."""
 MATCHING_TEXTS = 300
 """Texts on which offsets are matched to the prior: the mean over 300 has a standard error below 3 points."""
-CALIBRATION_TEXTS = 96
-"""Texts that no pseudo-label is taken from, for the student's temperature."""
+CALIBRATION_TEXTS = MATCHING_TEXTS
+"""Texts that no pseudo-label is taken from, for the student's temperature and what offsets come to out of fold."""
 PSEUDO_CANDIDATES = 2000
 PSEUDO_LABELS = 600
 PSEUDO_SHARE = 0.15
@@ -92,27 +99,26 @@ class Run:
         order = np.random.default_rng(self.seed).permutation(len(self.data.unlabelled))
         self.calibration = [self.data.unlabelled[i] for i in order[: min(CALIBRATION_TEXTS, len(order) // 4)]]
         self.candidates = [self.data.unlabelled[i] for i in order[len(self.calibration) :]][:PSEUDO_CANDIDATES]
-        reserve = RESERVE_SHARE * settings["budgetSeconds"]
-        self.plan = Plan(self.started + settings["budgetSeconds"] - reserve)
+        self.tunes_all = len(self.wanted) >= FEWEST_ROWS_FOR_ALL_WEIGHTS
+        self.plan = Plan(self.started, settings["budgetSeconds"])
 
     # ---- stages
 
     def execute(self) -> dict[str, object]:
         self.enter("offsets", 0.02)
-        self.offsets, base_rows, base_texts = self._cached("offsets", self._offsets)
+        self.offsets, base_rows = self._cached("offsets", self._offsets)
+        self.hidden = [head.hidden_at_masks(self.base, rows) for rows in self.rows]
         self._measure()
         self._make_plan()
         self.enter("cross-fit", 0.08)
         fold = ensemble.folds_of(self.balance, FOLDS, self.seed)
-        tuned_rows, tuned_texts = self._cross_fit(fold)
+        near, far = self._cross_fit(fold)
         by_teacher = np.stack([self.offsets[t.template] for t in self.teachers])
         # Too few candidates to match on later: then not here either.
         prior = self.data.prior if len(self.candidates) >= FEWEST_MATCHING_TEXTS else None
-        self.shrinkage, oof, held = choose(
-            base_rows, tuned_rows, base_texts, tuned_texts, by_teacher, prior, self.wanted
-        )
+        self.shrinkage, oof, held = choose(near, far, by_teacher, prior, self.wanted)
         weights, weighing = ensemble.choose_weights(oof, self.wanted, fold)
-        out_of_fold = ensemble.combine(oof, weights)
+        out_of_fold = combine_members(oof, weights)
         temperature = calibrate.fit_temperature(out_of_fold, self.wanted)
         self.teacher_offsets = [*by_teacher]
         self.enter("teachers", 0.5)
@@ -126,15 +132,15 @@ class Run:
         self._student(template, pseudo, soft)
         self.enter("calibrate", 0.92)
         dev = self._dev_distributions(weights)
-        student_dev, student_held = self._student_distributions(template)
+        student_offsets, student_dev, student_held = self._student_distributions(template)
         student_temperature, source = self._student_temperature(
-            student_dev, student_held, ensemble.combine(held, weights), temperature
+            student_dev, student_held, combine_members(held, weights), temperature
         )
         enough = len(self.wanted) >= calibrate.CALIBRATED_ROWS
         student_enough = enough if source == "matched" else len(self.data.dev) >= calibrate.CALIBRATED_ROWS
         dev_wanted = targets(self.task, self.data.dev)
-        zero_shot = np.stack([pet.distribution(x, o) for x, o in zip(base_rows, by_teacher, strict=True)])
-        tempered = calibrate.temper(out_of_fold, temperature)
+        zero_shot = np.stack([distribution_of(x, o) for x, o in zip(base_rows, by_teacher, strict=True)])
+        tempered = apply_temperature(out_of_fold, temperature)
         report: dict[str, object] = {
             "kind": "run",
             "labelled": len(self.wanted),
@@ -143,7 +149,7 @@ class Run:
             "unlabelledDropped": self.data.dropped,
             "outOfFold": {
                 "folds": int(fold.max()) + 1,
-                "zeroShot": evaluate(ensemble.combine(zero_shot, weights), self.wanted),
+                "zeroShot": evaluate(combine_members(zero_shot, weights), self.wanted),
                 "shrinkage": asdict(self.shrinkage),
                 "members": {t.id: evaluate(p, self.wanted) for t, p in zip(self.teachers, oof, strict=True)},
                 "ensemble": evaluate(tempered, self.wanted),
@@ -153,8 +159,8 @@ class Run:
                 ],
             },
             "onDev": {
-                "ensemble": evaluate(calibrate.temper(dev, temperature), dev_wanted),
-                "student": evaluate(calibrate.temper(student_dev, student_temperature), dev_wanted),
+                "ensemble": evaluate(apply_temperature(dev, temperature), dev_wanted),
+                "student": evaluate(apply_temperature(student_dev, student_temperature), dev_wanted),
             },
             "weights": weighing | {t.id: float(w) for t, w in zip(self.teachers, weights, strict=True)},
             "temperature": {"ensemble": temperature, "student": student_temperature, "studentFrom": source},
@@ -176,7 +182,7 @@ class Run:
             self.data,
             self.renderer,
             self.base,
-            self._members(weights, template),
+            self._members(weights, template, student_offsets),
             policies,
             report,
             len(pseudo),
@@ -206,7 +212,7 @@ class Run:
 
     def _offsets(self) -> dict[str, np.ndarray]:
         """Offsets [templates, C] at which the base model's predictions match the prior, and its logits of the labelled
-        rows [teachers, N, C] and of the calibration texts [teachers, M, C]: the zero-shot that training starts from."""
+        rows [teachers, N, C]: the zero-shot that training starts from."""
         # With hardly any unlabelled text the labelled rows have to do: they are balanced by nothing but chance.
         rows = self.data.unlabelled if len(self.data.unlabelled) >= 50 else [*self.data.unlabelled, *self.data.train]
         chosen = np.random.default_rng(self.seed + 1).permutation(len(rows))[:MATCHING_TEXTS]
@@ -214,14 +220,9 @@ class Run:
         if self.data.prior is not None:
             for t in range(len(offsets)):
                 logits = self._predict(self.base, self._encode(t, [rows[i] for i in chosen]), fast=True)
-                offsets[t] = priors.match_priors(logits, self.data.prior)
+                offsets[t] = match_priors(logits, self.data.prior)
         logits = [self._predict(self.base, rows) for rows in self.rows]
-        texts = [self._predict(self.base, self._encode(t, self.calibration), fast=True) for t in range(len(offsets))]
-        return {
-            "offsets": offsets,
-            "rows": np.stack([logits[t.template] for t in self.teachers]),
-            "texts": np.stack([texts[t.template] for t in self.teachers]),
-        }
+        return {"offsets": offsets, "rows": np.stack([logits[t.template] for t in self.teachers])}
 
     def _training_offsets(self, template: int) -> np.ndarray:
         """Offsets in training: batches are balanced, so the prior's own part is left to serving."""
@@ -257,15 +258,16 @@ class Run:
         for teacher in self.teachers:
             tokens = self._step_tokens(teacher)
             share = (FOLDS - 1) / FOLDS  # as many passes over fewer rows
-            jobs += [Job(f"{teacher.id}.fold{k}", max(20, int(wished * share)), tokens) for k in range(FOLDS)]
-            jobs.append(Job(teacher.id, wished, tokens))
+            if self.tunes_all:
+                jobs += [Job(f"{teacher.id}.fold{k}", max(20, int(wished * share)), tokens) for k in range(FOLDS)]
+                jobs.append(Job(teacher.id, wished, tokens))
         jobs.append(Job("student", STUDENT_STEPS if self.candidates else wished, self._step_tokens(self.teachers[0])))
         self.jobs = {job.name: job for job in jobs}
         self.plan.waiting = [job for job in jobs if not self._finished(job.name)]
         per_text = sum(_mean_length(self.rows[t.template]) for t in self.teachers)
-        affordable = PSEUDO_SHARE * self.data.settings["budgetSeconds"] / max(1e-9, per_text * self.plan.infer_cost)
-        self.candidates = self.candidates[: max(20, int(affordable))]
-        self.plan.infer_tokens = per_text * (len(self.candidates) + len(self.wanted) + 2 * len(self.calibration))
+        self.candidates = self._affordable_candidates()
+        passes = 2 if self.tunes_all else 1
+        self.plan.infer_tokens = per_text * (len(self.candidates) + passes * (len(self.wanted) + len(self.calibration)))
         self.plan.infer_tokens += (per_text + 100) * len(self.data.dev)
         self.report(
             0.06,
@@ -274,15 +276,37 @@ class Run:
             pseudoCandidates=len(self.candidates),
         )
 
+    def _affordable_candidates(self) -> list[dict]:
+        per_text = sum(_mean_length(self.rows[t.template]) for t in self.teachers)
+        affordable = PSEUDO_SHARE * self.data.settings["budgetSeconds"] / max(1e-9, per_text * self.plan.infer_cost)
+        return self.candidates[: max(20, int(affordable))]
+
     def _step_tokens(self, teacher: Teacher) -> float:
         passes = 2 if teacher.strategy == "r-drop" else 1
         return passes * pet.TrainSettings.batch_rows * _mean_length(self.rows[teacher.template])
 
     # ---- models
 
+    def _tune_head(self, teacher: Teacher, kept: np.ndarray, seed: int) -> BertForMaskedLM:
+        """The base with its head tuned on the rows `kept`."""
+        model, rows, hidden = copy_of(self.base), self.rows[teacher.template], self.hidden[teacher.template]
+        kept_rows, kept_hidden = [rows[i] for i in kept], [hidden[i] for i in kept]
+        offsets = self._training_offsets(teacher.template)
+        head.tune(model, kept_rows, kept_hidden, self.wanted[kept], offsets, self.balance[kept], seed)
+        return model
+
+    def _tune_all(
+        self, name: str, model: BertForMaskedLM, teacher: Teacher, kept: np.ndarray, seed: int, share: float = 1.0
+    ) -> None:
+        """Goes on with all weights of `model`, `share` of the way."""
+        rows, hard = [self.rows[teacher.template][i] for i in kept], np.eye(self.classes)[self.wanted[kept]]
+        rates = TEACHER | {"interpolation": share}
+        self._train(name, model, teacher.template, rows, hard, teacher.strategy, self.balance[kept], seed, rates)
+
     def _train(
         self,
         name: str,
+        model: BertForMaskedLM,
         template: int,
         rows: list,
         wanted: np.ndarray,
@@ -290,10 +314,10 @@ class Run:
         balance: np.ndarray,
         seed: int,
         rates: dict[str, float],
-    ) -> BertForMaskedLM:
+    ) -> None:
+        """Trains all weights of `model` in place, for as many steps as the plan has for `name`."""
         job = self.jobs[name]
         steps = self.plan.steps(job)
-        model = copy_of(self.base)
         started = time.monotonic()
 
         def on_step(step: int, loss: float) -> None:
@@ -302,58 +326,52 @@ class Run:
 
         settings = pet.TrainSettings(steps=steps, seed=seed, **rates)
         pet.train(model, rows, wanted, strategy, settings, self._training_offsets(template), on_step, balance)
-        round_to_half(model)
         self.plan.trained(job, steps, time.monotonic() - started)
         write_json(self.work / f"{name}.json", {"steps": steps, "seconds": round(time.monotonic() - started, 2)})
-        return model
 
-    def _cross_fit(self, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Out-of-fold logits of the labelled rows [T, N, C], and cross-fitted ones of the calibration texts [T, M, C]:
-        each text by one fold's model, which has seen as many labels as those that judged the rows."""
-        hard = np.eye(self.classes)[self.wanted]
-        oof = np.zeros((len(self.teachers), len(self.wanted), self.classes))
-        held = np.zeros((len(self.teachers), len(self.calibration), self.classes))
+    def _cross_fit(self, fold: np.ndarray) -> tuple[OutOfFold, OutOfFold | None]:
+        """What head-tuned and wholly tuned models say of rows and texts that they have not seen.
+
+        Each text is judged by one fold's model, which has seen as many labels as those that judged the rows.
+        """
+        of_rows = len(self.teachers), len(self.wanted), self.classes
+        of_texts = len(self.teachers), len(self.calibration), self.classes
+        found = [OutOfFold(np.zeros(of_rows), np.zeros(of_texts)) for _ in range(2 if self.tunes_all else 1)]
         folds = int(fold.max()) + 1
-        held_fold = np.arange(len(self.calibration)) % folds
+        fold_of_text = np.arange(len(self.calibration)) % folds
         for number, teacher in enumerate(self.teachers):
-            rows, texts = self.rows[teacher.template], self._encode(teacher.template, self.calibration)
             for k in range(folds):
-                name = f"{teacher.id}.fold{k}"
-
-                def compute(name=name, teacher=teacher, rows=rows, texts=texts, k=k, number=number):
-                    kept = np.flatnonzero(fold != k)
-                    seed = self.seed + 101 * number + k + 1
-                    model = self._train(
-                        name,
-                        teacher.template,
-                        [rows[i] for i in kept],
-                        hard[kept],
-                        teacher.strategy,
-                        self.balance[kept],
-                        seed,
-                        TEACHER,
-                    )
-                    return {
-                        "rows": self._predict(model, [rows[i] for i in np.flatnonzero(fold == k)]),
-                        "texts": self._predict(model, [texts[i] for i in np.flatnonzero(held_fold == k)]),
-                    }
-
-                oof[number, fold == k], held[number, held_fold == k] = self._cached(name, compute)
+                name, seed = f"{teacher.id}.fold{k}", self.seed + 101 * number + k + 1
+                compute = partial(self._fold, name, teacher, seed, fold != k, fold_of_text == k)
+                rows, texts = self._cached(name, compute)
+                for part, said_of_rows, said_of_texts in zip(found, rows, texts, strict=True):
+                    part.rows[number, fold == k], part.texts[number, fold_of_text == k] = said_of_rows, said_of_texts
                 self.report(0.08 + 0.42 * (number * folds + k + 1) / (len(self.teachers) * folds))
-        return oof, held
+        return found[0], found[1] if self.tunes_all else None
+
+    def _fold(
+        self, name: str, teacher: Teacher, seed: int, kept: np.ndarray, own_texts: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Logits [1 or 2, n, C] of the rows that are not `kept`, and of `own_texts`, by the head-tuned model and, where
+        all weights are tuned, by the wholly tuned one."""
+        encoded = self.rows[teacher.template]
+        asked = [encoded[i] for i in np.flatnonzero(~kept)]
+        texts = self._encode(teacher.template, [self.calibration[i] for i in np.flatnonzero(own_texts)])
+        model = self._tune_head(teacher, np.flatnonzero(kept), seed)
+        said = [(self._predict(model, asked), self._predict(model, texts, fast=True))]
+        if self.tunes_all:
+            self._tune_all(name, model, teacher, np.flatnonzero(kept), seed)
+            said.append((self._predict(model, asked), self._predict(model, texts, fast=True)))
+        return {"rows": np.stack([rows for rows, _ in said]), "texts": np.stack([texts for _, texts in said])}
 
     def _teacher(self, teacher: Teacher, number: int) -> None:
         if not self._finished(teacher.id):
-            rows, hard = self.rows[teacher.template], np.eye(self.classes)[self.wanted]
-            seed = self.seed + 101 * number
-            rates = TEACHER | {"interpolation": self.shrinkage.share}
-            if self.shrinkage.share == 0:
-                model = self.base
+            everything, seed = np.arange(len(self.wanted)), self.seed + 101 * number
+            model = self._tune_head(teacher, everything, seed)
+            if self.shrinkage.share > 0:
+                self._tune_all(teacher.id, model, teacher, everything, seed, self.shrinkage.share)
+            elif self.tunes_all:
                 self.plan.done(self.jobs[teacher.id])
-            else:
-                model = self._train(
-                    teacher.id, teacher.template, rows, hard, teacher.strategy, self.balance, seed, rates
-                )
             self._save(teacher.id, model)
         self.report(0.5 + 0.2 * (number + 1) / len(self.teachers))
 
@@ -366,6 +384,7 @@ class Run:
             return [], np.zeros((0, self.classes)), 0
 
         def compute() -> dict[str, np.ndarray]:
+            self.candidates = self._affordable_candidates()  # the machine may have turned slow
             count = len(self.candidates)
             logits = np.zeros((len(self.teachers), count, self.classes))
             for number, teacher in enumerate(self.teachers):
@@ -378,9 +397,9 @@ class Run:
         # An earlier attempt on another machine's speed may have scored another number of candidates.
         self.candidates = self._all_candidates()[: logits.shape[1]]
         if self.shrinkage.matched and self.data.prior is not None:
-            self.teacher_offsets = [priors.match_priors(x, self.data.prior) for x in logits]
-        members = np.stack([pet.distribution(x, o) for x, o in zip(logits, self.teacher_offsets, strict=True)])
-        combined = calibrate.temper(ensemble.combine(members, weights), temperature)
+            self.teacher_offsets = [match_priors(x, self.data.prior) for x in logits]
+        members = np.stack([distribution_of(x, o) for x, o in zip(logits, self.teacher_offsets, strict=True)])
+        combined = apply_temperature(combine_members(members, weights), temperature)
         chosen = select(members, combined, self.task.selection, self.data.prior, PSEUDO_LABELS)
         lines = [
             {
@@ -406,24 +425,27 @@ class Run:
         wanted, groups = student_targets(self.balance, self.wanted, soft, self.classes, share)
         rows = [*self.rows[template], *texts]
         seed = self.seed + 10_007
-        self._save("student", self._train("student", template, rows, wanted, "plain", groups, seed, STUDENT))
+        model = copy_of(self.base)
+        self._train("student", model, template, rows, wanted, "plain", groups, seed, STUDENT)
+        self._save("student", model)
 
-    def _student_distributions(self, template: int) -> tuple[np.ndarray, np.ndarray]:
-        model = self._load("student")
-        texts = self._encode(template, self.calibration)
-        return (
-            pet.distribution(self._predict(model, self.dev[template]), self.offsets[template]),
-            pet.distribution(self._predict(model, texts), self.offsets[template]),
-        )
+    def _student_distributions(self, template: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The student's offsets [C], and its distributions of the dev rows and of the calibration texts."""
+        model, offsets = self._load("student"), self.offsets[template]
+        texts = self._predict(model, self._encode(template, self.calibration))
+        if self.shrinkage.matched and self.data.prior is not None and len(texts) >= FEWEST_MATCHING_TEXTS:
+            offsets = match_priors(texts, self.data.prior)
+        dev = self._predict(model, self.dev[template])
+        return offsets, distribution_of(dev, offsets), distribution_of(texts, offsets)
 
     def _dev_distributions(self, weights: np.ndarray) -> np.ndarray:
         if not self.data.dev:
             return np.zeros((0, self.classes))
         members = [
-            pet.distribution(self._predict(self._load(t.id), self.dev[t.template]), offsets)
+            distribution_of(self._predict(self._load(t.id), self.dev[t.template]), offsets)
             for t, offsets in zip(self.teachers, self.teacher_offsets, strict=True)
         ]
-        return ensemble.combine(np.stack(members), weights)
+        return combine_members(np.stack(members), weights)
 
     def _student_temperature(
         self, dev: np.ndarray, held: np.ndarray, teachers: np.ndarray, temperature: float
@@ -432,10 +454,10 @@ class Run:
             return calibrate.fit_temperature(dev, targets(self.task, self.data.dev)), "dev"
         if not len(held):
             return temperature, "ensemble"
-        confidence = float(calibrate.temper(teachers, temperature).max(-1).mean())
+        confidence = float(apply_temperature(teachers, temperature).max(-1).mean())
         return calibrate.match_confidence(held, confidence), "matched"
 
-    def _members(self, weights: np.ndarray, student_template: int) -> list[TrainedMember]:
+    def _members(self, weights: np.ndarray, student_template: int, student_offsets: np.ndarray) -> list[TrainedMember]:
         def member(
             id: str, role: str, template: int, strategy: str, weight: float, offsets: np.ndarray
         ) -> TrainedMember:
@@ -446,7 +468,7 @@ class Run:
             member(t.id, "teacher", t.template, t.strategy, w, o)
             for t, w, o in zip(self.teachers, weights, self.teacher_offsets, strict=True)
         ]
-        return [*teachers, member("student", "student", student_template, "plain", 1.0, self.offsets[student_template])]
+        return [*teachers, member("student", "student", student_template, "plain", 1.0, student_offsets)]
 
     # ---- cache and helpers
 

@@ -1,18 +1,19 @@
-"""How far labels may take the teachers from the base model: as far as out-of-fold predictions say.
+"""How far labels may take the teachers from the base model.
 
-A base model with templates knows more than a handful of labels do, and a model tuned on them alone forgets it. Weights
-between the base's and the tuned ones keep both (WiSE-FT, Wortsman et al. 2022). How far to go is judged on rows that
-the tuned models have not seen, with logits between the two in the place of weights, which costs no further pass; so is
-whether offsets should match predictions to the prior once more after training, which undoes a bias that few labels
-bring and takes away what many say of the labels' shares.
+A base model with templates knows more than a handful of labels do. So teachers tune their head near the base first
+(head.py); only rows that they have not seen may send them further: to weights between the head-tuned model's and the
+wholly tuned one's (WiSE-FT, Wortsman et al. 2022), judged by logits between the two in the place of weights, which
+costs no further pass. Offsets match predictions to the prior once more after training, where there is a prior, unless
+those rows say otherwise. Active learning asks about what is hard, and of few hard rows the mean loss says little: what
+is chosen must beat what stands by more than one standard error.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from fewloop_trainer.pet import distribution
-from fewloop_trainer.priors import match_priors
+from fewloop_trainer.calibrate import fit_temperature
+from fewloop_trainer.scores import apply_temperature, distribution_of, match_priors
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 FEWEST_MATCHING_TEXTS = 50
@@ -20,40 +21,56 @@ FEWEST_MATCHING_TEXTS = 50
 
 @dataclass(frozen=True)
 class Shrinkage:
-    """`share` of the way from the base (0) to the tuned weights (1); `matched`: offsets are matched after training.
-    `losses`: the ensemble's mean loss (nats a row) of each choice."""
+    """`share` of the way from the head-tuned model (0) to the wholly tuned one (1); `matched`: offsets are matched
+    after training. `losses`: the ensemble's mean tempered loss (nats a row) of each choice."""
 
     share: float
     matched: bool
     losses: dict[str, float]
 
 
-def choose(
-    base: np.ndarray,
-    tuned: np.ndarray,
-    base_texts: np.ndarray,
-    tuned_texts: np.ndarray,
-    offsets: np.ndarray,
-    prior: np.ndarray | None,
-    wanted: np.ndarray,
-) -> tuple[Shrinkage, np.ndarray, np.ndarray]:
-    """The choice with the least out-of-fold loss of the teachers' mean, the nearest to the base of equals.
+@dataclass(frozen=True)
+class OutOfFold:
+    """Logits of T teachers' models that have not seen what they judge: labelled `rows` [T, N, C], `texts` [T, M, C]."""
 
-    Logits of the base and of fold models that have not seen the row: of labelled rows [T, N, C] with labels [N], and of
-    unlabelled texts [T, M, C]. Also answers the chosen distributions of both.
+    rows: np.ndarray
+    texts: np.ndarray
+
+
+def choose(
+    near: OutOfFold, far: OutOfFold | None, offsets: np.ndarray, prior: np.ndarray | None, wanted: np.ndarray
+) -> tuple[Shrinkage, np.ndarray, np.ndarray]:
+    """The choice between head-tuned (`near`) and wholly tuned models (`far`; None where there are none), given the
+    labels `wanted` [N]; with its distributions of the rows [T, N, C] and of the texts [T, M, C].
+
+    The loss is that of the teachers' mean at its own temperature, since that is how it will be served.
     """
-    best: tuple[float, Shrinkage, np.ndarray, np.ndarray] | None = None
-    losses: dict[str, float] = {}
-    may_match = prior is not None and base_texts.shape[1] >= FEWEST_MATCHING_TEXTS
-    for share in SHARES:
-        rows, texts = (1 - share) * base + share * tuned, (1 - share) * base_texts + share * tuned_texts
-        for matched in (False, True) if may_match and share > 0 else (False,):
+    may_match = prior is not None and near.texts.shape[1] >= FEWEST_MATCHING_TEXTS
+    found: dict[tuple[float, bool], tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+    for share in SHARES if far is not None else (0.0,):
+        rows, texts = (_between(near, far, share, of) for of in ("rows", "texts"))
+        for matched in (True, False) if may_match else (False,):
             served = np.stack([match_priors(t, prior) for t in texts]) if matched else offsets
-            of_rows = np.stack([distribution(x, o) for x, o in zip(rows, served, strict=True)])
-            loss = float(-np.log(of_rows.mean(0)[np.arange(len(wanted)), wanted] + 1e-12).mean())
-            losses[f"{share:g}{' matched' if matched else ''}"] = round(loss, 4)
-            if best is None or loss < best[0]:
-                of_texts = np.stack([distribution(x, o) for x, o in zip(texts, served, strict=True)])
-                best = loss, Shrinkage(share, matched, losses), of_rows, of_texts
-    assert best is not None
-    return best[1:]
+            of_rows = np.stack([distribution_of(x, o) for x, o in zip(rows, served, strict=True)])
+            of_texts = np.stack([distribution_of(x, o) for x, o in zip(texts, served, strict=True)])
+            found[share, matched] = _tempered_losses(of_rows.mean(0), wanted), of_rows, of_texts
+    loss_of = {key: losses for key, (losses, _, _) in found.items()}
+    best = min((key for key in found if key[1] == may_match), key=lambda key: loss_of[key].mean())
+    share = best[0] if _gain_is_clear(loss_of[0.0, may_match] - loss_of[best]) else 0.0
+    matched = may_match and not _gain_is_clear(loss_of[share, True] - loss_of[share, False])
+    losses = {f"{s:g}{' matched' if m else ''}": round(float(found[s, m][0].mean()), 4) for s, m in found}
+    return Shrinkage(share, matched, losses), *found[share, matched][1:]
+
+
+def _between(near: OutOfFold, far: OutOfFold | None, share: float, of: str) -> np.ndarray:
+    return getattr(near, of) if far is None else (1 - share) * getattr(near, of) + share * getattr(far, of)
+
+
+def _tempered_losses(distribution: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Nats of each row [N] at the temperature that fits them best."""
+    tempered = apply_temperature(distribution, fit_temperature(distribution, wanted))
+    return -np.log(tempered[np.arange(len(wanted)), wanted] + 1e-12)
+
+
+def _gain_is_clear(gains: np.ndarray) -> bool:
+    return bool(gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains)))

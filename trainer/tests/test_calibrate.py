@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 
 from fewloop_trainer import calibrate
+from fewloop_trainer.scores import apply_temperature
 
 
 def overconfident(true_temperature: float, rows: int = 40_000) -> tuple[np.ndarray, np.ndarray]:
     """Distributions of three labels, and labels drawn from what they are at the true temperature."""
     rng = np.random.default_rng(7)
-    said = calibrate.temper(rng.dirichlet(np.ones(3), rows), 1.0)
-    true = calibrate.temper(said, true_temperature)
+    said = apply_temperature(rng.dirichlet(np.ones(3), rows), 1.0)
+    true = apply_temperature(said, true_temperature)
     drawn = (rng.random((rows, 1)) > true.cumsum(1)).sum(1)
     return said, np.minimum(drawn, 2)
 
@@ -38,7 +39,7 @@ class TestMatchedConfidence:
     @pytest.mark.parametrize("confidence", [0.55, 0.7, 0.85])
     def test_is_reached(self, confidence):
         distribution, _ = overconfident(1.0, rows=300)
-        tempered = calibrate.temper(distribution, calibrate.match_confidence(distribution, confidence))
+        tempered = apply_temperature(distribution, calibrate.match_confidence(distribution, confidence))
         assert tempered.max(-1).mean() == pytest.approx(confidence, abs=1e-4)
 
     def test_stops_at_the_bounds_where_it_cannot_be_reached(self):
@@ -46,14 +47,3 @@ class TestMatchedConfidence:
         assert calibrate.match_confidence(SURE, 0.5) == pytest.approx(high)
         assert calibrate.match_confidence(SURE, 1.0) == pytest.approx(low)
         assert calibrate.match_confidence(np.zeros((0, 2)), 0.7) == 1.0
-
-
-def test_tempering_softens_or_sharpens_and_keeps_the_order():
-    p = np.array([[0.6, 0.3, 0.1], [0.0, 1.0, 0.0]])
-    np.testing.assert_allclose(calibrate.temper(p, 1.0), p, atol=1e-9)
-    np.testing.assert_allclose(calibrate.temper(p[:1], 0.5), [[0.36 / 0.46, 0.09 / 0.46, 0.01 / 0.46]], atol=1e-9)
-    soft = calibrate.temper(p, 3.0)
-    assert (soft.argsort() == p.argsort()).all()
-    assert soft[0].max() < 0.6
-    np.testing.assert_allclose(soft.sum(-1), 1)
-    np.testing.assert_allclose(calibrate.temper(p, 4.0)[1], [0, 1, 0], atol=1e-60)

@@ -96,9 +96,3 @@ class TestChosenWeights:
         np.testing.assert_allclose(few, 1 / 3)
         alone, _ = ensemble.choose_weights(distributions[:1], wanted, np.arange(12) % 3)
         np.testing.assert_allclose(alone, [1])
-
-
-def test_combining_is_the_weighted_mean():
-    members = members_of(np.array([[0.9, 0.2], [0.5, 0.6]]))
-    combined = ensemble.combine(members, np.array([3.0, 1.0]))
-    np.testing.assert_allclose(combined, [[0.8, 0.2], [0.3, 0.7]])

@@ -113,7 +113,7 @@ class TestTraining:
         rows = reviews(4)
         settings = pet.TrainSettings(steps=80, encoder_rate=3e-3, head_rate=3e-3)
         pet.train(tiny_model, encoded(sentiment, rows), np.tile([0.8, 0.2], (8, 1)), "plain", settings, np.zeros(2))
-        p = pet.distribution(pet.predict(tiny_model, encoded(sentiment, rows), 2), np.zeros(2))
+        p = scores.distribution_of(pet.predict(tiny_model, encoded(sentiment, rows), 2), np.zeros(2))
         np.testing.assert_allclose(p[:, 0], 0.8, atol=0.08)
 
     def test_the_same_seed_gives_the_same_model(self, sentiment, tiny_model_folder):

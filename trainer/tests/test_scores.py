@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+
+from fewloop_trainer.scores import apply_temperature, combine_members, distribution_of, match_priors
+
+
+@pytest.mark.parametrize("prior", [[0.25] * 4, [0.7, 0.2, 0.08, 0.02]])
+@pytest.mark.parametrize("spread", [0.5, 5.0])
+def test_matching_reaches_the_wanted_marginal(prior, spread):
+    logits = np.random.default_rng(0).normal([3, 0, -2, 1], spread, (300, 4))
+    before = distribution_of(logits).mean(0)
+    assert np.abs(before - prior).max() > 0.05
+    offsets = match_priors(logits, np.array(prior))
+    np.testing.assert_allclose(distribution_of(logits, offsets).mean(0), prior, atol=1e-4)
+    assert offsets.mean() == pytest.approx(0)
+
+
+def test_a_label_without_any_prior_is_not_predicted_and_nothing_overflows():
+    logits = np.random.default_rng(2).normal(0, 1, (100, 3))
+    offsets = match_priors(logits, np.array([0.6, 0.4, 0.0]))
+    assert np.isfinite(offsets).all()
+    assert distribution_of(logits, offsets).mean(0)[2] < 1e-5
+
+
+def test_combining_is_the_weighted_mean():
+    members = np.array([[[0.9, 0.1], [0.2, 0.8]], [[0.5, 0.5], [0.6, 0.4]]])
+    np.testing.assert_allclose(combine_members(members, np.array([3.0, 1.0])), [[0.8, 0.2], [0.3, 0.7]])
+
+
+def test_tempering_softens_or_sharpens_and_keeps_the_order():
+    p = np.array([[0.6, 0.3, 0.1], [0.0, 1.0, 0.0]])
+    np.testing.assert_allclose(apply_temperature(p, 1.0), p, atol=1e-9)
+    np.testing.assert_allclose(apply_temperature(p[:1], 0.5), [[0.36 / 0.46, 0.09 / 0.46, 0.01 / 0.46]], atol=1e-9)
+    soft = apply_temperature(p, 3.0)
+    assert (soft.argsort() == p.argsort()).all()
+    assert soft[0].max() < 0.6
+    np.testing.assert_allclose(soft.sum(-1), 1)
+    np.testing.assert_allclose(apply_temperature(p, 4.0)[1], [0, 1, 0], atol=1e-60)
