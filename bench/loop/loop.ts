@@ -3,7 +3,7 @@
  * answers by the file's own labels, a retrain and a promotion after each. One folder a configuration holds the
  * service's data and `state.json`; run again, it goes on where it stopped.
  *
- *   node bench/loop/loop.ts --reviews FILE --out DIR [--target sentiment] [--strategies BREAKING_TIES,RANDOM] [--seeds 0,1]
+ *   node bench/loop/loop.ts --reviews FILE --out DIR [--target sentiment] [--strategies VOTE_ENTROPY,RANDOM] [--seeds 0,1] [--no-load]
  */
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
@@ -42,11 +42,12 @@ interface State {
 }
 
 const { values: options } = parseArgs({
+  allowNegative: true,
   options: {
     reviews: { type: 'string' },
     out: { type: 'string' },
     target: { type: 'string', default: 'sentiment' },
-    strategies: { type: 'string', default: 'BREAKING_TIES,RANDOM' },
+    strategies: { type: 'string', default: 'VOTE_ENTROPY,RANDOM' },
     seeds: { type: 'string', default: '0,1' },
     load: { type: 'boolean', default: true },
   },

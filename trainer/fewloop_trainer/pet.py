@@ -6,6 +6,7 @@ begins where zero-shot stands.
 """
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -46,6 +47,10 @@ class Batch:
 @dataclass(frozen=True)
 class TrainSettings:
     steps: int
+    seconds: float = math.inf
+    """Where steps take longer than that, there are fewer: the rate falls with the time that is left."""
+    least_steps: int = 0
+    """Taken however long they take."""
     batch_rows: int = 8
     encoder_rate: float = 6e-5
     head_rate: float = 1e-4
@@ -123,7 +128,7 @@ def train(
     on_step: Callable[[int, float], None] = lambda step, loss: None,
     balance: np.ndarray | None = None,
 ) -> None:
-    """Trains `model` in place on `wanted` [N, classes] (distributions) for `settings.steps` batches.
+    """Trains `model` in place on `wanted` [N, classes] (distributions) for `settings.steps` batches at most.
 
     Batches draw `balance` classes [N] equally often (None: rows equally often). Word embeddings stay as they are: with
     few labels most words are never seen, and moving the seen ones alone breaks their relation to the others.
@@ -137,9 +142,13 @@ def train(
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     began = [parameter.detach().clone() for parameter in trained]
     graph.train()
+    started = time.monotonic()
     for step in range(settings.steps):
+        position = max(step, settings.steps * (time.monotonic() - started) / settings.seconds)
+        if position >= settings.steps and step >= settings.least_steps:
+            break
         for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * schedule(step, settings.steps, settings.warmup)
+            group["lr"] = group["peak"] * schedule(min(position, settings.steps - 1), settings.steps, settings.warmup)
         chosen = next(sampler)
         batch, target = collate([rows[i] for i in chosen]), goal[chosen]
 
@@ -200,7 +209,7 @@ def batches(classes: np.ndarray, rows: Sequence[Encoded], settings: TrainSetting
                 yield [i for i in groups[index] if len(rows[i].mask_positions) == masks]
 
 
-def schedule(step: int, steps: int, warmup: float) -> float:
+def schedule(step: float, steps: int, warmup: float) -> float:
     """Linear warm-up, then linear decay to nearly zero."""
     rising = max(1, math.ceil(steps * warmup))
     return min((step + 1) / rising, (steps - step) / max(1, steps - rising))

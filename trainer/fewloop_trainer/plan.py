@@ -44,12 +44,26 @@ class Plan:
         now = time.monotonic()
         if now > self.started + self.budget_seconds + GRACE_SECONDS:
             return 0
-        deadline = self.started + (1 - RESERVE_SHARE) * self.budget_seconds
         wished = sum(other.wished_steps * other.tokens_per_step for other in self.waiting)
-        seconds = deadline - now - self.infer_tokens * self.infer_cost
+        seconds = self._deadline(RESERVE_SHARE) - now - self.infer_tokens * self.infer_cost
         share = seconds * job.wished_steps * job.tokens_per_step / max(1e-9, wished)
         affordable = int(share / max(1e-9, self.train_cost * job.tokens_per_step))
         return max(min(MINIMUM_STEPS, job.wished_steps), min(job.wished_steps, affordable))
+
+    def seconds(self, job: Job, steps: int) -> float:
+        """How long that many steps may take before they are cut short.
+
+        Half again what they should, into half of the reserve at most; more where all other wishes leave it. A machine
+        that turns slow in the middle of a long job would be late by its whole length.
+        """
+        left = self._deadline(RESERVE_SHARE / 2) - time.monotonic()
+        planned = steps * job.tokens_per_step * self.train_cost
+        others = sum(o.wished_steps * o.tokens_per_step for o in self.waiting if o.name != job.name)
+        spare = left - others * self.train_cost - self.infer_tokens * self.infer_cost
+        return max(1e-3, min(1.5 * planned, left), spare)
+
+    def _deadline(self, reserve: float) -> float:
+        return self.started + (1 - reserve) * self.budget_seconds
 
     def trained(self, job: Job, steps: int, seconds: float) -> None:
         self.done(job)

@@ -34,7 +34,7 @@ from fewloop_trainer.encoder import copy_of, load_model, load_tokenizer
 from fewloop_trainer.evaluate import evaluate
 from fewloop_trainer.export import round_to_half
 from fewloop_trainer.files import write_json
-from fewloop_trainer.plan import Job, Plan
+from fewloop_trainer.plan import MINIMUM_STEPS, Job, Plan
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.scores import apply_temperature, combine_members, distribution_of, match_priors
 from fewloop_trainer.select import PseudoLabel, select
@@ -320,14 +320,19 @@ class Run:
         steps = self.plan.steps(job)
         started = time.monotonic()
 
+        taken = 0
+
         def on_step(step: int, loss: float) -> None:
+            nonlocal taken
+            taken = step
             if step % 10 == 0 or step == steps:
                 self.report(self.fraction, model=name, step=step, steps=steps, loss=round(loss, 4))
 
-        settings = pet.TrainSettings(steps=steps, seed=seed, **rates)
+        limits = {"seconds": self.plan.seconds(job, steps), "least_steps": MINIMUM_STEPS}
+        settings = pet.TrainSettings(steps=steps, seed=seed, **limits, **rates)
         pet.train(model, rows, wanted, strategy, settings, self._training_offsets(template), on_step, balance)
-        self.plan.trained(job, steps, time.monotonic() - started)
-        write_json(self.work / f"{name}.json", {"steps": steps, "seconds": round(time.monotonic() - started, 2)})
+        self.plan.trained(job, taken, time.monotonic() - started)
+        write_json(self.work / f"{name}.json", {"steps": taken, "seconds": round(time.monotonic() - started, 2)})
 
     def _cross_fit(self, fold: np.ndarray) -> tuple[OutOfFold, OutOfFold | None]:
         """What head-tuned and wholly tuned models say of rows and texts that they have not seen.

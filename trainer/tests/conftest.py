@@ -17,6 +17,9 @@ from folders import TINY_MODEL, definition_of, ordinary_run
 # A tiny model's steps are too short to share: two threads wait for each other more than they work.
 torch.set_num_threads(1)
 
+# Runs of a few rows pass through all stages too.
+run.FEWEST_ROWS_FOR_ALL_WEIGHTS = 8
+
 
 @pytest.fixture(scope="session")
 def tiny_model_folder() -> Path:

@@ -55,18 +55,23 @@ def execute(planned: Plan, clock: Clock, cost_of: dict[str, float]) -> dict[str,
     return taken
 
 
+def planned_for(clock: Clock, seconds: float, **rest) -> Plan:
+    """A plan whose jobs have `seconds` from now on, the reserve already taken off."""
+    return Plan(clock.now, seconds / (1 - plan.RESERVE_SHARE), **rest)
+
+
 def jobs(*wishes: int, tokens: float = 100.0) -> list[Job]:
     return [Job(f"job{i}", wish, tokens) for i, wish in enumerate(wishes)]
 
 
 class TestPlan:
     def test_grants_every_wish_where_there_is_time(self, clock):
-        planned = Plan(clock.now + 1000, train_cost=1e-3, waiting=jobs(50, 80))
+        planned = planned_for(clock, 1000, train_cost=1e-3, waiting=jobs(50, 80))
         assert execute(planned, clock, {"job0": 1e-3, "job1": 1e-3}) == {"job0": 50, "job1": 80}
 
     def test_shares_what_there_is_in_proportion_to_wishes_and_tokens(self, clock):
         waiting = [*jobs(100, 50), Job("long", 100, 300.0)]
-        planned = Plan(clock.now + 22.5, train_cost=1e-3, waiting=waiting)  # half of all wishes
+        planned = planned_for(clock, 22.5, train_cost=1e-3, waiting=waiting)  # half of all wishes
         assert execute(planned, clock, dict.fromkeys(("job0", "job1", "long"), 1e-3)) == {
             "job0": pytest.approx(50, abs=1),
             "job1": pytest.approx(25, abs=1),
@@ -75,7 +80,7 @@ class TestPlan:
         assert clock.now <= 1022.5 + 0.3
 
     def test_leaves_time_for_inference_to_come(self, clock):
-        planned = Plan(clock.now + 20, train_cost=1e-3, infer_cost=1e-4, infer_tokens=100_000, waiting=jobs(200))
+        planned = planned_for(clock, 20, train_cost=1e-3, infer_cost=1e-4, infer_tokens=100_000, waiting=jobs(200))
         assert planned.steps(planned.waiting[0]) == pytest.approx(100, abs=1)
         planned.inferred(100_000, 10.0)
         assert planned.infer_tokens == 0
@@ -83,7 +88,7 @@ class TestPlan:
 
     def test_shortens_what_follows_on_a_machine_that_turns_slow(self, clock):
         waiting = jobs(*[100] * 10)
-        planned = Plan(clock.now + 100, train_cost=1e-3, waiting=waiting)
+        planned = planned_for(clock, 100, train_cost=1e-3, waiting=waiting)
         costs = {job.name: 1e-3 if i < 3 else 4e-3 for i, job in enumerate(waiting)}
         taken = list(execute(planned, clock, costs).values())
         assert taken[:3] == [100] * 3
@@ -93,11 +98,20 @@ class TestPlan:
         assert clock.now <= 1100 + 8, "and is not late by more than the job at which it turned"
 
     def test_never_goes_under_the_minimum_nor_over_the_wish(self, clock):
-        planned = Plan(clock.now - 5, train_cost=1.0, waiting=jobs(100, 3))
+        planned = planned_for(clock, -5, train_cost=1.0, waiting=jobs(100, 3))
         assert [planned.steps(job) for job in planned.waiting] == [plan.MINIMUM_STEPS, 3]
 
+    def test_gives_no_steps_when_the_grace_is_over(self, clock):
+        planned = Plan(clock.now, 60, train_cost=1.0, waiting=jobs(100))
+        clock.now += 60 + plan.GRACE_SECONDS - 1
+        assert planned.steps(planned.waiting[0]) == plan.MINIMUM_STEPS
+        clock.now += 2
+        assert planned.steps(planned.waiting[0]) == 0
+        planned.trained(planned.waiting[0], 0, 0.1)
+        assert planned.train_cost == 1.0, "of no steps nothing is learnt"
+
     def test_gives_the_time_of_jobs_that_an_earlier_attempt_finished_to_the_rest(self, clock):
-        planned = Plan(clock.now + 10, train_cost=1e-3, waiting=jobs(100, 100))
+        planned = planned_for(clock, 10, train_cost=1e-3, waiting=jobs(100, 100))
         first, second = planned.waiting
         assert planned.steps(second) == pytest.approx(50, abs=1)
         planned.done(first)

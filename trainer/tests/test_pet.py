@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -95,6 +97,24 @@ class TestLabelLogits:
 
 
 class TestTraining:
+    def test_takes_fewer_steps_where_they_take_too_long(self, monkeypatch, sentiment, tiny_model):
+        clock = SimpleNamespace(now=0.0)
+        monkeypatch.setattr(pet, "time", SimpleNamespace(monotonic=lambda: clock.now))
+        rows = encoded(sentiment, reviews(4))
+
+        def taken(seconds: float, least: int = 0) -> int:
+            steps = []
+
+            def on_step(step: int, loss: float) -> None:
+                clock.now += 1
+                steps.append(step)
+
+            settings = pet.TrainSettings(steps=20, seconds=seconds, least_steps=least)
+            pet.train(tiny_model, rows, np.eye(2)[[0, 1] * 4], "plain", settings, np.zeros(2), on_step)
+            return len(steps)
+
+        assert (taken(30), taken(20), taken(7), taken(0.1, least=3)) == (20, 20, 7, 3)
+
     def test_learns_its_rows_and_leaves_all_embeddings_as_they_were(self, sentiment, tiny_model):
         rows = reviews(8)
         wanted = targets(sentiment[0], rows)

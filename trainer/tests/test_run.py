@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from bundles import broken_entries, largest_golden_difference
 from fewloop_trainer import pet, plan, run
@@ -28,6 +29,7 @@ END_YOURSELF = """
 import os, pathlib, signal, sys
 from fewloop_trainer import cli, run
 folder, model, number = sys.argv[1:]
+run.FEWEST_ROWS_FOR_ALL_WEIGHTS = 8
 report = run.Run.report
 def report_and_end(self, fraction, **metrics):
     report(self, fraction, **metrics)
@@ -162,6 +164,23 @@ class TestEndedRun:
         assert broken_entries(folder / "bundle") == []
 
 
+def test_few_rows_tune_heads_alone(monkeypatch, tmp_path, tiny_model):
+    monkeypatch.setattr(run, "FEWEST_ROWS_FOR_ALL_WEIGHTS", 25)
+    rows = reviews_of("train", 40)
+    folder = write_run(tmp_path, rows[:24], rows[24:])
+    assert run.run(folder) == 0
+    report = read_json(folder / "bundle/report.json")
+    assert list(report["steps"]) == ["student"]
+    assert report["outOfFold"]["shrinkage"]["share"] == 0
+    base = tiny_model.state_dict()
+    for teacher in ("t0-plain", "t1-r-drop"):
+        stored = run.load_file(folder / f"work/{teacher}.safetensors")
+        moved = {name for name, tensor in stored.items() if not torch.equal(tensor, base[name].half())}
+        assert moved
+        assert all(name.startswith("cls.predictions.transform.") for name in moved)
+    assert broken_entries(folder / "bundle") == []
+
+
 class SlowMachine:
     """A clock that only models move: training by `seconds` a step, after `turns_after` steps by `factor` times that."""
 
@@ -186,6 +205,7 @@ class SlowMachine:
         monkeypatch.setattr(pet, "predict", slow_predict)
         monkeypatch.setattr(run, "time", clock)
         monkeypatch.setattr(plan, "time", clock)
+        monkeypatch.setattr(pet, "time", clock)
         monkeypatch.setattr(pet, "train", slow_train)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fewloop_trainer.shrink import choose
+from fewloop_trainer.shrink import OutOfFold, choose
 
 ROWS, TEXTS = 400, 600
 
@@ -22,40 +22,62 @@ def truth():
     return rows, texts, np.where(rows, 0, 1)
 
 
-def choice(truth, base_strength, tuned_strength, shift=0.0, prior=(0.5, 0.5), texts=TEXTS):
+def choice(truth, near_strength, far_strength, shift=0.0, prior=(0.5, 0.5), texts=TEXTS):
     rows, others, wanted = truth
     lean = np.array([shift, 0.0])
-    return choose(
-        logits_of(rows, ROWS, base_strength, 1),
-        logits_of(rows, ROWS, tuned_strength, 2) + lean,
-        logits_of(others, TEXTS, base_strength, 3)[:, :texts],
-        logits_of(others, TEXTS, tuned_strength, 4)[:, :texts] + lean,
-        np.zeros((1, 2)),
-        None if prior is None else np.array(prior),
-        wanted,
+    far = None
+    if far_strength is not None:
+        far_texts = logits_of(others, TEXTS, far_strength, 4)[:, :texts]
+        far = OutOfFold(logits_of(rows, ROWS, far_strength, 2) + lean, far_texts + lean)
+    near = OutOfFold(
+        logits_of(rows, ROWS, near_strength, 1) + lean, logits_of(others, TEXTS, near_strength, 3)[:, :texts] + lean
     )
+    return choose(near, far, np.zeros((1, 2)), None if prior is None else np.array(prior), wanted)
 
 
-def test_what_labels_spoilt_stays_at_the_base(truth):
-    shrinkage, rows, _ = choice(truth, base_strength=1.0, tuned_strength=-1.0)
+def test_what_labels_spoilt_stays_at_the_head(truth):
+    shrinkage, rows, _ = choice(truth, near_strength=1.0, far_strength=-1.0, prior=None)
     assert shrinkage.share == 0 and not shrinkage.matched
-    base = logits_of(truth[0], ROWS, 1.0, 1)
-    assert np.allclose(rows, np.exp(base) / np.exp(base).sum(-1, keepdims=True))
+    near = logits_of(truth[0], ROWS, 1.0, 1)
+    assert np.allclose(rows, np.exp(near) / np.exp(near).sum(-1, keepdims=True))
+
+
+def test_nothing_further_is_judged_where_nothing_went_further(truth):
+    shrinkage, _, _ = choice(truth, near_strength=1.0, far_strength=None)
+    assert (shrinkage.share, shrinkage.matched) == (0, True)
+    assert set(shrinkage.losses) == {"0", "0 matched"}
+
+
+def test_a_gain_within_a_standard_error_goes_nowhere(truth):
+    rows, others, wanted = truth
+    few = 12
+    near = OutOfFold(logits_of(rows, ROWS, 1.0, 1)[:, :few], logits_of(others, TEXTS, 1.0, 3))
+    slightly = OutOfFold(near.rows + 0.4 * np.random.default_rng(5).normal(size=near.rows.shape), near.texts)
+    shrinkage, _, _ = choose(near, slightly, np.zeros((1, 2)), np.array([0.5, 0.5]), wanted[:few])
+    assert shrinkage.share == 0
 
 
 def test_independent_errors_are_shared_out_half_way(truth):
-    shrinkage, rows, _ = choice(truth, base_strength=1.0, tuned_strength=1.0)
+    shrinkage, _, _ = choice(truth, near_strength=1.0, far_strength=1.0)
     assert 0 < shrinkage.share < 1
-    right = rows[0, np.arange(ROWS), truth[2]]
-    assert -np.log(right).mean() == pytest.approx(min(shrinkage.losses.values()), abs=1e-4)
+    assert shrinkage.losses[f"{shrinkage.share:g} matched"] == pytest.approx(min(shrinkage.losses.values()), abs=1e-3)
+
+
+def test_an_overconfident_model_is_judged_at_its_temperature(truth):
+    """Four times too sure, but with less noise: tempered it is the better one."""
+    rows, others, wanted = truth
+    sure = OutOfFold(4 * logits_of(rows, ROWS, 1.5, 2), 4 * logits_of(others, TEXTS, 1.5, 4))
+    near = OutOfFold(logits_of(rows, ROWS, 1.0, 1), logits_of(others, TEXTS, 1.0, 3))
+    shrinkage, _, _ = choose(near, sure, np.zeros((1, 2)), np.array([0.5, 0.5]), wanted)
+    assert shrinkage.share > 0
 
 
 def test_much_better_teachers_go_all_the_way(truth):
-    assert choice(truth, base_strength=0.0, tuned_strength=4.0)[0].share == 1
+    assert choice(truth, near_strength=0.0, far_strength=4.0)[0].share == 1
 
 
 def test_a_lean_to_one_label_is_undone_by_matching(truth):
-    shrinkage, _, texts = choice(truth, base_strength=0.2, tuned_strength=2.0, shift=3.0)
+    shrinkage, _, texts = choice(truth, near_strength=0.2, far_strength=2.0, shift=3.0)
     assert shrinkage.matched
     assert texts.mean((0, 1)) == pytest.approx([0.5, 0.5], abs=1e-3)
 
@@ -63,11 +85,11 @@ def test_a_lean_to_one_label_is_undone_by_matching(truth):
 def test_a_lean_that_the_rows_confirm_is_kept():
     rows, texts = np.arange(ROWS) % 10 > 0, np.arange(TEXTS) % 10 > 0
     truth = rows, texts, np.where(rows, 0, 1)
-    assert not choice(truth, base_strength=0.2, tuned_strength=2.0, shift=2.0)[0].matched
+    assert not choice(truth, near_strength=0.2, far_strength=2.0, shift=2.0)[0].matched
 
 
 @pytest.mark.parametrize(("prior", "texts"), [(None, TEXTS), ((0.5, 0.5), 20)], ids=["choices", "few texts"])
 def test_nothing_is_matched_without_a_prior_or_texts(truth, prior, texts):
-    shrinkage, _, _ = choice(truth, base_strength=0.2, tuned_strength=2.0, shift=3.0, prior=prior, texts=texts)
+    shrinkage, _, _ = choice(truth, near_strength=0.2, far_strength=2.0, shift=3.0, prior=prior, texts=texts)
     assert not shrinkage.matched
     assert not any("matched" in name for name in shrinkage.losses)
