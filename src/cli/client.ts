@@ -1,4 +1,5 @@
 /** The service over GraphQL: requests by HTTP, subscriptions by WebSocket. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { createClient } from 'graphql-ws';
 import { WebSocket } from 'ws';
 
@@ -7,6 +8,8 @@ export class Failure extends Error {
   constructor(
     message: string,
     readonly code: string | null = null,
+    /** Of OVERLOADED: when to ask again. */
+    readonly retryAfterMs: number | null = null,
   ) {
     super(message);
   }
@@ -23,6 +26,24 @@ export interface Answer<T> {
   errors: AnswerError[];
 }
 
+export function failureOf({ message, extensions }: AnswerError): Failure {
+  return new Failure(message, extensions?.code ?? null, extensions?.retryAfterMs ?? null);
+}
+
+/** Runs `work` again and again while the service is overloaded, as late as it asks for: long work is not to be lost. */
+export async function patiently<T>(work: () => Promise<T>, onWait: (seconds: number) => void): Promise<T> {
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof Failure) || error.code !== 'OVERLOADED') throw error;
+      const ms = error.retryAfterMs ?? 1000;
+      onWait(Math.ceil(ms / 1000));
+      await sleep(ms);
+    }
+  }
+}
+
 export class Client {
   constructor(
     private readonly url: string,
@@ -33,7 +54,7 @@ export class Client {
   async request<T>(query: string, variables: object = {}): Promise<T> {
     const { data, errors } = await this.ask<T>(query, variables);
     const [error] = errors;
-    if (error) throw new Failure(error.message, error.extensions?.code ?? null);
+    if (error) throw failureOf(error);
     return data!;
   }
 
@@ -65,7 +86,7 @@ export class Client {
     try {
       for await (const { data, errors } of client.iterate<T & Record<string, unknown>>({ query, variables })) {
         const [error] = (errors ?? []) as AnswerError[];
-        if (error) throw new Failure(error.message, error.extensions?.code ?? null);
+        if (error) throw failureOf(error);
         if (data) yield data as Awaited<T>;
       }
     } catch (error) {

@@ -72,6 +72,8 @@ def read_run(folder: Path) -> RunData:
         raise RunError("BAD_INPUT", f"{len(both)} texts are both in train and in dev")
     if len(train) < 2 or (task.kind != "multiple-choice" and len({row["label"] for row in train}) < 2):
         raise RunError("BAD_INPUT", "training needs labelled rows of at least two labels")
+    if len({split_group(row["text"]) for row in train}) < 2:
+        raise RunError("BAD_INPUT", "training needs labelled rows of at least two texts")
     used = {split_group(row["text"]) for row in labelled}
     kept: dict[str, dict] = {}
     for row in unlabelled:

@@ -4,6 +4,8 @@ Every teacher's out-of-fold predictions come from models that did not see the ro
 fitted on what teachers do with new texts.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 EPSILON = 1e-12
@@ -12,16 +14,17 @@ PRIOR_ROWS = 10.0
 """Rows' worth of evidence, a member, for uniform weights: a handful of labels would give one member everything."""
 
 
-def folds_of(classes: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Fold [N] of each row, stratified by class."""
+def folds_of(classes: np.ndarray, groups: Sequence[str], folds: int, seed: int) -> np.ndarray:
+    """Fold [N] of each row: rows of one of `groups` [N] together, groups stratified by the class of their first row."""
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
     rng = np.random.default_rng(seed)
-    fold = np.zeros(len(classes), dtype=np.int64)
+    fold = np.zeros(len(first), dtype=np.int64)
     next_fold = 0
     for c in np.unique(classes):
-        members = rng.permutation(np.flatnonzero(classes == c))
+        members = rng.permutation(np.flatnonzero(classes[first] == c))
         fold[members] = (np.arange(len(members)) + next_fold) % folds
         next_fold += len(members)
-    return fold
+    return fold[group]
 
 
 def fit_weights(

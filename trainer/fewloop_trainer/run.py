@@ -34,6 +34,7 @@ from fewloop_trainer.encoder import copy_of, load_model, load_tokenizer
 from fewloop_trainer.evaluate import evaluate
 from fewloop_trainer.export import round_to_half
 from fewloop_trainer.files import write_json
+from fewloop_trainer.keys import split_group
 from fewloop_trainer.plan import MINIMUM_STEPS, Job, Plan
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.scores import apply_temperature, combine_members, distribution_of, match_priors
@@ -111,7 +112,9 @@ class Run:
         self._measure()
         self._make_plan()
         self.enter("cross-fit", 0.08)
-        fold = ensemble.folds_of(self.balance, FOLDS, self.seed)
+        # Pairs and questions share texts: what is out of fold must be of texts that the fold has not seen.
+        groups = [split_group(row["text"]) for row in self.data.train]
+        fold = ensemble.folds_of(self.balance, groups, FOLDS, self.seed)
         near, far = self._cross_fit(fold)
         by_teacher = np.stack([self.offsets[t.template] for t in self.teachers])
         # Too few candidates to match on later: then not here either.

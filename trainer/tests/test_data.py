@@ -35,6 +35,10 @@ class TestRefused:
         dev = [row | {"split": "dev"} for row in reviews_of("dev", 9)[12:]]
         assert "at least two labels" in refusal(write_run(tmp_path, [*rows, *dev], []))
 
+    def test_rows_of_one_text_alone(self, tmp_path):
+        rows = [{"text": "手机很好", "label": label} for label in ("positive", "negative")]
+        assert "at least two texts" in refusal(write_run(tmp_path, rows, []))
+
     def test_a_format_of_another_version(self, tmp_path):
         assert "format version 2" in refusal(write_run(tmp_path, reviews(2), [], formatVersion=2))
 

@@ -18,7 +18,7 @@ def noisy_members(seed: int, rows: int = 12) -> tuple[np.ndarray, np.ndarray, np
 class TestFolds:
     def test_hold_every_class_evenly(self):
         classes = np.random.default_rng(3).permutation([0] * 31 + [1] * 7 + [2] * 3 + [3])
-        fold = ensemble.folds_of(classes, 3, seed=1)
+        fold = ensemble.folds_of(classes, np.arange(42), 3, seed=1)
         assert set(fold) == {0, 1, 2}
         for c in range(4):
             counts = np.bincount(fold[classes == c], minlength=3)
@@ -26,9 +26,15 @@ class TestFolds:
         counts = np.bincount(fold)
         assert counts.max() - counts.min() <= 1, "what is left over of the classes does not pile up in one fold"
 
+    def test_keep_the_rows_of_a_text_together(self):
+        groups = np.repeat([f"text{n}" for n in range(20)], 3)
+        fold = ensemble.folds_of(np.tile([0, 1, 1], 20), groups, 2, seed=0)
+        assert all(len(set(fold[groups == group])) == 1 for group in groups)
+        assert list(np.bincount(fold)) == [30, 30]
+
     def test_depend_on_the_seed_alone(self):
         classes = np.arange(60) % 2
-        first, again, other = (ensemble.folds_of(classes, 3, seed) for seed in (1, 1, 2))
+        first, again, other = (ensemble.folds_of(classes, np.arange(60), 3, seed) for seed in (1, 1, 2))
         np.testing.assert_array_equal(first, again)
         assert (first != other).any()
 

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { createInterface } from 'node:readline';
-import { type AnswerError, type Client, Failure } from '../client.js';
+import { type AnswerError, type Client, failureOf, patiently } from '../client.js';
 import { contextOf } from '../context.js';
 import { print, say } from '../output.js';
 
@@ -28,7 +28,11 @@ async function classify(task: string, texts: string[], _: object, command: Comma
   const { client, json } = contextOf(command);
   let chunk: string[] = [];
   const flush = async () => {
-    if (chunk.length > 0) await classifyChunk(client, task, chunk, json);
+    if (chunk.length > 0)
+      await patiently(
+        () => classifyChunk(client, task, chunk, json),
+        (seconds) => say(`the service is busy, asking again in ${seconds} s`),
+      );
     chunk = [];
   };
   for await (const text of texts.length > 0 ? texts : standardInput()) {
@@ -42,7 +46,7 @@ async function classifyChunk(client: Client, task: string, texts: string[], json
   const { data, errors } = await client.ask<{ classify: (Prediction | null)[] }>(CLASSIFY, { task, inputs });
   const failed = new Map<unknown, AnswerError>(errors.map((error) => [error.path?.[1], error]));
   const [whole] = errors.filter((error) => typeof error.path?.[1] !== 'number');
-  if (whole) throw new Failure(whole.message, whole.extensions?.code ?? null);
+  if (whole) throw failureOf(whole);
   texts.forEach((text, i) => {
     // The schema's items are not null: where one fails, a strict server may give none.
     const prediction = data?.classify[i] ?? null;

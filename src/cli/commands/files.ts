@@ -1,7 +1,7 @@
 /** Files into the service and out of it: import, ingest, export, forget. */
 import type { Command } from 'commander';
 import { writeFileSync } from 'node:fs';
-import type { Client } from '../client.js';
+import { type Client, patiently } from '../client.js';
 import { contextOf, oneOf, readText } from '../context.js';
 import {
   detectExamples,
@@ -97,7 +97,10 @@ async function send(command: Command, task: string, mutation: string, read: Read
   try {
     for (const chunk of chunksOf(read.records)) {
       const rows = chunk.map(({ value }) => value);
-      const { result } = await client.request<{ result: ChunkResult }>(mutation, { task, rows });
+      const { result } = await patiently(
+        () => client.request<{ result: ChunkResult }>(mutation, { task, rows }),
+        (seconds) => bar.update(done, `the service is busy, asking again in ${seconds} s`),
+      );
       for (const name of names) counts[name]! += result[name] ?? 0;
       rejected.push(
         ...result.rejected.map(({ index, code, message }) => ({ line: chunk[index]!.line, code, message })),
