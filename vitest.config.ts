@@ -5,6 +5,9 @@ const project = (name: string, include: string[], extra: Record<string, unknown>
   test: { name, include, pool: 'forks' as const, maxWorkers: 2, ...extra },
 });
 
+// V8 lets its young generation grow by tens of MiB a step under load: what a test says of memory would be that.
+const SMALL_YOUNG_GENERATION = ['--max-semi-space-size=2'];
+
 const service = {
   globalSetup: ['test/fixtures/database.ts'],
   testTimeout: 60_000,
@@ -17,7 +20,7 @@ export default defineConfig({
     projects: [
       project('unit', ['src/**/*.spec.ts', 'scripts/**/*.spec.ts']),
       project('contract', ['test/contract/**/*.spec.ts'], { testTimeout: 60_000 }),
-      project('integration', ['test/integration/**/*.spec.ts'], service),
+      project('integration', ['test/integration/**/*.spec.ts'], { ...service, execArgv: SMALL_YOUNG_GENERATION }),
       project('e2e', ['test/e2e/**/*.spec.ts'], { ...service, testTimeout: 900_000, hookTimeout: 300_000 }),
     ],
   },
