@@ -1,10 +1,12 @@
-"""How teachers are best trained on few labels: steps, rates, strategies, interpolation, on the shop reviews' sentiment.
+"""How teachers are best trained on few labels, on the shop reviews' sentiment: the head alone, all weights, or neither.
 
-    python bench/trainer/settings.py REVIEWS.csv TASK.json --labels 16,116 --seeds 0,1 > docs/results/trainer-settings.jsonl
+    python bench/trainer/settings.py REVIEWS.csv TASK.json --out docs/results/trainer-settings.jsonl
 
 TASK.json is the canonical definition (`fewloop task show --json`). Judged on rows of bucket 1 of twenty, which neither
-the base model nor any proof has seen or will; the proofs' bucket 0 is never read. One line a trained ensemble: accuracy
-of its members and of their mean, with offsets from the base and with offsets matched anew after training (`matched`).
+the base model nor any proof has seen or will; the proofs' bucket 0 is never read. Labels are drawn as the loop draws
+them: 16 balanced ones, then random ones (`random`), those on which the zero-shot members' votes are most divided
+(`vote`), or a fifth random and the rest such (`mix`). One line a trained ensemble: accuracy and loss of its mean, with
+the base's offsets and with offsets matched anew (`matched`). What is in the file already is not computed again.
 """
 
 import argparse
@@ -15,20 +17,16 @@ import time
 from pathlib import Path
 
 import numpy as np
-from fewloop_trainer import pet
+from fewloop_trainer import head, pet
 from fewloop_trainer.encoder import copy_of, load_model, load_tokenizer
 from fewloop_trainer.keys import split_group, split_of, twentieth
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.scores import distribution_of, match_priors
 from fewloop_trainer.task import load_task
 
-GRID = [
-    {"steps": 40, "rate": 6e-5, "strategies": ["plain", "r-drop"], "interpolations": [0.5, 1.0]},
-    {"steps": 40, "rate": 1.2e-4, "strategies": ["plain", "r-drop"], "interpolations": [0.5, 1.0]},
-    {"steps": 25, "rate": 2.4e-4, "strategies": ["plain"], "interpolations": [0.5]},
-]
-START = 16
-MATCHING = 300
+START, MATCHING, POOL = 16, 300, 3000
+PENALTIES = (25.0, 100.0, 400.0)
+STEPS, RATE, SHARES = 40, 1.2e-4, (0.25, 0.5, 1.0)
 
 
 def read_rows(file):
@@ -48,76 +46,118 @@ def read_rows(file):
     return judged, train
 
 
-def draw(rows, count, seed):
-    """`START` rows balanced over the labels, then random ones."""
-    rows = random.Random(seed).sample(rows, len(rows))
-    labels = sorted({row["label"] for row in rows})
-    start = [row for label in labels for row in [r for r in rows if r["label"] == label][: START // len(labels)]]
-    chosen = {row["text"] for row in start}
-    return start + [row for row in rows if row["text"] not in chosen][: count - START]
+class Bench:
+    def __init__(self, options):
+        judged, train = read_rows(options.reviews)
+        for rows in (judged, train):
+            random.Random(5).shuffle(rows)
+        self.judged = judged[: options.judged]
+        self.matching, self.pool = train[:MATCHING], train[MATCHING : MATCHING + POOL]
+        self.task, self.base = load_task(json.loads(options.task.read_text())), load_model(options.base).eval()
+        self.renderer = Renderer(load_tokenizer(options.base), self.task)
+        self.names = self.task.label_names
+        self.classes = len(self.names)
+        self.uniform = np.full(self.classes, 1 / self.classes)
+        self.templates = range(len(self.task.templates))
+        self.wanted = self.labels(self.judged)
+        self.offsets = [match_priors(self.logits(self.base, t, self.matching), self.uniform) for t in self.templates]
+        self.pooled = self.zero_shot(self.pool)
+
+    def labels(self, rows):
+        return np.array([self.names.index(row["label"]) for row in rows])
+
+    def encode(self, template, rows):
+        return pet.encode(self.task, self.renderer, self.task.templates[template], rows)
+
+    def logits(self, model, template, rows):
+        return pet.predict(model, self.encode(template, rows), self.classes, fast=True)
+
+    def zero_shot(self, rows):
+        """[templates, rows, labels]."""
+        return np.stack([distribution_of(self.logits(self.base, t, rows), self.offsets[t]) for t in self.templates])
+
+    def draw(self, strategy, count, seed):
+        order = np.random.default_rng(seed).permutation(POOL)
+        label = self.labels(self.pool)
+        start = [i for c in range(self.classes) for i in order[label[order] == c][: START // self.classes]]
+        rest = np.array([i for i in order if i not in set(start)])
+        more = count - len(start)
+        aside = {"random": more, "mix": more // 5, "vote": 0}[strategy]
+        asked = rest[aside:]
+        votes = self.pooled[:, asked].argmax(-1)
+        divided = np.max([(votes == c).mean(0) for c in range(self.classes)], 0)
+        mean = np.sort(self.pooled[:, asked].mean(0), -1)
+        by_votes = np.lexsort((mean[:, -1] - mean[:, -2], divided))[: more - aside]
+        return [self.pool[i] for i in [*start, *rest[:aside], *asked[by_votes]]]
+
+    def head_tuned(self, template, rows, seed, penalty):
+        model, encoded, wanted = copy_of(self.base), self.encode(template, rows), self.labels(rows)
+        head.PENALTY = penalty
+        hidden = head.hidden_at_masks(model, encoded)
+        head.tune(model, encoded, hidden, wanted, self.offsets[template], wanted, seed)
+        return model
+
+    def wholly_tuned(self, template, rows, seed, share):
+        """The head first, then all weights, `share` of the way."""
+        model = self.head_tuned(template, rows, seed, PENALTIES[1])
+        wanted, strategy, offsets = self.labels(rows), ("plain", "r-drop")[template % 2], self.offsets[template]
+        rates = {"encoder_rate": RATE, "head_rate": RATE}
+        settings = pet.TrainSettings(STEPS, interpolation=share, seed=seed + template, **rates)
+        encoded, hard = self.encode(template, rows), np.eye(self.classes)[wanted]
+        pet.train(model, encoded, hard, strategy, settings, offsets, balance=wanted)
+        return model
+
+    def judge(self, models):
+        """Accuracy (%) and loss of the ensemble, and its accuracy with offsets matched anew."""
+        logits = [self.logits(model, t, self.judged) for t, model in zip(self.templates, models, strict=True)]
+        matched = [
+            match_priors(self.logits(model, t, self.matching), self.uniform)
+            for t, model in zip(self.templates, models, strict=True)
+        ]
+        found = {}
+        for name, offsets in (("", self.offsets), ("Matched", matched)):
+            mean = np.mean([distribution_of(x, o) for x, o in zip(logits, offsets, strict=True)], 0)
+            found[f"accuracy{name}"] = round(100 * float((mean.argmax(-1) == self.wanted).mean()), 2)
+            found[f"loss{name}"] = round(float(-np.log(mean[np.arange(len(mean)), self.wanted]).mean()), 3)
+        return found
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("reviews", type=Path)
     parser.add_argument("task", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--base", type=Path, default=Path("models/base-zh"))
-    parser.add_argument("--labels", default="16,116")
+    parser.add_argument("--labels", default="16,36,116")
+    parser.add_argument("--strategies", default="random,vote,mix")
     parser.add_argument("--seeds", default="0,1")
-    parser.add_argument("--judged", type=int, default=1000)
+    parser.add_argument("--judged", type=int, default=2000)
     options = parser.parse_args()
-    judged, train = read_rows(options.reviews)
-    judged, matching, train = judged[: options.judged], train[:MATCHING], train[MATCHING:]
-    task, base = load_task(json.loads(options.task.read_text())), load_model(options.base).eval()
-    renderer, names = Renderer(load_tokenizer(options.base), task), task.label_names
-    classes, uniform = len(names), np.full(len(names), 1 / len(names))
-    wanted = np.array([names.index(row["label"]) for row in judged])
+    lines = options.out.read_text().splitlines() if options.out.exists() else []
+    done = {json.dumps(line["what"]) for line in map(json.loads, lines)}
+    bench = Bench(options)
 
-    def encode(template, rows):
-        return pet.encode(task, renderer, template, rows)
+    def measure(what, train, *arguments):
+        if json.dumps(what) in done:
+            return
+        started = time.monotonic()
+        models = [train(t, *arguments) for t in bench.templates]
+        seconds = round(time.monotonic() - started, 1)
+        line = json.dumps({"what": what, **bench.judge(models), "seconds": seconds})
+        with options.out.open("a") as file:
+            file.write(line + "\n")
+        print(line, flush=True)
 
-    def offsets_of(model, template):
-        return match_priors(pet.predict(model, encode(template, matching), classes, fast=True), uniform)
-
-    def accuracy(distribution):
-        return round(100 * float((distribution.argmax(-1) == wanted).mean()), 1)
-
-    def tell(members, **what):
-        mean = np.mean(members, 0)
-        loss = round(float(-np.log(mean[np.arange(len(wanted)), wanted]).mean()), 3)
-        print(json.dumps(what | {"members": [accuracy(p) for p in members], "mean": accuracy(mean), "loss": loss}), flush=True)
-
-    texts = [encode(template, judged) for template in task.templates]
-    offsets = [offsets_of(base, template) for template in task.templates]
-    zero_shot = [distribution_of(pet.predict(base, t, classes, fast=True), o) for t, o in zip(texts, offsets, strict=True)]
-    tell(zero_shot, labels=0)
-    for seed in map(int, options.seeds.split(",")):
-        for count in map(int, options.labels.split(",")):
-            labelled = draw(train, count, seed)
-            balance = np.array([names.index(row["label"]) for row in labelled])
-            for setting in GRID:
-                started = time.monotonic()
-                found = {(i, matched): [] for i in setting["interpolations"] for matched in (False, True)}
-                for number, template in enumerate(task.templates):
-                    for interpolation in setting["interpolations"]:
-                        model = copy_of(base)
-                        strategy = setting["strategies"][number % len(setting["strategies"])]
-                        settings = pet.TrainSettings(
-                            steps=setting["steps"],
-                            encoder_rate=setting["rate"],
-                            head_rate=setting["rate"],
-                            interpolation=interpolation,
-                            seed=10 * seed + number,
-                        )
-                        hard = np.eye(classes)[balance]
-                        pet.train(model, encode(template, labelled), hard, strategy, settings, offsets[number], balance=balance)
-                        logits = pet.predict(model, texts[number], classes, fast=True)
-                        found[interpolation, False].append(distribution_of(logits, offsets[number]))
-                        found[interpolation, True].append(distribution_of(logits, offsets_of(model, template)))
-                what = {k: setting[k] for k in ("steps", "rate", "strategies")}
-                seconds = round(time.monotonic() - started)
-                for (interpolation, matched), members in found.items():
-                    tell(members, labels=count, seed=seed, **what, interpolation=interpolation, matched=matched, seconds=seconds)
+    measure({"labels": 0}, lambda t: bench.base)
+    for count in map(int, options.labels.split(",")):
+        for strategy in options.strategies.split(",") if count > START else ["random"]:
+            for seed in map(int, options.seeds.split(",")):
+                rows = bench.draw(strategy, count, seed)
+                what = {"labels": count, "drawn": strategy, "seed": seed}
+                for penalty in PENALTIES:
+                    measure(what | {"head": penalty}, bench.head_tuned, rows, seed, penalty)
+                for share in SHARES:
+                    measure(what | {"head": PENALTIES[1], "all": share}, bench.wholly_tuned, rows, seed, share)
 
 
 if __name__ == "__main__":
