@@ -107,6 +107,15 @@ describe('requireSupported', () => {
     expect(() => requireSupported({ ...parseTask(MINIMAL), ...change })).toThrow(expect.objectContaining({ field }));
   });
 
+  it('refuses to mix the choices of two rows', () => {
+    const task = parseTask(
+      'name: a\nkind: multiple-choice\ntemplates: ["{text|blank:#x#}"]\nlearning: {strategies: [mixup+r-drop]}',
+    );
+    expect(() => requireSupported(task)).toThrow(expect.objectContaining({ field: 'learning.strategies' }));
+    const others = { ...task.learning, strategies: ['r-drop+fgm', 'plain'] };
+    expect(() => requireSupported({ ...task, learning: others })).not.toThrow();
+  });
+
   it('prints the table', () => {
     expect(() => requireSupported({ ...parseTask(MINIMAL), method: ['efl'] })).toThrow(/sentence-pair: pet/u);
   });

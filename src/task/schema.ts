@@ -14,6 +14,13 @@ const label = z.strictObject({
   was: z.array(z.string().min(1)).default([]).describe('Earlier names, so that examples follow a renaming.'),
 });
 
+/** What the trainer's augment.py knows: at most one way to mix rows and one adversary, with R-Drop or without. */
+const STRATEGIES = ['', 'mixup', 'manifold-mixup'].flatMap((mix) =>
+  ['', 'r-drop'].flatMap((drop) =>
+    ['', 'fgm', 'pgd'].map((adversary) => [mix, drop, adversary].filter(Boolean).join('+') || 'plain'),
+  ),
+);
+
 const method = z.enum(['pet', 'efl', 'embedding', 'fine-tune']);
 
 const selection = z.strictObject({
@@ -51,10 +58,10 @@ const promotion = z.strictObject({
 const learning = z.strictObject({
   prior: z.enum(['uniform', 'estimated']).default('estimated').describe('What zero-shot offsets and quotas aim at.'),
   strategies: z
-    .array(z.enum(['plain', 'r-drop']))
+    .array(z.enum(STRATEGIES))
     .min(1)
     .default(['plain', 'r-drop'])
-    .describe('Training strategies of the teachers.'),
+    .describe('Training strategies of the teachers, in turn; parts joined by + are used together.'),
   selection: selection.prefault({}),
   trigger: trigger.prefault({}),
   rounds: z.int().min(1).max(10).default(1).describe('Rounds of self-training.'),

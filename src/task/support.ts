@@ -17,6 +17,10 @@ export function requireSupported(definition: TaskDefinition): void {
   if (refused !== undefined) {
     throw badInput('method', `${refused} does not go with ${definition.kind}. ${table()}`);
   }
+  const mixing = definition.learning.strategies.find((strategy) => strategy.includes('mixup'));
+  if (definition.kind === 'multiple-choice' && mixing !== undefined) {
+    throw badInput('learning.strategies', `${mixing}: choices of two rows are not the same labels and cannot be mixed`);
+  }
   if (definition.serving.policy === 'cascade') {
     throw badInput('serving.policy', 'cascade is not supported yet; ensemble and student are');
   }

@@ -32,7 +32,8 @@ export interface TaskDefinition {
   pool: { capacity: number; auditRate: number };
   learning: {
     prior: 'uniform' | 'estimated';
-    strategies: ('plain' | 'r-drop')[];
+    /** `plain`, or parts joined by `+`: mixup or manifold-mixup, r-drop, fgm or pgd. */
+    strategies: string[];
     selection: {
       strategy: SelectionStrategyName;
       threshold1: number;

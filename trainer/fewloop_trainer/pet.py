@@ -9,12 +9,14 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 from transformers import BertForMaskedLM
 
+from fewloop_trainer import augment
 from fewloop_trainer.encoder import has_bfloat16
 from fewloop_trainer.export import PetGraph
 from fewloop_trainer.render import Renderer
@@ -22,8 +24,6 @@ from fewloop_trainer.task import Task
 
 ABSENT = -1e9
 """Score of a label that an item does not have (fewer choices than others): probability 0, with finite gradients."""
-
-STRATEGIES = ("plain", "r-drop")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,6 @@ class TrainSettings:
     head_rate: float = 1e-4
     warmup: float = 0.1
     weight_decay: float = 0.01
-    r_drop_alpha: float = 1.0
     interpolation: float = 1.0
     """How far from the weights it began with towards the tuned ones a model ends (WiSE-FT, Wortsman et al. 2022)."""
     seed: int = 0
@@ -133,8 +132,8 @@ def train(
     Batches draw `balance` classes [N] equally often (None: rows equally often). Word embeddings stay as they are: with
     few labels most words are never seen, and moving the seen ones alone breaks their relation to the others.
     """
-    if strategy not in STRATEGIES:
-        raise ValueError(f"unknown training strategy {strategy!r}")
+    parsed = augment.parse_strategy(strategy)
+    rng = np.random.default_rng(settings.seed + 1)
     torch.manual_seed(settings.seed)
     sampler = batches(balance if balance is not None else np.zeros(len(rows), int), rows, settings)
     optimizer = _optimizer(model, settings)
@@ -151,22 +150,14 @@ def train(
             group["lr"] = group["peak"] * schedule(min(position, settings.steps - 1), settings.steps, settings.warmup)
         chosen = next(sampler)
         batch, target = collate([rows[i] for i in chosen]), goal[chosen]
-
-        def forward(batch: Batch = batch) -> torch.Tensor:
-            with _precision(fast=True):
-                words = graph(*batch.inputs)[0]
-            return F.log_softmax(label_logits(words.float(), batch.word_labels, len(offsets)) + shift, -1)
-
-        loss = (
-            r_drop_loss(forward(), forward(), target, settings.r_drop_alpha)
-            if strategy == "r-drop"
-            else cross_entropy(forward(), target)
-        )
-        loss.backward()
+        mix = augment.draw_mix(parsed, len(chosen), len(model.bert.encoder.layer), rng)
+        forward = partial(_log_probabilities, graph, batch, shift, mix)
+        shape = *batch.inputs[0].shape, model.config.hidden_size
+        loss = augment.backward(parsed, forward, target if mix is None else mix.of(target), shape)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        on_step(step + 1, loss.item())
+        on_step(step + 1, loss)
     with torch.no_grad():
         for parameter, start in zip(trained, began, strict=True):
             parameter.copy_(torch.lerp(start, parameter, settings.interpolation))
@@ -175,18 +166,15 @@ def train(
         parameter.requires_grad_(True)
 
 
-def cross_entropy(log_p: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    return -(target * log_p).sum(-1).mean()
-
-
-def r_drop_loss(first: torch.Tensor, second: torch.Tensor, target: torch.Tensor, alpha: float) -> torch.Tensor:
-    """R-Drop (Liang et al. 2021, equations 2 to 4) on two passes' log-probabilities [B, C], halved.
-
-    (NLL1 + NLL2) / 2 + alpha / 2 * (KL(p1 || p2) + KL(p2 || p1)) / 2, so that alpha 0 is the plain loss.
-    """
-    likelihood = (cross_entropy(first, target) + cross_entropy(second, target)) / 2
-    divergence = ((first.exp() - second.exp()) * (first - second)).sum(-1).mean()  # the two KL terms together
-    return likelihood + alpha / 2 * divergence / 2
+def _log_probabilities(
+    graph: PetGraph, batch: Batch, shift: torch.Tensor, mix: augment.Mix | None, move: torch.Tensor | None
+) -> torch.Tensor:
+    """[B, classes], of rows that are mixed and moved (augment.py)."""
+    ids, mask, _, positions, tokens = batch.inputs
+    with _precision(fast=True):
+        hidden = augment.encode(graph.bert, ids, mask, mix, move)
+        words = graph.word_logits(augment.at_masks(hidden, positions, mix), tokens)
+    return F.log_softmax(label_logits(words.float(), batch.word_labels, len(shift)) + shift, -1)
 
 
 def batches(classes: np.ndarray, rows: Sequence[Encoded], settings: TrainSettings):

@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertForMaskedLM
 
 from fewloop_trainer import calibrate, ensemble, head, pet
+from fewloop_trainer.augment import parse_strategy
 from fewloop_trainer.bundle import TrainedMember, write_bundle
 from fewloop_trainer.data import RunData, RunError, file_digest, read_run, targets
 from fewloop_trainer.distill import LABELLED_SHARE, student_targets
@@ -285,8 +286,11 @@ class Run:
         return self.candidates[: max(20, int(affordable))]
 
     def _step_tokens(self, teacher: Teacher) -> float:
-        passes = 2 if teacher.strategy == "r-drop" else 1
-        return passes * pet.TrainSettings.batch_rows * _mean_length(self.rows[teacher.template])
+        return (
+            parse_strategy(teacher.strategy).passes
+            * pet.TrainSettings.batch_rows
+            * _mean_length(self.rows[teacher.template])
+        )
 
     # ---- models
 

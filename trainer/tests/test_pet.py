@@ -8,15 +8,6 @@ from fewloop_trainer import pet, scores
 from fewloop_trainer.data import targets
 from folders import reviews
 
-FIRST = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]], dtype=torch.float64).log()
-SECOND = torch.tensor([[0.4, 0.5, 0.1], [0.6, 0.2, 0.2]], dtype=torch.float64).log()
-TARGET = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.5, 0.5]], dtype=torch.float64)
-
-
-def divergence(p: torch.Tensor, q: torch.Tensor) -> float:
-    """KL(p || q) from log-probabilities, mean over rows."""
-    return float(sum(p[i, c].exp() * (p[i, c] - q[i, c]) for i in range(len(p)) for c in range(p.shape[1])) / len(p))
-
 
 def encoded(sentiment, rows, template=0):
     task, renderer = sentiment
@@ -25,51 +16,6 @@ def encoded(sentiment, rows, template=0):
 
 def sized(length: int, masks: int = 1) -> pet.Encoded:
     return pet.Encoded([2] + [4] * masks + [9] * (length - masks - 1), list(range(1, 1 + masks)), [[7] * masks], [0])
-
-
-class TestRDrop:
-    @pytest.mark.parametrize("alpha", [0.5, 1.0, 4.0])
-    def test_is_the_mean_likelihood_and_a_quarter_of_alpha_times_both_divergences(self, alpha):
-        likelihood = -(np.log(0.7) + (np.log(0.3) + np.log(0.4)) / 2 + np.log(0.4) + np.log(0.2)) / 4
-        both = divergence(FIRST, SECOND) + divergence(SECOND, FIRST)
-        assert pet.r_drop_loss(FIRST, SECOND, TARGET, alpha).item() == pytest.approx(likelihood + alpha * both / 4)
-
-    def test_does_not_depend_on_which_pass_came_first(self):
-        assert divergence(FIRST, SECOND) != pytest.approx(divergence(SECOND, FIRST), rel=0.01)
-        there, back = (pet.r_drop_loss(*pair, TARGET, 3.0) for pair in ((FIRST, SECOND), (SECOND, FIRST)))
-        assert there.item() == pytest.approx(back.item())
-
-    def test_adds_nothing_where_both_passes_agree(self):
-        assert pet.r_drop_loss(FIRST, FIRST, TARGET, 9.0).item() == pytest.approx(
-            pet.cross_entropy(FIRST, TARGET).item()
-        )
-        assert pet.r_drop_loss(FIRST, SECOND, TARGET, 9.0) > pet.r_drop_loss(FIRST, SECOND, TARGET, 0.0)
-
-    def test_with_alpha_0_is_the_plain_loss_of_both_passes(self):
-        plain = (pet.cross_entropy(FIRST, TARGET) + pet.cross_entropy(SECOND, TARGET)) / 2
-        assert pet.r_drop_loss(FIRST, SECOND, TARGET, 0.0).item() == pytest.approx(plain.item())
-
-    def test_trains_as_plain_does_where_nothing_is_dropped(self, sentiment, tiny_model, tiny_model_folder):
-        rows = reviews(4)
-        goal = np.eye(2)[targets(sentiment[0], rows)]
-        losses: dict[tuple[str, float], list[float]] = {}
-        for strategy, dropout in (("plain", 0.0), ("r-drop", 0.0), ("r-drop", 0.1)):
-            model = pet.BertForMaskedLM.from_pretrained(tiny_model_folder, dtype=torch.float32)
-            for module in model.modules():
-                if isinstance(module, torch.nn.Dropout):
-                    module.p = dropout
-            seen = losses[strategy, dropout] = []
-            pet.train(
-                model,
-                encoded(sentiment, rows),
-                goal,
-                strategy,
-                pet.TrainSettings(steps=8),
-                np.zeros(2),
-                lambda step, loss, seen=seen: seen.append(loss),
-            )
-        np.testing.assert_allclose(losses["r-drop", 0.0], losses["plain", 0.0], atol=1e-4)
-        assert np.abs(np.subtract(losses["r-drop", 0.1], losses["plain", 0.0])).max() > 1e-3
 
 
 class TestLabelLogits:
@@ -97,6 +43,28 @@ class TestLabelLogits:
 
 
 class TestTraining:
+    def test_r_drop_trains_as_plain_does_where_nothing_is_dropped(self, sentiment, tiny_model, tiny_model_folder):
+        rows = reviews(4)
+        goal = np.eye(2)[targets(sentiment[0], rows)]
+        losses: dict[tuple[str, float], list[float]] = {}
+        for strategy, dropout in (("plain", 0.0), ("r-drop", 0.0), ("r-drop", 0.1)):
+            model = pet.BertForMaskedLM.from_pretrained(tiny_model_folder, dtype=torch.float32)
+            for module in model.modules():
+                if isinstance(module, torch.nn.Dropout):
+                    module.p = dropout
+            seen = losses[strategy, dropout] = []
+            pet.train(
+                model,
+                encoded(sentiment, rows),
+                goal,
+                strategy,
+                pet.TrainSettings(steps=8),
+                np.zeros(2),
+                lambda step, loss, seen=seen: seen.append(loss),
+            )
+        np.testing.assert_allclose(losses["r-drop", 0.0], losses["plain", 0.0], atol=1e-4)
+        assert np.abs(np.subtract(losses["r-drop", 0.1], losses["plain", 0.0])).max() > 1e-3
+
     def test_takes_fewer_steps_where_they_take_too_long(self, monkeypatch, sentiment, tiny_model):
         clock = SimpleNamespace(now=0.0)
         monkeypatch.setattr(pet, "time", SimpleNamespace(monotonic=lambda: clock.now))
