@@ -33,6 +33,8 @@ def load(out):
     rows = []
     for file in sorted(out.glob("*/state.json")):
         target, strategy, seed = file.parent.name.rsplit("-", 2)
+        if strategy == "start":  # every strategy begins with its points
+            continue
         peers_file = file.parent / "peers.json"
         peers = json.loads(peers_file.read_text()) if peers_file.exists() else {}
         rows.append({"target": target, "strategy": strategy, "seed": seed, **json.loads(file.read_text()), "peers": peers})

@@ -48,6 +48,15 @@ describe('ProcessLauncher', () => {
     });
   });
 
+  it('does not have the trainer give its memory back at every step, as the service does', async () => {
+    process.env.MALLOC_TRIM_THRESHOLD_ = '131072';
+    try {
+      await expect(start('tellTrimming').done).resolves.toMatchObject({ code: 'TOLD', message: 'none' });
+    } finally {
+      delete process.env.MALLOC_TRIM_THRESHOLD_;
+    }
+  });
+
   it('calls an end without a whole result a crash, with what was printed last', async () => {
     await expect(start('halfResult').done).resolves.toMatchObject({ ok: false, code: 'CRASHED' });
     const died = await start('dieAlways').done;
