@@ -4,8 +4,11 @@ A base model with templates knows more than a handful of labels do. So teachers 
 (head.py); only rows that they have not seen may send them further: to weights between the head-tuned model's and the
 wholly tuned one's (WiSE-FT, Wortsman et al. 2022), judged by logits between the two in the place of weights, which
 costs no further pass. Offsets match predictions to the prior once more after training, where there is a prior, unless
-those rows say otherwise. Active learning asks about what is hard, and of few hard rows the mean loss says little: what
-is chosen must beat what stands by more than one standard error.
+those rows clearly say otherwise.
+
+Active learning asks about what is hard. Of few hard rows the mean loss says little: what is chosen must beat what
+stands by more than one standard error. Of the labels' shares such rows say nothing: that they lean to one label is to
+be beyond chance (three standard errors) before it overrules the prior.
 """
 
 from dataclasses import dataclass
@@ -56,8 +59,8 @@ def choose(
             found[share, matched] = _tempered_losses(of_rows.mean(0), wanted), of_rows, of_texts
     loss_of = {key: losses for key, (losses, _, _) in found.items()}
     best = min((key for key in found if key[1] == may_match), key=lambda key: loss_of[key].mean())
-    share = best[0] if _gain_is_clear(loss_of[0.0, may_match] - loss_of[best]) else 0.0
-    matched = may_match and not _gain_is_clear(loss_of[share, True] - loss_of[share, False])
+    share = best[0] if _gain_exceeds(1, loss_of[0.0, may_match] - loss_of[best]) else 0.0
+    matched = may_match and not _gain_exceeds(3, loss_of[share, True] - loss_of[share, False])
     losses = {f"{s:g}{' matched' if m else ''}": round(float(found[s, m][0].mean()), 4) for s, m in found}
     return Shrinkage(share, matched, losses), *found[share, matched][1:]
 
@@ -72,5 +75,6 @@ def _tempered_losses(distribution: np.ndarray, wanted: np.ndarray) -> np.ndarray
     return -np.log(tempered[np.arange(len(wanted)), wanted] + 1e-12)
 
 
-def _gain_is_clear(gains: np.ndarray) -> bool:
-    return bool(gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains)))
+def _gain_exceeds(errors: float, gains: np.ndarray) -> bool:
+    """Whether the mean of gains [N] is over that many of its standard errors."""
+    return bool(gains.mean() > errors * gains.std(ddof=1) / np.sqrt(len(gains)))

@@ -88,6 +88,18 @@ def test_a_lean_that_the_rows_confirm_is_kept():
     assert not choice(truth, near_strength=0.2, far_strength=2.0, shift=2.0)[0].matched
 
 
+def test_a_lean_of_a_few_rows_that_were_asked_for_does_not_overrule_the_prior():
+    """23 of 36 answers are of one label, as a query strategy brought about; of the texts half are."""
+    rows, texts = np.arange(36) < 23, np.arange(TEXTS) % 2 == 0
+    near = OutOfFold(
+        logits_of(rows, 36, 0.5, 1) + np.array([0.8, 0.0]), logits_of(texts, TEXTS, 0.5, 3) + np.array([0.8, 0.0])
+    )
+    shrinkage, _, said = choose(near, None, np.zeros((1, 2)), np.array([0.5, 0.5]), np.where(rows, 0, 1))
+    assert shrinkage.losses["0"] < shrinkage.losses["0 matched"]
+    assert shrinkage.matched
+    assert said.mean((0, 1)) == pytest.approx([0.5, 0.5], abs=1e-3)
+
+
 @pytest.mark.parametrize(("prior", "texts"), [(None, TEXTS), ((0.5, 0.5), 20)], ids=["choices", "few texts"])
 def test_nothing_is_matched_without_a_prior_or_texts(truth, prior, texts):
     shrinkage, _, _ = choice(truth, near_strength=0.2, far_strength=2.0, shift=3.0, prior=prior, texts=texts)
