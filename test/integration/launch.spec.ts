@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 
 import { ProcessLauncher } from '../../src/launch/process.js';
 import type { RunProgress } from '../../src/launch/run-folder.js';
@@ -49,12 +49,9 @@ describe('ProcessLauncher', () => {
   });
 
   it('does not have the trainer give its memory back at every step, as the service does', async () => {
-    process.env.MALLOC_TRIM_THRESHOLD_ = '131072';
-    try {
-      await expect(start('tellTrimming').done).resolves.toMatchObject({ code: 'TOLD', message: 'none' });
-    } finally {
-      delete process.env.MALLOC_TRIM_THRESHOLD_;
-    }
+    vi.stubEnv('MALLOC_TRIM_THRESHOLD_', '131072');
+    await expect(start('tellTrimming').done).resolves.toMatchObject({ code: 'TOLD', message: 'none' });
+    vi.unstubAllEnvs();
   });
 
   it('calls an end without a whole result a crash, with what was printed last', async () => {
