@@ -73,6 +73,8 @@ describe('parseTask', () => {
       'learning.trigger.schedule',
       'five',
     ],
+    ['a segment end in a template', MINIMAL.replace('{text}', '{text}{sep}'), 'templates.0', '{sep} is not for PET'],
+    ['a hypothesis in a template', MINIMAL.replace('{text}', '{hypothesis}'), 'templates.0', '{hypothesis} is not'],
     ['a list', '- a\n- b', 'definition', 'mapping'],
     ['nothing', '', 'definition', 'mapping'],
     ['no YAML', 'a: [', 'definition', 'neither YAML nor JSON'],

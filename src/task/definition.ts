@@ -8,6 +8,7 @@ import { badInput } from '../common/errors.js';
 import { canonicalJson, sha256 } from './keys.js';
 import { knownKeys, taskFile } from './schema.js';
 import { suggest } from './suggest.js';
+import { parseTemplate } from './template.js';
 import type { TaskDefinition } from './types.js';
 
 /** Throws BAD_INPUT; its `field` is the path of the first fault, its message lists them all. */
@@ -21,6 +22,7 @@ export function parseTask(source: string): TaskDefinition {
   const { method, ...rest } = parsed.data;
   const definition: TaskDefinition = { ...rest, method: typeof method === 'string' ? [method] : [...new Set(method)] };
   checkLabels(definition);
+  checkTemplates(definition);
   return definition;
 }
 
@@ -84,6 +86,15 @@ function checkLabels({ kind, labels }: TaskDefinition): void {
       if (taken.has(earlier)) throw badInput(`labels.${i}.was.${j}`, `"${earlier}" is already the name of a label`);
       taken.add(earlier);
     });
+  });
+}
+
+/** The task file's templates are PET's; the pieces that members of other methods have besides are not for it. */
+function checkTemplates({ templates }: TaskDefinition): void {
+  templates.forEach((template, i) => {
+    const own = parseTemplate(template).find((piece) => piece.kind === 'sep' || piece.kind === 'hypothesis');
+    if (own)
+      throw badInput(`templates.${i}`, `{${own.kind}} is not for PET's templates; methods add it where they need it`);
   });
 }
 

@@ -65,7 +65,7 @@ def cosine_loss(states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def fit_head(model: Classifier, rows: Sequence[Encoded], wanted: np.ndarray, multi_label: bool = False) -> None:
-    """Fits the head of `model` on its states of `rows`, to `wanted` [N, C]: distributions or, `multi_label`, label sets.
+    """Fits the head of `model` on its states of `rows` to `wanted` [N, C]: distributions or, `multi_label`, sets.
 
     A soft row counts as one of each label, weighted by its probability.
     """

@@ -26,13 +26,23 @@ class Mask:
 
 
 @dataclass(frozen=True)
+class Sep:
+    """[SEP] inside the rendering: what follows the first one is the second segment."""
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """The description of the label that a row asks about: `item["hypothesis"]`, never cut."""
+
+
+@dataclass(frozen=True)
 class Field:
     name: str
     blank: str | None = None
     """The marker inside the field where the masks stand; None where they stand outside it."""
 
 
-Piece = Literal | Mask | Field
+Piece = Literal | Mask | Sep | Hypothesis | Field
 
 
 @dataclass(frozen=True)
@@ -104,16 +114,22 @@ def load_task(definition: dict) -> Task:
     )
 
 
+_SPECIAL: dict[str, Piece] = {"mask": Mask(), "sep": Sep(), "hypothesis": Hypothesis()}
+
+
 def parse_template(template: str) -> list[Piece]:
-    """`{mask}`, `{field}` and `{field|blank:MARKER}` as pieces; what stands between is literal, spaces included."""
+    """`{mask}`, `{field}` and `{field|blank:MARKER}` as pieces; what stands between is literal, spaces included.
+
+    Templates of members of other methods than PET also have `{sep}` and `{hypothesis}`.
+    """
     pieces: list[Piece] = []
     start = 0
     for match in _PLACEHOLDER.finditer(template):
         if match.start() > start:
             pieces.append(Literal(template[start : match.start()]))
         name, _, option = match.group(1).partition("|")
-        if name == "mask":
-            pieces.append(Mask())
+        if name in _SPECIAL:
+            pieces.append(_SPECIAL[name])
         elif option.startswith("blank:"):
             pieces.append(Field(name, option.removeprefix("blank:")))
         else:

@@ -37,11 +37,12 @@ def test_rendering(tokenizer):
         for row in case["rows"]:
             words = [word for group in task.words_of(row["item"]) for word in group]
             assert renderer.word_tokens(words) == row["words"]
-            for template, expected in zip(task.templates, row["encodings"], strict=True):
-                encoding = renderer.render(template, row["item"])
-                assert encoding.ids == expected["ids"], (template, row["item"])
+            item = row["item"] | ({"hypothesis": row["hypothesis"]} if "hypothesis" in row else {})
+            for template, expected in zip(case["templates"], row["encodings"], strict=True):
+                encoding = renderer.render(template, item)
+                assert encoding.ids == expected["ids"], (template, item)
                 assert encoding.mask_positions == expected["maskPositions"]
-                assert encoding.type_ids == [0] * len(encoding.ids)
+                assert encoding.type_ids == expected["typeIds"]
                 assert len(encoding.ids) <= task.max_length
 
 
