@@ -19,7 +19,7 @@ from fewloop_trainer.encoder import copy_of
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.training import Drawn, TrainSettings, balanced, chunks_of, optimise, precision
 
-HEAD_RATE = 1e-3
+ENCODER_RATE, HEAD_RATE = 6e-5, 1e-3
 """A head that starts at zero has far to go; the encoder has not."""
 DROPOUT = 0.1
 
@@ -37,13 +37,14 @@ class Encoded:
 
 
 class Classifier(nn.Module):
-    """`normalised`: the head sees the L2-normalised [CLS] state (embedding.py) in place of the state itself."""
+    """`normalised`: the head sees the L2-normalised [CLS] state (embedding.py) in place of the state itself.
+    `label_sets`: each output is a yes or no of its own, in training."""
 
-    def __init__(self, bert: BertModel, outputs: int, normalised: bool = False):
+    def __init__(self, bert: BertModel, outputs: int, normalised: bool = False, label_sets: bool = False):
         super().__init__()
         self.bert = bert
         self.head = nn.Linear(bert.config.hidden_size, outputs)
-        self.normalised = normalised
+        self.normalised, self.label_sets = normalised, label_sets
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -57,9 +58,11 @@ class Classifier(nn.Module):
         return self.head(pooled if self.normalised else state), pooled
 
 
-def classifier_of(base: BertForMaskedLM, outputs: int, normalised: bool = False) -> Classifier:
+def classifier_of(
+    base: BertForMaskedLM, outputs: int, normalised: bool = False, label_sets: bool = False
+) -> Classifier:
     """A classifier with an encoder of its own, equal to the base's."""
-    return Classifier(copy_of(base).bert, outputs, normalised).eval()
+    return Classifier(copy_of(base).bert, outputs, normalised, label_sets).eval()
 
 
 def encode(renderer: Renderer, template: str, items: Sequence[dict]) -> list[Encoded]:
@@ -97,7 +100,10 @@ def train(
     on_step: Callable[[int, float], None] = lambda step, loss: None,
     balance: np.ndarray | None = None,
 ) -> None:
-    """Trains `model` in place on `wanted` [N, outputs] (distributions), as `pet.train` does."""
+    """Trains `model` in place on `wanted` [N, outputs], as `pet.train` does: distributions, or for label sets the
+    probability of each label."""
+    if model.label_sets:
+        wanted = np.concatenate([wanted, 1 - wanted], axis=1)
     draws = balanced(rows, wanted, balance if balance is not None else np.zeros(len(rows), int), settings)
     train_on(model, draws, strategy, settings, on_step)
 
@@ -135,8 +141,11 @@ def _log_probabilities(
         state = augment.encode(model.bert, ids, mask, types, mix, move)[:, 0]
         if model.normalised:
             state = F.normalize(state, dim=-1)
-        logits = model.head(F.dropout(state, DROPOUT))
-    return F.log_softmax(logits.float(), -1)
+        logits = model.head(F.dropout(state, DROPOUT)).float()
+    if model.label_sets:
+        # Of each label's yes, then of each one's no: their cross-entropy is the sum of the labels' binary ones.
+        return torch.cat([F.logsigmoid(logits), F.logsigmoid(-logits)], dim=-1)
+    return F.log_softmax(logits, -1)
 
 
 def _outputs(model: Classifier, rows: Sequence[Encoded], batch_tokens: int, fast: bool) -> tuple[np.ndarray, ...]:

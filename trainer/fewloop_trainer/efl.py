@@ -7,7 +7,7 @@ hypotheses of other labels for each right one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,10 +23,23 @@ ATTEMPTS = 20
 """To find a row with another second sentence, before a pair gets no random one."""
 
 
+@dataclass(frozen=True)
+class Pair(Encoded):
+    """`ids` and `type_ids` of an item, and the item, to make random pairs of."""
+
+    item: dict
+
+
+def encode_pairs(renderer: Renderer, items: Sequence[dict]) -> list[Pair]:
+    return [
+        Pair(e.ids, e.type_ids, item) for e, item in zip(classifier.encode(renderer, PAIR, items), items, strict=True)
+    ]
+
+
 def train_pairs(
     model: Classifier,
     renderer: Renderer,
-    items: Sequence[dict],
+    rows: Sequence[Pair],
     wanted: np.ndarray,
     balance: np.ndarray,
     negative: int | None,
@@ -37,20 +50,19 @@ def train_pairs(
 ) -> None:
     """Trains `model` in place on pairs with distributions `wanted` [N, C], and `negatives` random pairs for each (on
     the mean) of label `negative`; none where that is None. A batch has `settings.batch_rows` rows in all."""
-    draws = _pair_draws(renderer, items, wanted, balance, negative, negatives, settings)
+    draws = _pair_draws(renderer, rows, wanted, balance, negative, negatives, settings)
     classifier.train_on(model, draws, strategy, settings, on_step)
 
 
 def _pair_draws(
     renderer: Renderer,
-    items: Sequence[dict],
+    rows: Sequence[Pair],
     wanted: np.ndarray,
     balance: np.ndarray,
     negative: int | None,
     negatives: float,
     settings: TrainSettings,
 ) -> Iterator[Drawn]:
-    rows = classifier.encode(renderer, PAIR, items)
     goal = torch.from_numpy(wanted).float()
     rng = np.random.default_rng(settings.seed + 2)
     of_negatives = 0.0 if negative is None else negatives
@@ -58,25 +70,33 @@ def _pair_draws(
     for chosen in batches(balance, rows, replace(settings, batch_rows=own)):
         drawn, targets = [rows[i] for i in chosen], [goal[i] for i in chosen]
         for i in rng.choice(chosen, round(len(chosen) * of_negatives)):
-            partner = _other_pair(items, int(i), rng)
-            if partner is not None:
-                drawn += classifier.encode(renderer, PAIR, [items[i] | {"textPair": items[partner]["textPair"]}])
+            other = _other_pair(rows, rows[i].item, rng)
+            if other is not None:
+                drawn += encode_pairs(renderer, [rows[i].item | {"textPair": other["textPair"]}])
                 targets.append(torch.eye(goal.shape[1])[negative])
         yield Drawn(drawn, torch.stack(targets))
 
 
-def _other_pair(items: Sequence[dict], row: int, rng: np.random.Generator) -> int | None:
-    for other in rng.integers(len(items), size=ATTEMPTS):
-        if items[other]["textPair"] != items[row]["textPair"] and items[other]["text"] != items[row]["text"]:
-            return int(other)
+def _other_pair(rows: Sequence[Pair], item: dict, rng: np.random.Generator) -> dict | None:
+    """An item of another text with another second sentence."""
+    for drawn in rng.integers(len(rows), size=ATTEMPTS):
+        other = rows[drawn].item
+        if other["textPair"] != item["textPair"] and other["text"] != item["text"]:
+            return other
     return None
+
+
+Tagging = list[Encoded]
+"""An item beside each label's hypothesis, in label order."""
+
+
+def encode_tagging(renderer: Renderer, hypotheses: Sequence[str], items: Sequence[dict]) -> list[Tagging]:
+    return [classifier.encode(renderer, TAGGING, [item | {"hypothesis": h} for h in hypotheses]) for item in items]
 
 
 def train_tagging(
     model: Classifier,
-    renderer: Renderer,
-    hypotheses: Sequence[str],
-    items: Sequence[dict],
+    rows: Sequence[Tagging],
     wanted: np.ndarray,
     balance: np.ndarray,
     negatives: int,
@@ -84,33 +104,22 @@ def train_tagging(
     settings: TrainSettings,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> None:
-    """Trains `model` (two outputs) in place on items beside `hypotheses` [C], given the probability that each holds,
-    `wanted` [N, C]: for each item a hypothesis drawn by these and `negatives` others. A batch has about
-    `settings.batch_rows` rows, but at least one item's."""
-    draws = _tagging_draws(renderer, hypotheses, items, wanted, balance, negatives, settings)
-    classifier.train_on(model, draws, strategy, settings, on_step)
+    """Trains `model` (two outputs) in place on `rows`, given the probability `wanted` [N, C] of each hypothesis:
+    for each item a hypothesis drawn by these and `negatives` others. A batch has about `settings.batch_rows` rows, but
+    at least one item's."""
+    classifier.train_on(model, _tagging_draws(rows, wanted, balance, negatives, settings), strategy, settings, on_step)
 
 
 def _tagging_draws(
-    renderer: Renderer,
-    hypotheses: Sequence[str],
-    items: Sequence[dict],
-    wanted: np.ndarray,
-    balance: np.ndarray,
-    negatives: int,
-    settings: TrainSettings,
+    rows: Sequence[Tagging], wanted: np.ndarray, balance: np.ndarray, negatives: int, settings: TrainSettings
 ) -> Iterator[Drawn]:
     rng = np.random.default_rng(settings.seed + 2)
-    alone = classifier.encode(renderer, "{text}", items)  # only for the lengths that batches are sorted by
     own = max(1, round(settings.batch_rows / (1 + negatives)))
-    for chosen in batches(balance, alone, replace(settings, batch_rows=own)):
-        drawn, held = [], []
-        for i in chosen:
-            for label in _asked(wanted[i], negatives, rng):
-                drawn += classifier.encode(renderer, TAGGING, [items[i] | {"hypothesis": hypotheses[label]}])
-                held.append(wanted[i, label])
-        entailed = torch.tensor(held).float()
-        yield Drawn(drawn, torch.stack([1 - entailed, entailed], dim=-1))
+    # Sorted by the length beside the first hypothesis.
+    for chosen in batches(balance, [row[0] for row in rows], replace(settings, batch_rows=own)):
+        asked = [(i, label) for i in chosen for label in _asked(wanted[i], negatives, rng)]
+        entailed = torch.tensor([wanted[i, label] for i, label in asked]).float()
+        yield Drawn([rows[i][label] for i, label in asked], torch.stack([1 - entailed, entailed], dim=-1))
 
 
 def _asked(probabilities: np.ndarray, negatives: int, rng: np.random.Generator) -> list[int]:
@@ -122,22 +131,8 @@ def _asked(probabilities: np.ndarray, negatives: int, rng: np.random.Generator) 
 
 
 def predict_tagging(
-    model: Classifier,
-    renderer: Renderer,
-    hypotheses: Sequence[str],
-    items: Sequence[dict],
-    batch_tokens: int = 2048,
-    fast: bool = False,
+    model: Classifier, rows: Sequence[Tagging], labels: int, batch_tokens: int = 2048, fast: bool = False
 ) -> np.ndarray:
-    """Scores [N, C], fp64: the log-odds that each hypothesis is entailed."""
-    rows = [row for of_item in tagging_rows(renderer, hypotheses, items) for row in of_item]
-    logits = classifier.predict(model, rows, batch_tokens, fast)
-    return (logits[:, 1] - logits[:, 0]).reshape(len(items), len(hypotheses))
-
-
-def tagging_rows(renderer: Renderer, hypotheses: Sequence[str], items: Sequence[dict]) -> list[list[Encoded]]:
-    """[N][C]: each item beside each label's hypothesis."""
-    return [
-        classifier.encode(renderer, TAGGING, [item | {"hypothesis": hypothesis} for hypothesis in hypotheses])
-        for item in items
-    ]
+    """Scores [N, labels], fp64: the log-odds that each hypothesis is entailed."""
+    logits = classifier.predict(model, [encoded for row in rows for encoded in row], batch_tokens, fast)
+    return (logits[:, 1] - logits[:, 0]).reshape(len(rows), labels)

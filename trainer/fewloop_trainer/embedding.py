@@ -21,6 +21,7 @@ from fewloop_trainer.training import TrainSettings, balanced, precision, schedul
 INVERSE_REGULARISATION = 10.0
 """scikit-learn's C for unit-length states: at 1, a head on 32 rows stays near the prior."""
 BATCH_ROWS = 16
+STEPS, ENCODER_RATE = 60, 3e-5
 
 
 def tune(
