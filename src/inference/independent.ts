@@ -56,7 +56,7 @@ export function independentDisagreement(
     voters: members.length,
     dissenting,
     unanimous: dissenting === 0,
-    voteEntropy: Math.min(1, meanBinaryEntropy(taken) / Math.LN2),
+    voteEntropy: Math.min(1, Math.max(0, meanBinaryEntropy(taken) / Math.LN2)),
     // Rounding may leave it a hair below zero.
     jensenShannon: Math.max(0, meanBinaryEntropy(combined) - within),
   };
