@@ -153,7 +153,42 @@ def score_vectors() -> dict:
     for labels, prior in [(2, [0.5, 0.5]), (2, [0.9, 0.1]), (4, [0.1, 0.2, 0.3, 0.4])]:
         rows = rng.normal(0, 3, (40, labels)) + rng.normal(0, 4, labels)
         priors.append({"scores": rows.tolist(), "prior": prior, "offsets": scores.match_priors(rows, prior).tolist()})
-    return {"combined": combined, "priors": priors}
+    return {"combined": combined, "priors": priors, "independent": independent_vectors()}
+
+
+def independent_vectors() -> list[dict]:
+    rng = np.random.default_rng(4)
+    vectors = []
+    for members, labels in [(1, 3), (2, 2), (3, 5), (8, 12)]:
+        raw = rng.normal(0, 2, (members, labels))
+        raw[-1, 0] = -1e9  # a label outside a shortlist
+        weights, offsets = rng.uniform(0.1, 1, members), rng.normal(0, 1, labels)
+        thresholds = rng.uniform(0.2, 0.8, labels)
+        distributions = scores.independent_of(raw, offsets)
+        mean = scores.combine_members(distributions, weights)
+        served = {}
+        for temperature in ("0.5", "1", "2.7"):
+            tempered = scores.temper_independent(mean, float(temperature))
+            chosen = scores.chosen_of(tempered, thresholds)
+            served[temperature] = {
+                "tempered": tempered.tolist(),
+                "chosen": chosen.tolist(),
+                "leastCertain": float(scores.least_certain(tempered, chosen)),
+                "entropy": float(scores.mean_binary_entropy(tempered)),
+                "disagreement": scores.independent_disagreement(distributions, weights, thresholds, float(temperature)),
+            }
+        vectors.append(
+            {
+                "scores": raw.tolist(),
+                "weights": weights.tolist(),
+                "offsets": offsets.tolist(),
+                "thresholds": thresholds.tolist(),
+                "distributions": distributions.tolist(),
+                "combined": mean.tolist(),
+                "served": served,
+            }
+        )
+    return vectors
 
 
 def key_vectors() -> list[dict]:

@@ -59,6 +59,26 @@ def test_scores():
         assert scores.disagreement_of(distributions, case["weights"]) == pytest.approx(case["disagreement"], abs=1e-9)
 
 
+def test_independent_scores():
+    for case in vectors("scores")["independent"]:
+        distributions = scores.independent_of(np.array(case["scores"]), np.array(case["offsets"]))
+        np.testing.assert_allclose(distributions, case["distributions"], atol=1e-9)
+        combined = scores.combine_members(distributions, case["weights"])
+        np.testing.assert_allclose(combined, case["combined"], atol=1e-9)
+        for temperature, served in case["served"].items():
+            tempered = scores.temper_independent(combined, float(temperature))
+            np.testing.assert_allclose(tempered, served["tempered"], atol=1e-9)
+            chosen = scores.chosen_of(tempered, case["thresholds"])
+            assert chosen.tolist() == served["chosen"]
+            assert scores.least_certain(tempered, chosen) == pytest.approx(served["leastCertain"], abs=1e-9)
+            assert scores.mean_binary_entropy(tempered) == pytest.approx(served["entropy"], abs=1e-9)
+            found = scores.independent_disagreement(
+                distributions, case["weights"], case["thresholds"], float(temperature)
+            )
+            assert found == pytest.approx(served["disagreement"], abs=1e-9)
+    assert scores.temper_independent(np.array([0.0, 1.0, 0.5]), 2.0).tolist() == [0.0, 1.0, 0.5]
+
+
 def test_prior_matching():
     for case in vectors("scores")["priors"]:
         offsets = scores.match_priors(np.array(case["scores"]), case["prior"])
