@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import numpy as np
 import onnxruntime
 import torch
-from scipy.special import expit
 from transformers import BertForMaskedLM
 
 from fewloop_trainer import classifier, efl, embedding, export, head, pet
@@ -21,7 +20,6 @@ from fewloop_trainer.classifier import Classifier
 from fewloop_trainer.encoder import copy_of
 from fewloop_trainer.export import round_to_half
 from fewloop_trainer.render import Renderer
-from fewloop_trainer.scores import distribution_of
 from fewloop_trainer.task import Task
 from fewloop_trainer.training import TrainSettings
 
@@ -45,6 +43,8 @@ class Learner(Protocol):
     def encode(self, items: Sequence[dict]) -> list[Any]: ...
     def tokens(self, rows: Sequence[Any]) -> float: ...
     def step_tokens(self, rows: Sequence[Any]) -> float: ...
+    @property
+    def passes(self) -> float: ...
     def wished_steps(self, wished: int) -> int: ...
     def rates(self, student: bool) -> dict[str, float]: ...
     def start(self) -> Any: ...
@@ -86,7 +86,11 @@ class PetLearner:
         return sum(len(row.ids) for row in rows)
 
     def step_tokens(self, rows: Sequence[pet.Encoded]) -> float:
-        return parse_strategy(self.strategy).passes * TrainSettings.batch_rows * self.tokens(rows) / len(rows)
+        return self.passes * TrainSettings.batch_rows * self.tokens(rows) / len(rows)
+
+    @property
+    def passes(self) -> float:
+        return parse_strategy(self.strategy).passes
 
     def wished_steps(self, wished: int) -> int:
         return wished
@@ -102,6 +106,10 @@ class PetLearner:
         self._hidden = {
             id(row): hidden for row, hidden in zip(rows, head.hidden_at_masks(self.base, rows), strict=True)
         }
+
+    def share(self, other: "PetLearner", rows: Sequence[pet.Encoded]) -> None:
+        """Takes what a learner of the same template remembers of the same items, in order."""
+        self._hidden = dict(zip((id(row) for row in rows), other._hidden.values(), strict=True))
 
     def tune_head(
         self, model: BertForMaskedLM, rows: Sequence[pet.Encoded], wanted: np.ndarray, balance: np.ndarray, seed: int
@@ -165,7 +173,11 @@ class ClassifierLearner:
 
     def step_tokens(self, rows: Sequence[classifier.Encoded]) -> float:
         batch = embedding.BATCH_ROWS if self.method == "embedding" else TrainSettings.batch_rows
-        return parse_strategy(self.strategy).passes * batch * self.tokens(rows) / len(rows)
+        return self.passes * batch * self.tokens(rows) / len(rows)
+
+    @property
+    def passes(self) -> float:
+        return parse_strategy(self.strategy).passes
 
     def wished_steps(self, wished: int) -> int:
         if self.method == "embedding":
@@ -232,7 +244,7 @@ class TaggingLearner(ClassifierLearner):
 
     def step_tokens(self, rows: Sequence[efl.Tagging]) -> float:
         per_row = self.tokens(rows) / (len(rows) * len(self.hypotheses))
-        return parse_strategy(self.strategy).passes * TrainSettings.batch_rows * per_row
+        return self.passes * TrainSettings.batch_rows * per_row
 
     def train(self, model, rows, wanted, balance, settings, on_step) -> None:
         efl.train_tagging(model, rows, wanted, balance, self.task.efl.negatives, self.strategy, settings, on_step)
@@ -261,11 +273,6 @@ def learner_of(
     if method == "efl" and task.kind != "sentence-pair":
         return TaggingLearner(base, renderer, task, strategy)
     return ClassifierLearner(base, renderer, task, method, strategy)
-
-
-def probabilities(task: Task, scores: np.ndarray, offsets: np.ndarray | float = 0.0) -> np.ndarray:
-    """[..., C]: a distribution over labels, or for label sets each label's own probability."""
-    return expit(scores + offsets) if task.kind == "multi-label" else distribution_of(scores, offsets)
 
 
 def _classifier_state(model: Classifier) -> dict[str, torch.Tensor]:
