@@ -6,6 +6,7 @@
 import { FewloopError } from '../common/errors.js';
 import type { Item, ServingPolicy } from '../task/types.js';
 import type { Row } from './batch.js';
+import { DEFAULT_THRESHOLD } from './independent.js';
 import type { BatchQueue, RowOutcome, RowResult } from './infer.js';
 import { layOut, questionOf, scoresOf, shortlisted, textsOfQuestion, type LaidOut } from './question.js';
 import { route } from './route.js';
@@ -24,8 +25,6 @@ export interface MemberScores {
 
 export type ItemScores =
   { ok: true; labels: string[]; members: MemberScores[]; embedding: Float32Array } | { ok: false; error: FewloopError };
-
-const DEFAULT_THRESHOLD = 0.5;
 
 /** Rows in, their outcomes in the same order out. */
 type Ask = (rows: Row[][]) => Promise<RowOutcome[][]>;
