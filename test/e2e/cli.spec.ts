@@ -38,6 +38,11 @@ afterAll(async () => {
 describe('task', () => {
   it('lints without a service and names what is mistyped', async () => {
     expect(await fewloop(['task', 'lint', join(folder, 'task.yaml')])).toMatchObject({ code: 0 });
+    const unfit = await file('unfit.yaml', TASK.replace('single-label', 'multi-label'));
+    expect(await fewloop(['task', 'lint', unfit])).toMatchObject({
+      code: 1,
+      out: expect.stringContaining('pet does not go with multi-label'),
+    });
     const typo = await file('typo.yaml', TASK.replace('maxLength', 'maxLenght'));
     const { code, out } = await fewloop(['--json', 'task', 'lint', typo]);
     expect(code).toBe(1);
