@@ -132,7 +132,10 @@ export const typeDefs = /* GraphQL */ `
   type MemberPrediction {
     member: String!
     weight: Float!
+    "Its most probable label."
     label: String!
+    "What it would answer on its own: one label, or for MULTI_LABEL every label over its threshold."
+    labels: [String!]!
     distribution: [LabelScore!]!
   }
 
@@ -142,13 +145,13 @@ export const typeDefs = /* GraphQL */ `
     label: String
     "MULTI_LABEL: every label over its threshold."
     labels: [String!]!
-    "Probability of label."
+    "Probability of label; MULTI_LABEL: of the least certain decision, a label taken or left."
     confidence: Float!
     "Whether confidence was calibrated on enough labelled rows."
     calibrated: Boolean!
     "Best minus second-best probability; MULTI_LABEL: distance of the nearest label to its threshold."
     margin: Float!
-    "Shannon entropy of the distribution, in nats."
+    "Shannon entropy of the distribution, in nats; MULTI_LABEL: mean over labels of the binary entropy."
     entropy: Float!
     "Null where fewer than two members were asked."
     disagreement: Disagreement

@@ -7,6 +7,9 @@
 import { sharesOf } from './combine.js';
 import type { Disagreement } from './types.js';
 
+/** Of a label for which the bundle names none. */
+export const DEFAULT_THRESHOLD = 0.5;
+
 /** Sigmoid of each score plus its offset. */
 export function independentOf(scores: ArrayLike<number>, offsets: ArrayLike<number>): number[] {
   return Array.from(scores, (score, i) => sigmoid(score + (offsets[i] ?? 0)));

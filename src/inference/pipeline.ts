@@ -6,8 +6,18 @@
 import { FewloopError } from '../common/errors.js';
 import type { Item, ServingPolicy } from '../task/types.js';
 import type { Row } from './batch.js';
+import { DEFAULT_THRESHOLD } from './independent.js';
 import type { BatchQueue, RowOutcome, RowResult } from './infer.js';
-import { layOut, questionOf, scoresOf, shortlisted, textsOfQuestion, type LaidOut } from './question.js';
+import {
+  everyRow,
+  layOut,
+  layOutText,
+  questionOf,
+  scoresOf,
+  shortlisted,
+  textsOfQuestion,
+  type Question,
+} from './question.js';
 import { route } from './route.js';
 import { memberDistribution, score, scoreIndependent } from './score.js';
 import { Vocabulary } from './tokenize.js';
@@ -16,19 +26,12 @@ import type { ClassifyRequest, Encoding, Member, Prediction, ServedModel } from 
 /** What one member said of one item, before offsets. */
 export interface MemberScores {
   member: string;
-  /** One a row that it renders: of a member with hypotheses one a label, in order. */
-  encodings: Encoding[];
   /** One a label of the item, in order. */
   scores: number[];
 }
 
 export type ItemScores =
   { ok: true; labels: string[]; members: MemberScores[]; embedding: Float32Array } | { ok: false; error: FewloopError };
-
-const DEFAULT_THRESHOLD = 0.5;
-
-/** Rows in, their outcomes in the same order out. */
-type Ask = (rows: Row[][]) => Promise<RowOutcome[][]>;
 
 /** render → tokenize → batch → infer → combine: what each of `members` says of each item, in order. */
 export async function scoreMembers(
@@ -39,21 +42,26 @@ export async function scoreMembers(
   options: Pick<ClassifyRequest, 'priority' | 'deadlineAt'>,
 ): Promise<ItemScores[]> {
   const asked = items.map((item) => attempt(() => members.map((member) => questionOf(model, member, item))));
+  const all = asked.flatMap((questions) => (questions instanceof FewloopError ? [] : questions));
   const vocabulary = new Vocabulary(model.tokenizer);
-  await vocabulary.learn(asked.flatMap((a) => (a instanceof FewloopError ? [] : a.flatMap(textsOfQuestion))));
-  const laidOut = asked.map((a) =>
-    a instanceof FewloopError ? a : attempt(() => a.map((question) => layOut(model, question, vocabulary))),
-  );
-  const all = laidOut.flatMap((one) => (one instanceof FewloopError ? [] : one));
-  const answers = new Map<LaidOut, Answer | FewloopError>();
-  (await answer(all, (rows) => askOnce(model, rows, queue, options))).forEach((said, i) => answers.set(all[i]!, said));
-  return laidOut.map((own): ItemScores => {
-    if (own instanceof FewloopError) return { ok: false, error: own };
+  await vocabulary.learn(all.flatMap(textsOfQuestion));
+  const answers = await answer(model, all, vocabulary, (rows) => askOnce(model, rows, queue, options));
+  const answerTo = new Map(all.map((question, i) => [question, answers[i]!]));
+  return asked.map((questions): ItemScores => {
+    if (questions instanceof FewloopError) return { ok: false, error: questions };
     return scoresOfItem(
-      own,
-      own.map((one) => answers.get(one)!),
+      questions,
+      questions.map((question) => answerTo.get(question)!),
     );
   });
+}
+
+/** Every row that the member may ask about the item, laid out by the steps that serve. Throws BAD_INPUT. */
+export async function encodingsOf(model: ServedModel, member: Member, item: Item): Promise<Encoding[]> {
+  const question = questionOf(model, member, item);
+  const vocabulary = new Vocabulary(model.tokenizer);
+  await vocabulary.learn(textsOfQuestion(question));
+  return layOut(model, question, everyRow(question), vocabulary).map(({ encoding }) => encoding);
 }
 
 /** score → route. */
@@ -96,47 +104,74 @@ interface Answer {
   embedding: Float32Array;
 }
 
+/** Each question's rows in, their results out, in order; one row that fails fails its question. */
+type Ask = (rows: (Row[] | FewloopError)[]) => Promise<(RowResult[] | FewloopError)[]>;
+
 /** Where a member has a shortlist its text is asked about first, then the labels that are near it. */
-async function answer(all: LaidOut[], ask: Ask): Promise<(Answer | FewloopError)[]> {
-  const first = await ask(all.map(({ rows, textRow }) => (textRow ? [textRow] : rows)));
-  const listed = all.map(({ question, rows, textRow }, i) => {
-    const [text] = first[i]!;
-    if (!textRow) return rows.map((_, row) => row);
-    return text instanceof FewloopError ? [] : shortlisted(question, text!.embedding);
+async function answer(
+  model: ServedModel,
+  questions: Question[],
+  vocabulary: Vocabulary,
+  ask: Ask,
+): Promise<(Answer | FewloopError)[]> {
+  const first = await ask(
+    questions.map((question) =>
+      attempt(() =>
+        question.textAlone
+          ? layOutText(model, question, vocabulary)
+          : layOut(model, question, everyRow(question), vocabulary),
+      ),
+    ),
+  );
+  const listed = questions.map((question, i) => {
+    const results = first[i]!;
+    if (!question.textAlone || results instanceof FewloopError) return everyRow(question);
+    return shortlisted(question, results[0]!.embedding);
   });
-  const second = await ask(all.map(({ rows, textRow }, i) => (textRow ? listed[i]!.map((row) => rows[row]!) : [])));
-  return all.map(({ question, textRow }, i) => {
-    const outcomes = textRow ? [...first[i]!, ...second[i]!] : first[i]!;
-    const failed = outcomes.find((outcome) => outcome instanceof FewloopError);
-    if (failed) return failed;
-    const results = outcomes as RowResult[];
-    return {
-      scores: scoresOf(question, listed[i]!, textRow ? results.slice(1) : results),
-      embedding: results[0]!.embedding,
-    };
+  const second = await ask(
+    questions.map((question, i) => {
+      if (!question.textAlone || first[i] instanceof FewloopError) return [];
+      return attempt(() => layOut(model, question, listed[i]!, vocabulary));
+    }),
+  );
+  return questions.map((question, i) => {
+    const [began, own] = [first[i]!, (question.textAlone ? second : first)[i]!];
+    if (began instanceof FewloopError) return began;
+    if (own instanceof FewloopError) return own;
+    return { scores: scoresOf(question, listed[i]!, own), embedding: began[0]!.embedding };
   });
 }
 
 /** A rendering that several items or members share is scored once. */
 async function askOnce(
   model: ServedModel,
-  asked: Row[][],
+  asked: (Row[] | FewloopError)[],
   queue: BatchQueue,
   options: Pick<ClassifyRequest, 'priority' | 'deadlineAt'>,
-): Promise<RowOutcome[][]> {
+): Promise<(RowResult[] | FewloopError)[]> {
   const distinct = new Map<string, { row: Row; index: number }>();
-  const indices = asked.map((rows) =>
-    rows.map((row) => {
+  const indices = asked.map((rows) => {
+    if (rows instanceof FewloopError) return rows;
+    return rows.map((row) => {
       const key = rowKey(row);
       const known = distinct.get(key) ?? { row, index: distinct.size };
       distinct.set(key, known);
       return known.index;
-    }),
-  );
+    });
+  });
   const padId = model.tokenizer.tokenToId('[PAD]') ?? 0;
   const rows = [...distinct.values()].map(({ row }) => row);
   const outcomes = await queue.submit(model.runner, rows, padId, options);
-  return indices.map((own) => own.map((index) => outcomes[index]!));
+  return indices.map((own) => (own instanceof FewloopError ? own : wholly(own.map((index) => outcomes[index]!))));
+}
+
+function wholly(outcomes: RowOutcome[]): RowResult[] | FewloopError {
+  const results: RowResult[] = [];
+  for (const outcome of outcomes) {
+    if (outcome instanceof FewloopError) return outcome;
+    results.push(outcome);
+  }
+  return results;
 }
 
 function rowKey({ graph, encoding, words }: Row): string {
@@ -144,19 +179,14 @@ function rowKey({ graph, encoding, words }: Row): string {
   return `${graph}|${ids.join()}|${typeIds.indexOf(1)}|${maskPositions.join()}|${words.join(';')}`;
 }
 
-function scoresOfItem(laidOut: LaidOut[], answers: (Answer | FewloopError)[]): ItemScores {
+function scoresOfItem(questions: Question[], answers: (Answer | FewloopError)[]): ItemScores {
   const members: MemberScores[] = [];
   for (const [i, said] of answers.entries()) {
     if (said instanceof FewloopError) return { ok: false, error: said };
-    const { question, rows } = laidOut[i]!;
-    members.push({
-      member: question.member.id,
-      encodings: rows.map(({ encoding }) => encoding),
-      scores: said.scores,
-    });
+    members.push({ member: questions[i]!.member.id, scores: said.scores });
   }
   const { embedding } = answers[0] as Answer;
-  return { ok: true, labels: laidOut[0]!.question.labels, members, embedding };
+  return { ok: true, labels: questions[0]!.labels, members, embedding };
 }
 
 function attempt<T>(step: () => T): T | FewloopError {

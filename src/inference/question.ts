@@ -31,13 +31,6 @@ export interface Question {
   textAlone: RenderedPiece[] | null;
 }
 
-/** A question as rows of its graph. */
-export interface LaidOut {
-  question: Question;
-  rows: Row[];
-  textRow: Row | null;
-}
-
 /** Throws BAD_INPUT where the item cannot be rendered. */
 export function questionOf(model: ServedModel, member: Member, item: Item): Question {
   const labels = labelsOf(model.definition, item);
@@ -61,20 +54,43 @@ export function textsOfQuestion({ words, renderings, textAlone }: Question): str
   return [...words, ...renderings.flatMap(textsOf), ...textsOf(textAlone ?? [])];
 }
 
-/** Throws BAD_INPUT where a label word cannot be spelled or a template leaves no room. */
-export function layOut(model: ServedModel, question: Question, vocabulary: Vocabulary): LaidOut {
-  const { kind, maxLength } = model.definition;
-  const words = wordTokens(question.words, vocabulary, kind === 'multiple-choice' ? 'choices' : 'labels');
-  const rowOf = (pieces: RenderedPiece[]): Row => ({
-    graph: question.member.graph,
-    encoding: assemble(pieces, vocabulary, words[0]?.length ?? 0, maxLength),
-    words,
-  });
-  return {
+/** Numbers of all rows of a question. */
+export function everyRow({ renderings }: Question): number[] {
+  return [...renderings.keys()];
+}
+
+/**
+ * The question as rows of its graph, those with the numbers `which`: a shortlist leaves out nearly all, and laying them
+ * out costs. Throws BAD_INPUT where a label word cannot be spelled or a template leaves no room.
+ */
+export function layOut(model: ServedModel, question: Question, which: number[], vocabulary: Vocabulary): Row[] {
+  return rowsOf(
+    model,
     question,
-    rows: question.renderings.map(rowOf),
-    textRow: question.textAlone && rowOf(question.textAlone),
-  };
+    which.map((row) => question.renderings[row]!),
+    vocabulary,
+  );
+}
+
+/** The row that is asked about first: that of the text alone. */
+export function layOutText(model: ServedModel, question: Question, vocabulary: Vocabulary): Row[] {
+  return rowsOf(model, question, [question.textAlone!], vocabulary);
+}
+
+function rowsOf(
+  model: ServedModel,
+  { member, words }: Question,
+  all: RenderedPiece[][],
+  vocabulary: Vocabulary,
+): Row[] {
+  const { kind, maxLength } = model.definition;
+  const tokens = wordTokens(words, vocabulary, kind === 'multiple-choice' ? 'choices' : 'labels');
+  const masks = tokens[0]?.length ?? 0;
+  return all.map((pieces) => ({
+    graph: member.graph,
+    encoding: assemble(pieces, vocabulary, masks, maxLength),
+    words: tokens,
+  }));
 }
 
 /** Which of the question's rows are worth asking, by the embedding of the text alone: those of the likeliest labels. */

@@ -36,7 +36,10 @@ export interface UnlabelledRow extends Item {
 }
 
 export interface LabelledRow extends UnlabelledRow {
-  label: string;
+  /** Of every kind but multi-label. */
+  label?: string;
+  /** Multi-label: in the definition's order, none where the text has none. */
+  labels?: string[];
   split: Exclude<Split, 'test'>;
 }
 

@@ -2,7 +2,7 @@ import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import type { Split, TaskDefinition } from '../task/types.js';
-import { currentLabel, trainingData, type DataCandidate, type DataExample } from './data-set.js';
+import { currentLabels, trainingData, type DataCandidate, type DataExample } from './data-set.js';
 
 const definition = {
   kind: 'single-label',
@@ -44,8 +44,20 @@ describe('labelled rows', () => {
 
   it('of multiple choice name one of the choices', () => {
     const choices = { ...definition, kind: 'multiple-choice' as const, labels: [] };
-    expect(currentLabel(choices, { labels: ['x'], choices: ['x', 'y'] })).toBe('x');
-    expect(currentLabel(choices, { labels: ['z'], choices: ['x', 'y'] })).toBeNull();
+    expect(currentLabels(choices, { labels: ['x'], choices: ['x', 'y'] })).toEqual(['x']);
+    expect(currentLabels(choices, { labels: ['z'], choices: ['x', 'y'] })).toBeNull();
+  });
+
+  it('of several labels name those that there still are, in the order of the task', () => {
+    const several = { ...definition, kind: 'multi-label' as const };
+    const rows = [['bad', 'positive'], [], ['gone'], ['gone', 'bad']].map((labels, i) => ({
+      ...example(`${i}`, '', 'train', 'AUDIT'),
+      labels,
+    }));
+    const data = trainingData(several, rows, []);
+    expect(data.labelled.map(({ labels }) => labels)).toEqual([['good', 'bad'], [], [], ['bad']]);
+    expect(data.labelled[0]).not.toHaveProperty('label');
+    expect(data).toMatchObject({ retired: 0, prior: null });
   });
 });
 

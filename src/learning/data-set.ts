@@ -39,9 +39,9 @@ export function trainingData(
     if (example.split === 'test') continue;
     // A text imported once as train and once as dev is dev's.
     if (example.split === 'train' && heldOut.has(example.splitGroup)) continue;
-    const label = currentLabel(definition, example);
-    if (label === null) retired += 1;
-    else labelled.push({ ...keyed(example), label, split: example.split });
+    const labels = currentLabels(definition, example);
+    if (labels === null) retired += 1;
+    else labelled.push({ ...keyed(example), ...named(definition, labels), split: example.split });
   }
   const known = new Set(examples.map(({ splitGroup }) => splitGroup));
   const unlabelled = unlabelledRows(
@@ -54,15 +54,23 @@ export function trainingData(
   return { labelled, unlabelled, retired, prior };
 }
 
-/** The example's label by the task's present names; null where it was removed. */
-export function currentLabel(
+/**
+ * The example's labels by the task's present names; null where its label was removed. Of several labels those that were
+ * removed are no longer asked about, and the text is an example of the others still, or of none.
+ */
+export function currentLabels(
   definition: TaskDefinition,
   example: Pick<DataExample, 'labels' | 'choices'>,
-): string | null {
+): string[] | null {
+  if (definition.kind === 'multi-label') {
+    const names = new Set(example.labels.map((name) => presentName(definition, name)));
+    return definition.labels.map(({ name }) => name).filter((name) => names.has(name));
+  }
   const [given] = example.labels;
   if (given === undefined) return null;
-  if (definition.kind === 'multiple-choice') return example.choices?.includes(given) ? given : null;
-  return presentName(definition, given);
+  if (definition.kind === 'multiple-choice') return example.choices?.includes(given) ? [given] : null;
+  const name = presentName(definition, given);
+  return name === null ? null : [name];
 }
 
 /** A label by its present name, whether it is given by that or by an earlier one. */
@@ -97,12 +105,20 @@ function unlabelledRows(candidates: readonly DataCandidate[]): UnlabelledRow[] {
   return rows;
 }
 
-/** Shares of the audit answers, the only unbiased ones, with one more answer a label (Laplace). */
+function named({ kind }: TaskDefinition, labels: string[]): Pick<LabelledRow, 'label' | 'labels'> {
+  return kind === 'multi-label' ? { labels } : { label: labels[0]! };
+}
+
+/**
+ * Shares of the audit answers, the only unbiased ones, with one more answer a label (Laplace). Labels that are choices,
+ * or do not exclude each other, have no shares of one.
+ */
 function estimatedPrior(definition: TaskDefinition, examples: readonly DataExample[]): number[] | null {
-  if (definition.learning.prior !== 'estimated' || definition.kind === 'multiple-choice') return null;
+  const { kind, learning } = definition;
+  if (learning.prior !== 'estimated' || kind === 'multiple-choice' || kind === 'multi-label') return null;
   const answers = examples
     .filter(({ origin }) => origin === 'AUDIT')
-    .map((example) => currentLabel(definition, example));
+    .flatMap((example) => currentLabels(definition, example) ?? []);
   const counts = definition.labels.map(({ name }) => answers.filter((answer) => answer === name).length);
   const total = counts.reduce((sum, count) => sum + count, 0);
   if (total < PRIOR_MIN_ANSWERS) return null;

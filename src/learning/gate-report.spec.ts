@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 
-import { describeComparison, macroF1 } from './gate-report.js';
+import { describeComparison, describeFirst } from './gate-report.js';
 import { compare } from './gate-statistics.js';
 
 function counts(a: number, b: number, c: number, d: number) {
@@ -16,7 +16,8 @@ describe('the gate’s words', () => {
 
   it('say so where there is no row, or no champion', () => {
     expect(describeComparison(compare(counts(0, 0, 0, 0), 0.01), 1)).toMatch(/^No held-out row.*would decide/);
-    expect(describeComparison(compare(counts(0, 0, 0, 0), 0.01), null)).toContain('No version is active');
+    expect(describeFirst({ rows: 0, right: 0 })).toMatch(/No version is active.*No held-out row/);
+    expect(describeFirst({ rows: 12, right: 9 })).toContain('9 of 12 held-out rows right');
   });
 
   it('never ask for fewer rows than there are', () => {
@@ -33,15 +34,5 @@ describe('the gate’s words', () => {
     expect(describeComparison(compare(counts(700, 60, 20, 220), 0.01), 3)).toMatch(/: better\.$/);
     expect(describeComparison(compare(counts(700, 20, 60, 220), 0.01), 3)).toMatch(/: worse\.$/);
     expect(describeComparison(compare(counts(8000, 50, 50, 1900), 0.01), 3)).toMatch(/not worse by the margin of 1\.0/);
-  });
-});
-
-describe('macro F1', () => {
-  it('is the mean over labels', () => {
-    expect(macroF1(['a', 'a', 'b', 'b'], ['a', 'a', 'b', 'b'])).toBe(1);
-    // a: 2·1/(2+1); b: 2·1/(1+2)
-    expect(macroF1(['a', 'a', 'b'], ['a', 'b', 'b'])).toBeCloseTo(2 / 3);
-    expect(macroF1(['a'], ['b'])).toBe(0);
-    expect(macroF1([], [])).toBeNull();
   });
 });

@@ -5,9 +5,8 @@ import type { PairedComparison } from './gate-statistics.js';
 const HELD_OUT_SHARE = 0.3;
 
 /** One or two sentences for the engineer who decides. */
-export function describeComparison(comparison: PairedComparison, championVersion: number | null): string {
+export function describeComparison(comparison: PairedComparison, championVersion: number): string {
   const { rows, verdict, counts, pValue, interval, margin, difference } = comparison;
-  if (championVersion === null) return 'No version is active: there is nothing to compare with.';
   if (difference === null) {
     return `No held-out row: answers to audit questions and imports bring them. ${whatWouldDecide(comparison)}`;
   }
@@ -22,6 +21,12 @@ export function describeComparison(comparison: PairedComparison, championVersion
   return `${seen}: undecided. ${whatWouldDecide(comparison)}`;
 }
 
+/** Of a task's first version. */
+export function describeFirst({ rows, right }: { rows: number; right: number }): string {
+  const seen = rows === 0 ? 'No held-out row says how good it is.' : `It has ${right} of ${rows} held-out rows right.`;
+  return `No version is active: there is nothing to compare with. ${seen}`;
+}
+
 function whatWouldDecide({ neededRows, rows }: PairedComparison): string {
   const needed = [neededRows.toTellApart, neededRows.toBeNotWorse].filter((count) => count !== null);
   if (needed.length === 0) return 'If this difference is the true one, no number of rows would show it not worse.';
@@ -32,18 +37,4 @@ function whatWouldDecide({ neededRows, rows }: PairedComparison): string {
     `About ${total} held-out rows would decide (with 80 % power, if this difference is the true one): ` +
     `some ${answers} more audit answers or imported rows.`
   );
-}
-
-/** Mean F1 over the labels that occur, given or answered; null without rows. */
-export function macroF1(labels: readonly string[], answers: readonly string[]): number | null {
-  if (labels.length === 0) return null;
-  const names = new Set([...labels, ...answers]);
-  let sum = 0;
-  for (const name of names) {
-    const both = labels.filter((label, i) => label === name && answers[i] === name).length;
-    const given = labels.filter((label) => label === name).length;
-    const answered = answers.filter((answer) => answer === name).length;
-    sum += (2 * both) / (given + answered);
-  }
-  return sum / names.size;
 }

@@ -2,7 +2,8 @@
  * The gate: challenger against champion on the same held-out rows, through the very bundles that would serve.
  * Invariants: no row took part in the training of either (dev rows only ever fitted a temperature, which does not change
  * which label is best); both answer by the policy that the task serves; rows whose label only one of the two knows are
- * left out and counted.
+ * left out and counted. Where a text may have several labels an answer is right as a whole set, and both are asked about
+ * the labels that both know.
  */
 import { Inject, Injectable } from '@nestjs/common';
 import path from 'node:path';
@@ -11,18 +12,20 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { FewloopError } from '../common/errors.js';
 import { Config } from '../config/config.js';
 import { InferenceEngine, type Outcome } from '../inference/engine.js';
-import type { ServedModel } from '../inference/types.js';
+import type { Prediction, ServedModel } from '../inference/types.js';
 import { ActivationService } from '../registry/activation.js';
+import type { BundleManifest } from '../registry/manifest.js';
 import type { ExampleRow } from '../storage/entities/example.js';
 import type { ModelVersionRow } from '../storage/entities/model-version.js';
 import { ExamplesRepository } from '../storage/examples.repository.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
 import type { Item, TaskDefinition } from '../task/types.js';
-import { currentLabel, itemOf, presentName } from './data-set.js';
-import { describeComparison, macroF1 } from './gate-report.js';
-import { compare, pairedCounts, type GateVerdict } from './gate-statistics.js';
-import { bestLabel, OUT_OF_FOLD_NOTE, outOfFoldOf } from './out-of-fold.js';
+import { currentLabels, itemOf, presentName } from './data-set.js';
+import { compareFigures, isRight, type JudgedRow } from './gate-figures.js';
+import { describeComparison, describeFirst } from './gate-report.js';
+import { compare, pairedCounts, type GateVerdict, type PairedCounts } from './gate-statistics.js';
+import { answerOf, OUT_OF_FOLD_NOTE, outOfFoldOf } from './out-of-fold.js';
 import { runFolder, trainedGroups } from './run-folders.js';
 
 export interface GateComparison {
@@ -31,10 +34,17 @@ export interface GateComparison {
   report: Record<string, unknown>;
 }
 
-/** A held-out row with its label by the challenger's names. */
+/** A held-out row with its labels by the challenger's names. */
 interface HeldOutRow {
   example: ExampleRow;
-  label: string;
+  labels: string[];
+}
+
+/** What a version said of a row, by the challenger's names. */
+interface Answer {
+  labels: string[];
+  confidence: number;
+  probabilities: Map<string, number>;
 }
 
 interface HeldOut {
@@ -45,6 +55,9 @@ interface HeldOut {
   trainingTextsKnown: boolean;
 }
 
+const NO_ROWS: PairedCounts = { bothRight: 0, onlyChallengerRight: 0, onlyChampionRight: 0, bothWrong: 0 };
+/** No label's name: what a version that failed says is wrong, even of a text without labels. */
+const NO_ANSWER = '';
 /** Texts at once: a small share of the queue, in which requests go first. */
 const TEXTS_AT_ONCE = 32;
 const OVERLOADED_PATIENCE_MS = 10 * 60_000;
@@ -68,42 +81,40 @@ export class GateService {
     const champion = task.activeVersion === null ? null : await this.versions.find(taskName, task.activeVersion);
     const definition = definitionOf(challenger);
     const heldOut = await this.heldOut(challenger, champion);
-    const [challengerAnswers, championAnswers] = [
+    const answers = [
       await this.answers(challenger, heldOut.rows, definition),
-      champion ? await this.answers(champion, heldOut.rows, definition) : heldOut.rows.map(() => null),
+      ...(champion ? [await this.answers(champion, heldOut.rows, definition)] : []),
     ];
-    const answered = heldOut.rows
-      .map(({ example, label }, i) => ({ split: example.split, label, by: [championAnswers[i], challengerAnswers[i]] }))
-      .filter(({ by }) => by.every((answer) => typeof answer === 'string'));
-    const right = (who: 0 | 1) => answered.map(({ by, label }) => by[who] === label);
+    const shared = sharedLabels(challenger, champion);
+    const answered = [...heldOut.rows.keys()].filter((i) => answers.every((given) => given[i] !== null));
+    const splits = answered.map((i) => heldOut.rows[i]!.example.split);
+    const [judged, before = null] = answers.map((given) =>
+      answered.map((i) => judge(definition, shared, heldOut.rows[i]!, given[i]!)),
+    );
+    const right = judged!.map(isRight);
     const margin = (task.definition as TaskDefinition).learning.promotion.margin;
-    const comparison = compare(pairedCounts(right(0), right(1)), margin);
-    const labels = answered.map(({ label }) => label);
+    const comparison = compare(before ? pairedCounts(before.map(isRight), right) : NO_ROWS, margin);
+    // There is nothing that it could be worse than; a person decides all the same.
+    const verdict = champion ? comparison.verdict : 'NOT_WORSE';
+    const alone = { rows: right.length, right: right.filter(Boolean).length };
     const report = {
-      statement: describeComparison(comparison, champion?.version ?? null),
+      statement: champion ? describeComparison(comparison, champion.version) : describeFirst(alone),
       ...comparison,
-      macroF1: {
-        champion: macroF1(
-          labels,
-          answered.map(({ by }) => String(by[0])),
-        ),
-        challenger: macroF1(
-          labels,
-          answered.map(({ by }) => String(by[1])),
-        ),
-      },
+      verdict,
+      ...compareFigures(before, judged!),
+      ...(champion ? {} : { challengerAlone: alone }),
       heldOut: {
-        test: answered.filter(({ split }) => split === 'test').length,
-        dev: answered.filter(({ split }) => split === 'dev').length,
+        test: splits.filter((split) => split === 'test').length,
+        dev: splits.filter((split) => split === 'dev').length,
         note: 'dev rows fitted the challenger’s temperature, which does not change its labels; neither trained on them',
         leftOut: { ...heldOut.leftOut, notAnswered: heldOut.rows.length - answered.length },
         trainingTextsKnown: heldOut.trainingTextsKnown,
       },
-      labels: sharedLabels(challenger, champion),
+      labels: shared,
       outOfFold: await this.outOfFold(challenger, champion, margin),
       taskRevisions: { champion: champion?.taskRevision ?? null, challenger: challenger.taskRevision },
     };
-    return { championVersion: champion?.version ?? null, verdict: comparison.verdict, report };
+    return { championVersion: champion?.version ?? null, verdict, report };
   }
 
   /** Beside the verdict, for tasks with too few held-out rows: see out-of-fold.ts for what it can say. */
@@ -119,17 +130,19 @@ export class GateService {
     if (!champion || !trained) return { figures: folded.figures, comparison: null };
     const keys = folded.rows.map(({ itemKey }) => itemKey);
     const examples = new Map((await this.examples.findByKeys(champion.task, keys)).map((row) => [row.itemKey, row]));
+    const { thresholds = {} } = challenger.manifest as Pick<BundleManifest, 'thresholds'>;
     const rows: HeldOutRow[] = [];
-    const challengerAnswers: (string | null)[] = [];
-    for (const { itemKey, label, distribution } of folded.rows) {
+    const challengerAnswers: (string[] | null)[] = [];
+    for (const { itemKey, labels, distribution } of folded.rows) {
       const example = examples.get(itemKey);
       if (!example || trained.has(example.splitGroup)) continue;
-      rows.push({ example, label });
-      challengerAnswers.push(bestLabel(definition, example.choices, distribution));
+      rows.push({ example, labels });
+      challengerAnswers.push(answerOf(definition, thresholds, example.choices, distribution));
     }
     const championAnswers = await this.answers(champion, rows, definition);
-    const right = (answers: (string | null)[]) => rows.map(({ label }, i) => answers[i] === label);
-    const counts = pairedCounts(right(championAnswers), right(challengerAnswers));
+    const right = (answers: (string[] | null | undefined)[]) =>
+      rows.map(({ labels }, i) => isRight({ labels, answer: answers[i] ?? [NO_ANSWER] }));
+    const counts = pairedCounts(right(championAnswers.map((answer) => answer?.labels)), right(challengerAnswers));
     return { figures: folded.figures, comparison: compare(counts, margin), note: OUT_OF_FOLD_NOTE };
   }
 
@@ -146,10 +159,10 @@ export class GateService {
       ...(await this.examples.listSplit(task, 'dev')),
     ];
     for (const example of examples) {
-      const label = currentLabel(definition, example);
+      const labels = currentLabels(definition, example);
       if (trained.has(example.splitGroup)) leftOut.trainedOn += 1;
-      else if (label === null || (definition.labels.length > 0 && !shared.has(label))) leftOut.labelNotShared += 1;
-      else rows.push({ example, label });
+      else if (labels === null || (isExclusive(definition) && !shared.has(labels[0]!))) leftOut.labelNotShared += 1;
+      else rows.push({ example, labels });
     }
     return { rows, leftOut, trainingTextsKnown: seen.every((groups) => groups !== null) };
   }
@@ -160,25 +173,19 @@ export class GateService {
     return trainedGroups(path.join(this.config.dataDir, runFolder(version.task, version.runId)));
   }
 
-  /** Each row's label, by the challenger's names; null where the version gave none. */
+  /** What the version says of each row, by the challenger's names; null where it failed. */
   private async answers(
     version: ModelVersionRow,
     rows: HeldOutRow[],
     definition: TaskDefinition,
-  ): Promise<(string | null)[]> {
+  ): Promise<(Answer | null)[]> {
     const { model, release } = await this.activation.openVersion(version.task, version.version);
     try {
-      const answers: (string | null)[] = [];
+      const answers: (Answer | null)[] = [];
       for (let start = 0; start < rows.length; start += TEXTS_AT_ONCE) {
         const items = rows.slice(start, start + TEXTS_AT_ONCE).map(({ example }) => itemOf(example));
         const outcomes = await this.classify(model, items);
-        for (const outcome of outcomes) {
-          const label = outcome.ok ? outcome.prediction.label : null;
-          const named =
-            definition.kind === 'multiple-choice' || label === null ? label : presentName(definition, label);
-          // A label that the challenger no longer has is an answer too: a wrong one.
-          answers.push(named ?? label);
-        }
+        answers.push(...outcomes.map((outcome) => (outcome.ok ? readAnswer(definition, outcome.prediction) : null)));
       }
       return answers;
     } finally {
@@ -199,6 +206,38 @@ export class GateService {
       }
     }
   }
+}
+
+function readAnswer(definition: TaskDefinition, { labels, confidence, distribution }: Prediction): Answer {
+  // A label that the challenger no longer has is an answer too: a wrong one.
+  const named = (label: string) =>
+    definition.kind === 'multiple-choice' ? label : (presentName(definition, label) ?? label);
+  return {
+    labels: labels.map(named),
+    confidence,
+    probabilities: new Map(distribution.map(({ label, probability }) => [named(label), probability])),
+  };
+}
+
+/** Of several labels only those count that both versions know; of one, a label that one does not know is an answer. */
+function judge(definition: TaskDefinition, shared: string[], { labels }: HeldOutRow, said: Answer): JudgedRow {
+  if (definition.kind !== 'multi-label') {
+    const hit = isRight({ labels, answer: said.labels });
+    return { labels, answer: said.labels, forecasts: [{ probability: said.confidence, hit }] };
+  }
+  return {
+    labels: labels.filter((label) => shared.includes(label)),
+    answer: said.labels.filter((label) => shared.includes(label)),
+    forecasts: shared.map((label) => ({
+      probability: said.probabilities.get(label) ?? 0,
+      hit: labels.includes(label),
+    })),
+  };
+}
+
+/** Whether the task has labels that exclude each other. */
+function isExclusive({ kind, labels }: TaskDefinition): boolean {
+  return kind !== 'multi-label' && labels.length > 0;
 }
 
 function definitionOf(version: ModelVersionRow): TaskDefinition {

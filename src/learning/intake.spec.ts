@@ -41,6 +41,13 @@ describe('checkedLabels', () => {
     expect(() => checkedLabels(task(), item, labels)).toThrow(/^labels: /);
   });
 
+  it('takes several or none where a text may have them', () => {
+    const several = task({ kind: 'multi-label', templates: [] });
+    expect(checkedLabels(several, item, ['bad', 'positive', 'good'])).toEqual(['good', 'bad']);
+    expect(checkedLabels(several, item, [])).toEqual([]);
+    expect(() => checkedLabels(several, item, ['bad', 'other'])).toThrow('"other" is not one of');
+  });
+
   it('takes one of the choices', () => {
     const choice = task({ kind: 'multiple-choice', labels: [] });
     expect(checkedLabels(choice, { text: '好', choices: ['甲', '乙'] }, ['乙'])).toEqual(['乙']);

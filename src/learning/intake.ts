@@ -37,7 +37,10 @@ export function keyedItem(definition: TaskDefinition, input: ItemInput, limits: 
   return { itemKey: itemKey(item), splitGroup: splitGroup(text), text, textPair, choices, fields };
 }
 
-/** The labels by their present names. Throws BAD_INPUT where they are not the task's, or not one. */
+/**
+ * The labels by their present names; where a text may have several or none, each once and in the task's order. Throws
+ * BAD_INPUT where they are not the task's, or not one.
+ */
 export function checkedLabels(
   definition: TaskDefinition,
   item: Pick<KeyedItem, 'text' | 'choices'>,
@@ -53,11 +56,12 @@ export function checkedLabels(
     text: item.text,
     ...(item.choices === null ? {} : { choices: item.choices }),
   });
-  return [...new Set(labels as string[])].map((label) => {
+  const names = (labels as string[]).map((label) => {
     const name = definition.kind === 'multiple-choice' ? label : (presentName(definition, label) ?? label);
     if (allowed.includes(name)) return name;
     throw badInput('labels', `"${label.slice(0, 100)}" is not one of ${allowed.join(', ')}`);
   });
+  return allowed.filter((name) => names.includes(name));
 }
 
 /** Runs `take` on each input; what it refuses is told, what else it throws is thrown. */

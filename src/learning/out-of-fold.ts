@@ -5,6 +5,7 @@
  */
 import { z } from 'zod';
 
+import { chosenOf, DEFAULT_THRESHOLD } from '../inference/independent.js';
 import type { TaskDefinition } from '../task/types.js';
 
 export const OUT_OF_FOLD_NOTE =
@@ -13,12 +14,19 @@ export const OUT_OF_FOLD_NOTE =
 
 const schema = z.looseObject({
   outOfFold: z.looseObject({
-    rows: z.array(z.object({ itemKey: z.string(), label: z.string(), distribution: z.array(z.number()) })),
+    rows: z.array(
+      z.object({
+        itemKey: z.string(),
+        label: z.string().optional(),
+        labels: z.array(z.string()).optional(),
+        distribution: z.array(z.number()),
+      }),
+    ),
   }),
 });
 
 interface OutOfFold {
-  rows: { itemKey: string; label: string; distribution: number[] }[];
+  rows: { itemKey: string; labels: string[]; distribution: number[] }[];
   /** The trainer's own figures: folds, accuracy and so on. */
   figures: Record<string, unknown>;
 }
@@ -28,17 +36,30 @@ export function outOfFoldOf(report: object): OutOfFold | null {
   const parsed = schema.safeParse(report);
   if (!parsed.success) return null;
   const { rows, ...figures } = parsed.data.outOfFold;
-  return { rows, figures };
+  return {
+    rows: rows.map(({ label, labels, ...row }) => ({ ...row, labels: labels ?? (label === undefined ? [] : [label]) })),
+    figures,
+  };
 }
 
-/** The label of the highest probability; `distribution` is in the order of the labels, or of the item's choices. */
-export function bestLabel(
+/**
+ * The label of the highest probability, or, where a text may have several, those that reach their thresholds; null
+ * where `distribution`, in the order of the labels or of the item's choices, is not of them.
+ */
+export function answerOf(
   definition: TaskDefinition,
+  thresholds: Record<string, number>,
   choices: string[] | null,
-  distribution: readonly number[],
-): string | null {
+  distribution: number[],
+): string[] | null {
   const labels = definition.kind === 'multiple-choice' ? (choices ?? []) : definition.labels.map(({ name }) => name);
   if (labels.length !== distribution.length || labels.length === 0) return null;
-  const best = Math.max(...distribution);
-  return labels[distribution.indexOf(best)] ?? null;
+  if (definition.kind === 'multi-label') {
+    const chosen = chosenOf(
+      distribution,
+      labels.map((name) => thresholds[name] ?? DEFAULT_THRESHOLD),
+    );
+    return labels.filter((_, i) => chosen[i]);
+  }
+  return [labels[distribution.indexOf(Math.max(...distribution))]!];
 }

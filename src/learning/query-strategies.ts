@@ -1,6 +1,8 @@
 /**
  * How the review queue orders what a strategy may choose from (Settles 2009, "Active Learning Literature Survey",
- * section 3.1 and 3.2). Each order is by stored columns, so that a page of it is one query.
+ * section 3.1 and 3.2). Each order is by stored columns, so that a page of it is one query. Where a text may have several
+ * labels the columns hold what corresponds: the least certain decision, the label nearest to its threshold, the mean of
+ * the labels' entropies (score.ts).
  */
 import { badInput } from '../common/errors.js';
 import type { QuestionOrder } from '../storage/questions.repository.js';

@@ -4,7 +4,7 @@
  */
 import { FewloopError } from '../common/errors.js';
 import type { InferenceEngine } from '../inference/engine.js';
-import { offsetsOf, type ItemScores } from '../inference/pipeline.js';
+import { encodingsOf, offsetsOf, type ItemScores } from '../inference/pipeline.js';
 import { memberDistribution } from '../inference/score.js';
 import type { ServedModel } from '../inference/types.js';
 import type { Item } from '../task/types.js';
@@ -52,22 +52,24 @@ function checkRows(expected: GoldenRow[] | undefined, computed: GoldenRow[] | un
 /** `golden.json` as this machine computes it; distributions after offsets, before temperature. */
 export async function goldenOf(engine: InferenceEngine, model: ServedModel, items: Item[]): Promise<GoldenFile> {
   const scored = await rawScores(engine, model, items);
-  return {
-    rows: items.map((item, row) => {
-      const { labels, members } = scored[row]!;
-      return {
-        item,
-        members: members.map(({ member, encodings, scores }, i) => {
+  const rows = items.map(async (item, row) => {
+    const { labels, members } = scored[row]!;
+    return {
+      item,
+      members: await Promise.all(
+        members.map(async ({ member, scores }, i) => {
           const own = model.members[i]!;
+          const encodings = await encodingsOf(model, own, item);
           const { ids, typeIds, maskPositions } = encodings[0]!;
           const distribution = memberDistribution(model.definition.kind, scores, offsetsOf(own, labels));
           const entry = { member, ids, typeIds, maskPositions, distribution };
-          const rows = encodings.map((encoding): GoldenRow => ({ ids: encoding.ids, typeIds: encoding.typeIds }));
-          return own.hypotheses ? { ...entry, rows } : entry;
+          const rendered = encodings.map((encoding): GoldenRow => ({ ids: encoding.ids, typeIds: encoding.typeIds }));
+          return own.hypotheses ? { ...entry, rows: rendered } : entry;
         }),
-      };
-    }),
-  };
+      ),
+    };
+  });
+  return { rows: await Promise.all(rows) };
 }
 
 /** What each member says of each item, where every item must be one that can be scored. */

@@ -41,6 +41,8 @@ const LONGEST_BACKOFF_MS = 10_000;
 export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationShutdown {
   readonly #log = new Logger(StreamWorker.name);
   readonly #stop = new AbortController();
+  /** What was last said of a pause. */
+  #pausedFor = '';
   /** Tasks that nothing can be scored for now → until when. */
   readonly #blocked = new Map<string, number>();
   #lanes: Promise<unknown> = Promise.resolve();
@@ -73,11 +75,14 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
       try {
         const busy = await this.#turn(lane, turn);
         backoffMs = 0;
+        if (busy) this.#pausedFor = '';
         if (!busy) await this.#idle();
       } catch (error) {
         if (this.#stop.signal.aborted) return;
-        // Once a failure, not once a try.
-        if (backoffMs === 0) this.#log.warn(`scoring pauses: ${(error as Error).message}`);
+        // Once a failure, not once a try: a task may wait for its first model for days.
+        const { message } = error as Error;
+        if (message !== this.#pausedFor) this.#log.warn(`scoring pauses: ${message}`);
+        this.#pausedFor = message;
         const asked = error instanceof FewloopError ? (error.retryAfterMs ?? 0) : 0;
         backoffMs = Math.min(Math.max(backoffMs * 2, FIRST_BACKOFF_MS, asked), LONGEST_BACKOFF_MS);
         await sleep(backoffMs, undefined, { signal: this.#stop.signal }).catch(() => undefined);

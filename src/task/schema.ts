@@ -9,8 +9,15 @@ const probability = z.number().min(0).max(1);
 
 const label = z.strictObject({
   name: z.string().min(1).max(100).describe('What predictions call it.'),
-  words: z.array(z.string().min(1)).default([]).describe('PET: one or more label words, all of equal token count.'),
-  description: z.string().min(1).optional().describe('EFL: the hypothesis.'),
+  words: z
+    .array(z.string().min(1))
+    .default([])
+    .describe('PET, and needed for it alone: label words, all of equal token count.'),
+  description: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('efl: the hypothesis, what the label says of a text. Needed for every label but for sentence-pair.'),
   was: z.array(z.string().min(1)).default([]).describe('Earlier names, so that examples follow a renaming.'),
 });
 
@@ -76,9 +83,13 @@ export const taskFile = z
     method: z
       .union([method, z.array(method).min(1)])
       .default('pet')
-      .describe('A list makes a committee of several.'),
+      .describe('A list makes a committee of several. Only pet answers before the first training run.'),
     labels: z.array(label).max(1000).default([]).describe('None for multiple-choice: the choices are the labels.'),
-    templates: z.array(z.string().min(1).max(2000)).max(50).default([]).describe('PET: {mask} and fields in braces.'),
+    templates: z
+      .array(z.string().min(1).max(2000))
+      .max(50)
+      .default([])
+      .describe('PET, and needed for it alone: {mask} and fields in braces.'),
     maxLength: z.int().min(8).max(4096).default(128).describe('Tokens, special ones included.'),
     routing: z
       .strictObject({

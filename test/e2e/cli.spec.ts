@@ -1,14 +1,11 @@
 /** The fewloop command, as built, against the whole service. */
-import { execFile } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { TINY_MODEL } from '../fixtures/bundle.js';
+import { runCli } from '../fixtures/cli.js';
 import { type Service, startService } from '../fixtures/service.js';
 
-const CLI = new URL('../../dist/src/cli/main.js', import.meta.url).pathname;
 const TASK = `name: reviews
 kind: single-label
 labels: [{name: positive, words: [好]}, {name: negative, words: [差]}]
@@ -19,21 +16,7 @@ maxLength: 64
 let service: Service;
 let folder: string;
 
-interface Run {
-  code: number;
-  out: string;
-  err: string;
-}
-
-async function fewloop(args: string[], input = ''): Promise<Run> {
-  const env = { ...process.env, FEWLOOP_URL: service.url, FEWLOOP_BASE_MODEL: TINY_MODEL };
-  return new Promise((resolve) => {
-    const child = execFile(process.execPath, [CLI, ...args], { env }, (error, out, err) => {
-      resolve({ code: error ? Number(error.code) : 0, out, err });
-    });
-    child.stdin?.end(input);
-  });
-}
+const fewloop = (args: string[], input?: string) => runCli(service.url, args, input);
 
 async function file(name: string, content: string): Promise<string> {
   await writeFile(join(folder, name), content);
@@ -41,7 +24,6 @@ async function file(name: string, content: string): Promise<string> {
 }
 
 beforeAll(async () => {
-  if (!existsSync(CLI)) throw new Error('run npm run build first: these tests start the built command');
   folder = await mkdtemp(join(tmpdir(), 'fewloop-cli-'));
   service = await startService();
   const { code, err } = await fewloop(['task', 'apply', await file('task.yaml', TASK)]);
@@ -56,6 +38,11 @@ afterAll(async () => {
 describe('task', () => {
   it('lints without a service and names what is mistyped', async () => {
     expect(await fewloop(['task', 'lint', join(folder, 'task.yaml')])).toMatchObject({ code: 0 });
+    const unfit = await file('unfit.yaml', TASK.replace('single-label', 'multi-label'));
+    expect(await fewloop(['task', 'lint', unfit])).toMatchObject({
+      code: 1,
+      out: expect.stringContaining('pet does not go with multi-label'),
+    });
     const typo = await file('typo.yaml', TASK.replace('maxLength', 'maxLenght'));
     const { code, out } = await fewloop(['--json', 'task', 'lint', typo]);
     expect(code).toBe(1);

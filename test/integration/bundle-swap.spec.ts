@@ -35,6 +35,8 @@ const ITEMS = TEXTS.map((text) => ({ text }));
 class World {
   readonly rows = new Map<string, ModelVersionRow>();
   readonly desired = new Map<string, number | null>();
+  /** Of every task. */
+  definition = tinyTask();
   readonly config: Config;
   readonly pool: HostPool;
   readonly engine = new InferenceEngine({ maxBatchTokens: 512, maxConcurrentBatches: 4, maxQueuedTokens: 1_000_000 });
@@ -58,7 +60,10 @@ class World {
       },
     } as unknown as VersionsRepository;
     const tasks = {
-      find: async (name: string) => (this.desired.has(name) ? { name, activeVersion: this.desired.get(name) } : null),
+      find: async (name: string) => {
+        const activeVersion = this.desired.get(name);
+        return activeVersion === undefined ? null : { name, activeVersion, definition: this.definition };
+      },
     } as unknown as TasksRepository;
     const rehearsal = new RehearsalEngine(this.config);
     this.zeroShot = new ZeroShotBuilder(this.config, this.pool, rehearsal);
@@ -161,6 +166,11 @@ describe('bundles', () => {
     await expect(world.activation.current('tiny')).rejects.toMatchObject({ code: 'TASK_NOT_FOUND' });
     world.desired.set('tiny', null);
     await expect(world.activation.current('tiny')).rejects.toMatchObject({ code: 'NO_ACTIVE_MODEL' });
+    world.definition = tinyTask('tiny', { method: 'fine-tune' });
+    await expect(world.activation.current('tiny')).rejects.toMatchObject({
+      code: 'NO_ACTIVE_MODEL',
+      message: expect.stringContaining('once its first run is promoted'),
+    });
     await expect(world.activation.activate('tiny', 3)).rejects.toMatchObject({ code: 'VERSION_NOT_FOUND' });
     world.desired.set('tiny', 3);
     await expect(world.activation.current('tiny')).rejects.toMatchObject({ code: 'NO_ACTIVE_MODEL' });

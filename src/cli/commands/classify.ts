@@ -5,13 +5,15 @@ import { contextOf } from '../context.js';
 import { print, say } from '../output.js';
 
 const CHUNK = 64;
+/** Of a text that has none of a multi-label task's labels. */
+const NONE = '-';
 const CLASSIFY = `query ($task: String!, $inputs: [TextInput!]!) { classify(task: $task, inputs: $inputs) {
   label labels confidence calibrated margin entropy route modelVersion taskRevision
   disagreement { voters dissenting unanimous voteEntropy jensenShannon } distribution { label probability }
 } }`;
 
 interface Prediction {
-  label: string | null;
+  labels: string[];
   confidence: number;
   calibrated: boolean;
   route: string;
@@ -53,7 +55,9 @@ async function classifyChunk(client: Client, task: string, texts: string[], json
     const error = failed.get(i);
     if (json) print(JSON.stringify(prediction ? { text, ...prediction } : { text, error: describe(error) }));
     else if (prediction)
-      print(`${prediction.label}\t${prediction.confidence.toFixed(3)}\t${prediction.route}\t${text}`);
+      print(
+        `${prediction.labels.join(',') || NONE}\t${prediction.confidence.toFixed(3)}\t${prediction.route}\t${text}`,
+      );
     else say(`${text}: ${error?.message ?? 'not answered'}`);
     if (!prediction) process.exitCode = 1;
   });

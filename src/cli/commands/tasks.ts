@@ -6,6 +6,7 @@ import { FewloopError } from '../../common/errors.js';
 import { Config } from '../../config/config.js';
 import { parseTask } from '../../task/definition.js';
 import { type LintFinding, lintTask } from '../../task/lint.js';
+import { requireSupported } from '../../task/support.js';
 import { Failure } from '../client.js';
 import { contextOf, readText } from '../context.js';
 import { print, printJson, say, table } from '../output.js';
@@ -89,7 +90,9 @@ async function findingsOf(source: string): Promise<LintFinding[]> {
   try {
     const { baseModel } = Config.load();
     const { max_position_embeddings: longest = 512 } = modelConfig(baseModel);
-    return await lintTask(parseTask(source), openSpeller(baseModel), longest);
+    const definition = parseTask(source);
+    requireSupported(definition);
+    return await lintTask(definition, openSpeller(baseModel), longest);
   } catch (error) {
     if (!(error instanceof FewloopError)) throw error;
     return [{ severity: 'error', field: error.field ?? '', message: error.message }];

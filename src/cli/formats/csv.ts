@@ -68,8 +68,9 @@ function json(value: unknown): unknown {
   return typeof value === 'string' ? JSON.parse(value) : undefined;
 }
 
-/** A JSON list, or names with | between. */
+/** A JSON list, or names with | between; an empty cell says that the text has none. */
 function list(value: unknown): string[] {
   const text = requireText(value, 'labels');
+  if (text === '') return [];
   return text.startsWith('[') ? readLabels(JSON.parse(text), 'labels') : text.split('|');
 }
