@@ -87,6 +87,7 @@ def rendering_cases() -> list[tuple[dict, list[dict]]]:
         (fields, [{"text": long, "fields": {"title": long}}, {"text": short, "fields": {"title": "题" * 9, "n": 1}}]),
         (choice, [{"text": text, "choices": idioms} for text in blanks]),
         (choice, [{"text": blanks[0], "choices": ["甲乙", "丙丁"]}]),
+        (choice, [{"text": blanks[0], "choices": ["一心一意", "天崩地坼"]}]),  # 坼 is not in the vocabulary
     ]
 
 
