@@ -11,7 +11,7 @@ import type { Encoding, HostBatch, Priority } from './types.js';
 const MAX_ROWS = 64;
 const AGES_AFTER_MS: Record<Priority, number> = { interactive: 0, bulk: 2000, background: 10_000 };
 
-/** One rendering to score: `words` are the label words' token ids, [words][masks]. */
+/** One rendering to score: `words` are the label words' token ids, [words][masks]; none where it has no masks. */
 export interface Row {
   graph: string;
   encoding: Encoding;

@@ -189,7 +189,7 @@ describe('policies', () => {
     expect(raw).toMatchObject({
       ok: true,
       labels: ['good', 'bad'],
-      members: [{ member: 't0-zero', encoding: { maskPositions: [2] } }, { member: 't1-zero' }],
+      members: [{ member: 't0-zero', encodings: [{ maskPositions: [2] }] }, { member: 't1-zero' }],
     });
   });
 });

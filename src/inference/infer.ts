@@ -20,8 +20,8 @@ export interface QueueLimits {
 }
 
 export interface RowResult {
-  /** One a word. */
-  wordLogits: Float32Array;
+  /** One a word of the row, or an output of the graph. */
+  logits: Float32Array;
   embedding: Float32Array;
 }
 
@@ -141,7 +141,7 @@ export class BatchQueue {
         padId,
       );
       const result = await runner.run(packed);
-      batch.forEach((entry, i) => entry.settle(rowOf(result, i, packed.rows, packed.words)));
+      batch.forEach((entry, i) => entry.settle(rowOf(result, i, packed.rows)));
       const rate = tokens / Math.max(0.1, performance.now() - startedAtMs);
       this.tokensPerMs = 0.8 * this.tokensPerMs + 0.2 * rate;
     } catch (cause) {
@@ -158,10 +158,7 @@ export function deadlineExceeded(): FewloopError {
   return new FewloopError('DEADLINE_EXCEEDED', 'the deadline passed before there was an answer');
 }
 
-function rowOf({ wordLogits, embeddings }: HostResult, i: number, rows: number, words: number): RowResult {
-  const hidden = embeddings.length / rows;
-  return {
-    wordLogits: wordLogits.slice(i * words, (i + 1) * words),
-    embedding: embeddings.slice(i * hidden, (i + 1) * hidden),
-  };
+function rowOf({ logits, embeddings }: HostResult, i: number, rows: number): RowResult {
+  const own = (values: Float32Array) => values.slice((i * values.length) / rows, ((i + 1) * values.length) / rows);
+  return { logits: own(logits), embedding: own(embeddings) };
 }

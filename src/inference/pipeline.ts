@@ -4,36 +4,31 @@
  * An item that cannot be scored fails alone. Imports `task` alone; models are behind the GraphRunner port.
  */
 import { FewloopError } from '../common/errors.js';
-import { labelsOf } from '../task/item.js';
 import type { Item, ServingPolicy } from '../task/types.js';
 import type { Row } from './batch.js';
-import { distributionOf, labelScores } from './combine.js';
-import type { BatchQueue, RowOutcome } from './infer.js';
-import { render, type RenderedPiece } from './render.js';
+import type { BatchQueue, RowOutcome, RowResult } from './infer.js';
+import { layOut, questionOf, scoresOf, shortlisted, textsOfQuestion, type LaidOut } from './question.js';
 import { route } from './route.js';
-import { score } from './score.js';
-import { assemble, textsOf, Vocabulary, wordTokens } from './tokenize.js';
+import { memberDistribution, score, scoreIndependent } from './score.js';
+import { Vocabulary } from './tokenize.js';
 import type { ClassifyRequest, Encoding, Member, Prediction, ServedModel } from './types.js';
 
 /** What one member said of one item, before offsets. */
 export interface MemberScores {
   member: string;
-  encoding: Encoding;
-  /** One a label of the item, in order: log-mean-exp over the label's words. */
+  /** One a row that it renders: of a member with hypotheses one a label, in order. */
+  encodings: Encoding[];
+  /** One a label of the item, in order. */
   scores: number[];
 }
 
 export type ItemScores =
   { ok: true; labels: string[]; members: MemberScores[]; embedding: Float32Array } | { ok: false; error: FewloopError };
 
-interface Plan {
-  labels: string[];
-  /** Label words, flat, and how many of them each label has. */
-  words: string[];
-  wordCounts: number[];
-  pieces: RenderedPiece[];
-  member: Member;
-}
+const DEFAULT_THRESHOLD = 0.5;
+
+/** Rows in, their outcomes in the same order out. */
+type Ask = (rows: Row[][]) => Promise<RowOutcome[][]>;
 
 /** render → tokenize → batch → infer → combine: what each of `members` says of each item, in order. */
 export async function scoreMembers(
@@ -43,34 +38,20 @@ export async function scoreMembers(
   queue: BatchQueue,
   options: Pick<ClassifyRequest, 'priority' | 'deadlineAt'>,
 ): Promise<ItemScores[]> {
-  const plans = items.map((item) => attempt(() => members.map((member) => planOf(model, member, item))));
+  const asked = items.map((item) => attempt(() => members.map((member) => questionOf(model, member, item))));
   const vocabulary = new Vocabulary(model.tokenizer);
-  await vocabulary.learn(plans.flatMap((p) => (p instanceof FewloopError ? [] : p.flatMap(textsOfPlan))));
-  const rows = plans.map((p) =>
-    p instanceof FewloopError ? p : attempt(() => p.map((plan) => rowOf(model, plan, vocabulary))),
+  await vocabulary.learn(asked.flatMap((a) => (a instanceof FewloopError ? [] : a.flatMap(textsOfQuestion))));
+  const laidOut = asked.map((a) =>
+    a instanceof FewloopError ? a : attempt(() => a.map((question) => layOut(model, question, vocabulary))),
   );
-
-  // A rendering that several items or members share is scored once.
-  const distinct = new Map<string, { row: Row; index: number }>();
-  for (const row of rows.flatMap((r) => (r instanceof FewloopError ? [] : r))) {
-    const key = rowKey(row);
-    if (!distinct.has(key)) distinct.set(key, { row, index: distinct.size });
-  }
-  const padId = model.tokenizer.tokenToId('[PAD]') ?? 0;
-  const outcomes = await queue.submit(
-    model.runner,
-    [...distinct.values()].map((entry) => entry.row),
-    padId,
-    options,
-  );
-  return items.map((_, i): ItemScores => {
-    const [plan, own] = [plans[i]!, rows[i]!];
-    if (plan instanceof FewloopError) return { ok: false, error: plan };
+  const all = laidOut.flatMap((one) => (one instanceof FewloopError ? [] : one));
+  const answers = new Map<LaidOut, Answer | FewloopError>();
+  (await answer(all, (rows) => askOnce(model, rows, queue, options))).forEach((said, i) => answers.set(all[i]!, said));
+  return laidOut.map((own): ItemScores => {
     if (own instanceof FewloopError) return { ok: false, error: own };
-    return combineRows(
-      plan,
+    return scoresOfItem(
       own,
-      own.map((row) => outcomes[distinct.get(rowKey(row))!.index]!),
+      own.map((one) => answers.get(one)!),
     );
   });
 }
@@ -82,14 +63,19 @@ export function predict(
   policy: ServingPolicy,
   { labels, members: said }: Extract<ItemScores, { ok: true }>,
 ): Prediction {
+  const { kind, routing } = model.definition;
   const scored = members.map((member, i) => ({
     member,
-    distribution: distributionOf(said[i]!.scores, offsetsOf(member, labels)),
+    distribution: memberDistribution(kind, said[i]!.scores, offsetsOf(member, labels)),
   }));
-  const result = score(labels, scored, model.policies[policy] ?? { temperature: 1, calibrated: false });
+  const calibration = model.policies[policy] ?? { temperature: 1, calibrated: false };
+  const result =
+    kind === 'multi-label'
+      ? scoreIndependent(labels, scored, calibration, thresholdsOf(model, labels))
+      : score(labels, scored, calibration);
   return {
     ...result,
-    route: route(result, model.definition.routing),
+    route: route(result, routing),
     modelVersion: model.version,
     taskRevision: model.taskRevision,
   };
@@ -100,51 +86,77 @@ export function offsetsOf(member: Pick<Member, 'offsets'>, labels: string[]): nu
   return labels.map((label) => member.offsets[label] ?? 0);
 }
 
-function planOf(model: ServedModel, member: Member, item: Item): Plan {
-  const labels = labelsOf(model.definition, item);
-  const own = model.definition.kind === 'multiple-choice';
-  const words = labels.map((label) => (own ? [label] : (member.labelWords[label] ?? [])));
-  return {
-    labels,
-    words: words.flat(),
-    wordCounts: words.map((w) => w.length),
-    pieces: render(member.template, item),
-    member,
-  };
+function thresholdsOf({ thresholds }: ServedModel, labels: string[]): number[] {
+  return labels.map((label) => thresholds[label] ?? DEFAULT_THRESHOLD);
 }
 
-function textsOfPlan(plan: Plan): string[] {
-  return [...plan.words, ...textsOf(plan.pieces)];
+interface Answer {
+  scores: number[];
+  /** Of the first row. */
+  embedding: Float32Array;
 }
 
-function rowOf(model: ServedModel, plan: Plan, vocabulary: Vocabulary): Row {
-  const field = model.definition.kind === 'multiple-choice' ? 'choices' : 'labels';
-  const words = wordTokens(plan.words, vocabulary, field);
-  const masks = words[0]?.length ?? 0;
-  return {
-    graph: plan.member.graph,
-    encoding: assemble(plan.pieces, vocabulary, masks, model.definition.maxLength),
-    words,
-  };
+/** Where a member has a shortlist its text is asked about first, then the labels that are near it. */
+async function answer(all: LaidOut[], ask: Ask): Promise<(Answer | FewloopError)[]> {
+  const first = await ask(all.map(({ rows, textRow }) => (textRow ? [textRow] : rows)));
+  const listed = all.map(({ question, rows, textRow }, i) => {
+    const [text] = first[i]!;
+    if (!textRow) return rows.map((_, row) => row);
+    return text instanceof FewloopError ? [] : shortlisted(question, text!.embedding);
+  });
+  const second = await ask(all.map(({ rows, textRow }, i) => (textRow ? listed[i]!.map((row) => rows[row]!) : [])));
+  return all.map(({ question, textRow }, i) => {
+    const outcomes = textRow ? [...first[i]!, ...second[i]!] : first[i]!;
+    const failed = outcomes.find((outcome) => outcome instanceof FewloopError);
+    if (failed) return failed;
+    const results = outcomes as RowResult[];
+    return {
+      scores: scoresOf(question, listed[i]!, textRow ? results.slice(1) : results),
+      embedding: results[0]!.embedding,
+    };
+  });
+}
+
+/** A rendering that several items or members share is scored once. */
+async function askOnce(
+  model: ServedModel,
+  asked: Row[][],
+  queue: BatchQueue,
+  options: Pick<ClassifyRequest, 'priority' | 'deadlineAt'>,
+): Promise<RowOutcome[][]> {
+  const distinct = new Map<string, { row: Row; index: number }>();
+  const indices = asked.map((rows) =>
+    rows.map((row) => {
+      const key = rowKey(row);
+      const known = distinct.get(key) ?? { row, index: distinct.size };
+      distinct.set(key, known);
+      return known.index;
+    }),
+  );
+  const padId = model.tokenizer.tokenToId('[PAD]') ?? 0;
+  const rows = [...distinct.values()].map(({ row }) => row);
+  const outcomes = await queue.submit(model.runner, rows, padId, options);
+  return indices.map((own) => own.map((index) => outcomes[index]!));
 }
 
 function rowKey({ graph, encoding, words }: Row): string {
-  return `${graph}|${encoding.ids.join()}|${encoding.maskPositions.join()}|${words.join(';')}`;
+  const { ids, typeIds, maskPositions } = encoding;
+  return `${graph}|${ids.join()}|${typeIds.indexOf(1)}|${maskPositions.join()}|${words.join(';')}`;
 }
 
-function combineRows(plan: Plan[], rows: Row[], outcomes: RowOutcome[]): ItemScores {
+function scoresOfItem(laidOut: LaidOut[], answers: (Answer | FewloopError)[]): ItemScores {
   const members: MemberScores[] = [];
-  for (const [i, outcome] of outcomes.entries()) {
-    if (outcome instanceof FewloopError) return { ok: false, error: outcome };
-    const { member, wordCounts } = plan[i]!;
+  for (const [i, said] of answers.entries()) {
+    if (said instanceof FewloopError) return { ok: false, error: said };
+    const { question, rows } = laidOut[i]!;
     members.push({
-      member: member.id,
-      encoding: rows[i]!.encoding,
-      scores: labelScores(outcome.wordLogits, wordCounts),
+      member: question.member.id,
+      encodings: rows.map(({ encoding }) => encoding),
+      scores: said.scores,
     });
   }
-  const embedding = (outcomes[0] as Exclude<RowOutcome, FewloopError>).embedding;
-  return { ok: true, labels: plan[0]!.labels, members, embedding };
+  const { embedding } = answers[0] as Answer;
+  return { ok: true, labels: laidOut[0]!.question.labels, members, embedding };
 }
 
 function attempt<T>(step: () => T): T | FewloopError {

@@ -1,6 +1,6 @@
 /**
- * Step 1: a template and an item become an ordered list of texts and mask places. No tokenizer yet: a text that several
- * templates or items share is tokenized once (tokenize.ts).
+ * Step 1: a template and an item become an ordered list of texts, mask places and segment ends. No tokenizer yet: a text
+ * that several templates or items share is tokenized once (tokenize.ts).
  * Twin of `trainer/fewloop_trainer/render.py`; `test/contract/rendering.json` holds both to the same ids.
  */
 import { badInput } from '../common/errors.js';
@@ -10,22 +10,33 @@ import type { Item } from '../task/types.js';
 export type RenderedPiece =
   | { kind: 'literal'; text: string }
   | { kind: 'mask' }
+  | { kind: 'sep' }
   | { kind: 'field'; text: string }
   /** The masks stand between the two. */
   | { kind: 'blank'; left: string; right: string };
 
-/** Throws BAD_INPUT where the item lacks a field that the template names, or the field its marker. */
-export function render(template: string, item: Item): RenderedPiece[] {
-  return parseTemplate(template).map((piece) => (piece.kind === 'field' ? renderField(piece, item) : piece));
+/**
+ * Throws BAD_INPUT where the item lacks a field that the template names, or the field its marker. `hypothesis`: the
+ * label's description, for templates that show it; like a literal it is never cut.
+ */
+export function render(template: string, item: Item, hypothesis?: string): RenderedPiece[] {
+  return parseTemplate(template).map((piece) => {
+    if (piece.kind === 'hypothesis') return { kind: 'literal', text: hypothesis ?? missing('hypothesis') };
+    return piece.kind === 'field' ? renderField(piece, item) : piece;
+  });
 }
 
 function renderField({ name, blank }: Extract<Piece, { kind: 'field' }>, item: Item): RenderedPiece {
   const own = name === 'text' || name === 'textPair';
   const value: unknown = own ? item[name] : item.fields?.[name];
   const path = own ? name : `fields.${name}`;
-  if (typeof value !== 'string') throw badInput(path, 'is missing');
+  if (typeof value !== 'string') return missing(path);
   if (blank === null) return { kind: 'field', text: value };
   const at = value.indexOf(blank);
   if (at < 0) throw badInput(path, `must hold the marker ${blank}`);
   return { kind: 'blank', left: value.slice(0, at), right: value.slice(at + blank.length) };
+}
+
+function missing(path: string): never {
+  throw badInput(path, 'is missing');
 }

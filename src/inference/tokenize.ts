@@ -45,7 +45,7 @@ export class Vocabulary {
 
 export function textsOf(pieces: RenderedPiece[]): string[] {
   return pieces.flatMap((piece) => {
-    if (piece.kind === 'mask') return [];
+    if (piece.kind === 'mask' || piece.kind === 'sep') return [];
     return piece.kind === 'blank' ? [piece.left, piece.right] : [piece.text];
   });
 }
@@ -55,20 +55,22 @@ export function assemble(pieces: RenderedPiece[], vocabulary: Vocabulary, masks:
   const maskRun = Array.from({ length: masks }, () => vocabulary.mask);
   const sides = pieces.map((piece) => {
     if (piece.kind === 'mask') return [maskRun];
+    if (piece.kind === 'sep') return [[vocabulary.sep]];
     return textsOf([piece]).map((text) => vocabulary.ids(text));
   });
   let budget = maxLength - 2;
   const lengths: number[] = [];
   pieces.forEach((piece, i) => {
     const length = (sides[i] ?? []).reduce((sum, ids) => sum + ids.length, 0);
-    if (piece.kind === 'literal' || piece.kind === 'mask') budget -= length;
-    else lengths.push(length);
+    if (piece.kind === 'field' || piece.kind === 'blank') lengths.push(length);
+    else budget -= length;
     if (piece.kind === 'blank') budget -= masks;
   });
   if (budget < 0) throw badInput('templates', `a template alone is longer than maxLength ${maxLength}`);
 
   const cut = cutLengths(lengths, budget).values();
   const ids = [vocabulary.cls];
+  let firstSegment: number | undefined; // tokens up to the first {sep}'s [SEP]; what follows is the pair's second
   pieces.forEach((piece, i) => {
     const [first = [], second = []] = sides[i] ?? [];
     if (piece.kind === 'field') ids.push(...first.slice(0, cut.next().value));
@@ -76,11 +78,13 @@ export function assemble(pieces: RenderedPiece[], vocabulary: Vocabulary, masks:
       const [left, right] = cutWindow(first, second, cut.next().value ?? 0);
       ids.push(...left, ...maskRun, ...right);
     } else ids.push(...first);
+    if (piece.kind === 'sep') firstSegment ??= ids.length;
   });
   ids.push(vocabulary.sep);
   // Reserved ids are replaced inside fields and literals, so every [MASK] left is the template's own.
   const maskPositions = ids.flatMap((token, position) => (token === vocabulary.mask ? [position] : []));
-  return { ids, typeIds: ids.map(() => 0), maskPositions };
+  const typeIds = ids.map((_, position) => (position < (firstSegment ?? ids.length) ? 0 : 1));
+  return { ids, typeIds, maskPositions };
 }
 
 /** The lengths after trimming the longest by one until their sum is within `budget`; of equals the later first. */

@@ -1,5 +1,5 @@
 /** The plain values that pass between the steps of inference, and the port to the models. */
-import type { Item, ServingPolicy, TaskDefinition } from '../task/types.js';
+import type { Item, Method, ServingPolicy, TaskDefinition } from '../task/types.js';
 
 /** One rendering, as token ids: all arrays have one entry a token, no padding. */
 export interface Encoding {
@@ -20,7 +20,7 @@ export interface Disagreement {
   voters: number;
   dissenting: number;
   unanimous: boolean;
-  /** Entropy of the votes over log(min(voters, labels)), in [0, 1]. */
+  /** Entropy of the votes over log(min(voters, labels)), in [0, 1]; multi-label: see independent.ts. */
   voteEntropy: number;
   /** Generalised Jensen-Shannon divergence of the members, nats, before temperature. */
   jensenShannon: number;
@@ -29,7 +29,10 @@ export interface Disagreement {
 export interface MemberPrediction {
   member: string;
   weight: number;
+  /** Its most probable label. */
   label: string;
+  /** What it would answer on its own. */
+  labels: string[];
   distribution: LabelScore[];
 }
 
@@ -53,15 +56,19 @@ export interface Prediction {
 export interface Member {
   id: string;
   role: 'teacher' | 'student';
-  method: 'pet';
+  method: Method;
   /** Id of the graph in the manifest. */
   graph: string;
   template: string;
-  /** Words of each label, in the order of the definition's labels; empty for multiple-choice. */
+  /** PET: words of each label, in the order of the definition's labels. Empty for multiple-choice and other methods. */
   labelWords: Record<string, string[]>;
+  /** Tagging: what each label says of a text that has it. Absent: the graph has label words or an output a label. */
+  hypotheses?: Record<string, string>;
+  /** Tagging: only the `size` labels whose vectors are nearest to the text's embedding are asked about. */
+  shortlist?: { size: number; vectors: Record<string, number[]> };
   strategy: string;
   weight: number;
-  /** Log-space offset added to each label's score before the softmax; empty means none. */
+  /** Added to each label's score before it becomes a probability; empty means none. */
   offsets: Record<string, number>;
 }
 
@@ -70,7 +77,7 @@ export interface PolicyCalibration {
   calibrated: boolean;
 }
 
-/** Rows of one batch for one graph, already padded; row-major. */
+/** Rows of one batch for one graph, already padded; row-major. A classifier's graph takes no masks and no words. */
 export interface HostBatch {
   graph: string;
   rows: number;
@@ -87,8 +94,8 @@ export interface HostBatch {
 }
 
 export interface HostResult {
-  /** [rows, words] */
-  wordLogits: Float32Array;
+  /** PET: [rows, words]; classifier: [rows, outputs] */
+  logits: Float32Array;
   /** [rows, hidden], L2-normalised [CLS] state */
   embeddings: Float32Array;
 }
@@ -106,6 +113,8 @@ export interface ServedModel {
   definition: TaskDefinition;
   members: Member[];
   policies: Partial<Record<ServingPolicy, PolicyCalibration>>;
+  /** Multi-label: from which probability on a text has the label; 0.5 for one that is not named. */
+  thresholds: Record<string, number>;
   tokenizer: TextTokenizer;
   runner: GraphRunner;
 }

@@ -21,6 +21,7 @@ import { TrainingTextsRepository } from '../storage/training-texts.repository.js
 import { Transactions } from '../storage/transactions.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
 import { validateItem } from '../task/item.js';
+import { hasZeroShot } from '../task/support.js';
 import type { Item, TaskDefinition } from '../task/types.js';
 import { itemOf, trainingData } from './data-set.js';
 import { LearningEvents } from './events.js';
@@ -89,6 +90,7 @@ export class ZeroShotVersions implements OnApplicationBootstrap {
   }
 
   private async isNeeded(row: TaskRow): Promise<boolean> {
+    if (!hasZeroShot(row.definition as TaskDefinition)) return false;
     if (row.activeVersion === null) return true;
     const active = await this.versions.find(row.name, row.activeVersion);
     const manifest = active?.manifest as BundleManifest | undefined;

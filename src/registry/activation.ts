@@ -12,8 +12,11 @@ import { FewloopError } from '../common/errors.js';
 import { Config } from '../config/config.js';
 import type { ServedModel } from '../inference/types.js';
 import { HostPool } from '../runtime/host-pool.js';
+import type { TaskRow } from '../storage/entities/task.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
+import { hasZeroShot } from '../task/support.js';
+import type { TaskDefinition } from '../task/types.js';
 import { invalid, readBundle } from './bundle.js';
 import { verifyGolden } from './golden.js';
 import { RehearsalEngine } from './rehearsal.js';
@@ -80,7 +83,7 @@ export class ActivationService implements OnApplicationShutdown {
     if (tenure) return tenure.lease();
     const row = await this.tasks.find(task);
     if (!row) throw new FewloopError('TASK_NOT_FOUND', `there is no task ${task}`);
-    if (row.activeVersion === null) throw new FewloopError('NO_ACTIVE_MODEL', `task ${task} has no active model yet`);
+    if (row.activeVersion === null) throw noActiveModel(row);
     try {
       await this.activate(task, row.activeVersion);
     } catch (cause) {
@@ -202,4 +205,11 @@ export class ActivationService implements OnApplicationShutdown {
       .finally(() => this.#draining.get(task) === drained && this.#draining.delete(task)) as Promise<void>;
     this.#draining.set(task, drained);
   }
+}
+
+function noActiveModel({ name, definition }: TaskRow): FewloopError {
+  const why = hasZeroShot(definition as TaskDefinition)
+    ? ''
+    : ': only PET answers without training, so it answers once its first run is promoted';
+  return new FewloopError('NO_ACTIVE_MODEL', `task ${name} has no active model yet${why}`);
 }

@@ -9,11 +9,19 @@ import { readFile, realpath } from 'node:fs/promises';
 import { isAbsolute, join, resolve, sep } from 'node:path';
 import type { z } from 'zod';
 import { FewloopError } from '../common/errors.js';
+import type { Member } from '../inference/types.js';
 import type { GraphFile } from '../runtime/host-pool.js';
 import { definitionDigest, parseTask } from '../task/definition.js';
 import type { TaskDefinition } from '../task/types.js';
-import { BUNDLE_FORMAT_VERSION, type BundleFile, type BundleManifest, type GoldenFile } from './manifest.js';
-import { goldenSchema, manifestSchema } from './manifest-schema.js';
+import {
+  BUNDLE_FORMAT_VERSION,
+  type BundleFile,
+  type BundleManifest,
+  type GoldenFile,
+  type GraphEntry,
+  type MemberEntry,
+} from './manifest.js';
+import { goldenSchema, manifestSchema, shortlistSchema } from './manifest-schema.js';
 
 export interface Bundle {
   folder: string;
@@ -24,6 +32,8 @@ export interface Bundle {
   tokenizerJson: string;
   golden: GoldenFile;
   report: Record<string, unknown>;
+  /** The manifest's members with their files read. */
+  members: Member[];
 }
 
 /** `baseModel`: the folder of the base model, for graphs that are not in the bundle. */
@@ -46,6 +56,7 @@ export async function readBundle(folder: string, { baseModel }: { baseModel: str
     graphs.push({ id, path, sha256 });
   }
   checkRelations(manifest, golden);
+  const members = await Promise.all(manifest.members.map((entry) => readMember(root, manifest.definition, entry)));
   return {
     folder: root,
     manifest,
@@ -54,6 +65,7 @@ export async function readBundle(folder: string, { baseModel }: { baseModel: str
     tokenizerJson: tokenizer.toString('utf8'),
     golden,
     report,
+    members,
   };
 }
 
@@ -116,6 +128,17 @@ async function readVerified(root: string, { file, sha256 }: BundleFile): Promise
   return bytes;
 }
 
+async function readMember(root: string, { labels }: TaskDefinition, entry: MemberEntry): Promise<Member> {
+  const { shortlist, ...member } = entry;
+  if (!shortlist) return member;
+  const { file } = shortlist.embeddings;
+  const vectors = parse(shortlistSchema, await readVerified(root, shortlist.embeddings), file);
+  const lengths = new Set(labels.map(({ name }) => vectors[name]?.length));
+  if (lengths.size !== 1 || lengths.has(undefined))
+    throw invalid(`${file} has not a vector of one length for every label`);
+  return { ...member, shortlist: { size: shortlist.size, vectors } };
+}
+
 async function readInside(root: string, file: string): Promise<Buffer> {
   const path = await pathInside(root, file);
   return readFile(path).catch((cause: unknown) => {
@@ -141,10 +164,11 @@ function checkRelations(manifest: BundleManifest, golden: GoldenFile): void {
   unique('graph', graphs);
   unique('member', members);
   const covered = new Set(golden.rows.flatMap((row) => row.members.map(({ member }) => member)));
-  for (const { id, graph, labelWords } of members) {
-    if (!graphs.some((one) => one.id === graph)) throw invalid(`member ${id} names graph ${graph}, which it lacks`);
-    if (!covered.has(id)) throw invalid(`${manifest.golden.file} has no text for member ${id}`);
-    checkLabels(definition, id, Object.keys(labelWords));
+  for (const member of members) {
+    const graph = graphs.find(({ id }) => id === member.graph);
+    if (!graph) throw invalid(`member ${member.id} names graph ${member.graph}, which it lacks`);
+    if (!covered.has(member.id)) throw invalid(`${manifest.golden.file} has no text for member ${member.id}`);
+    checkMember(definition, member, graph);
   }
   const heaviest = (role: string) =>
     Math.max(0, ...members.filter((one) => one.role === role).map((one) => one.weight));
@@ -152,11 +176,29 @@ function checkRelations(manifest: BundleManifest, golden: GoldenFile): void {
   if (policies.student && heaviest('student') === 0) throw invalid('its student policy has no student');
 }
 
-function checkLabels({ kind, labels }: TaskDefinition, member: string, named: string[]): void {
-  const expected = kind === 'multiple-choice' ? [] : labels.map(({ name }) => name);
-  if (expected.length !== named.length || expected.some((name) => !named.includes(name))) {
-    throw invalid(`member ${member} has words for ${named.join(', ')}, the task's labels are ${expected.join(', ')}`);
+function checkMember({ kind, labels }: TaskDefinition, member: MemberEntry, graph: GraphEntry): void {
+  const { id, method, labelWords, hypotheses, shortlist } = member;
+  if (graph.kind !== (method === 'pet' ? 'pet' : 'classifier')) {
+    throw invalid(`member ${id} is a ${method} member on the ${graph.kind} graph ${graph.id}`);
   }
+  if (method !== 'pet' && kind === 'multiple-choice') throw invalid(`member ${id}: ${method} does not go with ${kind}`);
+  if (method === 'pet' && kind === 'multi-label') throw invalid(`member ${id}: ${method} does not go with ${kind}`);
+  const names = labels.map(({ name }) => name);
+  checkLabels(names, member, 'words', method === 'pet' ? labelWords : undefined);
+  checkLabels(names, member, 'hypotheses', hypotheses);
+  if (shortlist && !hypotheses) throw invalid(`member ${id} has a shortlist and no hypotheses`);
+}
+
+function checkLabels(
+  names: string[],
+  { id }: MemberEntry,
+  what: string,
+  given: Record<string, unknown> | undefined,
+): void {
+  if (given === undefined) return;
+  const named = Object.keys(given);
+  if (names.length === named.length && names.every((name) => Object.hasOwn(given, name))) return;
+  throw invalid(`member ${id} has ${what} for ${named.join(', ')}, the task's labels are ${names.join(', ')}`);
 }
 
 function unique(what: string, entries: { id: string }[]): void {

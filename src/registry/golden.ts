@@ -3,13 +3,13 @@
  * serves. One difference of rendering, tokenizing or arithmetic is an error at load, not a worse model in production.
  */
 import { FewloopError } from '../common/errors.js';
-import { distributionOf } from '../inference/combine.js';
 import type { InferenceEngine } from '../inference/engine.js';
 import { offsetsOf, type ItemScores } from '../inference/pipeline.js';
+import { memberDistribution } from '../inference/score.js';
 import type { ServedModel } from '../inference/types.js';
 import type { Item } from '../task/types.js';
 import { invalid } from './bundle.js';
-import type { GoldenFile } from './manifest.js';
+import type { GoldenFile, GoldenRow } from './manifest.js';
 
 /** Largest difference of a probability, in fp32. */
 const TOLERANCE = 1e-4;
@@ -29,10 +29,23 @@ export async function verifyGolden(engine: InferenceEngine, model: ServedModel, 
       for (const key of ['ids', 'typeIds', 'maskPositions'] as const) {
         if (!same(expected[key], computed[key])) throw invalid(`${where}: ${key} differ from those computed here`);
       }
+      checkRows(expected.rows, computed.rows, where);
       const difference = distance(expected.distribution, computed.distribution);
       // Not `difference > TOLERANCE`: a NaN is no agreement.
       if (!(difference <= TOLERANCE)) throw invalid(`${where}: a probability differs by ${difference.toPrecision(3)}`);
     }
+  });
+}
+
+/** One a label where the member has hypotheses; none otherwise. */
+function checkRows(expected: GoldenRow[] | undefined, computed: GoldenRow[] | undefined, where: string): void {
+  if (expected?.length !== computed?.length) {
+    throw invalid(`${where}: it has ${expected?.length ?? 'no'} rows, here it has ${computed?.length ?? 'none'}`);
+  }
+  expected?.forEach(({ ids, typeIds }, i) => {
+    const own = computed![i]!;
+    if (!same(ids, own.ids)) throw invalid(`${where}, row ${i + 1}: ids differ from those computed here`);
+    if (!same(typeIds, own.typeIds)) throw invalid(`${where}, row ${i + 1}: typeIds differ from those computed here`);
   });
 }
 
@@ -44,9 +57,13 @@ export async function goldenOf(engine: InferenceEngine, model: ServedModel, item
       const { labels, members } = scored[row]!;
       return {
         item,
-        members: members.map(({ member, encoding: { ids, typeIds, maskPositions }, scores }, i) => {
-          const distribution = distributionOf(scores, offsetsOf(model.members[i]!, labels));
-          return { member, ids, typeIds, maskPositions, distribution };
+        members: members.map(({ member, encodings, scores }, i) => {
+          const own = model.members[i]!;
+          const { ids, typeIds, maskPositions } = encodings[0]!;
+          const distribution = memberDistribution(model.definition.kind, scores, offsetsOf(own, labels));
+          const entry = { member, ids, typeIds, maskPositions, distribution };
+          const rows = encodings.map((encoding): GoldenRow => ({ ids: encoding.ids, typeIds: encoding.typeIds }));
+          return own.hypotheses ? { ...entry, rows } : entry;
         }),
       };
     }),

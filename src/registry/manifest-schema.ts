@@ -7,7 +7,7 @@ const calibration = z.object({ temperature: z.number().positive().finite(), cali
 
 const graph = bundleFile.extend({
   id: z.string().min(1),
-  kind: z.literal('pet'),
+  kind: z.enum(['pet', 'classifier']),
   precision: z.literal('fp32'),
   base: z.boolean(),
 });
@@ -15,10 +15,12 @@ const graph = bundleFile.extend({
 const member = z.object({
   id: z.string().min(1),
   role: z.enum(['teacher', 'student']),
-  method: z.literal('pet'),
+  method: z.enum(['pet', 'efl', 'embedding', 'fine-tune']),
   graph: z.string(),
   template: z.string(),
   labelWords: z.record(z.string(), z.array(z.string().min(1)).min(1)),
+  hypotheses: z.record(z.string(), z.string().min(1)).optional(),
+  shortlist: z.object({ size: z.int().positive(), embeddings: bundleFile }).optional(),
   strategy: z.string(),
   weight: z.number().min(0).finite(),
   offsets: z.record(z.string(), z.number().finite()),
@@ -40,6 +42,7 @@ export const manifestSchema = z.object({
     student: calibration.optional(),
     cascade: calibration.optional(),
   }),
+  thresholds: z.record(z.string(), z.number().min(0).max(1)).optional(),
   tokenizer: bundleFile,
   golden: bundleFile,
   report: bundleFile,
@@ -56,6 +59,9 @@ export const manifestSchema = z.object({
 });
 
 const ids = z.array(z.int().min(0));
+
+/** Label → vector. */
+export const shortlistSchema = z.record(z.string(), z.array(z.number().finite()).min(1));
 
 export const goldenSchema = z.object({
   rows: z
@@ -75,6 +81,7 @@ export const goldenSchema = z.object({
               typeIds: ids,
               maskPositions: ids,
               distribution: z.array(z.number()),
+              rows: z.array(z.object({ ids: ids.min(1), typeIds: ids })).optional(),
             }),
           )
           .min(1),

@@ -12,10 +12,15 @@ export interface BundleFile {
 
 export interface GraphEntry extends BundleFile {
   id: string;
-  kind: 'pet';
+  kind: 'pet' | 'classifier';
   precision: 'fp32';
   /** True: the file is the base model's `model.onnx`, not part of the bundle folder. */
   base: boolean;
+}
+
+/** A member as the manifest has it: the vectors of its shortlist are in a file, label → numbers. */
+export interface MemberEntry extends Omit<Member, 'shortlist'> {
+  shortlist?: { size: number; embeddings: BundleFile };
 }
 
 export interface BundleManifest {
@@ -29,8 +34,10 @@ export interface BundleManifest {
   origin: string;
   createdAt: string;
   graphs: GraphEntry[];
-  members: Member[];
+  members: MemberEntry[];
   policies: Partial<Record<ServingPolicy, PolicyCalibration>>;
+  /** Multi-label: from which probability on a text has the label; 0.5 for one that is not named. */
+  thresholds?: Record<string, number>;
   tokenizer: BundleFile;
   golden: BundleFile;
   report: BundleFile;
@@ -40,10 +47,23 @@ export interface BundleManifest {
   libraries: Record<string, string>;
 }
 
+/** A rendering of a member with hypotheses: one a label, in label order, whether the shortlist holds it or not. */
+export interface GoldenRow {
+  ids: number[];
+  typeIds: number[];
+}
+
+interface GoldenMember extends GoldenRow {
+  member: string;
+  maskPositions: number[];
+  distribution: number[];
+  rows?: GoldenRow[];
+}
+
 /** `golden.json`: at least one row a member; `distribution` after offsets, before temperature, in label order. */
 export interface GoldenFile {
   rows: {
     item: { text: string; textPair?: string; choices?: string[]; fields?: Record<string, unknown> };
-    members: { member: string; ids: number[]; typeIds: number[]; maskPositions: number[]; distribution: number[] }[];
+    members: GoldenMember[];
   }[];
 }

@@ -13,7 +13,7 @@ export interface OpenModel {
 }
 
 export async function openBundle(
-  { manifest, tokenizerJson, graphs }: Pick<Bundle, 'manifest' | 'tokenizerJson' | 'graphs'>,
+  { manifest, members, tokenizerJson, graphs }: Pick<Bundle, 'manifest' | 'members' | 'tokenizerJson' | 'graphs'>,
   hostPool: HostPool,
 ): Promise<OpenModel> {
   let tokenizer;
@@ -23,9 +23,9 @@ export async function openBundle(
     throw invalid(`${manifest.tokenizer.file} is no tokenizer`, cause);
   }
   const lease = await hostPool.open(graphs);
-  const { task, version, taskRevision, definition, members, policies } = manifest;
+  const { task, version, taskRevision, definition, policies, thresholds = {} } = manifest;
   return {
-    model: { task, version, taskRevision, definition, members, policies, tokenizer, runner: lease },
+    model: { task, version, taskRevision, definition, members, policies, thresholds, tokenizer, runner: lease },
     pids: () => lease.pids(),
     release: () => lease.release(),
   };

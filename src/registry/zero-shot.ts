@@ -46,6 +46,9 @@ interface ZeroShotReport extends Record<string, unknown> {
   members?: MemberReport[];
 }
 
+/** PET has no shortlist, so that a member is in the manifest what it is in memory. */
+type PetMember = Omit<Member, 'shortlist'>;
+
 interface MemberReport {
   member: string;
   /** Mean predicted distribution without and with the offsets, in label order. */
@@ -72,11 +75,15 @@ export class ZeroShotBuilder {
     const path = join(baseModel, 'model.onnx');
     const sha256 = await fileDigest(path);
     const tokenizerJson = await readFile(join(baseModel, 'tokenizer.json'), 'utf8');
-    const draft = await draftManifest(request, baseModel, sha256);
+    const drafted = request.definition.templates.map((template, i) =>
+      zeroShotMember(request.definition, template, `t${i}`),
+    );
+    const draft = await draftManifest(request, drafted, baseModel, sha256);
     const graphs = [{ id: GRAPH, path, sha256 }];
-    const { model, release } = await openBundle({ manifest: draft, tokenizerJson, graphs }, this.hostPool);
+    const bundle = { manifest: draft, members: drafted, tokenizerJson, graphs };
+    const { model, release } = await openBundle(bundle, this.hostPool);
     try {
-      const { members, report } = await matchMembers(this.engine, model, request);
+      const { members, report } = await matchMembers(this.engine, model, drafted, request);
       const items = goldenItems(request.definition);
       const golden = await goldenOf(this.engine, { ...model, members }, items);
       return await writeBundle(request, { ...draft, members }, { tokenizerJson, golden, report });
@@ -101,6 +108,7 @@ export function measuredPriors(version: { manifest: object; report: object }): M
 
 async function draftManifest(
   { definition, version, revision }: ZeroShotRequest,
+  members: PetMember[],
   baseModel: string,
   baseGraph: string,
 ): Promise<BundleManifest> {
@@ -116,7 +124,7 @@ async function draftManifest(
     origin: 'zero-shot',
     createdAt: new Date().toISOString(),
     graphs: [{ id: GRAPH, kind: 'pet', precision: 'fp32', base: true, file: 'model.onnx', sha256: baseGraph }],
-    members: definition.templates.map((template, i) => zeroShotMember(definition, template, `t${i}`)),
+    members,
     policies: { ensemble: uncalibrated },
     tokenizer: placeholder,
     golden: placeholder,
@@ -131,7 +139,7 @@ async function draftManifest(
   };
 }
 
-function zeroShotMember(definition: TaskDefinition, template: string, id: string): Member {
+function zeroShotMember(definition: TaskDefinition, template: string, id: string): PetMember {
   return {
     id,
     role: 'teacher',
@@ -148,16 +156,17 @@ function zeroShotMember(definition: TaskDefinition, template: string, id: string
 async function matchMembers(
   engine: InferenceEngine,
   model: ServedModel,
+  drafted: PetMember[],
   { definition, items, prior }: ZeroShotRequest,
-): Promise<{ members: Member[]; report: ZeroShotReport }> {
+): Promise<{ members: PetMember[]; report: ZeroShotReport }> {
   if (definition.kind === 'multiple-choice') {
-    return { members: model.members, report: { kind: 'zero-shot', priorFrom: 'none', texts: 0 } };
+    return { members: drafted, report: { kind: 'zero-shot', priorFrom: 'none', texts: 0 } };
   }
   const texts = sample(items);
   const from = texts.length > 0 ? texts : [madeItem(definition, '', undefined)];
   const scores = await scoresOf(engine, model, from);
   const reports: MemberReport[] = [];
-  const members = model.members.map((member) => {
+  const members = drafted.map((member) => {
     const rows = scores.get(member.id)!;
     const offsets = texts.length > 0 ? matchPriors(rows, prior) : towards(prior, contextualCalibration(rows));
     reports.push({ member: member.id, before: meanDistribution(rows, []), after: meanDistribution(rows, offsets) });

@@ -35,17 +35,22 @@ export type FromHost =
 
 export function batchTensors(batch: HostBatch): Record<string, HostTensor<BigInt64Array>> {
   const { rows, length, masks, words } = batch;
-  return {
+  const tensors = {
     input_ids: { data: batch.inputIds, dims: [rows, length] },
     attention_mask: { data: batch.attentionMask, dims: [rows, length] },
     token_type_ids: { data: batch.tokenTypeIds, dims: [rows, length] },
+  };
+  if (words === 0) return tensors;
+  return {
+    ...tensors,
     mask_positions: { data: batch.maskPositions, dims: [rows, masks] },
     label_tokens: { data: batch.labelTokens, dims: [rows, words, masks] },
   };
 }
 
 export function resultOf(tensors: Record<string, HostTensor<Float32Array>>): HostResult {
-  const { word_logits, pooled_embedding } = tensors;
-  if (!word_logits || !pooled_embedding) throw new Error(`the graph answered ${Object.keys(tensors).join(', ')}`);
-  return { wordLogits: word_logits.data, embeddings: pooled_embedding.data };
+  const { pooled_embedding } = tensors;
+  const logits = tensors['word_logits'] ?? tensors['logits'];
+  if (!logits || !pooled_embedding) throw new Error(`the graph answered ${Object.keys(tensors).join(', ')}`);
+  return { logits: logits.data, embeddings: pooled_embedding.data };
 }

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { FewloopError } from '../common/errors.js';
 import { canonicalDefinition, definitionDigest, parseTask } from './definition.js';
 import { requireSupported } from './support.js';
+import type { TaskDefinition } from './types.js';
 
 const MINIMAL = `
 name: reviews
@@ -73,6 +74,9 @@ describe('parseTask', () => {
       'learning.trigger.schedule',
       'five',
     ],
+    ['a segment end in a template', MINIMAL.replace('{text}', '{text}{sep}'), 'templates.0', '{sep} is not for PET'],
+    ['a hypothesis in a template', MINIMAL.replace('{text}', '{hypothesis}'), 'templates.0', '{hypothesis} is not'],
+    ['efl without descriptions', `${MINIMAL}method: efl`, 'labels.0.description', 'is missing'],
     ['a list', '- a\n- b', 'definition', 'mapping'],
     ['nothing', '', 'definition', 'mapping'],
     ['no YAML', 'a: [', 'definition', 'neither YAML nor JSON'],
@@ -83,6 +87,13 @@ describe('parseTask', () => {
     expect(error.code).toBe('BAD_INPUT');
     expect(error.field).toBe(field);
     expect(error.message).toContain(message);
+  });
+
+  it('needs templates and words for PET alone, descriptions for efl alone', () => {
+    const labels = (rest: string) => `name: a\nkind: single-label\nlabels: [{name: x${rest}}, {name: y${rest}}]\n`;
+    expect(parseTask(`${labels('')}method: [fine-tune, embedding]`)).toMatchObject({ templates: [] });
+    expect(parseTask(`${labels(', description: 好')}method: efl`)).toMatchObject({ method: ['efl'] });
+    expect(parseTask(`${labels('')}method: efl`.replace('single-label', 'sentence-pair')).method).toEqual(['efl']);
   });
 
   it('names every fault at once', () => {
@@ -100,8 +111,8 @@ describe('parseTask', () => {
 
 describe('requireSupported', () => {
   it.each([
-    ['method', { method: ['efl' as const] }],
-    ['kind', { kind: 'multi-label' as const }],
+    ['method', { kind: 'sentence-pair' as const, method: ['embedding' as const] }],
+    ['method', { kind: 'multi-label' as const }],
     ['serving.policy', { serving: { policy: 'cascade' as const } }],
   ])('refuses by %s', (field, change) => {
     expect(() => requireSupported({ ...parseTask(MINIMAL), ...change })).toThrow(expect.objectContaining({ field }));
@@ -117,6 +128,15 @@ describe('requireSupported', () => {
   });
 
   it('prints the table', () => {
-    expect(() => requireSupported({ ...parseTask(MINIMAL), method: ['efl'] })).toThrow(/sentence-pair: pet/u);
+    const definition: TaskDefinition = { ...parseTask(MINIMAL), kind: 'multi-label', method: ['efl', 'pet'] };
+    expect(() => requireSupported(definition)).toThrow(/pet does not go with multi-label.*multiple-choice: pet/u);
+  });
+
+  it.each([
+    ['single-label', ['pet', 'efl', 'embedding', 'fine-tune']],
+    ['multi-label', ['efl', 'embedding', 'fine-tune']],
+    ['sentence-pair', ['pet', 'efl', 'fine-tune']],
+  ] as const)('takes a committee for %s', (kind, method) => {
+    expect(() => requireSupported({ ...parseTask(MINIMAL), kind, method: [...method] })).not.toThrow();
   });
 });

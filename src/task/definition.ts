@@ -8,7 +8,8 @@ import { badInput } from '../common/errors.js';
 import { canonicalJson, sha256 } from './keys.js';
 import { knownKeys, taskFile } from './schema.js';
 import { suggest } from './suggest.js';
-import type { TaskDefinition } from './types.js';
+import { parseTemplate } from './template.js';
+import type { LabelDefinition, Method, TaskDefinition } from './types.js';
 
 /** Throws BAD_INPUT; its `field` is the path of the first fault, its message lists them all. */
 export function parseTask(source: string): TaskDefinition {
@@ -21,6 +22,7 @@ export function parseTask(source: string): TaskDefinition {
   const { method, ...rest } = parsed.data;
   const definition: TaskDefinition = { ...rest, method: typeof method === 'string' ? [method] : [...new Set(method)] };
   checkLabels(definition);
+  checkTemplates(definition);
   return definition;
 }
 
@@ -67,7 +69,7 @@ function faults(issue: z.core.$ZodIssue): { path: string; message: string }[] {
   });
 }
 
-function checkLabels({ kind, labels }: TaskDefinition): void {
+function checkLabels({ kind, labels, method }: TaskDefinition): void {
   if (kind === 'multiple-choice') {
     if (labels.length > 0) throw badInput('labels', "multiple-choice takes none: an item's choices are its labels");
     return;
@@ -84,6 +86,25 @@ function checkLabels({ kind, labels }: TaskDefinition): void {
       if (taken.has(earlier)) throw badInput(`labels.${i}.was.${j}`, `"${earlier}" is already the name of a label`);
       taken.add(earlier);
     });
+  });
+  if (kind !== 'sentence-pair') checkDescriptions(method, labels);
+}
+
+/** Asked about a text alone, efl compares it with what each label says of it. */
+function checkDescriptions(method: Method[], labels: LabelDefinition[]): void {
+  if (!method.includes('efl')) return;
+  labels.forEach(({ name, description }, i) => {
+    if (description !== undefined) return;
+    throw badInput(`labels.${i}.description`, `is missing: efl compares a text with the description of "${name}"`);
+  });
+}
+
+/** The task file's templates are PET's; the pieces that members of other methods have besides are not for it. */
+function checkTemplates({ templates }: TaskDefinition): void {
+  templates.forEach((template, i) => {
+    const own = parseTemplate(template).find((piece) => piece.kind === 'sep' || piece.kind === 'hypothesis');
+    if (own)
+      throw badInput(`templates.${i}`, `{${own.kind}} is not for PET's templates; methods add it where they need it`);
   });
 }
 

@@ -65,6 +65,28 @@ describe('lintTask', () => {
     expect(findings).toEqual([{ severity: 'warning', field, message: expect.stringContaining(message) }]);
   });
 
+  it('looks at descriptions where efl shows them', async () => {
+    const described = (a: string, b: string, maxLength = 16) => {
+      const labels = [
+        { name: 'good', description: a },
+        { name: 'bad', description: b },
+      ];
+      const definition = { name: 'reviews', kind: 'single-label', method: 'efl', labels, maxLength };
+      return lintTask(parseTask(JSON.stringify(definition)), speller, 512);
+    };
+    expect(await described('好评', '差评')).toEqual([]);
+    const field = 'labels.1.description';
+    expect(await described('好评', '好评')).toEqual([
+      { severity: 'error', field, message: expect.stringContaining('is that of "good" too') },
+    ]);
+    expect(await described('好评', '一二三四五六七八九十')).toEqual([
+      { severity: 'error', field, message: expect.stringContaining('takes 13 of maxLength 16') },
+    ]);
+    expect(await described('好评', '😀')).toEqual([
+      { severity: 'warning', field, message: expect.stringContaining('does not know') },
+    ]);
+  });
+
   it('warns of a label that can hardly win, once its prior has been measured', async () => {
     const template = '{text}很{mask}';
     const means = { good: 0.97, bad: 0.03 };

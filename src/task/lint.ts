@@ -29,6 +29,8 @@ export interface MeasuredPrior {
 
 /** Under this share of a uniform label's probability a label can hardly win without prior matching. */
 const HARDLY_WINS = 0.1;
+/** [CLS], and a [SEP] after each of the two. */
+const PAIR_TOKENS = 3;
 /** Fewer tokens than these left for the text is no template at all. */
 const LEAST_TEXT_TOKENS = 4;
 
@@ -51,6 +53,9 @@ export async function lintTask(
   if (definition.kind !== 'multiple-choice' && definition.labels.length < 2) {
     error('labels', 'one label is nothing to decide between; at least two are needed');
   }
+  if (definition.method.includes('efl') && definition.kind !== 'sentence-pair') {
+    await lintDescriptions(definition, tokenizer, error, warning);
+  }
   if (!definition.method.includes('pet')) return findings;
   const masks = await lintWords(definition, tokenizer, error, warning);
   await lintTemplates(definition, tokenizer, masks, error, warning);
@@ -59,6 +64,30 @@ export async function lintTask(
 }
 
 type Report = (field: string, message: string) => void;
+
+/** Each is shown beside the text, whole: what is too long, or says the same as another, tells nothing. */
+async function lintDescriptions(
+  { labels, maxLength }: TaskDefinition,
+  tokenizer: Speller,
+  error: Report,
+  warning: Report,
+): Promise<void> {
+  const described = labels.map(({ description = '' }) => description);
+  const unknown = tokenizer.tokenToId('[UNK]');
+  for (const [i, ids] of (await tokenizer.encode(described)).entries()) {
+    const field = `labels.${i}.description`;
+    const fixed = PAIR_TOKENS + ids.length;
+    if (ids.length === 0) error(field, 'is empty');
+    else if (fixed + LEAST_TEXT_TOKENS > maxLength) {
+      error(field, `takes ${fixed} of maxLength ${maxLength} tokens itself, which leaves none for the text`);
+    }
+    const first = described.indexOf(described[i]!);
+    if (first < i) error(field, `is that of "${labels[first]!.name}" too: neither could be told from the other`);
+    if (unknown !== undefined && ids.includes(unknown)) {
+      warning(field, 'holds characters that the tokenizer does not know');
+    }
+  }
+}
 
 /** Returns the tokens of a label word. */
 async function lintWords(

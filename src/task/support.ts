@@ -3,16 +3,15 @@ import { badInput } from '../common/errors.js';
 import type { Method, TaskDefinition, TaskKind } from './types.js';
 
 const SUPPORTED: Record<TaskKind, Method[]> = {
-  'single-label': ['pet'],
-  'multi-label': [],
-  'sentence-pair': ['pet'],
+  'single-label': ['pet', 'efl', 'embedding', 'fine-tune'],
+  'multi-label': ['efl', 'embedding', 'fine-tune'],
+  'sentence-pair': ['pet', 'efl', 'fine-tune'],
   'multiple-choice': ['pet'],
 };
 
 /** Throws BAD_INPUT, with the table of what goes together, where the service can neither train nor serve the task. */
 export function requireSupported(definition: TaskDefinition): void {
   const methods = SUPPORTED[definition.kind];
-  if (methods.length === 0) throw badInput('kind', `${definition.kind} is not supported yet. ${table()}`);
   const refused = definition.method.find((method) => !methods.includes(method));
   if (refused !== undefined) {
     throw badInput('method', `${refused} does not go with ${definition.kind}. ${table()}`);
@@ -26,7 +25,12 @@ export function requireSupported(definition: TaskDefinition): void {
   }
 }
 
+/** Whether the base model can answer before anything was trained: only label words let it. */
+export function hasZeroShot({ method }: Pick<TaskDefinition, 'method'>): boolean {
+  return method.includes('pet');
+}
+
 function table(): string {
-  const rows = Object.entries(SUPPORTED).map(([kind, methods]) => `${kind}: ${methods.join(', ') || 'none yet'}`);
+  const rows = Object.entries(SUPPORTED).map(([kind, methods]) => `${kind}: ${methods.join(', ')}`);
   return `Supported methods by kind: ${rows.join('; ')}`;
 }

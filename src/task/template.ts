@@ -1,11 +1,15 @@
 /**
  * Templates: literal text, `{mask}`, `{field}`, and `{field|blank:MARKER}`, whose masks stand inside the field.
+ * Members of other methods than PET have two more: `{sep}`, after which the second segment of a pair begins, and
+ * `{hypothesis}`, the description of the label that a row asks about.
  * Twin of `parse_template` in `trainer/fewloop_trainer/task.py`. Malformed templates are for the linter to report;
  * the parser takes every string.
  */
 export type Piece =
   | { kind: 'literal'; text: string }
   | { kind: 'mask' }
+  | { kind: 'sep' }
+  | { kind: 'hypothesis' }
   | { kind: 'field'; name: string; /** Marker inside the field. */ blank: string | null };
 
 const PLACEHOLDER = /\{([^{}]*)\}/gu;
@@ -27,7 +31,7 @@ function placeholder(inside: string): Piece {
   const bar = inside.indexOf('|');
   const name = bar < 0 ? inside : inside.slice(0, bar);
   const option = bar < 0 ? '' : inside.slice(bar + 1);
-  if (name === 'mask') return { kind: 'mask' };
+  if (name === 'mask' || name === 'sep' || name === 'hypothesis') return { kind: name };
   return { kind: 'field', name, blank: option.startsWith(BLANK) ? option.slice(BLANK.length) : null };
 }
 
@@ -41,7 +45,8 @@ export function templateSyntaxError(template: string): string | null {
     const option = bar < 0 ? null : inside.slice(bar + 1);
     if (inside === '' || bar === 0) return `"${match[0]}" names no field`;
     if (option === null) continue;
-    if (inside.startsWith('mask|')) return `"${match[0]}": the mask takes no option`;
+    const special = /^(mask|sep|hypothesis)\|/u.exec(inside)?.[1];
+    if (special !== undefined) return `"${match[0]}": {${special}} takes no option`;
     if (!option.startsWith(BLANK) || option === BLANK) return `"${match[0]}": the option is blank:MARKER`;
   }
   return null;

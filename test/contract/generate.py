@@ -60,7 +60,8 @@ def definition(kind: str, templates: list[str], labels: dict[str, list[str]], ma
     }
 
 
-def rendering_cases() -> list[tuple[dict, list[dict]]]:
+def rendering_cases() -> list[tuple[dict, list[str], list[dict]]]:
+    """Definition, templates (the definition's own, or those of members of other methods), items."""
     one = definition(
         "single-label",
         ["这是一条{mask}评。{text}", "{text} 总之很{mask}。", "{mask}", " {mask} and {text} 。"],
@@ -80,32 +81,47 @@ def rendering_cases() -> list[tuple[dict, list[dict]]]:
     idioms = ["画蛇添足", "一心一意", "三长两短"]
     blanks = ["他总是#idiom#，", "前" * 40 + "#idiom#后", "前#idiom#" + "后" * 40, "前" * 40 + "#idiom#" + "后" * 40]
     blanks += ["#idiom#", "两个#idiom#和#idiom#都在"]
+    pairs = [{"text": a, "textPair": b} for a in (long, short) for b in (long, short, TEXTS["emoji"])]
+    titled = [{"text": long, "fields": {"title": long}}, {"text": short, "fields": {"title": "题" * 9, "n": 1}}]
+    asked = ["这是一条好评。", "English [SEP] [MASK]", "\u0001"]
     return [
-        (one, [{"text": text} for text in TEXTS.values()]),
-        (two, [{"text": text} for text in TEXTS.values()]),
-        (pair, [{"text": a, "textPair": b} for a in (long, short) for b in (long, short, TEXTS["emoji"])]),
-        (fields, [{"text": long, "fields": {"title": long}}, {"text": short, "fields": {"title": "题" * 9, "n": 1}}]),
-        (choice, [{"text": text, "choices": idioms} for text in blanks]),
-        (choice, [{"text": blanks[0], "choices": ["甲乙", "丙丁"]}]),
-        (choice, [{"text": blanks[0], "choices": ["一心一意", "天崩地坼"]}]),  # 坼 is not in the vocabulary
+        (one, one["templates"], [{"text": text} for text in TEXTS.values()]),
+        (two, two["templates"], [{"text": text} for text in TEXTS.values()]),
+        (pair, pair["templates"], pairs),
+        (fields, fields["templates"], titled),
+        (choice, choice["templates"], [{"text": text, "choices": idioms} for text in blanks]),
+        (choice, choice["templates"], [{"text": blanks[0], "choices": ["甲乙", "丙丁"]}]),
+        # 坼 is not in the vocabulary.
+        (choice, choice["templates"], [{"text": blanks[0], "choices": ["一心一意", "天崩地坼"]}]),
+        (one, ["{text}"], [{"text": text} for text in TEXTS.values()]),
+        (pair, ["{text}{sep}{textPair}", "{textPair}{sep}{text}{sep}", "{sep}{text}？{mask}"], pairs),
+        (
+            one | {"maxLength": 20},
+            ["{text}{sep}{hypothesis}"],
+            [{"text": text, "hypothesis": h} for text in TEXTS.values() for h in asked],
+        ),
     ]
 
 
 def rendering() -> list[dict]:
     tokenizer = load_tokenizer(ROOT / "models/base-zh")
     cases = []
-    for task_definition, items in rendering_cases():
+    for task_definition, templates, items in rendering_cases():
         task = load_task(task_definition)
         renderer = Renderer(tokenizer, task)
-        case = {"definition": task_definition, "rows": []}
+        case = {"definition": task_definition, "templates": templates, "rows": []}
         for item in items:
             words = [word for group in task.words_of(item) for word in group]
-            encodings = [renderer.render(template, item) for template in task.templates]
+            encodings = [renderer.render(template, item) for template in templates]
             case["rows"].append(
                 {
-                    "item": item,
+                    # The service hands the hypothesis beside the item, which is a caller's.
+                    "item": {key: value for key, value in item.items() if key != "hypothesis"},
+                    **({"hypothesis": item["hypothesis"]} if "hypothesis" in item else {}),
                     "words": renderer.word_tokens(words),
-                    "encodings": [{"ids": e.ids, "maskPositions": e.mask_positions} for e in encodings],
+                    "encodings": [
+                        {"ids": e.ids, "typeIds": e.type_ids, "maskPositions": e.mask_positions} for e in encodings
+                    ],
                 }
             )
         cases.append(case)
@@ -139,7 +155,42 @@ def score_vectors() -> dict:
     for labels, prior in [(2, [0.5, 0.5]), (2, [0.9, 0.1]), (4, [0.1, 0.2, 0.3, 0.4])]:
         rows = rng.normal(0, 3, (40, labels)) + rng.normal(0, 4, labels)
         priors.append({"scores": rows.tolist(), "prior": prior, "offsets": scores.match_priors(rows, prior).tolist()})
-    return {"combined": combined, "priors": priors}
+    return {"combined": combined, "priors": priors, "independent": independent_vectors()}
+
+
+def independent_vectors() -> list[dict]:
+    rng = np.random.default_rng(4)
+    vectors = []
+    for members, labels in [(1, 3), (2, 2), (3, 5), (8, 12)]:
+        raw = rng.normal(0, 2, (members, labels))
+        raw[-1, 0] = -1e9  # a label outside a shortlist
+        weights, offsets = rng.uniform(0.1, 1, members), rng.normal(0, 1, labels)
+        thresholds = rng.uniform(0.2, 0.8, labels)
+        distributions = scores.independent_of(raw, offsets)
+        mean = scores.combine_members(distributions, weights)
+        served = {}
+        for temperature in ("0.5", "1", "2.7"):
+            tempered = scores.temper_independent(mean, float(temperature))
+            chosen = scores.chosen_of(tempered, thresholds)
+            served[temperature] = {
+                "tempered": tempered.tolist(),
+                "chosen": chosen.tolist(),
+                "leastCertain": float(scores.least_certain(tempered, chosen)),
+                "entropy": float(scores.mean_binary_entropy(tempered)),
+                "disagreement": scores.independent_disagreement(distributions, weights, thresholds, float(temperature)),
+            }
+        vectors.append(
+            {
+                "scores": raw.tolist(),
+                "weights": weights.tolist(),
+                "offsets": offsets.tolist(),
+                "thresholds": thresholds.tolist(),
+                "distributions": distributions.tolist(),
+                "combined": mean.tolist(),
+                "served": served,
+            }
+        )
+    return vectors
 
 
 def key_vectors() -> list[dict]:

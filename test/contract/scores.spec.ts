@@ -7,6 +7,14 @@ import {
   distributionOf,
   labelScores,
 } from '../../src/inference/combine.js';
+import {
+  chosenOf,
+  independentDisagreement,
+  independentOf,
+  leastCertain,
+  meanBinaryEntropy,
+  temperIndependent,
+} from '../../src/inference/independent.js';
 import { matchPriors, meanDistribution } from '../../src/inference/priors.js';
 import type { Disagreement } from '../../src/inference/types.js';
 
@@ -22,9 +30,23 @@ interface CombinedCase {
   disagreement: Disagreement;
 }
 
-const { combined, priors } = JSON.parse(readFileSync('test/contract/scores.json', 'utf8')) as {
+interface IndependentCase {
+  scores: number[][];
+  weights: number[];
+  offsets: number[];
+  thresholds: number[];
+  distributions: number[][];
+  combined: number[];
+  served: Record<
+    string,
+    { tempered: number[]; chosen: boolean[]; leastCertain: number; entropy: number; disagreement: Disagreement }
+  >;
+}
+
+const { combined, priors, independent } = JSON.parse(readFileSync('test/contract/scores.json', 'utf8')) as {
   combined: CombinedCase[];
   priors: { scores: number[][]; prior: number[]; offsets: number[] }[];
+  independent: IndependentCase[];
 };
 
 function close(actual: number[], expected: number[], tolerance = 1e-9): void {
@@ -60,6 +82,25 @@ describe('scores, as the trainer computes them', () => {
     const disagreement = disagreementOf(members, mean);
     // The contract's null for a single member is the service's alone.
     expect(rounded(disagreement)).toEqual(rounded(members.length < 2 ? null : row.disagreement));
+  });
+
+  it.each(independent)('labels on their own, $weights.length members', (row) => {
+    const members = row.scores.map((values, i) => ({
+      weight: row.weights[i]!,
+      distribution: independentOf(values, row.offsets),
+    }));
+    members.forEach((member, i) => close(member.distribution, row.distributions[i]!));
+    const mean = combineMembers(members);
+    close(mean, row.combined);
+    for (const [temperature, expected] of Object.entries(row.served)) {
+      const tempered = temperIndependent(mean, Number(temperature));
+      close(tempered, expected.tempered);
+      const chosen = chosenOf(tempered, row.thresholds);
+      expect(chosen).toEqual(expected.chosen);
+      close([leastCertain(tempered, chosen), meanBinaryEntropy(tempered)], [expected.leastCertain, expected.entropy]);
+      const disagreement = independentDisagreement(members, mean, row.thresholds, Number(temperature));
+      expect(rounded(disagreement)).toEqual(rounded(members.length < 2 ? null : expected.disagreement));
+    }
   });
 
   it.each(priors)('prior matching to $prior', (row) => {

@@ -28,10 +28,10 @@ describe('model hosts', () => {
     const alone = [];
     for (let seed = 0; seed < 6; seed++) alone.push(await lease.run(graphBatch('g0', 2, 12, seed)));
     const together = await Promise.all(alone.map((_, seed) => lease.run(graphBatch('g0', 2, 12, seed))));
-    expect(together.map((r) => [...r.wordLogits])).toEqual(alone.map((r) => [...r.wordLogits]));
-    expect(alone[0]!.wordLogits).toHaveLength(6);
+    expect(together.map((r) => [...r.logits])).toEqual(alone.map((r) => [...r.logits]));
+    expect(alone[0]!.logits).toHaveLength(6);
     expect(alone[0]!.embeddings.length % 2).toBe(0);
-    expect(alone[0]!.wordLogits).not.toEqual(alone[1]!.wordLogits);
+    expect(alone[0]!.logits).not.toEqual(alone[1]!.logits);
     await lease.release();
   });
 

@@ -7,10 +7,14 @@ languages to the same ids.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from tokenizers import Tokenizer
 
-from fewloop_trainer.task import Field, Literal, Task, parse_template
+from fewloop_trainer.task import Field, Hypothesis, Literal, Mask, Piece, Sep, Task, parse_template
+
+KNOWN_TEXTS = 20_000
+"""Texts whose ids are kept."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Renderer:
         # A text that spells a special token must not become one.
         self._reserved = {self._cls, self._sep, self._mask, tokenizer.token_to_id("[PAD]")}
         self._pieces = {template: parse_template(template) for template in task.templates}
-        self._masks = 0 if task.kind == "multiple-choice" else len(self.word_tokens(_first_words(task))[0])
+        self._known: dict[str, list[int]] = {}
 
     def word_tokens(self, words: Sequence[str]) -> list[list[int]]:
         """Token ids of label words, [W][M]; ValueError where nothing of a word can be spelled or the counts differ.
@@ -49,19 +53,20 @@ class Renderer:
         return tokens
 
     def masks_of(self, item: dict) -> int:
-        return self._masks or len(self.word_tokens(item["choices"])[0])
+        if self._task.kind == "multiple-choice":
+            return len(self.word_tokens(item["choices"])[0])
+        return self._masks
+
+    @cached_property
+    def _masks(self) -> int:
+        # Asked for where a template has masks: a task without PET needs no words.
+        return len(self.word_tokens([word for label in self._task.labels for word in label.words])[0])
 
     def render(self, template: str, item: dict) -> Encoding:
         """ValueError where a field is missing, a marker is absent or the template alone is over `maxLength`."""
         pieces = self._pieces.get(template) or parse_template(template)
-        masks = [self._mask] * self.masks_of(item)
-        texts: list[str] = []
-        for piece in pieces:
-            if isinstance(piece, Literal):
-                texts.append(piece.text)
-            elif isinstance(piece, Field):
-                texts.extend(_parts(piece, item))
-        tokens = iter(self._tokenize(texts))
+        masks = [self._mask] * self.masks_of(item) if any(_holds_masks(piece) for piece in pieces) else []
+        tokens = iter(self._tokenize([text for piece in pieces for text in _texts(piece, item)]))
 
         parts: list[list[list[int]]] = []  # per piece: [ids], or [left, right] around the masks of a blank
         fields: list[int] = []
@@ -72,8 +77,9 @@ class Renderer:
                 parts.append([next(tokens)] if piece.blank is None else [next(tokens), next(tokens)])
                 fixed += 0 if piece.blank is None else len(masks)
             else:
-                parts.append([next(tokens)] if isinstance(piece, Literal) else [masks])
-                fixed += len(parts[-1][0])
+                special = masks if isinstance(piece, Mask) else [self._sep] if isinstance(piece, Sep) else next(tokens)
+                parts.append([special])
+                fixed += len(special)
         budget = self._task.max_length - fixed
         if budget < 0:
             raise ValueError(f"template {template!r} alone is longer than maxLength {self._task.max_length}")
@@ -86,20 +92,30 @@ class Renderer:
                 left, right = cut_window(*parts[index], length)
                 parts[index] = [left, masks, right]
 
-        ids = [self._cls]
-        for part in parts:
+        ids, first_segment = [self._cls], None
+        for piece, part in zip(pieces, parts, strict=True):
             for run in part:
                 ids.extend(run)
+            if isinstance(piece, Sep) and first_segment is None:
+                first_segment = len(ids)
         ids.append(self._sep)
+        first_segment = first_segment or len(ids)
         # Reserved ids are replaced inside fields and literals, so every [MASK] left is the template's own.
         positions = [position for position, token in enumerate(ids) if token == self._mask]
-        return Encoding(ids, [0] * len(ids), positions)
+        return Encoding(ids, [0] * first_segment + [1] * (len(ids) - first_segment), positions)
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
-        return [
-            [self._unknown if token in self._reserved else token for token in encoding.ids]
-            for encoding in self._tokenizer.encode_batch(texts, add_special_tokens=False)
-        ]
+        """Each distinct text once: a text beside a hundred hypotheses would be tokenized as often."""
+        fresh = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if len(self._known) + len(fresh) > KNOWN_TEXTS:
+            self._known.clear()
+            fresh = list(dict.fromkeys(texts))
+        if fresh:
+            for text, encoding in zip(
+                fresh, self._tokenizer.encode_batch(fresh, add_special_tokens=False), strict=True
+            ):
+                self._known[text] = [self._unknown if token in self._reserved else token for token in encoding.ids]
+        return [self._known[text] for text in texts]
 
 
 def cut_lengths(lengths: Sequence[int], budget: int) -> list[int]:
@@ -128,8 +144,17 @@ def cut_window(left: list[int], right: list[int], budget: int) -> tuple[list[int
     return left[len(left) - keep :], right[: budget - keep]
 
 
-def _first_words(task: Task) -> list[str]:
-    return [word for label in task.labels for word in label.words]
+def _holds_masks(piece: Piece) -> bool:
+    return isinstance(piece, Mask) or (isinstance(piece, Field) and piece.blank is not None)
+
+
+def _texts(piece: Piece, item: dict) -> list[str]:
+    """What is tokenized of a piece: nothing, one text, or the two sides of a blank."""
+    if isinstance(piece, Literal):
+        return [piece.text]
+    if isinstance(piece, Hypothesis):
+        return [item["hypothesis"]]
+    return _parts(piece, item) if isinstance(piece, Field) else []
 
 
 def _parts(piece: Field, item: dict) -> list[str]:

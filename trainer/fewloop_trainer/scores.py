@@ -1,6 +1,7 @@
 """From word logits to distributions, their combination and disagreement; offsets that match a prior.
 
-Twin of `src/inference/combine.ts` and `priors.ts`; `test/contract/scores.json` holds both to the same numbers.
+Twin of `src/inference/combine.ts`, `independent.ts` and `priors.ts`; `test/contract/scores.json` holds both to the same
+numbers. For multi-label tasks a "distribution" holds a probability a label, each on its own: see the second half.
 Arrays are float64, labels last; logarithms are natural.
 """
 
@@ -59,6 +60,60 @@ def entropy(distribution: np.ndarray) -> float:
     return float(-(positive * np.log(positive)).sum())
 
 
+def independent_of(scores: np.ndarray, offsets: np.ndarray | float = 0.0) -> np.ndarray:
+    """Multi-label: sigmoid of scores plus offsets, each label on its own."""
+    return _sigmoid(np.asarray(scores, dtype=np.float64) + offsets)
+
+
+def temper_independent(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Multi-label: log-odds over T; T over 1 moves probabilities towards a half."""
+    values = np.asarray(probabilities, dtype=np.float64)
+    if temperature == 1:
+        return values
+    with np.errstate(divide="ignore"):  # 0 and 1 stay what they are
+        return _sigmoid((np.log(values) - np.log1p(-values)) / temperature)
+
+
+def chosen_of(probabilities: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+    """Multi-label: which labels a text gets, those whose probability reaches its threshold; bool like the input."""
+    return np.asarray(probabilities) >= np.asarray(thresholds)
+
+
+def least_certain(probabilities: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """[..., labels] to [...]: probability of the least certain of the decisions, a label taken or left."""
+    return np.where(chosen, probabilities, 1 - np.asarray(probabilities)).min(-1)
+
+
+def mean_binary_entropy(probabilities: np.ndarray) -> np.ndarray:
+    """[..., labels] to [...]: mean over labels of the binary entropy, nats."""
+    p = np.asarray(probabilities, dtype=np.float64)
+    return -(_x_log_x(p) + _x_log_x(1 - p)).mean(-1)
+
+
+def independent_disagreement(
+    distributions: np.ndarray, weights: Sequence[float], thresholds: Sequence[float], temperature: float = 1.0
+) -> dict:
+    """Multi-label: of one item's [members, labels], the fields of the contract's `Disagreement`.
+
+    A member dissents where it chooses another set of labels than the ensemble, both at the temperature and the
+    thresholds that serve; `jensenShannon` is before temperature.
+    """
+    members = np.asarray(distributions, dtype=np.float64)
+    combined = combine_members(members, weights)
+    votes = chosen_of(temper_independent(members, temperature), thresholds)
+    decided = chosen_of(temper_independent(combined, temperature), thresholds)
+    dissenting = int((votes != decided).any(-1).sum())
+    shares = np.asarray(weights, dtype=np.float64) / np.sum(weights)
+    within = float(shares @ mean_binary_entropy(members))
+    return {
+        "voters": len(members),
+        "dissenting": dissenting,
+        "unanimous": dissenting == 0,
+        "voteEntropy": min(1.0, max(0.0, float(mean_binary_entropy(votes.mean(0)) / np.log(2)))),
+        "jensenShannon": max(0.0, float(mean_binary_entropy(combined)) - within),
+    }
+
+
 def match_priors(scores: np.ndarray, prior: Sequence[float]) -> np.ndarray:
     """Offsets of mean zero under which the mean of softmax(scores [rows, labels] + offsets) is `prior`."""
     aim = np.maximum(np.asarray(prior, dtype=np.float64), 1e-6)
@@ -76,6 +131,16 @@ def match_priors(scores: np.ndarray, prior: Sequence[float]) -> np.ndarray:
         offsets = offsets + damping * np.log(aim / np.maximum(mean, 1e-12))
         offsets -= offsets.mean()
     return offsets
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    # Never the exponential of a large number, which would overflow.
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + small), small / (1 + small))
+
+
+def _x_log_x(p: np.ndarray) -> np.ndarray:
+    return p * np.log(np.where(p > 0, p, 1.0))
 
 
 def _log_sum_exp(values: np.ndarray) -> np.ndarray:

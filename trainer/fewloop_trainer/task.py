@@ -6,6 +6,9 @@ Twin of `src/task/` (types.ts, template.ts), which owns the checking; here a def
 import re
 from dataclasses import dataclass
 
+DEFAULT_NEGATIVES = 3
+"""Of definitions that were written before the setting was; the task file's own default."""
+
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
@@ -13,6 +16,7 @@ _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 class Label:
     name: str
     words: tuple[str, ...]
+    description: str = ""
 
 
 @dataclass(frozen=True)
@@ -26,13 +30,23 @@ class Mask:
 
 
 @dataclass(frozen=True)
+class Sep:
+    """[SEP] inside the rendering: what follows the first one is the second segment."""
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """The description of the label that a row asks about: `item["hypothesis"]`, never cut."""
+
+
+@dataclass(frozen=True)
 class Field:
     name: str
     blank: str | None = None
     """The marker inside the field where the masks stand; None where they stand outside it."""
 
 
-Piece = Literal | Mask | Field
+Piece = Literal | Mask | Sep | Hypothesis | Field
 
 
 @dataclass(frozen=True)
@@ -45,9 +59,18 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class Efl:
+    """Random negatives for each example; the label of a random pair (None: it has none)."""
+
+    negatives: int
+    negative_label: str | None
+
+
+@dataclass(frozen=True)
 class Task:
     name: str
     kind: str
+    methods: tuple[str, ...]
     labels: tuple[Label, ...]
     templates: tuple[str, ...]
     max_length: int
@@ -55,6 +78,7 @@ class Task:
     prior: str
     strategies: tuple[str, ...]
     selection: Selection
+    efl: Efl
     rounds: int
     budget_seconds: float
     definition: dict
@@ -82,10 +106,14 @@ class Task:
 def load_task(definition: dict) -> Task:
     learning = definition["learning"]
     selection = learning["selection"]
+    efl = definition.get("efl", {})
     return Task(
         name=definition["name"],
         kind=definition["kind"],
-        labels=tuple(Label(label["name"], tuple(label["words"])) for label in definition["labels"]),
+        methods=tuple(definition["method"]),
+        labels=tuple(
+            Label(label["name"], tuple(label["words"]), label.get("description", "")) for label in definition["labels"]
+        ),
         templates=tuple(definition["templates"]),
         max_length=definition["maxLength"],
         serving_policy=definition["serving"]["policy"],
@@ -98,22 +126,29 @@ def load_task(definition: dict) -> Task:
             selection["threshold3"],
             selection["floor"],
         ),
+        efl=Efl(efl.get("negatives", DEFAULT_NEGATIVES), efl.get("negativeLabel")),
         rounds=learning["rounds"],
         budget_seconds=learning["budgetSeconds"],
         definition=definition,
     )
 
 
+_SPECIAL: dict[str, Piece] = {"mask": Mask(), "sep": Sep(), "hypothesis": Hypothesis()}
+
+
 def parse_template(template: str) -> list[Piece]:
-    """`{mask}`, `{field}` and `{field|blank:MARKER}` as pieces; what stands between is literal, spaces included."""
+    """`{mask}`, `{field}` and `{field|blank:MARKER}` as pieces; what stands between is literal, spaces included.
+
+    Templates of members of other methods than PET also have `{sep}` and `{hypothesis}`.
+    """
     pieces: list[Piece] = []
     start = 0
     for match in _PLACEHOLDER.finditer(template):
         if match.start() > start:
             pieces.append(Literal(template[start : match.start()]))
         name, _, option = match.group(1).partition("|")
-        if name == "mask":
-            pieces.append(Mask())
+        if name in _SPECIAL:
+            pieces.append(_SPECIAL[name])
         elif option.startswith("blank:"):
             pieces.append(Field(name, option.removeprefix("blank:")))
         else:

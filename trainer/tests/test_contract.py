@@ -37,11 +37,12 @@ def test_rendering(tokenizer):
         for row in case["rows"]:
             words = [word for group in task.words_of(row["item"]) for word in group]
             assert renderer.word_tokens(words) == row["words"]
-            for template, expected in zip(task.templates, row["encodings"], strict=True):
-                encoding = renderer.render(template, row["item"])
-                assert encoding.ids == expected["ids"], (template, row["item"])
+            item = row["item"] | ({"hypothesis": row["hypothesis"]} if "hypothesis" in row else {})
+            for template, expected in zip(case["templates"], row["encodings"], strict=True):
+                encoding = renderer.render(template, item)
+                assert encoding.ids == expected["ids"], (template, item)
                 assert encoding.mask_positions == expected["maskPositions"]
-                assert encoding.type_ids == [0] * len(encoding.ids)
+                assert encoding.type_ids == expected["typeIds"]
                 assert len(encoding.ids) <= task.max_length
 
 
@@ -56,6 +57,26 @@ def test_scores():
         for temperature, expected in case["tempered"].items():
             np.testing.assert_allclose(scores.apply_temperature(combined, float(temperature)), expected, atol=1e-9)
         assert scores.disagreement_of(distributions, case["weights"]) == pytest.approx(case["disagreement"], abs=1e-9)
+
+
+def test_independent_scores():
+    for case in vectors("scores")["independent"]:
+        distributions = scores.independent_of(np.array(case["scores"]), np.array(case["offsets"]))
+        np.testing.assert_allclose(distributions, case["distributions"], atol=1e-9)
+        combined = scores.combine_members(distributions, case["weights"])
+        np.testing.assert_allclose(combined, case["combined"], atol=1e-9)
+        for temperature, served in case["served"].items():
+            tempered = scores.temper_independent(combined, float(temperature))
+            np.testing.assert_allclose(tempered, served["tempered"], atol=1e-9)
+            chosen = scores.chosen_of(tempered, case["thresholds"])
+            assert chosen.tolist() == served["chosen"]
+            assert scores.least_certain(tempered, chosen) == pytest.approx(served["leastCertain"], abs=1e-9)
+            assert scores.mean_binary_entropy(tempered) == pytest.approx(served["entropy"], abs=1e-9)
+            found = scores.independent_disagreement(
+                distributions, case["weights"], case["thresholds"], float(temperature)
+            )
+            assert found == pytest.approx(served["disagreement"], abs=1e-9)
+    assert scores.temper_independent(np.array([0.0, 1.0, 0.5]), 2.0).tolist() == [0.0, 1.0, 0.5]
 
 
 def test_prior_matching():

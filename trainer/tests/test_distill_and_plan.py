@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fewloop_trainer import distill, pet, plan
+from fewloop_trainer import distill, pet, plan, training
 from fewloop_trainer.plan import Job, Plan
 
 
@@ -24,7 +24,7 @@ class TestStudentTargets:
         labels = np.arange(40) % classes
         _, groups = distill.student_targets(labels, labels, np.full((pseudo, classes), 1 / classes), classes)
         row = pet.Encoded([2, 4, 3], [1], [[7]], [0])
-        sampler = pet.batches(groups, [row] * len(groups), pet.TrainSettings(steps=0))
+        sampler = training.batches(groups, [row] * len(groups), pet.TrainSettings(steps=0))
         drawn = np.concatenate([next(sampler) for _ in range(400)])
         assert (drawn < 40).mean() == pytest.approx(distill.LABELLED_SHARE, abs=0.05)
         counts = np.bincount(labels[drawn[drawn < 40]], minlength=classes)

@@ -1,0 +1,132 @@
+import { describe, expect, it } from 'vitest';
+import { MemoryRunner, memoryModel } from '../../test/fixtures/memory-model.js';
+import { InferenceEngine } from './engine.js';
+import type { Member } from './types.js';
+
+const LIMITS = { maxBatchTokens: 256, maxConcurrentBatches: 2, maxQueuedTokens: 4000 };
+const LABELS = [
+  { name: 'good', words: ['好'], description: '这是好评。' },
+  { name: 'bad', words: ['差'], description: '这是差评。' },
+  { name: 'other', words: ['别'], description: '与此无关。' },
+];
+const hypotheses = Object.fromEntries(LABELS.map(({ name, description }) => [name, description]));
+const member = (change: Partial<Member>): Member => ({
+  id: 'm0',
+  role: 'teacher',
+  method: 'fine-tune',
+  graph: 'c0',
+  template: '{text}',
+  labelWords: {},
+  strategy: 'plain',
+  weight: 1,
+  offsets: {},
+  ...change,
+});
+
+function setup(members: Member[], outputs: Record<string, number>, task: object = {}) {
+  const runner = new MemoryRunner(outputs);
+  const model = memoryModel(runner, { members }, { labels: LABELS, ...task });
+  const engine = new InferenceEngine(LIMITS);
+  const ask = async (text: string, textPair?: string) => {
+    const [scores] = await engine.rawScores(model, [textPair === undefined ? { text } : { text, textPair }]);
+    if (!scores?.ok) throw scores?.error ?? new Error('no scores');
+    return scores;
+  };
+  return { runner, model, engine, ask };
+}
+
+const asText = (ids: bigint[]) =>
+  ids
+    .map((id) =>
+      id < 10n ? `[${['PAD', 'UNK', 'CLS', 'SEP', 'MASK'][Number(id)]}]` : String.fromCodePoint(Number(id) - 10),
+    )
+    .join('');
+const sin = (x: number) => Math.fround(Math.sin(x));
+
+describe('members of other methods than PET', () => {
+  it('has an output a label, without masks and words', async () => {
+    const { runner, ask } = setup([member({})], { c0: 3 });
+    const { members } = await ask('不错');
+    const sum = 2 + 3 + Array.from('不错').reduce((total, c) => total + 10 + c.codePointAt(0)!, 0);
+    expect(members[0]!.scores).toEqual([0, 1, 2].map((output) => sin(sum * 0.001 + output)));
+    expect(runner.batches[0]).toMatchObject({ words: 0, masks: 0, rows: 1 });
+    expect(members[0]!.encodings).toEqual([expect.objectContaining({ maskPositions: [], typeIds: [0, 0, 0, 0] })]);
+  });
+
+  it('a pair is two segments', async () => {
+    const task = { kind: 'sentence-pair', templates: ['{text}{mask}{textPair}'] };
+    const { runner, ask } = setup([member({ method: 'efl', template: '{text}{sep}{textPair}' })], { c0: 3 }, task);
+    await ask('好', '不差');
+    const [batch] = runner.batches;
+    expect(asText([...batch!.inputIds])).toBe('[CLS]好[SEP]不差[SEP]');
+    expect([...batch!.tokenTypeIds]).toEqual([0n, 0n, 0n, 1n, 1n, 1n]);
+  });
+
+  it('a tagging member has a row a label, and the difference of its two outputs for a score', async () => {
+    const tagging = member({ method: 'efl', template: '{text}{sep}{hypothesis}', hypotheses });
+    const { runner, ask } = setup([tagging], { c0: 2 });
+    const { members } = await ask('不错');
+    expect(members[0]!.encodings).toHaveLength(3);
+    const rows = runner.batches.flatMap((batch) =>
+      Array.from({ length: batch.rows }, (_, i) =>
+        Array.from(batch.inputIds.subarray(i * batch.length, (i + 1) * batch.length)),
+      ),
+    );
+    expect(rows.map(asText)).toEqual(LABELS.map(({ description }) => `[CLS]不错[SEP]${description}[SEP]`));
+    const sums = rows.map((row) => row.reduce((total, id) => total + Number(id), 0) * 0.001);
+    expect(members[0]!.scores).toEqual(sums.map((sum) => sin(sum + 1) - sin(sum)));
+  });
+
+  it('works beside a PET member, and its offsets count', async () => {
+    const pet = member({
+      id: 'p',
+      method: 'pet',
+      graph: 'g0',
+      template: '{text}很{mask}',
+      labelWords: { good: ['好'], bad: ['差'], other: ['别'] },
+    });
+    const { model, engine } = setup([pet, member({ offsets: { bad: 50 } })], { c0: 3 });
+    const [outcome] = await engine.classify(model, { items: [{ text: '不错' }], priority: 'interactive' });
+    expect(outcome).toMatchObject({
+      ok: true,
+      prediction: {
+        disagreement: { voters: 2 },
+        members: [{ member: 'p' }, { member: 'm0', label: 'bad', labels: ['bad'] }],
+      },
+    });
+  });
+});
+
+describe('the shortlist', () => {
+  // The memory graph's embedding is [sum of ids, 0]: larger first numbers are nearer.
+  const vectors = { good: [0.1, 9], bad: [0.3, 0], other: [0.2, 0] };
+  const tagging = member({ method: 'efl', template: '{text}{sep}{hypothesis}', hypotheses });
+
+  it('asks about the labels that are nearest to the text alone; the others cannot be', async () => {
+    const { runner, model, engine, ask } = setup([{ ...tagging, shortlist: { size: 2, vectors } }], { c0: 2 });
+    const { members, embedding } = await ask('不错');
+    const whole = await setup([tagging], { c0: 2 }).ask('不错');
+    expect(members[0]!.scores).toEqual([-1e9, ...whole.members[0]!.scores.slice(1)]);
+    expect(members[0]!.encodings).toEqual(whole.members[0]!.encodings);
+    expect(runner.batches.map(({ rows }) => rows)).toEqual([1, 2]);
+    const [first] = runner.batches;
+    expect(asText([...first!.inputIds])).toBe('[CLS]不错[SEP]');
+    expect(embedding[0]).toBe(Number(first!.inputIds.reduce((a, b) => a + b)));
+    const [outcome] = await engine.classify(model, { items: [{ text: '不错' }], priority: 'interactive' });
+    expect(outcome).toMatchObject({ prediction: { distribution: [{}, {}, { label: 'good', probability: 0 }] } });
+  });
+
+  it('of equally near labels takes the definition’s first', async () => {
+    const same = { good: [1, 0], bad: [1, 0], other: [1, 0] };
+    const { ask } = setup([{ ...tagging, shortlist: { size: 1, vectors: same } }], { c0: 2 });
+    const { members } = await ask('不错');
+    expect(members[0]!.scores.map((score) => score > -1e9)).toEqual([true, false, false]);
+  });
+
+  it('fails the item where the graph fails', async () => {
+    const { runner, model, engine } = setup([{ ...tagging, shortlist: { size: 2, vectors } }], { c0: 2 });
+    runner.failing = new Error('gone');
+    const [outcome] = await engine.classify(model, { items: [{ text: '不错' }], priority: 'interactive' });
+    expect(outcome).toMatchObject({ ok: false, error: { code: 'INTERNAL' } });
+  });
+});

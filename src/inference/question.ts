@@ -1,0 +1,104 @@
+/**
+ * What one member asks of its graph about one item, and what it makes of the answer. Three forms:
+ *   label words      PET: one row with masks; the graph scores the words
+ *   outputs          fine-tune, embedding, efl for pairs: one row; the graph has an output a label
+ *   hypotheses       efl for tagging: one row a label; the graph says how far its description is entailed.
+ *                    With a shortlist, a row of the text alone comes first and only the likeliest labels get theirs
+ */
+import { labelsOf } from '../task/item.js';
+import type { Item } from '../task/types.js';
+import type { Row } from './batch.js';
+import { labelScores } from './combine.js';
+import type { RowResult } from './infer.js';
+import { render, type RenderedPiece } from './render.js';
+import { assemble, textsOf, Vocabulary, wordTokens } from './tokenize.js';
+import type { Member, ServedModel } from './types.js';
+
+/** Score of a label outside the shortlist: its probability is 0. */
+const NOT_LISTED = -1e9;
+/** What ranks the labels of a shortlist. */
+const TEXT_ALONE = '{text}';
+
+export interface Question {
+  member: Member;
+  labels: string[];
+  /** Label words, flat, and how many of them each label has; none but for PET. */
+  words: string[];
+  wordCounts: number[];
+  /** One a row: with hypotheses one a label, in order. */
+  renderings: RenderedPiece[][];
+  /** Null without a shortlist. */
+  textAlone: RenderedPiece[] | null;
+}
+
+/** A question as rows of its graph. */
+export interface LaidOut {
+  question: Question;
+  rows: Row[];
+  textRow: Row | null;
+}
+
+/** Throws BAD_INPUT where the item cannot be rendered. */
+export function questionOf(model: ServedModel, member: Member, item: Item): Question {
+  const labels = labelsOf(model.definition, item);
+  const { template, hypotheses, shortlist } = member;
+  const ownWords = model.definition.kind === 'multiple-choice';
+  const words =
+    member.method === 'pet' ? labels.map((label) => (ownWords ? [label] : (member.labelWords[label] ?? []))) : [];
+  return {
+    member,
+    labels,
+    words: words.flat(),
+    wordCounts: words.map(({ length }) => length),
+    renderings: hypotheses
+      ? labels.map((label) => render(template, item, hypotheses[label]))
+      : [render(template, item)],
+    textAlone: shortlist ? render(TEXT_ALONE, item) : null,
+  };
+}
+
+export function textsOfQuestion({ words, renderings, textAlone }: Question): string[] {
+  return [...words, ...renderings.flatMap(textsOf), ...textsOf(textAlone ?? [])];
+}
+
+/** Throws BAD_INPUT where a label word cannot be spelled or a template leaves no room. */
+export function layOut(model: ServedModel, question: Question, vocabulary: Vocabulary): LaidOut {
+  const { kind, maxLength } = model.definition;
+  const words = wordTokens(question.words, vocabulary, kind === 'multiple-choice' ? 'choices' : 'labels');
+  const rowOf = (pieces: RenderedPiece[]): Row => ({
+    graph: question.member.graph,
+    encoding: assemble(pieces, vocabulary, words[0]?.length ?? 0, maxLength),
+    words,
+  });
+  return {
+    question,
+    rows: question.renderings.map(rowOf),
+    textRow: question.textAlone && rowOf(question.textAlone),
+  };
+}
+
+/** Which of the question's rows are worth asking, by the embedding of the text alone: those of the likeliest labels. */
+export function shortlisted({ member, labels }: Question, embedding: Float32Array): number[] {
+  const { size, vectors } = member.shortlist!;
+  const likeness = labels.map((label) => dot(embedding, vectors[label]!));
+  const ranked = labels.map((_, i) => i).sort((a, b) => likeness[b]! - likeness[a]! || a - b);
+  return ranked.slice(0, size);
+}
+
+/** One a label of the item, in order, before offsets. `asked`: which of the rows the results answer, in that order. */
+export function scoresOf(question: Question, asked: number[], results: RowResult[]): number[] {
+  const { member, labels, wordCounts } = question;
+  if (member.hypotheses) {
+    const scores = labels.map(() => NOT_LISTED);
+    asked.forEach((label, i) => (scores[label] = results[i]!.logits[1]! - results[i]!.logits[0]!));
+    return scores;
+  }
+  const { logits } = results[0]!;
+  return member.method === 'pet' ? labelScores(logits, wordCounts) : Array.from(logits);
+}
+
+function dot(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) sum += a[i]! * b[i]!;
+  return sum;
+}
