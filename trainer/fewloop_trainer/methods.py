@@ -10,18 +10,22 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from fewloop_trainer import augment, peers, pet, recipe
+from fewloop_trainer import augment, classifier, embedding, peers, pet, recipe
 from fewloop_trainer.cell import Cell
 from fewloop_trainer.data import targets
 from fewloop_trainer.encoder import copy_of, load_model, load_tokenizer
+from fewloop_trainer.learners import learner_of, probabilities
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.scores import combine_members, distribution_of, match_priors
 from fewloop_trainer.task import Task
+from fewloop_trainer.training import TrainSettings
 
 MATCHING_TEXTS = 300
 """Unlabelled texts that offsets are matched to the uniform prior on: FewCLUE's classes are balanced."""
 PASSES, FEWEST_STEPS, MOST_STEPS = 10, 100, 600
 """Passes over the labelled rows, in steps of a batch."""
+HEAD_STEPS = 2
+"""Times as many for a head that starts from nothing."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +71,34 @@ class Prompted:
         wanted = targets(self.task, cell.train)
         # Choices are no classes that batches could be balanced by.
         balance = np.zeros_like(wanted) if self.task.kind == "multiple-choice" else wanted
-        settings = pet.TrainSettings(steps=steps_for(len(wanted)), seed=cell.seed + 101 * template)
+        settings = TrainSettings(steps=steps_for(len(wanted)), seed=cell.seed + 101 * template)
         rows, hard = self.encode(template, cell.train), np.eye(cell.classes)[wanted]
         pet.train(model, rows, hard, strategy, settings, offsets, balance=balance)
         return distribution_of(pet.predict(model, self.encode(template, cell.test), cell.classes), offsets)
 
 
 def steps_for(rows: int) -> int:
-    return int(np.clip(PASSES * rows / pet.TrainSettings.batch_rows, FEWEST_STEPS, MOST_STEPS))
+    return int(np.clip(PASSES * rows / TrainSettings.batch_rows, FEWEST_STEPS, MOST_STEPS))
+
+
+def learned(method: str) -> Callable[[Cell], np.ndarray]:
+    """Fine-tuning, EFL or the embedding member alone, as a run of the trainer trains them (learners.py)."""
+
+    def predict(cell: Cell) -> np.ndarray:
+        prompted, wanted = Prompted(cell), targets(cell.task, cell.train)
+        learner = learner_of(prompted.base, prompted.renderer, cell.task, cell.classes, method, 0, "plain")
+        rows, model = learner.encode(told(cell.train)), learner.start()
+        steps = embedding.STEPS if method == "embedding" else HEAD_STEPS * steps_for(len(wanted))
+        settings = TrainSettings(steps=steps, seed=cell.seed, **learner.rates(student=False))
+        learner.train(model, rows, np.eye(cell.classes)[wanted], wanted, settings, lambda step, loss: None)
+        return probabilities(cell.task, learner.predict(model, learner.encode(told(cell.test))))
+
+    return predict
+
+
+def told(rows: list[dict]) -> list[dict]:
+    """Rows whose fields stand before their text: these methods see nothing but text, and it is cut at its end."""
+    return [row | {"text": peers.joined(row)} if "fields" in row else row for row in rows]
 
 
 def zero_shot(cell: Cell) -> np.ndarray:
@@ -106,12 +130,22 @@ def _no_choices(task: Task) -> str | None:
     return "candidates are no classes, and it knows no others" if task.kind == "multiple-choice" else None
 
 
+def _learns(method: str, *kinds: str) -> Callable[[Task], str | None]:
+    """Refuses what the service's table of methods and kinds does (`src/task/support.ts`)."""
+    return lambda task: None if task.kind in kinds else f"{method} does not go with {task.kind}"
+
+
 PROMPT = {"version": 1, "matchingTexts": MATCHING_TEXTS}
 PET = PROMPT | {
     "passes": PASSES,
     "steps": [FEWEST_STEPS, MOST_STEPS],
-    "rates": [pet.TrainSettings.encoder_rate, pet.TrainSettings.head_rate],
-    "batchRows": pet.TrainSettings.batch_rows,
+    "rates": [TrainSettings.encoder_rate, TrainSettings.head_rate],
+    "batchRows": TrainSettings.batch_rows,
+}
+LEARNED = PET | {
+    "headSteps": HEAD_STEPS,
+    "rates": [classifier.ENCODER_RATE, classifier.HEAD_RATE, classifier.DROPOUT],
+    "embedding": [embedding.STEPS, embedding.ENCODER_RATE, embedding.BATCH_ROWS, embedding.INVERSE_REGULARISATION],
 }
 AUGMENT = {
     "mixupAlpha": augment.MIXUP_ALPHA,
@@ -150,6 +184,9 @@ METHODS: dict[str, Method] = {
     "full": _recipe("ensemble"),
     "full-student": _recipe("student"),
     **{f"full@{selection}": _recipe("ensemble", selection) for selection in SELECTIONS},
+    "fine-tune": Method(learned("fine-tune"), LEARNED, _learns("fine-tune", "single-label", "sentence-pair")),
+    "efl": Method(learned("efl"), LEARNED, _learns("efl", "single-label", "sentence-pair")),
+    "embedding": Method(learned("embedding"), LEARNED, _learns("embedding", "single-label")),
     "tf-idf": _peer("tf-idf"),
     "setfit": _peer("setfit"),
 }

@@ -65,9 +65,9 @@ def libraries(name: str) -> dict[str, str]:
 
 
 def joined(row: dict) -> str:
-    """All that a row says, a line each: text, pair, and fields that are texts."""
+    """All that a row says, a line each: fields that are texts, text, pair. A long text is cut at its end."""
     fields = [value for _, value in sorted((row.get("fields") or {}).items()) if isinstance(value, str)]
-    return "\n".join([row["text"], *([row["textPair"]] if "textPair" in row else []), *fields])
+    return "\n".join([*fields, row["text"], *([row["textPair"]] if "textPair" in row else [])])
 
 
 @cache

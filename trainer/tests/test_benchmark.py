@@ -100,7 +100,7 @@ class TestCells:
 
     def test_are_the_same_again(self, settings, tmp_path):
         again = replace(settings, work=tmp_path / "again")
-        for method in ("zero-shot", "pet", "pet-ensemble", "pet+mixup", "pet+r-drop+fgm"):
+        for method in ("zero-shot", "pet", "pet-ensemble", "pet+mixup", "pet+r-drop+fgm", "fine-tune", "efl"):
             place = Place("eprstmt", method, "0", 0)
             first, second = (benchmark.compute(s, place) | {"seconds": 0} for s in (settings, again))
             assert first == second
@@ -124,6 +124,10 @@ class TestCells:
         assert set(result["predicted"]) <= {"很好", "太差", "一般"}
         refused = benchmark.compute(settings, Place("chid", "pet+mixup", "0", 0))
         assert (refused["state"], "cannot be mixed" in refused["reason"]) == ("n/a", True)
+
+    def test_of_a_text_alone_hold_its_fields_too(self):
+        rows = [{"text": "文", "fields": {"keywords": "甲，乙"}, "label": "1"}, {"text": "文", "label": "0"}]
+        assert [row["text"] for row in methods.told(rows)] == ["甲，乙\n文", "文"]
 
     def test_that_fail_do_not_stop_the_others(self, settings, monkeypatch, capsys):
         broken = replace(methods.METHODS["pet"], predict=lambda cell: np.full((len(cell.test), cell.classes), np.nan))
@@ -236,4 +240,4 @@ class TestPeers:
 
     def test_join_all_that_a_row_says(self):
         row = {"text": "一", "textPair": "二", "fields": {"b": "四", "a": "三", "n": 1}}
-        assert peers.joined(row) == "一\n二\n三\n四"
+        assert peers.joined(row) == "三\n四\n一\n二"
