@@ -15,7 +15,6 @@ from fewloop_trainer.cell import Cell
 from fewloop_trainer.data import targets
 from fewloop_trainer.encoder import copy_of, load_model, load_tokenizer
 from fewloop_trainer.learners import learner_of
-from fewloop_trainer.observe import Observations
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.scores import combine_members, distribution_of, match_priors
 from fewloop_trainer.task import Task
@@ -92,7 +91,7 @@ def learned(method: str) -> Callable[[Cell], np.ndarray]:
         steps = embedding.STEPS if method == "embedding" else HEAD_STEPS * steps_for(len(wanted))
         settings = TrainSettings(steps=steps, seed=cell.seed, **learner.rates(student=False))
         learner.train(model, rows, np.eye(cell.classes)[wanted], wanted, settings, lambda step, loss: None)
-        return Observations(cell.task).probabilities(learner.predict(model, learner.encode(told(cell.test))))
+        return distribution_of(learner.predict(model, learner.encode(told(cell.test))))
 
     return predict
 

@@ -11,17 +11,14 @@ import uuid
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
-import torch
 
-from fewloop_trainer import pet
 from fewloop_trainer.bundle import session
 from fewloop_trainer.cell import Cell, digest_of
 from fewloop_trainer.data import RunError, file_digest
-from fewloop_trainer.encoder import load_tokenizer
-from fewloop_trainer.export import PET_INPUTS
+from fewloop_trainer.encoder import load_model, load_tokenizer
 from fewloop_trainer.files import write_json
 from fewloop_trainer.keys import split_group
+from fewloop_trainer.learners import learner_of
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.run import run
 from fewloop_trainer.scores import apply_temperature, combine_members, distribution_of
@@ -52,7 +49,7 @@ def predict(cell: Cell, selection: str | None = None) -> dict[str, np.ndarray]:
             result = json.loads((folder / "result.json").read_text())
             raise RunError(result["code"], result["message"])
         partial = folder / "partial.npz"
-        np.savez(partial, **predict_bundle(folder / "bundle", cell.test, cell.threads))
+        np.savez(partial, **predict_bundle(folder / "bundle", cell.base, cell.test, cell.threads))
         partial.replace(predicted)
         for name in ("bundle", "work"):  # hundreds of megabytes a cell
             shutil.rmtree(folder / name)
@@ -101,35 +98,24 @@ def write_run(folder: Path, settings: dict, labelled: list[dict], unlabelled: li
     write_json(folder / "run.json", settings)
 
 
-def predict_bundle(folder: Path, rows: list[dict], threads: int) -> dict[str, np.ndarray]:
+def predict_bundle(folder: Path, base: Path, rows: list[dict], threads: int) -> dict[str, np.ndarray]:
     """Tempered distributions [N, C] of a bundle's two serving policies, by its ONNX graphs."""
     manifest = json.loads((folder / "manifest.json").read_text())
-    task = load_task(manifest["definition"])
+    task, model = load_task(manifest["definition"]), load_model(base)
     renderer = Renderer(load_tokenizer(folder), task)
     classes = max(len(task.labels_of(row)) for row in rows)
     graphs = {graph["id"]: graph for graph in manifest["graphs"]}
     said: dict[str, list[tuple[float, np.ndarray]]] = {"teacher": [], "student": []}
     for member in manifest["members"]:
         runtime = session(folder / graphs[member["graph"]]["file"], threads)
-        logits = _logits(runtime, pet.encode(task, renderer, member["template"], rows), classes)
+        template = task.templates.index(member["template"]) if member["method"] == "pet" else 0
+        learner = learner_of(model, renderer, task, classes, member["method"], template, member["strategy"])
+        scores = np.concatenate([learner.served(runtime, row) for row in learner.encode(rows)])
         offsets = np.array([member["offsets"][name] for name in task.label_names]) if member["offsets"] else 0.0
-        said[member["role"]].append((member["weight"], distribution_of(logits, offsets)))
+        said[member["role"]].append((member["weight"], distribution_of(scores, offsets)))
     found = {}
     for policy, role in (("ensemble", "teacher"), ("student", "student")):
         weights, members = zip(*said[role], strict=True)
         combined = combine_members(np.stack(members), weights)
         found[policy] = apply_temperature(combined, manifest["policies"][policy]["temperature"])
     return found
-
-
-def _logits(
-    runtime: onnxruntime.InferenceSession, rows: list[pet.Encoded], classes: int, batch_tokens: int = 2048
-) -> np.ndarray:
-    """Label logits [N, classes] before offsets, as `pet.predict` has them."""
-    logits = np.zeros((len(rows), classes))
-    for chunk in pet.chunks_of(rows, batch_tokens):
-        batch = pet.collate([rows[i] for i in chunk])
-        feeds = {name: value.numpy() for name, value in zip(PET_INPUTS, batch.inputs, strict=True)}
-        (words,) = runtime.run(["word_logits"], feeds)
-        logits[chunk] = pet.label_logits(torch.from_numpy(words), batch.word_labels, classes).double().numpy()
-    return logits
