@@ -1,5 +1,6 @@
 /** What the `fewloop` command takes: its options and every subcommand. */
 import { Command, Option } from 'commander';
+import { benchmarkCommand } from './commands/benchmark.js';
 import { classifyCommand } from './commands/classify.js';
 import { fileCommands } from './commands/files.js';
 import { labelCommand } from './commands/label.js';
@@ -26,6 +27,7 @@ export function createProgram(): Command {
   labelCommand(program);
   runCommands(program);
   promotionCommands(program);
+  benchmarkCommand(program);
   passExitOverride(program);
   return program;
 }

@@ -61,8 +61,9 @@ describe('rendering', () => {
 
   it('refuses label words it cannot spell', async () => {
     const vocabulary = new Vocabulary(characterTokenizer);
-    await vocabulary.learn(['好', '不好', '😀', '']);
+    await vocabulary.learn(['好', '不好', '😀', '', '好😀']);
     expect(wordTokens(['好'], vocabulary, 'labels')).toHaveLength(1);
+    expect(wordTokens(['好😀'], vocabulary, 'labels')[0]?.[1]).toBe(vocabulary.unknown);
     for (const words of [['好', '不好'], ['😀'], ['']]) {
       expect(() => wordTokens(words, vocabulary, 'labels')).toThrow(expect.objectContaining({ field: 'labels' }));
     }

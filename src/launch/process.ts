@@ -12,13 +12,13 @@
  */
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { closeSync, existsSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import type { Launcher, RunningTrainer } from './launcher.js';
 import { ProgressTail } from './progress-tail.js';
 import { clearResult, LOG_FILE, PROGRESS_FILE, readResult, type RunProgress, type RunResult } from './run-folder.js';
+import { readEnvironment, trainerFolder, WITHOUT_TRIMMING } from './trainer-program.js';
 
 const PID_FILE = 'trainer.pid';
 const ENVIRONMENT_POLL_MS = 1000;
@@ -125,20 +125,6 @@ class Attempt {
   }
 }
 
-interface TrainerEnvironment {
-  state: string;
-  python?: string;
-  message?: string;
-}
-
-async function readEnvironment(dataDir: string): Promise<TrainerEnvironment | null> {
-  try {
-    return JSON.parse(await readFile(path.join(dataDir, 'trainer-env.json'), 'utf8')) as TrainerEnvironment;
-  } catch {
-    return null;
-  }
-}
-
 /** Ends the trainer that an earlier service, killed where the kernel could not tell its child, left at this folder. */
 async function endTrainerOf(folder: string): Promise<void> {
   const file = path.join(folder, PID_FILE);
@@ -168,12 +154,6 @@ function runCommand(): string[] {
   return ['-m', 'fewloop_trainer', 'run', '--parent', String(process.pid)];
 }
 
-/**
- * The service asks glibc to give freed memory back at once; a trainer takes it again at every step, and that takes it
- * half of its time (0.29 in place of 0.14 s a step).
- */
-const WITHOUT_TRIMMING = ['env', '-u', 'MALLOC_TRIM_THRESHOLD_'];
-
 let setpriv: string[] | null = null;
 
 /**
@@ -186,17 +166,6 @@ function diesWithParent(): string[] {
       ? ['setpriv', '--pdeathsig', 'KILL', '--']
       : [];
   return setpriv;
-}
-
-/** `trainer/` of the checkout, found from here upwards: this file runs from src/ and from dist/. */
-function trainerFolder(): string {
-  let folder = import.meta.dirname;
-  while (!existsSync(path.join(folder, 'trainer', 'fewloop_trainer'))) {
-    const parent = path.dirname(folder);
-    if (parent === folder) throw new Error('the folder of fewloop_trainer is not beside the service');
-    folder = parent;
-  }
-  return path.join(folder, 'trainer');
 }
 
 function failure(code: string, message: string): RunResult {

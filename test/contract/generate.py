@@ -91,6 +91,8 @@ def rendering_cases() -> list[tuple[dict, list[str], list[dict]]]:
         (fields, fields["templates"], titled),
         (choice, choice["templates"], [{"text": text, "choices": idioms} for text in blanks]),
         (choice, choice["templates"], [{"text": blanks[0], "choices": ["甲乙", "丙丁"]}]),
+        # 坼 is not in the vocabulary.
+        (choice, choice["templates"], [{"text": blanks[0], "choices": ["一心一意", "天崩地坼"]}]),
         (one, ["{text}"], [{"text": text} for text in TEXTS.values()]),
         (pair, ["{text}{sep}{textPair}", "{textPair}{sep}{text}{sep}", "{sep}{text}？{mask}"], pairs),
         (

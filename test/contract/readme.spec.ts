@@ -28,7 +28,7 @@ describe('commands', () => {
     .map(([, usage = '']) => ({
       usage,
       name: /^[a-z]+( [a-z]+)*/u.exec(usage)?.[0] ?? usage,
-      args: usage.match(/(?<!-)\b[A-Z]+\b/gu) ?? [],
+      args: usage.match(/(?<!-)\b[A-Z_]+\b/gu) ?? [],
       options: usage.match(/--[a-z]+/gu) ?? [],
     }));
 

@@ -76,14 +76,19 @@ def draw_mix(strategy: Strategy, rows: int, layers: int, rng: np.random.Generato
 
 
 def encode(
-    bert: BertModel, ids: torch.Tensor, mask: torch.Tensor, mix: Mix | None = None, move: torch.Tensor | None = None
+    bert: BertModel,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    types: torch.Tensor,
+    mix: Mix | None = None,
+    move: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The encoder's last hidden state [batch, length, hidden], as `bert` itself computes it without `mix` and `move`.
 
     Until they are mixed, rows attend to their own tokens; after it, to those of both. `move` [batch, length, hidden] is
     added to the embeddings.
     """
-    hidden = bert.embeddings(input_ids=ids)
+    hidden = bert.embeddings(input_ids=ids, token_type_ids=types)
     if move is not None:
         hidden = hidden + move
     layers = list(bert.encoder.layer)

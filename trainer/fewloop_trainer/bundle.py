@@ -11,19 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
-from transformers import BertForMaskedLM
 
 from fewloop_trainer.data import RunData, RunError, file_digest
 from fewloop_trainer.encoder import load_model, load_tokenizer
-from fewloop_trainer.export import PET_INPUTS, PetGraph, export_from, export_pet
+from fewloop_trainer.export import PET_INPUTS, PetGraph, export_pet
 from fewloop_trainer.files import write_json
-from fewloop_trainer.pet import Encoded, collate, encode, label_logits
-from fewloop_trainer.render import Renderer
-from fewloop_trainer.scores import distribution_of
+from fewloop_trainer.learners import Learner
+from fewloop_trainer.observe import Observations
+from fewloop_trainer.pet import Encoded, collate
 from fewloop_trainer.task import Field, Task, parse_template
 
 PARITY_TOLERANCE = 1e-4
@@ -44,27 +44,26 @@ OVER_LONG = "房间不大，但是很干净，早餐也不错。" * 60
 class TrainedMember:
     id: str
     role: str
-    template: str
-    strategy: str
+    learner: Learner
     weight: float
     offsets: np.ndarray | None
-    load: Callable[[], BertForMaskedLM]
+    load: Callable[[], Any]
 
 
 def write_bundle(
     folder: Path,
     data: RunData,
-    renderer: Renderer,
-    base: BertForMaskedLM,
     members: list[TrainedMember],
     policies: dict[str, dict[str, object]],
+    thresholds: np.ndarray | None,
     report: dict[str, object],
     pseudo_labelled: int,
     threads: int,
 ) -> float:
     """Writes `folder`; returns the largest difference of a golden probability between PyTorch and ONNX Runtime.
 
-    Raises RunError (INTERNAL) where that exceeds `PARITY_TOLERANCE`.
+    `thresholds` [C] are those of label sets. Raises RunError (INTERNAL) where the difference exceeds
+    `PARITY_TOLERANCE`.
     """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -77,10 +76,10 @@ def write_bundle(
     for index, member in enumerate(members):
         model = member.load()
         path = partial / f"g{index}.onnx"
-        _export(base_folder / "model.onnx", base, model, path)
+        member.learner.export(model, base_folder, path)
         offsets = np.zeros(data.classes) if member.offsets is None else member.offsets
-        largest = max(largest, _golden(rows, items, task, renderer, member, model, offsets, path, threads))
-        graph = {"id": f"g{index}", "kind": "pet", "precision": "fp32", "base": False}
+        largest = max(largest, _golden(rows, items, task, member, model, offsets, session(path, threads)))
+        graph = {"id": f"g{index}", "kind": member.learner.graph, "precision": "fp32", "base": False}
         graphs.append(graph | file_entry(path))
         entries.append(_member_entry(task, member, f"g{index}"))
     if largest > PARITY_TOLERANCE:
@@ -100,6 +99,7 @@ def write_bundle(
         "graphs": graphs,
         "members": entries,
         "policies": policies,
+        **({} if thresholds is None else {"thresholds": _by_label(task, thresholds)}),
         "tokenizer": file_entry(partial / "tokenizer.json"),
         "golden": file_entry(partial / "golden.json"),
         "report": file_entry(partial / "report.json"),
@@ -160,53 +160,36 @@ def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _export(template: Path, base: BertForMaskedLM, model: BertForMaskedLM, path: Path) -> None:
-    try:
-        export_from(template, base, model, path)
-    except (ValueError, FileNotFoundError):
-        export_pet(model, path)  # a base model of one's own, with no graph beside it
-
-
 def _member_entry(task: Task, member: TrainedMember, graph: str) -> dict[str, object]:
     return {
         "id": member.id,
         "role": member.role,
-        "method": "pet",
+        "method": member.learner.method,
         "graph": graph,
-        "template": member.template,
-        "labelWords": task.label_words,
-        "strategy": member.strategy,
+        "template": member.learner.template,
+        **member.learner.member(),
+        "strategy": member.learner.strategy,
         "weight": float(member.weight),
-        "offsets": {}
-        if member.offsets is None
-        else {name: float(value) for name, value in zip(task.label_names, member.offsets, strict=True)},
+        "offsets": {} if member.offsets is None else _by_label(task, member.offsets),
     }
 
 
-def _golden(rows, items, task, renderer, member, model, offsets, path, threads) -> float:
-    """Adds the member's golden entries to `rows`; the largest difference to the exported graph's distribution."""
-    graph, runtime, largest = PetGraph(model).eval(), session(path, threads), 0.0
+def _by_label(task: Task, values: np.ndarray) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(task.label_names, values, strict=True)}
+
+
+def _golden(rows, items, task, member, model, offsets, runtime) -> float:
+    """Adds the member's golden entries to `rows`; the largest difference to the exported graph's probabilities."""
+    largest, learner, observe = 0.0, member.learner, Observations(task)
     for row, item in zip(rows, items, strict=True):
-        (encoded,) = encode(task, renderer, member.template, [item])
-        batch, labels = collate([encoded]), len(task.labels_of(item))
-        with torch.inference_mode():
-            words = graph(*batch.inputs)[0]
-        feeds = {name: value.numpy() for name, value in zip(PET_INPUTS, batch.inputs, strict=True)}
-        (served,) = runtime.run(["word_logits"], feeds)
+        encoded, labels = learner.encode([item]), len(task.labels_of(item))
         expected, got = (
-            distribution_of(label_logits(w, batch.word_labels, labels).double().numpy(), offsets[:labels])[0]
-            for w in (words, torch.from_numpy(served))
+            observe.probabilities(scores[:, :labels], offsets[:labels])[0]
+            for scores in (learner.predict(model, encoded), learner.served(runtime, encoded[0]))
         )
         largest = max(largest, float(np.abs(expected - got).max()))
-        row["members"].append(
-            {
-                "member": member.id,
-                "ids": encoded.ids,
-                "typeIds": [0] * len(encoded.ids),
-                "maskPositions": encoded.mask_positions,
-                "distribution": [float(p) for p in expected],
-            }
-        )
+        entry = {"member": member.id, **learner.golden(encoded[0]), "distribution": [float(p) for p in expected]}
+        row["members"].append(entry)
     return largest
 
 

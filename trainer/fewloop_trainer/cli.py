@@ -1,7 +1,8 @@
-"""Commands of the trainer: `run` for the service; `import-encoder`, `pretrain`, `export-base` for base models."""
+"""The trainer's commands: `run` for the service; `import-encoder`, `pretrain`, `export-base`; `benchmark`."""
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="fewloop_trainer", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     _run_arguments(commands.add_parser("run", help="trains what a run folder describes; resumes where it stopped"))
+    _benchmark_arguments(commands.add_parser("benchmark", help="methods on FewCLUE's few-shot tasks; resumes"))
     _import_encoder_arguments(commands.add_parser("import-encoder", help="base model from the published ONNX file"))
     _pretrain_arguments(commands.add_parser("pretrain", help="masked-language modelling on text (head, DAPT, TAPT)"))
     _export_base_arguments(commands.add_parser("export-base", help="model.onnx and golden.json of a base model"))
@@ -56,6 +58,64 @@ def _run(options: argparse.Namespace) -> int:
     except Stopped:
         message = "stopped from outside; the same command goes on"
         write_json(options.folder / "result.json", {"ok": False, "code": "STOPPED", "message": message})
+        return 1
+
+
+def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
+    root = Path(__file__).parents[2]
+    parser.add_argument("data", type=Path, help="FewCLUE's folder: a folder a task in it")
+    parser.add_argument("--tasks", type=_names, default=(), help="eprstmt,bustm,...; all where none are named")
+    parser.add_argument("--methods", type=_names, default=(), help="zero-shot,pet,...; all where none are named")
+    parser.add_argument("--splits", type=_names, default=("0", "1", "2", "3", "4"), help="0,1,2,3,4,all")
+    parser.add_argument("--seeds", type=_seeds, default=(0,), help="0,1,...")
+    parser.add_argument("--base", type=Path, default=root / "models/base-zh", help="folder of the base model")
+    parser.add_argument("--task-files", type=Path, default=root / "examples/fewclue", metavar="DIR")
+    parser.add_argument("--work", type=Path, default=Path(".fewloop/benchmark"), help="finished cells; resumes there")
+    parser.add_argument("--out", type=Path, metavar="FILE.md", help="the report; JSON and plots beside it")
+    parser.add_argument("--json", action="store_true", help="results as JSON on standard output, not Markdown")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="part of what results depend on")
+    parser.add_argument("--limit-test", type=int, metavar="N", help="the first N test rows alone, for a try")
+    parser.add_argument("--parent", type=int, metavar="PID", help="stop once this process is no longer the parent")
+    parser.set_defaults(call=_benchmark)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    return tuple(int(seed) for seed in _names(text))
+
+
+def _benchmark(options: argparse.Namespace) -> int:
+    raise_on_signal()
+    try:
+        if options.parent is not None:
+            end_with_parent(options.parent)
+        from fewloop_trainer.benchmark import BenchmarkSettings, benchmark
+        from fewloop_trainer.data import RunError
+        from fewloop_trainer.fewclue import TASKS
+        from fewloop_trainer.methods import METHODS
+
+        settings = BenchmarkSettings(
+            data=options.data,
+            tasks=options.tasks or TASKS,
+            methods=options.methods or tuple(METHODS),
+            splits=options.splits,
+            seeds=options.seeds,
+            base=options.base.resolve(),
+            task_files=options.task_files,
+            work=options.work,
+            threads=options.threads,
+            limit_test=options.limit_test,
+        )
+        try:
+            return benchmark(settings, options.out, options.json)
+        except RunError as error:
+            print(f"fewloop benchmark: {error}", file=sys.stderr)
+            return 2 if error.code == "BAD_INPUT" else 1
+    except Stopped:
+        print("stopped; the same command goes on behind the last finished cell", file=sys.stderr)
         return 1
 
 

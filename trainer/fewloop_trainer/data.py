@@ -43,8 +43,8 @@ class RunData:
 
     @property
     def prior(self) -> np.ndarray | None:
-        """Label prior, or None where labels are choices and have none."""
-        if self.task.kind == "multiple-choice":
+        """Label prior, or None where labels are choices or sets and have none."""
+        if self.task.kind in ("multiple-choice", "multi-label"):
             return None
         given = self.settings.get("prior")
         prior = np.full(len(self.task.labels), 1.0) if given is None else np.asarray(given, dtype=np.float64)
@@ -62,15 +62,16 @@ def read_run(folder: Path) -> RunData:
     for number, row in enumerate(labelled, 1):
         if row["split"] not in ("train", "dev"):
             raise RunError("BAD_INPUT", f"labelled.jsonl line {number} is of split {row['split']!r}")
-        if row["label"] not in task.labels_of(row):
-            raise RunError("BAD_INPUT", f"labelled.jsonl line {number}: {row['label']!r} is no label of it")
+        wrong = [label for label in answers_of(task, row) if label not in task.labels_of(row)]
+        if wrong:
+            raise RunError("BAD_INPUT", f"labelled.jsonl line {number}: {wrong[0]!r} is no label of it")
     dev = [row for row in labelled if row["split"] == "dev"]
     dev_groups = {split_group(row["text"]) for row in dev}
     train = [row for row in labelled if row["split"] == "train"]
     both = [row for row in train if split_group(row["text"]) in dev_groups]
     if both:
         raise RunError("BAD_INPUT", f"{len(both)} texts are both in train and in dev")
-    if len(train) < 2 or (task.kind != "multiple-choice" and len({row["label"] for row in train}) < 2):
+    if len(train) < 2 or (task.kind != "multiple-choice" and len({tuple(answers_of(task, r)) for r in train}) < 2):
         raise RunError("BAD_INPUT", "training needs labelled rows of at least two labels")
     if len({split_group(row["text"]) for row in train}) < 2:
         raise RunError("BAD_INPUT", "training needs labelled rows of at least two texts")
@@ -92,8 +93,19 @@ def read_run(folder: Path) -> RunData:
     )
 
 
+def answers_of(task: Task, row: dict) -> list[str]:
+    """The labels that a labelled row has: one, or a set in the task's order."""
+    if task.kind != "multi-label":
+        return [row["label"]]
+    return sorted(row["labels"], key=lambda name: task.label_names.index(name) if name in task.label_names else -1)
+
+
 def targets(task: Task, rows: list[dict]) -> np.ndarray:
-    """Index of each row's label among `labels_of(row)`, [N]."""
+    """Index of each row's label among `labels_of(row)`, [N]; of label sets, whether each label is in it, [N, C]."""
+    if task.kind == "multi-label":
+        return np.array([[name in row["labels"] for name in task.label_names] for row in rows], dtype=bool).reshape(
+            len(rows), len(task.labels)
+        )
     return np.array([task.labels_of(row).index(row["label"]) for row in rows], dtype=np.int64)
 
 

@@ -7,14 +7,13 @@ LABELLED_SHARE = 0.25
 
 
 def student_targets(
-    balance: np.ndarray, labels: np.ndarray, soft: np.ndarray, classes: int, labelled_share: float = LABELLED_SHARE
+    balance: np.ndarray, hard: np.ndarray, soft: np.ndarray, labelled_share: float = LABELLED_SHARE
 ) -> tuple[np.ndarray, np.ndarray]:
     """Targets [labelled + pseudo, classes] and the groups that batches draw from equally often.
 
-    Human labels are one-hot, balanced by class, and about `labelled_share` of what is drawn; pseudo-labels keep the
-    teachers' distribution and are the rest, in as many groups as that takes.
+    Human labels `hard` [labelled, classes] are balanced by class, and about `labelled_share` of what is drawn;
+    pseudo-labels keep the teachers' distribution and are the rest, in as many groups as that takes.
     """
-    hard = np.eye(classes)[labels]
     if not len(soft):
         return hard, balance
     groups = min(len(soft), _pseudo_groups(len(np.unique(balance)), labelled_share))

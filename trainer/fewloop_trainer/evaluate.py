@@ -1,5 +1,7 @@
 """Accuracy, macro-F1 and calibration error of distributions, each with a 95 % interval."""
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.stats import binomtest, bootstrap
 
@@ -27,8 +29,13 @@ def evaluate(distribution: np.ndarray, wanted: np.ndarray, seed: int = 0) -> dic
     def ece(index: np.ndarray) -> float:
         return calibration_error(confidence[index], (predicted == wanted)[index])
 
-    for name, statistic in (("macroF1", f1), ("ece", ece)):
-        everything = np.arange(rows)
+    return result | _with_intervals({"macroF1": f1, "ece": ece}, rows, seed)
+
+
+def _with_intervals(statistics: dict[str, Callable[[np.ndarray], float]], rows: int, seed: int) -> dict[str, object]:
+    """Each statistic of all rows, and from ten rows on its interval over resampled ones."""
+    everything, result = np.arange(rows), {}
+    for name, statistic in statistics.items():
         result[name] = {"value": statistic(everything)}
         if rows >= 10:
             interval = bootstrap(
@@ -36,6 +43,41 @@ def evaluate(distribution: np.ndarray, wanted: np.ndarray, seed: int = 0) -> dic
             ).confidence_interval
             result[name] |= {"interval": [float(interval.low), float(interval.high)]}
     return result
+
+
+def evaluate_sets(
+    probabilities: np.ndarray, wanted: np.ndarray, thresholds: np.ndarray, seed: int = 0
+) -> dict[str, object]:
+    """Of label sets [N, C] given as probabilities: accuracy (of whole sets, Wilson's interval), macroF1 over labels
+    that occur, microF1, and ece over all decisions, a label taken or left."""
+    rows = len(wanted)
+    if rows == 0:
+        return {"rows": 0}
+    chosen = probabilities >= thresholds
+    hits = int((chosen == wanted).all(1).sum())
+    wilson = binomtest(hits, rows).proportion_ci(method="wilson")
+    right = np.where(wanted, probabilities, 1 - probabilities)
+    sure = np.maximum(probabilities, 1 - probabilities)
+    result: dict[str, object] = {
+        "rows": rows,
+        "accuracy": {"value": hits / rows, "interval": [float(wilson.low), float(wilson.high)]},
+        "logLoss": float(-np.log(right + 1e-12).mean()),
+    }
+    statistics = {
+        "macroF1": lambda i: sets_f1(chosen[i], wanted[i])[0],
+        "microF1": lambda i: sets_f1(chosen[i], wanted[i])[1],
+        "ece": lambda i: calibration_error(sure[i].ravel(), ((probabilities[i] >= 0.5) == wanted[i]).ravel()),
+    }
+    return result | _with_intervals(statistics, rows, seed)
+
+
+def sets_f1(chosen: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
+    """Macro (over labels that occur) and micro F1 of label sets [N, C]; 1 where no label occurs."""
+    hits, both = (chosen & wanted).sum(0), chosen.sum(0) + wanted.sum(0)
+    occurs = both > 0
+    if not occurs.any():
+        return 1.0, 1.0
+    return float((2 * hits[occurs] / both[occurs]).mean()), float(2 * hits.sum() / both.sum())
 
 
 def macro_f1(predicted: np.ndarray, wanted: np.ndarray) -> float:

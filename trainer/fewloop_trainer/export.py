@@ -18,10 +18,12 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import nn
 from torch.nn import functional as F
-from transformers import BertForMaskedLM
+from transformers import BertForMaskedLM, PreTrainedModel
 
 PET_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "mask_positions", "label_tokens")
 PET_OUTPUTS = ("word_logits", "pooled_embedding")
+CLASSIFIER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+CLASSIFIER_OUTPUTS = ("logits", "pooled_embedding")
 
 
 class PetGraph(nn.Module):
@@ -55,28 +57,47 @@ class PetGraph(nn.Module):
 
 def export_pet(model: BertForMaskedLM, path: Path, half: bool = True) -> None:
     """Writes the PET graph of `model` to `path`; `half` stores weights in fp16 (halves the file, parity 1e-3)."""
-    model.eval()
+    masks, words = (torch.export.Dim(n) for n in ("masks", "words"))
+    positions, tokens = torch.tensor([[3, 4], [4, 5]]), torch.randint(100, 1000, (2, 3, 2))
+    _plain_attention(model)
+    _trace(
+        PetGraph(model), [(positions, {1: masks}), (tokens, {1: words, 2: masks})], PET_INPUTS, PET_OUTPUTS, path, half
+    )
+
+
+def export_classifier(model: nn.Module, path: Path, half: bool = True) -> None:
+    """Writes the graph of a `Classifier`: its inputs are `CLASSIFIER_INPUTS` [batch, length] (int64), its outputs
+    `logits` [batch, outputs] and `pooled_embedding` [batch, hidden] (fp32)."""
+    _plain_attention(model.bert)
+    _trace(model, [], CLASSIFIER_INPUTS, CLASSIFIER_OUTPUTS, path, half)
+
+
+def _plain_attention(model: PreTrainedModel) -> None:
     if model.config._attn_implementation != "eager":
         # The fused kernels' exported mask arithmetic depends on the trace; the plain one is the same at any shape.
         model.set_attn_implementation("eager")
-    example = (
-        torch.randint(100, 1000, (2, 7)),
-        torch.ones(2, 7, dtype=torch.long),
-        torch.zeros(2, 7, dtype=torch.long),
-        torch.tensor([[3, 4], [4, 5]]),
-        torch.randint(100, 1000, (2, 3, 2)),
-    )
-    batch, length, masks, words = (torch.export.Dim(n) for n in ("batch", "length", "masks", "words"))
+
+
+def _trace(
+    module: nn.Module,
+    further: list[tuple[torch.Tensor, dict]],
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    path: Path,
+    half: bool,
+) -> None:
+    """Writes the graph of a module that takes ids, mask and types, and `further` inputs with their dynamic axes."""
+    batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
     row = {0: batch, 1: length}
-    shapes = (row, row, row, {0: batch, 1: masks}, {0: batch, 1: words, 2: masks})
+    example = torch.randint(100, 1000, (2, 7)), torch.ones(2, 7, dtype=torch.long), torch.zeros(2, 7, dtype=torch.long)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            PetGraph(model).eval(),
-            example,
-            input_names=list(PET_INPUTS),
-            output_names=list(PET_OUTPUTS),
-            dynamic_shapes=shapes,
+            module.eval(),
+            (*example, *(value for value, _ in further)),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=(row, row, row, *({0: batch} | axes for _, axes in further)),
             dynamo=True,
             optimize=True,
             verbose=False,
@@ -95,7 +116,7 @@ def export_pet(model: BertForMaskedLM, path: Path, half: bool = True) -> None:
     partial.replace(path)
 
 
-def round_to_half(model: BertForMaskedLM) -> None:
+def round_to_half(model: nn.Module) -> None:
     """Gives the weights the values that a graph with half storage will have, so that parity is with what is served."""
     with torch.no_grad():
         for parameter in model.parameters():

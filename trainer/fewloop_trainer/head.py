@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from transformers import BertForMaskedLM
 
 from fewloop_trainer.export import PetGraph
-from fewloop_trainer.pet import Encoded, chunks_of, collate, label_logits, schedule
+from fewloop_trainer.pet import Encoded, collate, label_logits
+from fewloop_trainer.training import chunks_of, schedule
 
 STEPS = 60
 RATE = 3e-4

@@ -3,11 +3,12 @@
     read ─▶ offsets ─▶ cross-fit ─▶ shrinkage, weights, temperature ─▶ teachers ─▶ pseudo-labels ─▶ student
          ─▶ calibrate ─▶ bundle
 
-A teacher tunes its head first (head.py), then, with rows enough to judge that by, all weights (pet.py).
+A teacher learns as its method does (learners.py). PET's tunes its head first (head.py), then, with rows enough to judge
+that by, all weights.
 
-Every model starts from the base and human labels, never from an earlier version. What a stage computed lies in
-`work/`, written whole or not at all: a killed run, started again, goes on behind the last model that was finished.
-`result.json` is written last.
+Every model starts from the base and human labels, never from an earlier version. What a stage computed lies in `work/`
+(workspace.py): a killed run, started again, goes on behind the last model that was finished. `result.json` is written
+last.
 """
 
 import json
@@ -15,32 +16,31 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import BertForMaskedLM
 
-from fewloop_trainer import calibrate, ensemble, head, pet
-from fewloop_trainer.augment import parse_strategy
+from fewloop_trainer import calibrate, ensemble
 from fewloop_trainer.bundle import TrainedMember, write_bundle
 from fewloop_trainer.data import RunData, RunError, file_digest, read_run, targets
 from fewloop_trainer.distill import LABELLED_SHARE, student_targets
-from fewloop_trainer.encoder import copy_of, load_model, load_tokenizer
-from fewloop_trainer.evaluate import evaluate
-from fewloop_trainer.export import round_to_half
+from fewloop_trainer.encoder import load_model, load_tokenizer
 from fewloop_trainer.files import write_json
 from fewloop_trainer.keys import split_group
+from fewloop_trainer.learners import ClassifierLearner, PetLearner, learner_of
+from fewloop_trainer.observe import Observations
 from fewloop_trainer.plan import MINIMUM_STEPS, Job, Plan
 from fewloop_trainer.render import Renderer
-from fewloop_trainer.scores import apply_temperature, combine_members, distribution_of, match_priors
+from fewloop_trainer.scores import apply_temperature, combine_members, match_priors
 from fewloop_trainer.select import PseudoLabel, select
 from fewloop_trainer.shrink import FEWEST_MATCHING_TEXTS, OutOfFold, choose
+from fewloop_trainer.task import Task
+from fewloop_trainer.training import TrainSettings
+from fewloop_trainer.workspace import Workspace
 
 FOLDS = 2
 """A third would cost as many steps more as all teachers' own training takes (3 * 2/3 of them in place of 2 * 1/2)."""
@@ -51,10 +51,6 @@ PASSES = 6
 """Wished passes over the labelled rows; more than `MOST_STEPS` batches bring little."""
 FEWEST_STEPS, MOST_STEPS = 40, 120
 STUDENT_STEPS = 150
-TEACHER = {"encoder_rate": 1.2e-4, "head_rate": 1.2e-4}
-"""Fast: how far teachers then go from the base is chosen by what is out of fold (docs/results/trainer-settings.md)."""
-STUDENT: dict[str, float] = {}
-"""Hundreds of texts teach it: it may go all the way."""
 MATCHING_TEXTS = 300
 """Texts on which offsets are matched to the prior: the mean over 300 has a standard error below 3 points."""
 CALIBRATION_TEXTS = MATCHING_TEXTS
@@ -67,7 +63,10 @@ PSEUDO_SHARE = 0.15
 
 @dataclass(frozen=True)
 class Teacher:
+    """`template` is an index, for PET alone."""
+
     id: str
+    method: str
     template: int
     strategy: str
 
@@ -75,8 +74,7 @@ class Teacher:
 class Run:
     def __init__(self, folder: Path):
         self.started = time.monotonic()
-        self.folder, self.work = folder, folder / "work"
-        self.work.mkdir(exist_ok=True)
+        self.folder, self.workspace = folder, Workspace(folder)
         self.fraction = 0.0
         self.seconds: dict[str, float] = {}
         self.stage, self.stage_started = "read", self.started
@@ -84,20 +82,21 @@ class Run:
         settings, self.task = self.data.settings, self.data.task
         self.seed, self.threads = int(settings["seed"]), int(settings["threads"])
         torch.set_num_threads(self.threads)
-        base = Path(settings["baseModel"]["folder"])
-        digest = file_digest(base / "model.safetensors")
+        self.base_folder = Path(settings["baseModel"]["folder"])
+        digest = file_digest(self.base_folder / "model.safetensors")
         if digest != settings["baseModel"]["digest"]:
-            raise RunError("BAD_INPUT", f"the base model in {base} has digest {digest}, not the one of run.json")
-        self.base = load_model(base).eval()
-        self.renderer = Renderer(load_tokenizer(base), self.task)
-        self.wanted = targets(self.task, self.data.train)
-        self.classes = self.data.classes
-        self.has_prior = self.data.prior is not None
-        # Choices are no classes: they cannot be balanced or stratified.
-        self.balance = self.wanted if self.has_prior else np.zeros(len(self.wanted), dtype=np.int64)
-        self.teachers = plan_teachers(len(self.task.templates), self.task.strategies)
-        self.rows = [self._encode(t, self.data.train) for t in range(len(self.task.templates))]
-        self.dev = [self._encode(t, self.data.dev) for t in range(len(self.task.templates))]
+            raise RunError(
+                "BAD_INPUT", f"the base model in {self.base_folder} has digest {digest}, not the one of run.json"
+            )
+        self.base = load_model(self.base_folder).eval()
+        self.renderer = Renderer(load_tokenizer(self.base_folder), self.task)
+        self.observe = Observations(self.task)
+        self.wanted, self.classes = targets(self.task, self.data.train), self.data.classes
+        self.goal = self.observe.goal(self.wanted, self.classes)
+        self.balance = balance_of(self.task, self.wanted)
+        self.teachers = plan_teachers(self.task)
+        self.learners = {t.id: self._learner(t) for t in self.teachers}
+        self.rows = [self._encode(t, self.data.train) for t in self.teachers]
         order = np.random.default_rng(self.seed).permutation(len(self.data.unlabelled))
         self.calibration = [self.data.unlabelled[i] for i in order[: min(CALIBRATION_TEXTS, len(order) // 4)]]
         self.candidates = [self.data.unlabelled[i] for i in order[len(self.calibration) :]][:PSEUDO_CANDIDATES]
@@ -108,8 +107,10 @@ class Run:
 
     def execute(self) -> dict[str, object]:
         self.enter("offsets", 0.02)
-        self.offsets, base_rows = self._cached("offsets", self._offsets)
-        self.hidden = [head.hidden_at_masks(self.base, rows) for rows in self.rows]
+        offsets, base_scores = self.workspace.cached("offsets", self._offsets)
+        for teacher, learner in self._pet():
+            learner.offsets = self._training_offsets(offsets[teacher.template])
+        self._remember()
         self._measure()
         self._make_plan()
         self.enter("cross-fit", 0.08)
@@ -117,34 +118,32 @@ class Run:
         groups = [split_group(row["text"]) for row in self.data.train]
         fold = ensemble.folds_of(self.balance, groups, FOLDS, self.seed)
         near, far = self._cross_fit(fold)
-        by_teacher = np.stack([self.offsets[t.template] for t in self.teachers])
-        # Too few candidates to match on later: then not here either.
-        prior = self.data.prior if len(self.candidates) >= FEWEST_MATCHING_TEXTS else None
-        self.shrinkage, oof, held = choose(near, far, by_teacher, prior, self.wanted)
-        weights, weighing = ensemble.choose_weights(oof, self.wanted, fold)
+        self.served_offsets = [self._first_offsets(t, offsets) for t in self.teachers]
+        oof, held = self._choose(near, far)
+        weights, weighing = ensemble.choose_weights(
+            self.observe.flat(oof), self.observe.flat_wanted(self.wanted), self.observe.per_row(fold, self.classes)
+        )
         out_of_fold = combine_members(oof, weights)
-        temperature = calibrate.fit_temperature(out_of_fold, self.wanted)
-        self.teacher_offsets = [*by_teacher]
+        temperature = self._fit_temperature(out_of_fold, self.wanted)
+        tempered = self.observe.temper(out_of_fold, temperature)
+        self.thresholds = calibrate.fit_thresholds(tempered, self.wanted) if self.observe.sets else None
         self.enter("teachers", 0.5)
         for number, teacher in enumerate(self.teachers):
             self._teacher(teacher, number)
         self.enter("pseudo-labels", 0.7)
         pseudo, soft, candidates = self._pseudo_labels(weights, temperature)
         self.enter("student", 0.78)
-        best = int(np.argmin([_log_loss(p, self.wanted) for p in oof]))
-        template = self.teachers[best].template
-        self._student(template, pseudo, soft)
+        student = self._student_of(oof)
+        self._student(student, pseudo, soft)
         self.enter("calibrate", 0.92)
         dev = self._dev_distributions(weights)
-        student_offsets, student_dev, student_held = self._student_distributions(template)
+        student_offsets, student_dev, student_held = self._student_distributions(student)
         student_temperature, source = self._student_temperature(
             student_dev, student_held, combine_members(held, weights), temperature
         )
         enough = len(self.wanted) >= calibrate.CALIBRATED_ROWS
         student_enough = enough if source == "matched" else len(self.data.dev) >= calibrate.CALIBRATED_ROWS
         dev_wanted = targets(self.task, self.data.dev)
-        zero_shot = np.stack([distribution_of(x, o) for x, o in zip(base_rows, by_teacher, strict=True)])
-        tempered = apply_temperature(out_of_fold, temperature)
         report: dict[str, object] = {
             "kind": "run",
             "labelled": len(self.wanted),
@@ -153,25 +152,25 @@ class Run:
             "unlabelledDropped": self.data.dropped,
             "outOfFold": {
                 "folds": int(fold.max()) + 1,
-                "zeroShot": evaluate(combine_members(zero_shot, weights), self.wanted),
+                "zeroShot": self._zero_shot(base_scores, offsets, weights),
                 "shrinkage": asdict(self.shrinkage),
-                "members": {t.id: evaluate(p, self.wanted) for t, p in zip(self.teachers, oof, strict=True)},
-                "ensemble": evaluate(tempered, self.wanted),
+                "members": {t.id: self._evaluate(p, self.wanted) for t, p in zip(self.teachers, oof, strict=True)},
+                "ensemble": self._evaluate(tempered, self.wanted),
                 "rows": [
-                    {"itemKey": row.get("itemKey"), "label": row["label"], "distribution": [float(x) for x in p]}
+                    {"itemKey": row.get("itemKey"), **answer_of(row), "distribution": [float(x) for x in p]}
                     for row, p in zip(self.data.train, tempered, strict=True)
                 ],
             },
             "onDev": {
-                "ensemble": evaluate(apply_temperature(dev, temperature), dev_wanted),
-                "student": evaluate(apply_temperature(student_dev, student_temperature), dev_wanted),
+                "ensemble": self._evaluate(self.observe.temper(dev, temperature), dev_wanted),
+                "student": self._evaluate(self.observe.temper(student_dev, student_temperature), dev_wanted),
             },
             "weights": weighing | {t.id: float(w) for t, w in zip(self.teachers, weights, strict=True)},
             "temperature": {"ensemble": temperature, "student": student_temperature, "studentFrom": source},
             "pseudoLabels": {
                 "candidates": candidates,
                 "selected": len(pseudo),
-                "byLabel": dict(Counter(self._label_of(p) for p in pseudo)) if self.has_prior else None,
+                "byLabel": dict(Counter(self._label_of(p) for p in pseudo)) if self.data.prior is not None else None,
                 "byRule": dict(Counter(p.rule for p in pseudo)),
             },
         }
@@ -180,14 +179,13 @@ class Run:
             "student": {"temperature": student_temperature, "calibrated": student_enough},
         }
         self.enter("bundle", 0.94)
-        report |= {"steps": self._steps_taken(), "seconds": self.seconds}
+        report |= {"steps": self.workspace.steps_taken(list(self.jobs)), "seconds": self.seconds}
         write_bundle(
             self.folder / "bundle",
             self.data,
-            self.renderer,
-            self.base,
-            self._members(weights, template, student_offsets),
+            self._members(weights, student, student_offsets),
             policies,
+            self.thresholds,
             report,
             len(pseudo),
             self.threads,
@@ -210,37 +208,63 @@ class Run:
 
     def report(self, fraction: float, **metrics: object) -> None:
         self.fraction = max(self.fraction, fraction)
-        write_progress(self.folder, self.stage, self.fraction, metrics)
+        self.workspace.progress(self.stage, self.fraction, metrics)
 
     # ---- offsets
 
     def _offsets(self) -> dict[str, np.ndarray]:
-        """Offsets [templates, C] at which the base model's predictions match the prior, and its logits of the labelled
-        rows [teachers, N, C]: the zero-shot that training starts from."""
+        """Offsets [templates, C] at which the base model's predictions match the prior, and its scores of the labelled
+        rows [PET teachers, N, C]: the zero-shot that training starts from."""
         # With hardly any unlabelled text the labelled rows have to do: they are balanced by nothing but chance.
         rows = self.data.unlabelled if len(self.data.unlabelled) >= 50 else [*self.data.unlabelled, *self.data.train]
         chosen = np.random.default_rng(self.seed + 1).permutation(len(rows))[:MATCHING_TEXTS]
         offsets = np.zeros((len(self.task.templates), self.classes))
-        if self.data.prior is not None:
-            for t in range(len(offsets)):
-                logits = self._predict(self.base, self._encode(t, [rows[i] for i in chosen]), fast=True)
-                offsets[t] = match_priors(logits, self.data.prior)
-        logits = [self._predict(self.base, rows) for rows in self.rows]
-        return {"offsets": offsets, "rows": np.stack([logits[t.template] for t in self.teachers])}
+        scores: dict[int, np.ndarray] = {}
+        for teacher, learner in self._pet():
+            if teacher.template in scores:
+                continue
+            if self.data.prior is not None:
+                texts = learner.encode([rows[i] for i in chosen])
+                offsets[teacher.template] = match_priors(
+                    self._predict(learner, self.base, texts, fast=True), self.data.prior
+                )
+            scores[teacher.template] = self._predict(learner, self.base, learner.encode(self.data.train))
+        of_teachers = [scores[t.template] for t, _ in self._pet()]
+        return {
+            "offsets": offsets,
+            "rows": np.stack(of_teachers) if of_teachers else np.zeros((0, len(self.wanted), self.classes)),
+        }
 
-    def _training_offsets(self, template: int) -> np.ndarray:
+    def _training_offsets(self, offsets: np.ndarray) -> np.ndarray:
         """Offsets in training: batches are balanced, so the prior's own part is left to serving."""
+        return offsets - self._prior_offsets()
+
+    def _prior_offsets(self) -> np.ndarray:
+        """What balanced training leaves to be added to each label's score: the log of its share over the mean share."""
         prior = self.data.prior
-        return self.offsets[template] if prior is None else self.offsets[template] - np.log(prior * len(prior) + 1e-12)
+        return np.zeros(self.classes) if prior is None else np.log(prior * len(prior) + 1e-12)
+
+    def _first_offsets(self, teacher: Teacher, offsets: np.ndarray) -> np.ndarray:
+        return offsets[teacher.template] if teacher.method == "pet" else self._prior_offsets()
+
+    def _remember(self) -> None:
+        """Teachers of one template share what the base's encoder says of their rows."""
+        remembered: dict[int, PetLearner] = {}
+        for (teacher, learner), rows in zip(self._pet(), self._pet_rows(), strict=True):
+            if teacher.template in remembered:
+                learner.share(remembered[teacher.template], rows)
+            else:
+                learner.remember(rows)
+                remembered[teacher.template] = learner
 
     # ---- budget
 
     def _measure(self) -> None:
         """The cost of a step, on a copy that is thrown away."""
-        if self.plan.infer_cost == 0:  # the offsets came from an earlier attempt
-            self._predict(self.base, self.rows[0][:32])
-        model = copy_of(self.base)
-        rows = self.rows[0]
+        learner, rows = self.learners[self.teachers[0].id], self.rows[0]
+        model = learner.start()
+        if self.plan.infer_cost == 0:  # the offsets came from an earlier attempt, or nothing had any
+            self._predict(learner, model, rows[:32])
         first = None
         seconds: list[float] = []
 
@@ -251,28 +275,30 @@ class Run:
                 seconds.append(now - first)
             first = now
 
-        settings = pet.TrainSettings(steps=4, seed=self.seed)
-        pet.train(model, rows, np.eye(self.classes)[self.wanted], "plain", settings, self._training_offsets(0), on_step)
-        tokens = settings.batch_rows * _mean_length(rows)
-        self.plan.train_cost = float(np.mean(seconds)) / tokens
+        settings = TrainSettings(steps=4, seed=self.seed)
+        learner.train(model, rows, self.goal, np.zeros(len(rows), int), settings, on_step)
+        self.plan.train_cost = float(np.mean(seconds)) / learner.step_tokens(rows)
 
     def _make_plan(self) -> None:
-        wished = int(np.clip(PASSES * len(self.wanted) / pet.TrainSettings.batch_rows, FEWEST_STEPS, MOST_STEPS))
+        wished = int(np.clip(PASSES * len(self.wanted) / TrainSettings.batch_rows, FEWEST_STEPS, MOST_STEPS))
         jobs = []
-        for teacher in self.teachers:
-            tokens = self._step_tokens(teacher)
+        for teacher, rows in zip(self.teachers, self.rows, strict=True):
+            learner = self.learners[teacher.id]
+            tokens, steps = learner.step_tokens(rows), learner.wished_steps(wished)
             share = (FOLDS - 1) / FOLDS  # as many passes over fewer rows
-            if self.tunes_all:
-                jobs += [Job(f"{teacher.id}.fold{k}", max(20, int(wished * share)), tokens) for k in range(FOLDS)]
-                jobs.append(Job(teacher.id, wished, tokens))
-        jobs.append(Job("student", STUDENT_STEPS if self.candidates else wished, self._step_tokens(self.teachers[0])))
+            if self.tunes_all or not learner.knows:
+                jobs += [Job(f"{teacher.id}.fold{k}", max(20, int(steps * share)), tokens) for k in range(FOLDS)]
+                jobs.append(Job(teacher.id, steps, tokens))
+        first = self.learners[self.teachers[0].id]
+        steps = first.wished_steps(STUDENT_STEPS if self.candidates else wished)
+        jobs.append(Job("student", steps, first.step_tokens(self.rows[0]) / first.passes))
         self.jobs = {job.name: job for job in jobs}
-        self.plan.waiting = [job for job in jobs if not self._finished(job.name)]
-        per_text = sum(_mean_length(self.rows[t.template]) for t in self.teachers)
+        self.plan.waiting = [job for job in jobs if not self.workspace.finished(job.name)]
         self.candidates = self._affordable_candidates()
         passes = 2 if self.tunes_all else 1
-        self.plan.infer_tokens = per_text * (len(self.candidates) + passes * (len(self.wanted) + len(self.calibration)))
-        self.plan.infer_tokens += (per_text + 100) * len(self.data.dev)
+        texts = len(self.candidates) + passes * (len(self.wanted) + len(self.calibration))
+        per_text = self._tokens_a_text()
+        self.plan.infer_tokens = per_text * texts + (per_text + 100) * len(self.data.dev)
         self.report(
             0.06,
             trainTokensPerSecond=round(1 / self.plan.train_cost),
@@ -280,53 +306,34 @@ class Run:
             pseudoCandidates=len(self.candidates),
         )
 
+    def _tokens_a_text(self) -> float:
+        """Of all teachers together."""
+        each = (self.learners[t.id].tokens(rows) / len(rows) for t, rows in zip(self.teachers, self.rows, strict=True))
+        return float(sum(each))
+
     def _affordable_candidates(self) -> list[dict]:
-        per_text = sum(_mean_length(self.rows[t.template]) for t in self.teachers)
-        affordable = PSEUDO_SHARE * self.data.settings["budgetSeconds"] / max(1e-9, per_text * self.plan.infer_cost)
+        cost = self._tokens_a_text() * self.plan.infer_cost
+        affordable = PSEUDO_SHARE * self.data.settings["budgetSeconds"] / max(1e-9, cost)
         return self.candidates[: max(20, int(affordable))]
 
-    def _step_tokens(self, teacher: Teacher) -> float:
-        return (
-            parse_strategy(teacher.strategy).passes
-            * pet.TrainSettings.batch_rows
-            * _mean_length(self.rows[teacher.template])
-        )
-
     # ---- models
-
-    def _tune_head(self, teacher: Teacher, kept: np.ndarray, seed: int) -> BertForMaskedLM:
-        """The base with its head tuned on the rows `kept`."""
-        model, rows, hidden = copy_of(self.base), self.rows[teacher.template], self.hidden[teacher.template]
-        kept_rows, kept_hidden = [rows[i] for i in kept], [hidden[i] for i in kept]
-        offsets = self._training_offsets(teacher.template)
-        head.tune(model, kept_rows, kept_hidden, self.wanted[kept], offsets, self.balance[kept], seed)
-        return model
-
-    def _tune_all(
-        self, name: str, model: BertForMaskedLM, teacher: Teacher, kept: np.ndarray, seed: int, share: float = 1.0
-    ) -> None:
-        """Goes on with all weights of `model`, `share` of the way."""
-        rows, hard = [self.rows[teacher.template][i] for i in kept], np.eye(self.classes)[self.wanted[kept]]
-        rates = TEACHER | {"interpolation": share}
-        self._train(name, model, teacher.template, rows, hard, teacher.strategy, self.balance[kept], seed, rates)
 
     def _train(
         self,
         name: str,
-        model: BertForMaskedLM,
-        template: int,
+        learner: PetLearner | ClassifierLearner,
+        model: Any,
         rows: list,
         wanted: np.ndarray,
-        strategy: str,
         balance: np.ndarray,
         seed: int,
-        rates: dict[str, float],
+        share: float = 1.0,
+        student: bool = False,
     ) -> None:
-        """Trains all weights of `model` in place, for as many steps as the plan has for `name`."""
+        """Trains `model` in place, `share` of the way, for as many steps as the plan has for `name`."""
         job = self.jobs[name]
         steps = self.plan.steps(job)
         started = time.monotonic()
-
         taken = 0
 
         def on_step(step: int, loss: float) -> None:
@@ -335,14 +342,14 @@ class Run:
             if step % 10 == 0 or step == steps:
                 self.report(self.fraction, model=name, step=step, steps=steps, loss=round(loss, 4))
 
-        limits = {"seconds": self.plan.seconds(job, steps), "least_steps": MINIMUM_STEPS}
-        settings = pet.TrainSettings(steps=steps, seed=seed, **limits, **rates)
-        pet.train(model, rows, wanted, strategy, settings, self._training_offsets(template), on_step, balance)
+        limits = {"seconds": self.plan.seconds(job, steps), "least_steps": MINIMUM_STEPS, "interpolation": share}
+        settings = TrainSettings(steps=steps, seed=seed, **limits, **learner.rates(student))
+        learner.train(model, rows, wanted, balance, settings, on_step)
         self.plan.trained(job, taken, time.monotonic() - started)
-        write_json(self.work / f"{name}.json", {"steps": taken, "seconds": round(time.monotonic() - started, 2)})
+        self.workspace.took(name, taken, time.monotonic() - started)
 
     def _cross_fit(self, fold: np.ndarray) -> tuple[OutOfFold, OutOfFold | None]:
-        """What head-tuned and wholly tuned models say of rows and texts that they have not seen.
+        """What first-stage and wholly tuned models say of rows and texts that they have not seen; scores.
 
         Each text is judged by one fold's model, which has seen as many labels as those that judged the rows.
         """
@@ -354,37 +361,70 @@ class Run:
         for number, teacher in enumerate(self.teachers):
             for k in range(folds):
                 name, seed = f"{teacher.id}.fold{k}", self.seed + 101 * number + k + 1
-                compute = partial(self._fold, name, teacher, seed, fold != k, fold_of_text == k)
-                rows, texts = self._cached(name, compute)
+                compute = partial(self._fold, name, number, seed, fold != k, fold_of_text == k)
+                rows, texts = self.workspace.cached(name, compute)
                 for part, said_of_rows, said_of_texts in zip(found, rows, texts, strict=True):
                     part.rows[number, fold == k], part.texts[number, fold_of_text == k] = said_of_rows, said_of_texts
                 self.report(0.08 + 0.42 * (number * folds + k + 1) / (len(self.teachers) * folds))
         return found[0], found[1] if self.tunes_all else None
 
     def _fold(
-        self, name: str, teacher: Teacher, seed: int, kept: np.ndarray, own_texts: np.ndarray
+        self, name: str, number: int, seed: int, kept: np.ndarray, own_texts: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Logits [1 or 2, n, C] of the rows that are not `kept`, and of `own_texts`, by the head-tuned model and, where
-        all weights are tuned, by the wholly tuned one."""
-        encoded = self.rows[teacher.template]
+        """Scores [1 or 2, n, C] of the rows that are not `kept`, and of `own_texts`: by the head-tuned model and, where
+        all weights are tuned, by the wholly tuned one. A method that has one stage says the same twice."""
+        learner, encoded = self.learners[self.teachers[number].id], self.rows[number]
         asked = [encoded[i] for i in np.flatnonzero(~kept)]
-        texts = self._encode(teacher.template, [self.calibration[i] for i in np.flatnonzero(own_texts)])
-        model = self._tune_head(teacher, np.flatnonzero(kept), seed)
-        said = [(self._predict(model, asked), self._predict(model, texts, fast=True))]
-        if self.tunes_all:
-            self._tune_all(name, model, teacher, np.flatnonzero(kept), seed)
-            said.append((self._predict(model, asked), self._predict(model, texts, fast=True)))
+        texts = learner.encode([self.calibration[i] for i in np.flatnonzero(own_texts)])
+        index, model = np.flatnonzero(kept), learner.start()
+
+        def ask() -> tuple[np.ndarray, np.ndarray]:
+            return self._predict(learner, model, asked), self._predict(learner, model, texts, fast=True)
+
+        said = []
+        if isinstance(learner, PetLearner):
+            self._tune_head(learner, model, number, index, seed)
+            said.append(ask())
+        if self.tunes_all or not learner.knows:
+            rows = [encoded[i] for i in index]
+            self._train(name, learner, model, rows, self.goal[index], self.balance[index], seed)
+            said.append(ask())
+        if not learner.knows and self.tunes_all:
+            said.append(said[0])
         return {"rows": np.stack([rows for rows, _ in said]), "texts": np.stack([texts for _, texts in said])}
 
+    def _tune_head(self, learner: PetLearner, model: Any, number: int, index: np.ndarray, seed: int) -> None:
+        rows = [self.rows[number][i] for i in index]
+        learner.tune_head(model, rows, self.wanted[index], self.balance[index], seed)
+
+    def _choose(self, near: OutOfFold, far: OutOfFold | None) -> tuple[np.ndarray, np.ndarray]:
+        """Shrinkage; the probabilities [T, N, C] and [T, M, C] of rows and texts out of fold."""
+        # Too few candidates to match on later: then not here either.
+        prior = self.data.prior if len(self.candidates) >= FEWEST_MATCHING_TEXTS else None
+        by_teacher = np.stack(self.served_offsets)
+
+        def flat(part: OutOfFold) -> OutOfFold:
+            moved = by_teacher[:, None]
+            return OutOfFold(self.observe.flat_scores(part.rows, moved), self.observe.flat_scores(part.texts, moved))
+
+        offsets = np.zeros((len(by_teacher), 2)) if self.observe.sets else by_teacher
+        wanted = self.observe.flat_wanted(self.wanted)
+        found = choose(flat(near), None if far is None else flat(far), offsets, prior, wanted)
+        self.shrinkage, oof, held = found
+        return self.observe.whole(oof, self.classes), self.observe.whole(held, self.classes)
+
     def _teacher(self, teacher: Teacher, number: int) -> None:
-        if not self._finished(teacher.id):
-            everything, seed = np.arange(len(self.wanted)), self.seed + 101 * number
-            model = self._tune_head(teacher, everything, seed)
-            if self.shrinkage.share > 0:
-                self._tune_all(teacher.id, model, teacher, everything, seed, self.shrinkage.share)
+        if not self.workspace.finished(teacher.id):
+            learner, everything, seed = self.learners[teacher.id], np.arange(len(self.wanted)), self.seed + 101 * number
+            model = learner.start()
+            if isinstance(learner, PetLearner):
+                self._tune_head(learner, model, number, everything, seed)
+            share = self.shrinkage.share if learner.knows else 1.0
+            if share > 0:
+                self._train(teacher.id, learner, model, self.rows[number], self.goal, self.balance, seed, share)
             elif self.tunes_all:
                 self.plan.done(self.jobs[teacher.id])
-            self._save(teacher.id, model)
+            self.workspace.save(teacher.id, learner.state(model))
         self.report(0.5 + 0.2 * (number + 1) / len(self.teachers))
 
     def _pseudo_labels(self, weights: np.ndarray, temperature: float) -> tuple[list[PseudoLabel], np.ndarray, int]:
@@ -397,26 +437,26 @@ class Run:
 
         def compute() -> dict[str, np.ndarray]:
             self.candidates = self._affordable_candidates()  # the machine may have turned slow
-            count = len(self.candidates)
-            logits = np.zeros((len(self.teachers), count, self.classes))
+            scores = np.zeros((len(self.teachers), len(self.candidates), self.classes))
             for number, teacher in enumerate(self.teachers):
-                encoded = self._encode(teacher.template, self.candidates)
-                logits[number] = self._predict(self._load(teacher.id), encoded, fast=True)
+                learner, model = self._trained(teacher)
+                scores[number] = self._predict(learner, model, learner.encode(self.candidates), fast=True)
                 self.report(0.7 + 0.08 * (number + 1) / len(self.teachers))
-            return {"logits": logits}
+            return {"logits": scores}
 
-        (logits,) = self._cached("pseudo", compute)
+        (scores,) = self.workspace.cached("pseudo", compute)
         # An earlier attempt on another machine's speed may have scored another number of candidates.
-        self.candidates = self._all_candidates()[: logits.shape[1]]
+        self.candidates = self._all_candidates()[: scores.shape[1]]
         if self.shrinkage.matched and self.data.prior is not None:
-            self.teacher_offsets = [match_priors(x, self.data.prior) for x in logits]
-        members = np.stack([distribution_of(x, o) for x, o in zip(logits, self.teacher_offsets, strict=True)])
-        combined = apply_temperature(combine_members(members, weights), temperature)
-        chosen = select(members, combined, self.task.selection, self.data.prior, PSEUDO_LABELS)
+            self.served_offsets = [match_priors(x, self.data.prior) for x in scores]
+        members = np.stack([self.observe.probabilities(x, o) for x, o in zip(scores, self.served_offsets, strict=True)])
+        tempered = np.stack([self.observe.temper(p, temperature) for p in members])
+        combined = self.observe.temper(combine_members(members, weights), temperature)
+        chosen = select(tempered, combined, self.task.selection, self.data.prior, PSEUDO_LABELS, self.thresholds)
         lines = [
             {
                 "itemKey": self.candidates[p.row].get("itemKey"),
-                "label": self._label_of(p),
+                **self._pseudo_answer(p, combined),
                 "confidence": p.confidence,
                 "contested": p.contested,
                 "rule": p.rule,
@@ -429,96 +469,125 @@ class Run:
         )
         return chosen, combined[[p.row for p in chosen]], len(self.candidates)
 
-    def _student(self, template: int, pseudo: list[PseudoLabel], soft: np.ndarray) -> None:
-        if self._finished("student"):
-            return
-        texts = self._encode(template, [self.candidates[p.row] for p in pseudo])
-        share = min(LABELLED_SHARE, PASSES * len(self.wanted) / (STUDENT_STEPS * pet.TrainSettings.batch_rows))
-        wanted, groups = student_targets(self.balance, self.wanted, soft, self.classes, share)
-        rows = [*self.rows[template], *texts]
-        seed = self.seed + 10_007
-        model = copy_of(self.base)
-        self._train("student", model, template, rows, wanted, "plain", groups, seed, STUDENT)
-        self._save("student", model)
+    def _pseudo_answer(self, pseudo: PseudoLabel, combined: np.ndarray) -> dict[str, object]:
+        if not self.observe.sets:
+            return {"label": self._label_of(pseudo)}
+        chosen = np.flatnonzero(combined[pseudo.row] >= self.thresholds)
+        return {"labels": [self.task.label_names[label] for label in chosen]}
 
-    def _student_distributions(self, template: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The student's offsets [C], and its distributions of the dev rows and of the calibration texts."""
-        model, offsets = self._load("student"), self.offsets[template]
-        texts = self._predict(model, self._encode(template, self.calibration))
+    def _student_of(self, oof: np.ndarray) -> Teacher:
+        """The student learns as the teacher does that is best out of fold, without its strategy."""
+        wanted = self.observe.flat_wanted(self.wanted)
+        best = self.teachers[int(np.argmin([_log_loss(self.observe.flat(p), wanted) for p in oof]))]
+        student = Teacher("student", best.method, best.template, "plain")
+        learner = self._learner(student)
+        if isinstance(learner, PetLearner):
+            learner.offsets = self.learners[best.id].offsets
+        self.learners["student"] = learner
+        return student
+
+    def _student(self, student: Teacher, pseudo: list[PseudoLabel], soft: np.ndarray) -> None:
+        if self.workspace.finished("student"):
+            return
+        learner = self.learners["student"]
+        texts = learner.encode([self.candidates[p.row] for p in pseudo])
+        share = min(LABELLED_SHARE, PASSES * len(self.wanted) / (STUDENT_STEPS * TrainSettings.batch_rows))
+        wanted, groups = student_targets(self.balance, self.goal, soft, share)
+        rows, model = [*learner.encode(self.data.train), *texts], learner.start()
+        self._train("student", learner, model, rows, wanted, groups, self.seed + 10_007, student=True)
+        self.workspace.save("student", learner.state(model))
+
+    def _student_distributions(self, student: Teacher) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The student's offsets [C], and its probabilities of the dev rows and of the calibration texts."""
+        learner, model = self._trained(student)
+        alike = next(t for t in self.teachers if (t.method, t.template) == (student.method, student.template))
+        # Until they are matched anew, those of training and the prior's part.
+        trained = self.learners[alike.id]
+        offsets = self._prior_offsets() + (trained.offsets if isinstance(trained, PetLearner) else 0.0)
+        texts = self._predict(learner, model, learner.encode(self.calibration))
         if self.shrinkage.matched and self.data.prior is not None and len(texts) >= FEWEST_MATCHING_TEXTS:
             offsets = match_priors(texts, self.data.prior)
-        dev = self._predict(model, self.dev[template])
-        return offsets, distribution_of(dev, offsets), distribution_of(texts, offsets)
+        dev = self._predict(learner, model, learner.encode(self.data.dev))
+        return offsets, self.observe.probabilities(dev, offsets), self.observe.probabilities(texts, offsets)
 
     def _dev_distributions(self, weights: np.ndarray) -> np.ndarray:
         if not self.data.dev:
             return np.zeros((0, self.classes))
-        members = [
-            distribution_of(self._predict(self._load(t.id), self.dev[t.template]), offsets)
-            for t, offsets in zip(self.teachers, self.teacher_offsets, strict=True)
-        ]
+        members = []
+        for teacher, offsets in zip(self.teachers, self.served_offsets, strict=True):
+            learner, model = self._trained(teacher)
+            scores = self._predict(learner, model, learner.encode(self.data.dev))
+            members.append(self.observe.probabilities(scores, offsets))
         return combine_members(np.stack(members), weights)
 
     def _student_temperature(
         self, dev: np.ndarray, held: np.ndarray, teachers: np.ndarray, temperature: float
     ) -> tuple[float, str]:
         if len(self.data.dev) >= calibrate.CALIBRATED_ROWS:
-            return calibrate.fit_temperature(dev, targets(self.task, self.data.dev)), "dev"
+            return self._fit_temperature(dev, targets(self.task, self.data.dev)), "dev"
         if not len(held):
             return temperature, "ensemble"
+        teachers, held = self.observe.flat(teachers), self.observe.flat(held)
         confidence = float(apply_temperature(teachers, temperature).max(-1).mean())
         return calibrate.match_confidence(held, confidence), "matched"
 
-    def _members(self, weights: np.ndarray, student_template: int, student_offsets: np.ndarray) -> list[TrainedMember]:
-        def member(
-            id: str, role: str, template: int, strategy: str, weight: float, offsets: np.ndarray
-        ) -> TrainedMember:
-            text, served = self.task.templates[template], offsets if self.has_prior else None
-            return TrainedMember(id, role, text, strategy, weight, served, lambda: self._load(id))
+    def _fit_temperature(self, probabilities: np.ndarray, wanted: np.ndarray) -> float:
+        return calibrate.fit_temperature(self.observe.flat(probabilities), self.observe.flat_wanted(wanted))
+
+    def _zero_shot(self, scores: np.ndarray, offsets: np.ndarray, weights: np.ndarray) -> dict[str, object] | None:
+        """Out of fold, since it has seen no row; None where no member knows anything before it is trained."""
+        own = [(t, w) for t, w in zip(self.teachers, weights, strict=True) if t.method == "pet"]
+        if not own:
+            return None
+        of_teachers = np.stack(
+            [self.observe.probabilities(x, offsets[t.template]) for x, (t, _) in zip(scores, own, strict=True)]
+        )
+        shares = [w for _, w in own] if sum(w for _, w in own) > 0 else [1.0] * len(own)
+        return self._evaluate(combine_members(of_teachers, shares), self.wanted)
+
+    def _evaluate(self, probabilities: np.ndarray, wanted: np.ndarray) -> dict[str, object]:
+        return self.observe.evaluate(probabilities, wanted, self.thresholds)
+
+    def _members(self, weights: np.ndarray, student: Teacher, student_offsets: np.ndarray) -> list[TrainedMember]:
+        def member(teacher: Teacher, role: str, weight: float, offsets: np.ndarray) -> TrainedMember:
+            learner = self.learners[teacher.id]
+            served = offsets if self.data.prior is not None else None
+            return TrainedMember(teacher.id, role, learner, weight, served, lambda: self._trained(teacher)[1])
 
         teachers = [
-            member(t.id, "teacher", t.template, t.strategy, w, o)
-            for t, w, o in zip(self.teachers, weights, self.teacher_offsets, strict=True)
+            member(t, "teacher", w, o) for t, w, o in zip(self.teachers, weights, self.served_offsets, strict=True)
         ]
-        return [*teachers, member("student", "student", student_template, "plain", 1.0, student_offsets)]
+        return [*teachers, member(student, "student", 1.0, student_offsets)]
 
-    # ---- cache and helpers
+    # ---- helpers
 
-    def _cached(self, name: str, compute: Callable[[], dict[str, np.ndarray]]) -> list[np.ndarray]:
-        path = self.work / f"{name}.npz"
-        if not path.exists():
-            partial = self.work / f"{name}.partial.npz"
-            np.savez(partial, **compute())
-            partial.replace(path)
-        stored = np.load(path)
-        return [stored[key] for key in stored.files]
+    def _learner(self, teacher: Teacher) -> PetLearner | ClassifierLearner:
+        return learner_of(
+            self.base, self.renderer, self.task, self.classes, teacher.method, teacher.template, teacher.strategy
+        )
 
-    def _finished(self, name: str) -> bool:
-        return (self.work / f"{name}.npz").exists() or (self.work / f"{name}.safetensors").exists()
+    def _pet(self) -> list[tuple[Teacher, PetLearner]]:
+        found = ((teacher, self.learners[teacher.id]) for teacher in self.teachers)
+        return [(teacher, learner) for teacher, learner in found if isinstance(learner, PetLearner)]
 
-    def _save(self, name: str, model: BertForMaskedLM) -> None:
-        """Only what training moves: embeddings stay the base's."""
-        state = {k: v.half().contiguous() for k, v in model.state_dict().items() if _trained(k)}
-        partial = self.work / f"{name}.partial"
-        save_file(state, partial)
-        partial.replace(self.work / f"{name}.safetensors")
+    def _pet_rows(self) -> list[list]:
+        return [rows for teacher, rows in zip(self.teachers, self.rows, strict=True) if teacher.method == "pet"]
 
-    def _load(self, name: str) -> BertForMaskedLM:
-        model = copy_of(self.base)
-        state = {k: v.float() for k, v in load_file(self.work / f"{name}.safetensors").items()}
-        model.load_state_dict(state, strict=False)
-        round_to_half(model)
-        return model.eval()
+    def _trained(self, teacher: Teacher) -> tuple[PetLearner | ClassifierLearner, Any]:
+        learner = self.learners[teacher.id]
+        return learner, learner.restore(self.workspace.load(teacher.id))
 
-    def _predict(self, model: BertForMaskedLM, rows: list, fast: bool = False) -> np.ndarray:
+    def _predict(
+        self, learner: PetLearner | ClassifierLearner, model: Any, rows: list, fast: bool = False
+    ) -> np.ndarray:
         started = time.monotonic()
-        logits = pet.predict(model, rows, self.classes, fast=fast)
+        scores = learner.predict(model, rows, fast=fast)
         if rows:
-            self.plan.inferred(sum(len(row.ids) for row in rows), time.monotonic() - started)
-        return logits
+            self.plan.inferred(learner.tokens(rows), time.monotonic() - started)
+        return scores
 
-    def _encode(self, template: int, rows: list[dict]) -> list[pet.Encoded]:
-        return pet.encode(self.task, self.renderer, self.task.templates[template], rows)
+    def _encode(self, teacher: Teacher, rows: list[dict]) -> list:
+        return self.learners[teacher.id].encode(rows)
 
     def _all_candidates(self) -> list[dict]:
         order = np.random.default_rng(self.seed).permutation(len(self.data.unlabelled))
@@ -526,10 +595,6 @@ class Run:
 
     def _label_of(self, pseudo: PseudoLabel) -> str:
         return self.task.labels_of(self.candidates[pseudo.row])[pseudo.label]
-
-    def _steps_taken(self) -> dict[str, int]:
-        files = [self.work / f"{name}.json" for name in self.jobs]
-        return {path.stem: json.loads(path.read_text())["steps"] for path in files if path.exists()}
 
 
 def run(folder: Path) -> int:
@@ -546,28 +611,38 @@ def run(folder: Path) -> int:
     return 0 if result["ok"] else 1
 
 
-def plan_teachers(templates: int, strategies: tuple[str, ...]) -> list[Teacher]:
-    """One teacher a template, strategies in turn; with fewer templates than strategies, one a strategy."""
-    return [
-        Teacher(f"t{i % templates}-{strategies[i % len(strategies)]}", i % templates, strategies[i % len(strategies)])
-        for i in range(max(templates, len(strategies)))
-    ]
+def plan_teachers(task: Task) -> list[Teacher]:
+    """PET: one teacher a template, strategies in turn; with fewer templates than strategies, one a strategy. Other
+    methods: one a strategy; the embedding member, which has none, once."""
+    strategies, teachers = task.strategies, []
+    for method in task.methods:
+        if method == "pet":
+            templates = len(task.templates)
+            for i in range(max(templates, len(strategies))):
+                template, strategy = i % templates, strategies[i % len(strategies)]
+                teachers.append(Teacher(f"t{template}-{strategy}", method, template, strategy))
+        else:
+            chosen = ("plain",) if method == "embedding" else strategies
+            teachers += [Teacher(f"{method}-{strategy}", method, 0, strategy) for strategy in chosen]
+    return teachers
 
 
-def write_progress(folder: Path, stage: str, progress: float, metrics: dict[str, object]) -> None:
-    line: dict[str, object] = {"at": datetime.now(UTC).isoformat(), "stage": stage, "progress": round(progress, 4)}
-    if metrics:
-        line["metrics"] = metrics
-    with (folder / "progress.jsonl").open("a") as file:
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+def balance_of(task: Task, wanted: np.ndarray) -> np.ndarray:
+    """The class [N] that batches draw equally often: the label; of label sets a row's rarest label, or having none.
+
+    Choices are no classes: they cannot be balanced or stratified.
+    """
+    if task.kind == "multiple-choice":
+        return np.zeros(len(wanted), dtype=np.int64)
+    if task.kind != "multi-label":
+        return wanted
+    counts = np.where(wanted > 0, wanted.sum(0), len(wanted) + 1)
+    return np.where(wanted.any(1), counts.argmin(1), wanted.shape[1])
 
 
-def _trained(name: str) -> bool:
-    return name.startswith(("bert.encoder.", "cls.predictions.transform."))
-
-
-def _mean_length(rows: list[pet.Encoded]) -> float:
-    return float(np.mean([len(row.ids) for row in rows]))
+def answer_of(row: dict) -> dict[str, object]:
+    """What a person said of it: `label`, or `labels` of a label set."""
+    return {key: row[key] for key in ("label", "labels") if key in row}
 
 
 def _log_loss(distribution: np.ndarray, wanted: np.ndarray) -> float:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fewloop_trainer.scores import chosen_of, least_certain
 from fewloop_trainer.task import Selection
 
 
@@ -27,11 +28,25 @@ class PseudoLabel:
 
 
 def select(
-    members: np.ndarray, ensemble: np.ndarray, selection: Selection, prior: np.ndarray | None, limit: int
+    members: np.ndarray,
+    ensemble: np.ndarray,
+    selection: Selection,
+    prior: np.ndarray | None,
+    limit: int,
+    thresholds: np.ndarray | None = None,
 ) -> list[PseudoLabel]:
-    """At most `limit` rows of member distributions [T, N, C] and their mean [N, C], most confident first by class."""
-    label, confidence = ensemble.argmax(-1), ensemble.max(-1)
-    contested = (members.argmax(-1) != label).any(0)
+    """At most `limit` rows of member distributions [T, N, C] and their mean [N, C], most confident first by class.
+
+    With `thresholds` [C] they are probabilities of labels on their own: a row is contested where a member chooses
+    another set, as sure as its least certain decision, and `label` is its most probable one.
+    """
+    label = ensemble.argmax(-1)
+    if thresholds is None:
+        confidence, contested = ensemble.max(-1), (members.argmax(-1) != label).any(0)
+    else:
+        chosen = chosen_of(ensemble, thresholds)
+        confidence = least_certain(ensemble, chosen)
+        contested = (chosen_of(members, thresholds) != chosen).any((0, 2))
     rules = _rules(selection, confidence, contested)
     eligible = [row for row in np.argsort(-confidence, kind="stable") if rules[row]]
     total = min(limit, len(eligible))

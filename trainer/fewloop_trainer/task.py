@@ -6,6 +6,9 @@ Twin of `src/task/` (types.ts, template.ts), which owns the checking; here a def
 import re
 from dataclasses import dataclass
 
+DEFAULT_NEGATIVES = 3
+"""Of definitions that were written before the setting was; the task file's own default."""
+
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
@@ -13,6 +16,7 @@ _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 class Label:
     name: str
     words: tuple[str, ...]
+    description: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,18 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class Efl:
+    """Random negatives for each example; the label of a random pair (None: it has none)."""
+
+    negatives: int
+    negative_label: str | None
+
+
+@dataclass(frozen=True)
 class Task:
     name: str
     kind: str
+    methods: tuple[str, ...]
     labels: tuple[Label, ...]
     templates: tuple[str, ...]
     max_length: int
@@ -65,6 +78,7 @@ class Task:
     prior: str
     strategies: tuple[str, ...]
     selection: Selection
+    efl: Efl
     rounds: int
     budget_seconds: float
     definition: dict
@@ -92,10 +106,14 @@ class Task:
 def load_task(definition: dict) -> Task:
     learning = definition["learning"]
     selection = learning["selection"]
+    efl = definition.get("efl", {})
     return Task(
         name=definition["name"],
         kind=definition["kind"],
-        labels=tuple(Label(label["name"], tuple(label["words"])) for label in definition["labels"]),
+        methods=tuple(definition["method"]),
+        labels=tuple(
+            Label(label["name"], tuple(label["words"]), label.get("description", "")) for label in definition["labels"]
+        ),
         templates=tuple(definition["templates"]),
         max_length=definition["maxLength"],
         serving_policy=definition["serving"]["policy"],
@@ -108,6 +126,7 @@ def load_task(definition: dict) -> Task:
             selection["threshold3"],
             selection["floor"],
         ),
+        efl=Efl(efl.get("negatives", DEFAULT_NEGATIVES), efl.get("negativeLabel")),
         rounds=learning["rounds"],
         budget_seconds=learning["budgetSeconds"],
         definition=definition,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from scipy.special import expit
 
 from fewloop_trainer.encoder import load_tokenizer
 from fewloop_trainer.scores import distribution_of, label_scores
@@ -28,19 +29,30 @@ def largest_golden_difference(folder: Path) -> float:
         assert {entry["member"] for entry in row["members"]} == set(members)
         for entry in row["members"]:
             member = members[entry["member"]]
-            words = list(member["labelWords"].values()) or [[choice] for choice in row["item"]["choices"]]
-            tokens = [tokenizer.encode(word, add_special_tokens=False).ids for group in words for word in group]
-            inputs = {
-                "input_ids": [entry["ids"]],
-                "attention_mask": [[1] * len(entry["ids"])],
-                "token_type_ids": [entry["typeIds"]],
-                "mask_positions": [entry["maskPositions"]],
-                "label_tokens": [tokens],
-            }
-            feeds = {name: np.array(value, dtype=np.int64) for name, value in inputs.items()}
-            (logits,) = graphs[member["graph"]].run(["word_logits"], feeds)
-            scored = label_scores(logits[0], [len(group) for group in words])
+            scored = _scores(graphs[member["graph"]], member, entry, row["item"], tokenizer)
             offsets = np.array(list(member["offsets"].values()) or 0.0)
-            got = distribution_of(scored, offsets)
+            label_sets = manifest["definition"]["kind"] == "multi-label"
+            got = expit(scored + offsets) if label_sets else distribution_of(scored, offsets)
             differences.append(float(np.abs(got - entry["distribution"]).max()))
     return max(differences)
+
+
+def _scores(graph, member: dict, entry: dict, item: dict, tokenizer) -> np.ndarray:
+    """[labels] of one golden entry, by the member's method."""
+    if member["method"] != "pet":
+        logits = np.concatenate([_run(graph, row, "logits", {}) for row in entry.get("rows", [entry])])
+        return logits[:, 1] - logits[:, 0] if "hypotheses" in member else logits[0]
+    words = list(member["labelWords"].values()) or [[choice] for choice in item["choices"]]
+    tokens = [tokenizer.encode(word, add_special_tokens=False).ids for group in words for word in group]
+    logits = _run(graph, entry, "word_logits", {"mask_positions": [entry["maskPositions"]], "label_tokens": [tokens]})
+    return label_scores(logits[0], [len(group) for group in words])
+
+
+def _run(graph, entry: dict, output: str, further: dict) -> np.ndarray:
+    inputs = {
+        "input_ids": [entry["ids"]],
+        "attention_mask": [[1] * len(entry["ids"])],
+        "token_type_ids": [entry["typeIds"]],
+    }
+    feeds = {name: np.array(value, dtype=np.int64) for name, value in (inputs | further).items()}
+    return graph.run([output], feeds)[0]

@@ -156,40 +156,40 @@ class TestEncoder:
         ids, mask, types, positions, _ = batch_of(sentiment).inputs
         with torch.no_grad():
             expected = tiny_model.bert(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state
-            torch.testing.assert_close(augment.encode(tiny_model.bert, ids, mask), expected)
+            torch.testing.assert_close(augment.encode(tiny_model.bert, ids, mask, types), expected)
             torch.testing.assert_close(
                 augment.at_masks(expected, positions), expected[torch.arange(len(ids)), positions[:, 0]][:, None]
             )
 
     @pytest.mark.parametrize("layer", [0, 1, 2])
     def test_a_row_mixed_with_itself_or_not_at_all_stays_as_it_is(self, sentiment, tiny_model, layer):
-        ids, mask, _, positions, _ = batch_of(sentiment).inputs
+        ids, mask, types, positions, _ = batch_of(sentiment).inputs
         rows = torch.arange(len(ids))
         layer = min(layer, len(tiny_model.bert.encoder.layer))
         with torch.no_grad():
-            plain = augment.at_masks(augment.encode(tiny_model.bert, ids, mask), positions)
+            plain = augment.at_masks(augment.encode(tiny_model.bert, ids, mask, types), positions)
             mix = Mix(0.3, rows, layer)
             torch.testing.assert_close(
-                augment.at_masks(augment.encode(tiny_model.bert, ids, mask, mix), positions, mix), plain
+                augment.at_masks(augment.encode(tiny_model.bert, ids, mask, types, mix), positions, mix), plain
             )
 
     def test_mixing_is_symmetric(self, sentiment, tiny_model):
-        ids, mask, _, positions, _ = batch_of(sentiment).inputs
+        ids, mask, types, positions, _ = batch_of(sentiment).inputs
         partner = torch.arange(len(ids)).flip(0)
         said = []
         with torch.no_grad():
             for share in (0.2, 0.8):
                 mix = Mix(share, partner, 1)
-                said.append(augment.at_masks(augment.encode(tiny_model.bert, ids, mask, mix), positions, mix))
+                said.append(augment.at_masks(augment.encode(tiny_model.bert, ids, mask, types, mix), positions, mix))
         torch.testing.assert_close(said[0], said[1][partner])
 
     def test_until_they_are_mixed_rows_attend_to_their_own_tokens_alone(self, sentiment, tiny_model):
-        ids, mask, _, _, _ = batch_of(sentiment).inputs
+        ids, mask, types, _, _ = batch_of(sentiment).inputs
         last = len(tiny_model.bert.encoder.layer)
         mix = Mix(0.4, torch.arange(len(ids)).flip(0), last)
         with torch.no_grad():
-            plain = augment.encode(tiny_model.bert, ids, mask)
-            torch.testing.assert_close(augment.encode(tiny_model.bert, ids, mask, mix), mix.of(plain))
+            plain = augment.encode(tiny_model.bert, ids, mask, types)
+            torch.testing.assert_close(augment.encode(tiny_model.bert, ids, mask, types, mix), mix.of(plain))
 
 
 NAMES = ["mixup", "manifold-mixup", "fgm", "pgd", "manifold-mixup+r-drop+fgm", "mixup+pgd"]

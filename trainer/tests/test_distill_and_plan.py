@@ -1,20 +1,20 @@
 import numpy as np
 import pytest
 
-from fewloop_trainer import distill, pet, plan
+from fewloop_trainer import distill, pet, plan, training
 from fewloop_trainer.plan import Job, Plan
 
 
 class TestStudentTargets:
     def test_are_the_labels_alone_where_there_are_no_pseudo_labels(self):
         labels = np.array([0, 2, 1])
-        wanted, groups = distill.student_targets(labels, labels, np.zeros((0, 3)), 3)
+        wanted, groups = distill.student_targets(labels, np.eye(3)[labels], np.zeros((0, 3)))
         np.testing.assert_array_equal(wanted, np.eye(3)[labels])
         np.testing.assert_array_equal(groups, labels)
 
     def test_are_one_hot_for_labels_and_what_the_teachers_said_for_the_rest(self):
         labels, soft = np.array([0, 1]), np.array([[0.7, 0.3], [0.2, 0.8], [0.6, 0.4]])
-        wanted, groups = distill.student_targets(labels, labels, soft, 2)
+        wanted, groups = distill.student_targets(labels, np.eye(2)[labels], soft)
         np.testing.assert_array_equal(wanted, [[1, 0], [0, 1], [0.7, 0.3], [0.2, 0.8], [0.6, 0.4]])
         assert set(groups[:2]).isdisjoint(groups[2:])
 
@@ -22,9 +22,9 @@ class TestStudentTargets:
     @pytest.mark.parametrize("pseudo", [100, 400])
     def test_give_labels_their_share_of_what_batches_draw(self, classes, pseudo):
         labels = np.arange(40) % classes
-        _, groups = distill.student_targets(labels, labels, np.full((pseudo, classes), 1 / classes), classes)
+        _, groups = distill.student_targets(labels, np.eye(classes)[labels], np.full((pseudo, classes), 1 / classes))
         row = pet.Encoded([2, 4, 3], [1], [[7]], [0])
-        sampler = pet.batches(groups, [row] * len(groups), pet.TrainSettings(steps=0))
+        sampler = training.batches(groups, [row] * len(groups), pet.TrainSettings(steps=0))
         drawn = np.concatenate([next(sampler) for _ in range(400)])
         assert (drawn < 40).mean() == pytest.approx(distill.LABELLED_SHARE, abs=0.05)
         counts = np.bincount(labels[drawn[drawn < 40]], minlength=classes)

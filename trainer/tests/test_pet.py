@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewloop_trainer import pet, scores
+from fewloop_trainer import pet, scores, training
 from fewloop_trainer.data import targets
 from folders import reviews
 
@@ -67,7 +67,7 @@ class TestTraining:
 
     def test_takes_fewer_steps_where_they_take_too_long(self, monkeypatch, sentiment, tiny_model):
         clock = SimpleNamespace(now=0.0)
-        monkeypatch.setattr(pet, "time", SimpleNamespace(monotonic=lambda: clock.now))
+        monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: clock.now))
         rows = encoded(sentiment, reviews(4))
 
         def taken(seconds: float, least: int = 0) -> int:
@@ -122,7 +122,7 @@ class TestTraining:
 
     @pytest.mark.parametrize("steps", [1, 2, 7, 100])
     def test_the_rate_rises_to_its_peak_and_falls_without_reaching_0(self, steps):
-        rates = [pet.schedule(step, steps, 0.1) for step in range(steps)]
+        rates = [training.schedule(step, steps, 0.1) for step in range(steps)]
         peak = int(np.argmax(rates))
         assert max(rates) == 1.0
         assert min(rates) > 0
@@ -137,7 +137,7 @@ class TestBatches:
     def test_draw_classes_equally_often_however_rare(self):
         classes = np.array([0] * 20 + [1] * 4 + [2])
         settings = pet.TrainSettings(steps=0)
-        sampler = pet.batches(classes, [sized(5)] * len(classes), settings)
+        sampler = training.batches(classes, [sized(5)] * len(classes), settings)
         drawn = np.concatenate([next(sampler) for _ in range(4 * 3 * 5)])
         counts = np.bincount(classes[drawn])
         assert counts.max() - counts.min() <= 1
@@ -146,7 +146,7 @@ class TestBatches:
 
     def test_put_rows_of_like_length_together_and_never_mix_numbers_of_masks(self):
         rows = [sized(5 + i, 1 + i % 2) for i in range(40)]
-        sampler = pet.batches(np.zeros(40, int), rows, pet.TrainSettings(steps=0))
+        sampler = training.batches(np.zeros(40, int), rows, pet.TrainSettings(steps=0))
         spans = []
         for _ in range(60):
             batch = next(sampler)

@@ -7,12 +7,13 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from bundles import broken_entries, largest_golden_difference
-from fewloop_trainer import pet, plan, run
+from fewloop_trainer import pet, plan, run, training
+from fewloop_trainer.task import load_task
 from folders import (
     TINY_MODEL,
     definition_of,
@@ -174,7 +175,7 @@ def test_few_rows_tune_heads_alone(monkeypatch, tmp_path, tiny_model):
     assert report["outOfFold"]["shrinkage"]["share"] == 0
     base = tiny_model.state_dict()
     for teacher in ("t0-plain", "t1-r-drop"):
-        stored = run.load_file(folder / f"work/{teacher}.safetensors")
+        stored = load_file(folder / f"work/{teacher}.safetensors")
         moved = {name for name, tensor in stored.items() if not torch.equal(tensor, base[name].half())}
         assert moved
         assert all(name.startswith("cls.predictions.transform.") for name in moved)
@@ -205,7 +206,7 @@ class SlowMachine:
         monkeypatch.setattr(pet, "predict", slow_predict)
         monkeypatch.setattr(run, "time", clock)
         monkeypatch.setattr(plan, "time", clock)
-        monkeypatch.setattr(pet, "time", clock)
+        monkeypatch.setattr(training, "time", clock)
         monkeypatch.setattr(pet, "train", slow_train)
 
 
@@ -312,10 +313,10 @@ class TestRefusedRun:
                 patched.setattr(model, "state_dict", lambda: state)
                 export_from(template, base, model, path)
 
-        from fewloop_trainer import bundle
+        from fewloop_trainer import export
 
-        export_from = bundle.export_from
-        monkeypatch.setattr(bundle, "export_from", damaged)
+        export_from = export.export_from
+        monkeypatch.setattr(export, "export_from", damaged)
         folder = write_run(tmp_path, reviews(2), [], budgetSeconds=0.1)
         result = self.result_of(folder)
         assert result["code"] == "INTERNAL"
@@ -323,18 +324,95 @@ class TestRefusedRun:
 
 
 def test_teachers_are_one_a_template_or_one_a_strategy():
-    def teachers(templates, *strategies):
-        return [(t.template, t.strategy) for t in run.plan_teachers(templates, strategies)]
+    def teachers(templates, *strategies, method=("pet",)):
+        task = load_task(
+            definition_of(method=method, templates=["{mask}{text}"] * templates, learning={"strategies": strategies})
+        )
+        return [(t.method, t.template, t.strategy) for t in run.plan_teachers(task)]
 
-    assert teachers(3, "plain", "r-drop") == [(0, "plain"), (1, "r-drop"), (2, "plain")]
-    assert teachers(1, "plain", "r-drop") == [(0, "plain"), (0, "r-drop")]
-    assert len({t.id for t in run.plan_teachers(5, ("plain", "r-drop"))}) == 5
+    assert teachers(3, "plain", "r-drop") == [("pet", 0, "plain"), ("pet", 1, "r-drop"), ("pet", 2, "plain")]
+    assert teachers(1, "plain", "r-drop") == [("pet", 0, "plain"), ("pet", 0, "r-drop")]
+    assert teachers(1, "plain", "fgm", method=("pet", "efl", "embedding")) == [
+        ("pet", 0, "plain"),
+        ("pet", 0, "fgm"),
+        ("efl", 0, "plain"),
+        ("efl", 0, "fgm"),
+        ("embedding", 0, "plain"),
+    ]
 
 
-def test_a_model_is_stored_and_loaded_as_it_will_be_served(finished_run):
-    """Embeddings are not stored: they stay the base's."""
-    stored = run.load_file(finished_run.folder / "work/student.safetensors")
-    assert stored
-    assert not [name for name in stored if "embeddings" in name]
-    assert {tensor.dtype for tensor in stored.values()} == {run.torch.float16}
-    assert all(np.isfinite(tensor.float().numpy()).all() for tensor in stored.values())
+METHODS_LABELS = [
+    {"name": "positive", "words": ["好"], "description": "很好。"},
+    {"name": "negative", "words": ["差"], "description": "很差。"},
+]
+
+
+class TestMethods:
+    @pytest.mark.parametrize("method", ["fine-tune", "efl", "embedding"])
+    def test_alone(self, tmp_path, method):
+        definition = definition_of(
+            method=[method], templates=[], labels=METHODS_LABELS, learning={"strategies": ["plain"]}
+        )
+        rows = reviews_of("train", 30)
+        folder = quick(tmp_path, rows[:12], rows[12:], definition)
+        manifest = read_json(folder / "bundle/manifest.json")
+        assert {m["method"] for m in manifest["members"]} == {method}
+        assert {g["kind"] for g in manifest["graphs"]} == {"classifier"}
+        assert all(("hypotheses" in m) == (method == "efl") for m in manifest["members"])
+        assert read_json(folder / "bundle/report.json")["outOfFold"]["zeroShot"] is None
+
+    def test_a_committee_of_all(self, tmp_path):
+        definition = definition_of(
+            method=["pet", "fine-tune", "efl", "embedding"], labels=METHODS_LABELS, learning={"strategies": ["plain"]}
+        )
+        rows = reviews_of("train", 30)
+        folder = quick(tmp_path, rows[:12], rows[12:], definition)
+        members = read_json(folder / "bundle/manifest.json")["members"]
+        assert [m["id"] for m in members if m["role"] == "teacher"] == [
+            "t0-plain",
+            "t1-plain",
+            "fine-tune-plain",
+            "efl-plain",
+            "embedding-plain",
+        ]
+
+    def test_pairs_with_random_negatives(self, tmp_path):
+        definition = definition_of(
+            kind="sentence-pair",
+            method=["efl", "fine-tune"],
+            labels=[{"name": "same", "words": []}, {"name": "other", "words": []}],
+            templates=[],
+            efl={"negatives": 1, "negativeLabel": "other"},
+            learning={"strategies": ["r-drop"]},
+        )
+        rows = [
+            {"text": review(n, "positive"), "textPair": review(n + k, "positive"), "label": label}
+            for n in range(6)
+            for k, label in enumerate(("same", "other"))
+        ]
+        folder = quick(tmp_path, rows, [], definition)
+        entry = read_json(folder / "bundle/golden.json")["rows"][0]["members"][0]
+        assert set(entry["typeIds"]) == {0, 1}
+
+    @pytest.mark.parametrize("method", ["fine-tune", "efl", "embedding"])
+    def test_label_sets(self, tmp_path, method):
+        definition = definition_of(
+            kind="multi-label",
+            method=[method],
+            labels=[*METHODS_LABELS, {"name": "long", "words": [], "description": "很长。"}],
+            templates=[],
+            learning={"strategies": ["plain"]},
+        )
+        rows = [
+            {"text": row["text"], "labels": [row["label"], "long"] if "，" in row["text"] else [row["label"]]}
+            for row in reviews_of("train", 60)
+        ]
+        rows[3]["labels"] = []
+        folder = quick(tmp_path, rows[60:84], rows[:60], definition)
+        report = read_json(folder / "bundle/report.json")
+        assert report["outOfFold"]["rows"][0]["labels"] == rows[60]["labels"]
+        assert set(report["outOfFold"]["ensemble"]) >= {"accuracy", "macroF1", "microF1", "ece"}
+        manifest = read_json(folder / "bundle/manifest.json")
+        assert set(manifest["thresholds"]) == {"positive", "negative", "long"}
+        for line in read_lines(folder / "pseudo-labels.jsonl"):
+            assert set(line["labels"]) <= {"positive", "negative", "long"}

@@ -1,0 +1,186 @@
+"""`fewloop benchmark`: tasks × methods × splits × seeds on FewCLUE's files.
+
+    rows, definitions ─▶ cells ─▶ (cached | computed, one after the other) ─▶ results ─▶ JSON, Markdown, plots
+
+A finished cell is a file of its own, `WORK/cells/<cell>-<key>.json`, written whole or not at all, whose key is the
+digest of all that determines it: after Ctrl-C or a kill the same command goes on, and what changed is computed anew.
+The test rows are scored once per finished configuration, at the end of each cell; nothing is chosen by them.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from transformers.utils.logging import disable_progress_bar
+
+from fewloop_trainer import fewclue
+from fewloop_trainer.benchmark_report import write_report
+from fewloop_trainer.board import Board
+from fewloop_trainer.bundle import library_versions
+from fewloop_trainer.cell import Cell, base_digest, key_of
+from fewloop_trainer.data import RunError
+from fewloop_trainer.files import write_json
+from fewloop_trainer.methods import METHODS
+from fewloop_trainer.task import Task, load_task
+from fewloop_trainer.task_file import read_definition
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    data: Path
+    """FewCLUE's folder, a folder a task in it."""
+    tasks: tuple[str, ...]
+    methods: tuple[str, ...]
+    splits: tuple[str, ...]
+    seeds: tuple[int, ...]
+    base: Path
+    task_files: Path
+    work: Path
+    threads: int
+    limit_test: int | None = None
+    """The first so many test rows alone: to try whether all works."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a cell stands in the table."""
+
+    task: str
+    method: str
+    split: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}-{self.method}-{self.split}-{self.seed}"
+
+
+def benchmark(settings: BenchmarkSettings, out: Path | None, as_json: bool) -> int:
+    """Computes what is missing, writes the report; the exit status: 1 where a cell failed.
+
+    Raises RunError (BAD_INPUT) where the data, a task file or a name is none.
+    """
+    check(settings)
+    disable_progress_bar()  # of loading weights, which would run through the table
+    places = list(places_of(settings))
+    results: list[dict] = []
+    with Board([place.name for place in places]) as board:
+        for place in places:
+            board.begin(place.name, place.method)
+            result = compute(settings, place)
+            results.append(result)
+            board.end(place.name, result)
+    document = {
+        "formatVersion": 1,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "settings": described(settings),
+        "libraries": library_versions(),
+        "cells": results,
+    }
+    markdown = write_report(document, out or settings.work / "results.md")
+    print(json.dumps(document, ensure_ascii=False) if as_json else markdown)
+    return 1 if any(result["state"] == "failed" for result in results) else 0
+
+
+def check(settings: BenchmarkSettings) -> None:
+    unknown = [name for name in settings.methods if name not in METHODS]
+    if unknown:
+        raise RunError("BAD_INPUT", f"unknown method {unknown[0]}: known are {', '.join(METHODS)}")
+    if not settings.data.is_dir():
+        raise RunError("BAD_INPUT", f"{settings.data} is no folder of FewCLUE's files")
+    for name in settings.tasks:
+        if name not in fewclue.TASKS:
+            raise RunError("BAD_INPUT", f"unknown task {name}: known are {', '.join(fewclue.TASKS)}")
+    for file in ("config.json", "model.safetensors", "tokenizer.json"):
+        if not (settings.base / file).exists():
+            raise RunError("BAD_INPUT", f"{settings.base} is no base model: it lacks {file}")
+
+
+def places_of(settings: BenchmarkSettings) -> Iterator[Place]:
+    """In the order in which they are computed: the table becomes wide before it becomes deep."""
+    for seed in settings.seeds:
+        for split in settings.splits:
+            for method in settings.methods:
+                for task in settings.tasks:
+                    yield Place(task, method, split, seed)
+
+
+def compute(settings: BenchmarkSettings, place: Place) -> dict:
+    """A cell's result: from the cache, computed, or why there is none (`state`: done, n/a, skipped, failed)."""
+    where = {"task": place.task, "method": place.method, "split": place.split, "seed": place.seed}
+    method = METHODS[place.method]
+    cell = cell_of(settings, place)
+    reason = method.refuses(cell.task)
+    if reason is not None:
+        return where | {"state": "n/a", "reason": reason}
+    reason = method.absent()
+    if reason is not None:
+        return where | {"state": "skipped", "reason": reason}
+    key = key_of(cell, place.method, method.settings | {"libraries": method.libraries()})
+    file = settings.work / "cells" / f"{place.name}-{key[:16]}.json"
+    if file.exists():
+        return json.loads(file.read_text(encoding="utf-8"))
+    started = time.monotonic()
+    try:
+        distribution = method.predict(cell)
+        if not np.isfinite(distribution).all():
+            raise RuntimeError("predictions that are no numbers")
+    except Exception as error:
+        return where | {"state": "failed", "reason": f"{type(error).__name__}: {error}"}
+    result = where | {"state": "done", "key": key} | said_of(cell, distribution)
+    result |= {"trainRows": len(cell.train), "seconds": round(time.monotonic() - started, 2)}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, result)
+    return result
+
+
+def said_of(cell: Cell, distribution: np.ndarray) -> dict[str, list]:
+    """Each test row's label, prediction and confidence, in the file's order."""
+    best = distribution.argmax(-1)
+    return {
+        "gold": [row["label"] for row in cell.test],
+        "predicted": [cell.task.labels_of(row)[i] for row, i in zip(cell.test, best, strict=True)],
+        "confidence": [round(float(p), 6) for p in distribution.max(-1)],
+    }
+
+
+def cell_of(settings: BenchmarkSettings, place: Place) -> Cell:
+    """Raises RunError (BAD_INPUT) where a row has a label that the task file lacks."""
+    task = _task(settings.task_files, place.task)
+    rows = _rows(settings.data, place.task, place.split)
+    for row in (*rows.train, *rows.test):
+        if row["label"] not in task.labels_of(row):
+            raise RunError("BAD_INPUT", f"{place.task}: the task file has no label {row['label']!r}")
+    test, runs = rows.test[: settings.limit_test], settings.work / "runs"
+    return Cell(task, settings.base, rows.train, rows.unlabelled, test, place.seed, settings.threads, runs)
+
+
+def described(settings: BenchmarkSettings) -> dict[str, object]:
+    """What the report says of how its numbers came to be."""
+    shared = {task: _rows(settings.data, task, settings.splits[0]).shared for task in settings.tasks}
+    return {
+        "tasks": list(settings.tasks),
+        "methods": list(settings.methods),
+        "splits": list(settings.splits),
+        "seeds": list(settings.seeds),
+        "base": settings.base.name,
+        "baseDigest": base_digest(settings.base),
+        "threads": settings.threads,
+        "limitTest": settings.limit_test,
+        "testRowsWithTrainTexts": {task: many for task, many in shared.items() if many},
+    }
+
+
+@cache
+def _task(folder: Path, name: str) -> Task:
+    return load_task(read_definition(folder / f"{name}.yaml"))
+
+
+@cache
+def _rows(data: Path, task: str, split: str) -> fewclue.TaskRows:
+    return fewclue.load_rows(data, task, split)

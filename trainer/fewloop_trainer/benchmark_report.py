@@ -1,0 +1,198 @@
+"""The benchmark's report: Markdown, the same numbers as JSON, and plots where matplotlib is installed."""
+
+import importlib.util
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from fewloop_trainer.comparison import augrc, hits_of, mean_and_spread, mean_with_interval, risk_coverage
+from fewloop_trainer.evaluate import calibration_error
+from fewloop_trainer.files import write_json
+
+REFERENCES = ("fine-tune", "pet", "setfit", "tf-idf")
+"""What every other method is compared with, row by row."""
+
+Cells = dict[tuple[str, str], list[dict]]
+"""Finished cells by task and method, by split and seed."""
+
+
+def write_report(document: dict, out: Path) -> str:
+    """Writes `out` (Markdown), `.json` and `-*.png` beside it; answers the Markdown."""
+    markdown = markdown_of(document)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(out.name + ".partial")
+    partial.write_text(markdown + "\n", encoding="utf-8")
+    partial.replace(out)
+    write_json(out.with_suffix(".json"), document)
+    if importlib.util.find_spec("matplotlib"):
+        _plot(finished(document), document["settings"], out)
+    return markdown
+
+
+def finished(document: dict) -> Cells:
+    cells: Cells = defaultdict(list)
+    for cell in document["cells"]:
+        if cell["state"] == "done":
+            cells[cell["task"], cell["method"]].append(cell)
+    return {place: sorted(found, key=lambda c: (c["split"], c["seed"])) for place, found in cells.items()}
+
+
+def markdown_of(document: dict) -> str:
+    cells, settings = finished(document), document["settings"]
+    parts = [
+        _described(settings),
+        "## Accuracy, %",
+        "Mean ± standard deviation over splits and seeds; in brackets how many, where they are not all.",
+        accuracy_table(cells, document),
+    ]
+    for reference in REFERENCES:
+        table = difference_table(cells, settings, reference)
+        if table:
+            parts += [f"## Minus {reference}, points", DIFFERENCES, table]
+    parts += ["## Confidence and time", CONFIDENCE, confidence_table(cells, settings)]
+    reasons = {
+        f"{c['method']} on {c['task']}: {c['state']}, {c['reason']}" for c in document["cells"] if c["state"] != "done"
+    }
+    if reasons:
+        parts += ["## Not measured", "\n".join(f"- {reason}" for reason in sorted(reasons))]
+    return "\n\n".join(parts)
+
+
+DIFFERENCES = (
+    "Paired, of the same splits, seeds and test rows, with the 95 % interval of a bootstrap over rows "
+    "(2,000 resamples); bold where it excludes 0. The last column draws rows within each task."
+)
+CONFIDENCE = (
+    "ECE of ten bins of equal mass and AUGRC (the mean share of all rows that are covered and wrong), × 100, "
+    "lower is better; seconds of a cell. Means over the tasks' means."
+)
+
+
+def accuracy_table(cells: Cells, document: dict) -> str:
+    settings = document["settings"]
+    wished = len(settings["splits"]) * len(settings["seeds"])
+    states = {(c["task"], c["method"]): c["state"] for c in document["cells"] if c["state"] != "done"}
+    rows = []
+    for method in settings["methods"]:
+        row = [method]
+        for task in settings["tasks"]:
+            found = cells.get((task, method))
+            row.append(_accuracy(found, wished) if found else states.get((task, method), ""))
+        means = [
+            np.mean([hits_of(c).mean() for c in cells[t, method]]) for t in settings["tasks"] if (t, method) in cells
+        ]
+        row.append(f"{100 * np.mean(means):.1f}" if len(means) == len(settings["tasks"]) else "")
+        rows.append(row)
+    return _table(["method", *settings["tasks"], "mean"], rows)
+
+
+def difference_table(cells: Cells, settings: dict, reference: str) -> str:
+    """Empty where nothing can be compared with the reference."""
+    rows = []
+    for method in settings["methods"]:
+        if method == reference:
+            continue
+        by_task = {task: _row_differences(cells, task, method, reference) for task in settings["tasks"]}
+        known = [rows_of for rows_of in by_task.values() if rows_of is not None]
+        if known:
+            told = [_difference([d]) if d is not None else "" for d in by_task.values()]
+            rows.append([method, *told, _difference(known) if len(known) > 1 else ""])
+    return _table(["method", *settings["tasks"], "over these"], rows) if rows else ""
+
+
+def confidence_table(cells: Cells, settings: dict) -> str:
+    rows = []
+    for method in settings["methods"]:
+        by_task = [[_measured(c) for c in cells[t, method]] for t in settings["tasks"] if (t, method) in cells]
+        if by_task:
+            ece, area, seconds = np.mean([np.mean(measured, axis=0) for measured in by_task], axis=0)
+            rows.append([method, f"{100 * ece:.1f}", f"{100 * area:.1f}", f"{seconds:.0f}", str(len(by_task))])
+    return _table(["method", "ECE", "AUGRC", "seconds", "tasks"], rows)
+
+
+def _row_differences(cells: Cells, task: str, method: str, reference: str) -> np.ndarray | None:
+    """[N] mean difference of each test row's hits over the splits and seeds that both have; None without any."""
+    ours, theirs = ({(c["split"], c["seed"]): c for c in cells.get((task, m), [])} for m in (method, reference))
+    both = sorted(ours.keys() & theirs.keys())
+    if not both:
+        return None
+    return np.mean([hits_of(ours[place]) - hits_of(theirs[place]) for place in both], axis=0)
+
+
+def _difference(tasks: list[np.ndarray]) -> str:
+    mean, low, high = mean_with_interval(tasks)
+    text = f"{100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+    return f"**{text}**" if low > 0 or high < 0 else text
+
+
+def _accuracy(found: list[dict], wished: int) -> str:
+    mean, spread = mean_and_spread([100 * hits_of(cell).mean() for cell in found])
+    text = f"{mean:.1f}" if spread is None else f"{mean:.1f} ± {spread:.1f}"
+    return text if len(found) == wished else f"{text} [{len(found)}]"
+
+
+def _measured(cell: dict) -> tuple[float, float, float]:
+    confidence, hit = np.array(cell["confidence"]), hits_of(cell)
+    return calibration_error(confidence, hit), augrc(confidence, hit), cell["seconds"]
+
+
+def _described(settings: dict) -> str:
+    splits, seeds = ", ".join(settings["splits"]), ", ".join(str(seed) for seed in settings["seeds"])
+    text = f"Base model {settings['base']} ({settings['baseDigest'][:12]}); splits {splits}; seeds {seeds}; "
+    text += f"{settings['threads']} threads."
+    if settings["limitTest"]:
+        text += f" Only the first {settings['limitTest']} test rows."
+    shared = settings["testRowsWithTrainTexts"]
+    if shared:
+        told = ", ".join(f"{many} of {task}" for task, many in shared.items())
+        text += f" Test rows whose text (not item) is in the first split's train file too: {told}."
+    return text
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _plot(cells: Cells, settings: dict, out: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    tasks = [task for task in settings["tasks"] if any(t == task for t, _ in cells)]
+    if not tasks:
+        return
+    methods = [method for method in settings["methods"] if any(m == method for _, m in cells)]
+    columns = min(3, len(tasks))
+    shape = -(-len(tasks) // columns), columns
+    size = 5.2 * columns, 3.6 * shape[0]
+    for name, draw in (("methods", _bars), ("risk", _curves)):
+        figure, axes = plt.subplots(*shape, figsize=size, squeeze=False)
+        for axis in axes.flat[len(tasks) :]:
+            axis.set_visible(False)
+        for axis, task in zip(axes.flat, tasks, strict=False):
+            draw(axis, {method: cells[task, method] for method in methods if (task, method) in cells})
+            axis.set_title(task)
+        figure.tight_layout()
+        figure.savefig(out.with_name(f"{out.stem}-{name}.png"), dpi=110)
+        plt.close(figure)
+
+
+def _bars(axis, found: dict[str, list[dict]]) -> None:
+    """Accuracy of each method, the spread as a line."""
+    told = [mean_and_spread([100 * hits_of(cell).mean() for cell in cells]) for cells in found.values()]
+    axis.barh(list(found), [mean for mean, _ in told], xerr=[spread or 0.0 for _, spread in told], color="#7aa6c2")
+    axis.invert_yaxis()
+    axis.set_xlabel("accuracy, %")
+    axis.tick_params(labelsize=7)
+
+
+def _curves(axis, found: dict[str, list[dict]]) -> None:
+    """Error rate among the most confident rows, the mean over a method's cells."""
+    for method, cells in found.items():
+        curves = [risk_coverage(np.array(cell["confidence"]), hits_of(cell)) for cell in cells]
+        axis.plot(100 * curves[0][0], 100 * np.mean([risk for _, risk in curves], axis=0), label=method, linewidth=1)
+    axis.set(xlabel="coverage, %", ylabel="errors among covered, %")
+    axis.legend(fontsize=6)

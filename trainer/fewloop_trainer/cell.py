@@ -1,0 +1,63 @@
+"""A cell of the benchmark's table: what a method gets, and the digest of all that its result depends on."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from fewloop_trainer.bundle import library_versions
+from fewloop_trainer.data import file_digest
+from fewloop_trainer.encoder import has_bfloat16
+from fewloop_trainer.task import Task
+
+
+@dataclass(frozen=True)
+class Cell:
+    """All that a method may see. `work`: a folder for what it wants to go on from after a kill."""
+
+    task: Task
+    base: Path
+    train: list[dict]
+    unlabelled: list[dict]
+    test: list[dict]
+    seed: int
+    threads: int
+    work: Path
+
+    @property
+    def classes(self) -> int:
+        """Width of a distribution: the task's labels, or the largest number of choices."""
+        return max(len(self.task.labels_of(row)) for row in (*self.train, *self.test))
+
+
+def key_of(cell: Cell, method: str, settings: dict[str, object]) -> str:
+    """SHA-256 (hex) of the task's definition, the method, the base model, every row, the seed and the libraries.
+
+    Threads and the processor's bf16 are of it too: sums in another order round otherwise.
+    """
+    return digest_of(
+        {
+            "definition": cell.task.definition,
+            "method": method,
+            "settings": settings,
+            "base": base_digest(cell.base),
+            "train": digest_of(cell.train),
+            "unlabelled": digest_of(cell.unlabelled),
+            "test": digest_of(cell.test),
+            "seed": cell.seed,
+            "threads": cell.threads,
+            "bfloat16": has_bfloat16(),
+            "libraries": library_versions(),
+        }
+    )
+
+
+def digest_of(value: object) -> str:
+    """SHA-256 (hex) of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def base_digest(base: Path) -> str:
+    return digest_of([file_digest(base / name) for name in ("config.json", "model.safetensors", "tokenizer.json")])

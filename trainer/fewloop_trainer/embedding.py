@@ -1,0 +1,109 @@
+"""The embedding member (as SetFit, Tunstall et al. 2022): the encoder tuned contrastively, a logistic head on [CLS].
+
+Two texts of one label are to point the same way, two of different labels are to be at right angles: the squared error
+of the cosine, over all pairs of a batch. The head is a logistic regression on the tuned, L2-normalised states, by
+scikit-learn; it is stored in a `Classifier`, so that it exports and serves like one.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.multioutput import MultiOutputClassifier
+from torch.nn import functional as F
+
+from fewloop_trainer import classifier
+from fewloop_trainer.augment import encode
+from fewloop_trainer.classifier import Classifier, Encoded, collate
+from fewloop_trainer.training import TrainSettings, balanced, precision, schedule
+
+INVERSE_REGULARISATION = 10.0
+"""scikit-learn's C for unit-length states: at 1, a head on 32 rows stays near the prior."""
+BATCH_ROWS = 16
+STEPS, ENCODER_RATE = 60, 3e-5
+
+
+def tune(
+    model: Classifier,
+    rows: Sequence[Encoded],
+    wanted: np.ndarray,
+    settings: TrainSettings,
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
+    balance: np.ndarray | None = None,
+) -> None:
+    """Tunes the encoder of `model` in place: the cosine of two rows' states is to be that of their targets
+    `wanted` [N, C]."""
+    torch.manual_seed(settings.seed)
+    draws = balanced(rows, wanted, balance if balance is not None else np.zeros(len(rows), int), settings)
+    model.requires_grad_(False)
+    model.bert.encoder.requires_grad_(True)
+    trained = list(model.bert.encoder.parameters())
+    optimizer = torch.optim.AdamW(trained, lr=0.0, weight_decay=settings.weight_decay)
+    model.train()
+    for step in range(settings.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.encoder_rate * schedule(step, settings.steps, settings.warmup)
+        drawn = next(draws)
+        ids, mask, types = collate(drawn.rows)
+        with precision(fast=True):
+            state = encode(model.bert, ids, mask, types)[:, 0]
+        loss = cosine_loss(F.normalize(state.float(), dim=-1), F.normalize(drawn.target, dim=-1))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        on_step(step + 1, loss.item())
+    model.eval()
+    model.requires_grad_(True)
+
+
+def cosine_loss(states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean squared difference of cosines, over the pairs of different rows; both [B, ...] of unit length."""
+    pairs = torch.triu_indices(len(states), len(states), offset=1)
+    got, goal = ((x @ x.T)[pairs[0], pairs[1]] for x in (states, targets))
+    return ((got - goal) ** 2).mean() if len(got) else states.sum() * 0
+
+
+def fit_head(model: Classifier, rows: Sequence[Encoded], wanted: np.ndarray, multi_label: bool = False) -> None:
+    """Fits the head of `model` on its states of `rows` to `wanted` [N, C]: distributions or, `multi_label`, sets.
+
+    A soft row counts as one of each label, weighted by its probability.
+    """
+    states = classifier.embeddings(model, rows)
+    weight, bias = (_label_sets if multi_label else _distributions)(states, wanted)
+    with torch.no_grad():
+        model.head.weight.copy_(torch.from_numpy(weight))
+        model.head.bias.copy_(torch.from_numpy(bias))
+
+
+def _distributions(states: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    row, label = np.nonzero(wanted > 1e-3)
+    counts = np.bincount(label, weights=wanted[row, label], minlength=wanted.shape[1])
+    # Classes weigh equally, as in every method's batches.
+    weights = wanted[row, label] * (len(states) / (np.count_nonzero(counts) * counts[label]))
+    head = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000)
+    head.fit(states[row], label, sample_weight=weights)
+    # A label that no row has keeps the lowest score that any label has.
+    weight = np.zeros((wanted.shape[1], states.shape[1]))
+    bias = np.full(wanted.shape[1], head.intercept_.min() - 5.0)
+    if len(head.classes_) == 2:
+        weight[head.classes_[1]], bias[head.classes_] = head.coef_[0], [0.0, head.intercept_[0]]
+    else:
+        weight[head.classes_], bias[head.classes_] = head.coef_, head.intercept_
+    return weight, bias
+
+
+def _label_sets(states: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    sets = wanted > 0.5
+    varied = sets.any(0) & ~sets.all(0)
+    weight = np.zeros((wanted.shape[1], states.shape[1]))
+    # A label that all rows have, or none, says no more than its share, smoothed by one row each way.
+    share = (sets.sum(0) + 1) / (len(sets) + 2)
+    bias = np.log(share / (1 - share))
+    if varied.any():
+        heads = MultiOutputClassifier(LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000))
+        heads.fit(states, sets[:, varied])
+        for label, head in zip(np.flatnonzero(varied), heads.estimators_, strict=True):
+            weight[label], bias[label] = head.coef_[0], head.intercept_[0]
+    return weight, bias

@@ -1,0 +1,291 @@
+"""What a run needs of a method, the same of each: encode items, start a model, train it, ask it, store it, export it.
+
+`PetLearner` knows something before it is trained and tunes its head first; the others start from nothing but the
+encoder. Scores [N, C] are before offsets: a softmax over labels, or for label sets a sigmoid of each, makes them
+probabilities.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnxruntime
+import torch
+from transformers import BertForMaskedLM
+
+from fewloop_trainer import classifier, efl, embedding, export, head, pet
+from fewloop_trainer.augment import parse_strategy
+from fewloop_trainer.classifier import Classifier
+from fewloop_trainer.encoder import copy_of
+from fewloop_trainer.export import round_to_half
+from fewloop_trainer.render import Renderer
+from fewloop_trainer.task import Task
+from fewloop_trainer.training import TrainSettings
+
+OnStep = Callable[[int, float], None]
+TEACHER_RATES = {"encoder_rate": 1.2e-4, "head_rate": 1.2e-4}
+"""PET's, fast: how far teachers then go from the base is chosen out of fold (docs/results/trainer-settings.md). A
+student, which hundreds of texts teach, may go all the way."""
+CLASSIFIER_STEPS = 120, 240
+"""At least and at most: a head that starts from nothing needs more than PET's."""
+
+
+class Learner(Protocol):
+    """`knows`: predicts before it is trained. `template`: what a bundle's member is rendered by."""
+
+    method: str
+    graph: str
+    template: str
+    strategy: str
+    knows: bool
+
+    def encode(self, items: Sequence[dict]) -> list[Any]: ...
+    def tokens(self, rows: Sequence[Any]) -> float: ...
+    def step_tokens(self, rows: Sequence[Any]) -> float: ...
+    @property
+    def passes(self) -> float: ...
+    def wished_steps(self, wished: int) -> int: ...
+    def rates(self, student: bool) -> dict[str, float]: ...
+    def start(self) -> Any: ...
+    def train(
+        self,
+        model: Any,
+        rows: Sequence[Any],
+        wanted: np.ndarray,
+        balance: np.ndarray,
+        settings: TrainSettings,
+        on_step: OnStep,
+    ) -> None: ...
+    def predict(self, model: Any, rows: Sequence[Any], fast: bool = False) -> np.ndarray: ...
+    def state(self, model: Any) -> dict[str, torch.Tensor]: ...
+    def restore(self, state: dict[str, torch.Tensor]) -> Any: ...
+    def export(self, model: Any, base_folder: Path, path: Path) -> None: ...
+    def served(self, session: onnxruntime.InferenceSession, row: Any) -> np.ndarray: ...
+    def golden(self, row: Any) -> dict[str, object]: ...
+    def member(self) -> dict[str, object]: ...
+
+
+class PetLearner:
+    """`offsets` [C], added to scores in training, are matched by the run once it has asked the base model."""
+
+    method, graph, knows = "pet", "pet", True
+
+    def __init__(
+        self, base: BertForMaskedLM, renderer: Renderer, task: Task, classes: int, template: str, strategy: str
+    ):
+        self.base, self.renderer, self.task, self.classes = base, renderer, task, classes
+        self.template, self.strategy = template, strategy
+        self.offsets = np.zeros(classes)
+        self._hidden: dict[int, torch.Tensor] = {}
+
+    def encode(self, items: Sequence[dict]) -> list[pet.Encoded]:
+        return pet.encode(self.task, self.renderer, self.template, items)
+
+    def tokens(self, rows: Sequence[pet.Encoded]) -> float:
+        return sum(len(row.ids) for row in rows)
+
+    def step_tokens(self, rows: Sequence[pet.Encoded]) -> float:
+        return self.passes * TrainSettings.batch_rows * self.tokens(rows) / len(rows)
+
+    @property
+    def passes(self) -> float:
+        return parse_strategy(self.strategy).passes
+
+    def wished_steps(self, wished: int) -> int:
+        return wished
+
+    def rates(self, student: bool) -> dict[str, float]:
+        return {} if student else TEACHER_RATES
+
+    def start(self) -> BertForMaskedLM:
+        return copy_of(self.base)
+
+    def remember(self, rows: Sequence[pet.Encoded]) -> None:
+        """Keeps what the base's encoder says of rows whose head will be tuned several times."""
+        self._hidden = {
+            id(row): hidden for row, hidden in zip(rows, head.hidden_at_masks(self.base, rows), strict=True)
+        }
+
+    def share(self, other: "PetLearner", rows: Sequence[pet.Encoded]) -> None:
+        """Takes what a learner of the same template remembers of the same items, in order."""
+        self._hidden = dict(zip((id(row) for row in rows), other._hidden.values(), strict=True))
+
+    def tune_head(
+        self, model: BertForMaskedLM, rows: Sequence[pet.Encoded], wanted: np.ndarray, balance: np.ndarray, seed: int
+    ) -> None:
+        """On rows that are remembered, with labels `wanted` [N]."""
+        head.tune(model, rows, [self._hidden[id(row)] for row in rows], wanted, self.offsets, balance, seed)
+
+    def train(self, model, rows, wanted, balance, settings, on_step) -> None:
+        pet.train(model, rows, wanted, self.strategy, settings, self.offsets, on_step, balance)
+
+    def predict(self, model: BertForMaskedLM, rows: Sequence[pet.Encoded], fast: bool = False) -> np.ndarray:
+        return pet.predict(model, rows, self.classes, fast=fast)
+
+    def state(self, model: BertForMaskedLM) -> dict[str, torch.Tensor]:
+        """Only what training moves: embeddings stay the base's."""
+        kept = ("bert.encoder.", "cls.predictions.transform.")
+        return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(kept)}
+
+    def restore(self, state: dict[str, torch.Tensor]) -> BertForMaskedLM:
+        return _restored(self.start(), state)
+
+    def export(self, model: BertForMaskedLM, base_folder: Path, path: Path) -> None:
+        try:
+            export.export_from(base_folder / "model.onnx", self.base, model, path)
+        except (ValueError, FileNotFoundError):
+            export.export_pet(model, path)  # a base model of one's own, with no graph beside it
+
+    def served(self, session: onnxruntime.InferenceSession, row: pet.Encoded) -> np.ndarray:
+        """Scores [1, C] of what was exported."""
+        batch = pet.collate([row])
+        feeds = {name: value.numpy() for name, value in zip(export.PET_INPUTS, batch.inputs, strict=True)}
+        (words,) = session.run(["word_logits"], feeds)
+        return pet.label_logits(torch.from_numpy(words), batch.word_labels, self.classes).double().numpy()
+
+    def golden(self, row: pet.Encoded) -> dict[str, object]:
+        return {"ids": row.ids, "typeIds": [0] * len(row.ids), "maskPositions": row.mask_positions}
+
+    def member(self) -> dict[str, object]:
+        return {"labelWords": self.task.label_words}
+
+
+class ClassifierLearner:
+    """Fine-tuning, EFL on pairs, and the embedding member: one output a label."""
+
+    graph, knows = "classifier", False
+
+    def __init__(self, base: BertForMaskedLM, renderer: Renderer, task: Task, method: str, strategy: str):
+        self.base, self.renderer, self.task = base, renderer, task
+        self.method, self.strategy = method, strategy
+        self.template = efl.PAIR if task.kind == "sentence-pair" else "{text}"
+        self.label_sets = task.kind == "multi-label"
+        self.outputs = len(task.labels)
+
+    def encode(self, items: Sequence[dict]) -> list[classifier.Encoded]:
+        if self.method == "efl":
+            return efl.encode_pairs(self.renderer, items)
+        return classifier.encode(self.renderer, self.template, items)
+
+    def tokens(self, rows: Sequence[classifier.Encoded]) -> float:
+        return sum(len(row.ids) for row in rows)
+
+    def step_tokens(self, rows: Sequence[classifier.Encoded]) -> float:
+        batch = embedding.BATCH_ROWS if self.method == "embedding" else TrainSettings.batch_rows
+        return self.passes * batch * self.tokens(rows) / len(rows)
+
+    @property
+    def passes(self) -> float:
+        return parse_strategy(self.strategy).passes
+
+    def wished_steps(self, wished: int) -> int:
+        if self.method == "embedding":
+            return embedding.STEPS
+        return int(np.clip(2 * wished, *CLASSIFIER_STEPS))
+
+    def rates(self, student: bool) -> dict[str, float]:
+        if self.method == "embedding":
+            return {"encoder_rate": embedding.ENCODER_RATE, "batch_rows": embedding.BATCH_ROWS}
+        return {"encoder_rate": classifier.ENCODER_RATE, "head_rate": classifier.HEAD_RATE}
+
+    def start(self) -> Classifier:
+        return classifier.classifier_of(self.base, self.outputs, self.method == "embedding", self.label_sets)
+
+    def train(self, model, rows, wanted, balance, settings, on_step) -> None:
+        if self.method == "embedding":
+            embedding.tune(model, rows, wanted, settings, on_step, balance)
+            embedding.fit_head(model, rows, wanted, self.label_sets)
+        elif self.method == "efl":
+            name, each = self.task.efl.negative_label, self.task.efl.negatives
+            negative = None if name is None else self.task.label_names.index(name)
+            efl.train_pairs(
+                model, self.renderer, rows, wanted, balance, negative, each, self.strategy, settings, on_step
+            )
+        else:
+            classifier.train(model, rows, wanted, self.strategy, settings, on_step, balance)
+
+    def predict(self, model: Classifier, rows: Sequence[classifier.Encoded], fast: bool = False) -> np.ndarray:
+        return classifier.predict(model, rows, fast=fast)
+
+    def state(self, model: Classifier) -> dict[str, torch.Tensor]:
+        return _classifier_state(model)
+
+    def restore(self, state: dict[str, torch.Tensor]) -> Classifier:
+        return _restored(self.start(), state)
+
+    def export(self, model: Classifier, base_folder: Path, path: Path) -> None:
+        export.export_classifier(model, path)
+
+    def served(self, session: onnxruntime.InferenceSession, row: classifier.Encoded) -> np.ndarray:
+        return _classifier_logits(session, [row])
+
+    def golden(self, row: classifier.Encoded) -> dict[str, object]:
+        return {"ids": row.ids, "typeIds": row.type_ids, "maskPositions": []}
+
+    def member(self) -> dict[str, object]:
+        return {"labelWords": {}}
+
+
+class TaggingLearner(ClassifierLearner):
+    """EFL on single texts: each label's description is a hypothesis, each text asks all of them."""
+
+    def __init__(self, base: BertForMaskedLM, renderer: Renderer, task: Task, strategy: str):
+        super().__init__(base, renderer, task, "efl", strategy)
+        self.template = efl.TAGGING
+        self.label_sets, self.outputs = False, 2
+        self.hypotheses = [label.description for label in task.labels]
+
+    def encode(self, items: Sequence[dict]) -> list[efl.Tagging]:
+        return efl.encode_tagging(self.renderer, self.hypotheses, items)
+
+    def tokens(self, rows: Sequence[efl.Tagging]) -> float:
+        return sum(len(encoded.ids) for row in rows for encoded in row)
+
+    def step_tokens(self, rows: Sequence[efl.Tagging]) -> float:
+        per_row = self.tokens(rows) / (len(rows) * len(self.hypotheses))
+        return self.passes * TrainSettings.batch_rows * per_row
+
+    def train(self, model, rows, wanted, balance, settings, on_step) -> None:
+        efl.train_tagging(model, rows, wanted, balance, self.task.efl.negatives, self.strategy, settings, on_step)
+
+    def predict(self, model: Classifier, rows: Sequence[efl.Tagging], fast: bool = False) -> np.ndarray:
+        return efl.predict_tagging(model, rows, len(self.hypotheses), fast=fast)
+
+    def served(self, session: onnxruntime.InferenceSession, row: efl.Tagging) -> np.ndarray:
+        logits = _classifier_logits(session, row)
+        return (logits[:, 1] - logits[:, 0])[None]
+
+    def golden(self, row: efl.Tagging) -> dict[str, object]:
+        rows = [{"ids": encoded.ids, "typeIds": encoded.type_ids} for encoded in row]
+        return {**rows[0], "maskPositions": [], "rows": rows}
+
+    def member(self) -> dict[str, object]:
+        return {"labelWords": {}, "hypotheses": dict(zip(self.task.label_names, self.hypotheses, strict=True))}
+
+
+def learner_of(
+    base: BertForMaskedLM, renderer: Renderer, task: Task, classes: int, method: str, template: int, strategy: str
+) -> PetLearner | ClassifierLearner:
+    """The learner of one teacher; `template` is an index, for PET alone."""
+    if method == "pet":
+        return PetLearner(base, renderer, task, classes, task.templates[template], strategy)
+    if method == "efl" and task.kind != "sentence-pair":
+        return TaggingLearner(base, renderer, task, strategy)
+    return ClassifierLearner(base, renderer, task, method, strategy)
+
+
+def _classifier_state(model: Classifier) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(("bert.encoder.", "head."))}
+
+
+def _restored(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> Any:
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
+    round_to_half(model)
+    return model.eval()
+
+
+def _classifier_logits(session: onnxruntime.InferenceSession, rows: Sequence[classifier.Encoded]) -> np.ndarray:
+    inputs = classifier.collate(rows)
+    feeds = {name: value.numpy() for name, value in zip(export.CLASSIFIER_INPUTS, inputs, strict=True)}
+    return session.run(["logits"], feeds)[0].astype(np.float64)

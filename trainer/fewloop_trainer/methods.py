@@ -1,0 +1,193 @@
+"""What `fewloop benchmark` measures: a method is a function from a cell to distributions [N test rows, C].
+
+Nothing here looks at a test row's label, and no method chooses anything by test rows. Steps are fixed by the number of
+labelled rows: with 32 of them, the best step on a dev set of 32 is a draw.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from fewloop_trainer import augment, classifier, embedding, peers, pet, recipe
+from fewloop_trainer.cell import Cell
+from fewloop_trainer.data import targets
+from fewloop_trainer.encoder import copy_of, load_model, load_tokenizer
+from fewloop_trainer.learners import learner_of
+from fewloop_trainer.render import Renderer
+from fewloop_trainer.scores import combine_members, distribution_of, match_priors
+from fewloop_trainer.task import Task
+from fewloop_trainer.training import TrainSettings
+
+MATCHING_TEXTS = 300
+"""Unlabelled texts that offsets are matched to the uniform prior on: FewCLUE's classes are balanced."""
+PASSES, FEWEST_STEPS, MOST_STEPS = 10, 100, 600
+"""Passes over the labelled rows, in steps of a batch."""
+HEAD_STEPS = 2
+"""Times as many for a head that starts from nothing."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """`settings` are part of a result's key: what changes a method's results must change them (`version`, where nothing
+    else does). `refuses` gives the reason why a task is none for the method; `absent` why it cannot run here at all."""
+
+    predict: Callable[[Cell], np.ndarray]
+    settings: dict[str, object]
+    refuses: Callable[[Task], str | None] = lambda task: None
+    absent: Callable[[], str | None] = lambda: None
+    libraries: Callable[[], dict[str, str]] = field(default=dict)
+
+
+class Prompted:
+    """The base model with the task's templates, its encoded rows and the offsets that match them to the prior."""
+
+    def __init__(self, cell: Cell):
+        torch.set_num_threads(cell.threads)
+        self.cell, self.task = cell, cell.task
+        self.base = load_model(cell.base).eval()
+        self.renderer = Renderer(load_tokenizer(cell.base), cell.task)
+
+    def encode(self, template: int, rows: list[dict]) -> list[pet.Encoded]:
+        return pet.encode(self.task, self.renderer, self.task.templates[template], rows)
+
+    def offsets(self, template: int) -> np.ndarray:
+        """[C] at which zero-shot predictions of unlabelled texts are uniform; zeros where labels are choices."""
+        if self.task.kind == "multiple-choice":
+            return np.zeros(self.cell.classes)
+        pool = self.cell.unlabelled or self.cell.train
+        drawn = np.random.default_rng(self.cell.seed + 1).permutation(len(pool))[:MATCHING_TEXTS]
+        logits = pet.predict(self.base, self.encode(template, [pool[i] for i in drawn]), self.cell.classes, fast=True)
+        return match_priors(logits, np.full(self.cell.classes, 1 / self.cell.classes))
+
+    def zero_shot(self, template: int) -> np.ndarray:
+        logits = pet.predict(self.base, self.encode(template, self.cell.test), self.cell.classes)
+        return distribution_of(logits, self.offsets(template))
+
+    def tuned(self, template: int, strategy: str) -> np.ndarray:
+        """All weights tuned on the labelled rows, from the base."""
+        cell, model, offsets = self.cell, copy_of(self.base), self.offsets(template)
+        wanted = targets(self.task, cell.train)
+        # Choices are no classes that batches could be balanced by.
+        balance = np.zeros_like(wanted) if self.task.kind == "multiple-choice" else wanted
+        settings = TrainSettings(steps=steps_for(len(wanted)), seed=cell.seed + 101 * template)
+        rows, hard = self.encode(template, cell.train), np.eye(cell.classes)[wanted]
+        pet.train(model, rows, hard, strategy, settings, offsets, balance=balance)
+        return distribution_of(pet.predict(model, self.encode(template, cell.test), cell.classes), offsets)
+
+
+def steps_for(rows: int) -> int:
+    return int(np.clip(PASSES * rows / TrainSettings.batch_rows, FEWEST_STEPS, MOST_STEPS))
+
+
+def learned(method: str) -> Callable[[Cell], np.ndarray]:
+    """Fine-tuning, EFL or the embedding member alone, as a run of the trainer trains them (learners.py)."""
+
+    def predict(cell: Cell) -> np.ndarray:
+        prompted, wanted = Prompted(cell), targets(cell.task, cell.train)
+        learner = learner_of(prompted.base, prompted.renderer, cell.task, cell.classes, method, 0, "plain")
+        rows, model = learner.encode(told(cell.train)), learner.start()
+        steps = embedding.STEPS if method == "embedding" else HEAD_STEPS * steps_for(len(wanted))
+        settings = TrainSettings(steps=steps, seed=cell.seed, **learner.rates(student=False))
+        learner.train(model, rows, np.eye(cell.classes)[wanted], wanted, settings, lambda step, loss: None)
+        return distribution_of(learner.predict(model, learner.encode(told(cell.test))))
+
+    return predict
+
+
+def told(rows: list[dict]) -> list[dict]:
+    """Rows whose fields stand before their text: these methods see nothing but text, and it is cut at its end."""
+    return [row | {"text": peers.joined(row)} if "fields" in row else row for row in rows]
+
+
+def zero_shot(cell: Cell) -> np.ndarray:
+    """The mean of the templates on the base model."""
+    prompted = Prompted(cell)
+    return _mean([prompted.zero_shot(template) for template in range(len(cell.task.templates))])
+
+
+def pet_with(strategy: str) -> Callable[[Cell], np.ndarray]:
+    """PET of the first template with one training strategy (augment.py)."""
+    return lambda cell: Prompted(cell).tuned(0, strategy)
+
+
+def pet_ensemble(cell: Cell) -> np.ndarray:
+    """PET of every template, the plain mean."""
+    prompted = Prompted(cell)
+    return _mean([prompted.tuned(template, "plain") for template in range(len(cell.task.templates))])
+
+
+def _mean(distributions: list[np.ndarray]) -> np.ndarray:
+    return combine_members(np.stack(distributions), np.ones(len(distributions)))
+
+
+def _no_mixing(task: Task) -> str | None:
+    return "choices of two rows are not the same labels and cannot be mixed" if task.kind == "multiple-choice" else None
+
+
+def _no_choices(task: Task) -> str | None:
+    return "candidates are no classes, and it knows no others" if task.kind == "multiple-choice" else None
+
+
+def _learns(method: str, *kinds: str) -> Callable[[Task], str | None]:
+    """Refuses what the service's table of methods and kinds does (`src/task/support.ts`)."""
+    return lambda task: None if task.kind in kinds else f"{method} does not go with {task.kind}"
+
+
+PROMPT = {"version": 1, "matchingTexts": MATCHING_TEXTS}
+PET = PROMPT | {
+    "passes": PASSES,
+    "steps": [FEWEST_STEPS, MOST_STEPS],
+    "rates": [TrainSettings.encoder_rate, TrainSettings.head_rate],
+    "batchRows": TrainSettings.batch_rows,
+}
+LEARNED = PET | {
+    "headSteps": HEAD_STEPS,
+    "rates": [classifier.ENCODER_RATE, classifier.HEAD_RATE, classifier.DROPOUT],
+    "embedding": [embedding.STEPS, embedding.ENCODER_RATE, embedding.BATCH_ROWS, embedding.INVERSE_REGULARISATION],
+}
+AUGMENT = {
+    "mixupAlpha": augment.MIXUP_ALPHA,
+    "rDropAlpha": augment.R_DROP_ALPHA,
+    "epsilon": augment.EPSILON,
+    "pgd": [augment.PGD_STEPS, augment.PGD_RATE],
+}
+STRATEGIES = ("mixup", "manifold-mixup", "fgm", "pgd", "r-drop", "r-drop+fgm", "manifold-mixup+r-drop")
+SELECTIONS = ("top_confidence", "confident_contested", "fused")
+
+
+def _augmented(strategy: str) -> Method:
+    return Method(pet_with(strategy), PET | AUGMENT, _no_mixing if "mixup" in strategy else lambda task: None)
+
+
+def _recipe(policy: str, selection: str | None = None) -> Method:
+    settings = {"version": recipe.VERSION, "policy": policy, "selection": selection}
+    return Method(lambda cell: recipe.predict(cell, selection)[policy], settings)
+
+
+def _peer(name: str) -> Method:
+    return Method(
+        lambda cell: peers.predict(cell, name),
+        {"version": peers.VERSION} | peers.SETTINGS[name],
+        _no_choices,
+        lambda: peers.absent(name),
+        lambda: peers.libraries(name),
+    )
+
+
+METHODS: dict[str, Method] = {
+    "zero-shot": Method(zero_shot, PROMPT),
+    "pet": Method(pet_with("plain"), PET),
+    "pet-ensemble": Method(pet_ensemble, PET),
+    **{f"pet+{strategy}": _augmented(strategy) for strategy in STRATEGIES},
+    "full": _recipe("ensemble"),
+    "full-student": _recipe("student"),
+    **{f"full@{selection}": _recipe("ensemble", selection) for selection in SELECTIONS},
+    "fine-tune": Method(learned("fine-tune"), LEARNED, _learns("fine-tune", "single-label", "sentence-pair")),
+    "efl": Method(learned("efl"), LEARNED, _learns("efl", "single-label", "sentence-pair")),
+    "embedding": Method(learned("embedding"), LEARNED, _learns("embedding", "single-label")),
+    "tf-idf": _peer("tf-idf"),
+    "setfit": _peer("setfit"),
+}
+"""By the name that the command line and the table use."""

@@ -1,0 +1,121 @@
+"""The whole recipe as a method of the benchmark: a run folder as the service writes it, trained by the very code that
+the service starts, and the test rows scored by the ONNX files that it would serve.
+
+The time is no object (`BUDGET_SECONDS`): every job gets the steps that it wishes, so that the numbers do not depend on
+the machine's speed. The run keeps its own state; a killed cell goes on behind the last model that was finished.
+"""
+
+import json
+import shutil
+import uuid
+from pathlib import Path
+
+import numpy as np
+
+from fewloop_trainer.bundle import session
+from fewloop_trainer.cell import Cell, digest_of
+from fewloop_trainer.data import RunError, file_digest
+from fewloop_trainer.encoder import load_model, load_tokenizer
+from fewloop_trainer.files import write_json
+from fewloop_trainer.keys import split_group
+from fewloop_trainer.learners import learner_of
+from fewloop_trainer.render import Renderer
+from fewloop_trainer.run import run
+from fewloop_trainer.scores import apply_temperature, combine_members, distribution_of
+from fewloop_trainer.task import load_task
+
+VERSION = 1
+"""To be raised where a change of the trainer changes what a run comes to."""
+BUDGET_SECONDS = 86_400
+UNLABELLED_ROWS = 3000
+"""As many as the service gives a run (`src/learning/data-set.ts`)."""
+
+
+def predict(cell: Cell, selection: str | None = None) -> dict[str, np.ndarray]:
+    """Distributions [N test, C] by serving policy: `ensemble` of the teachers, and the `student`.
+
+    `selection` replaces the task's selection strategy. Raises RunError where the run fails.
+    """
+    definition = definition_for(cell, selection)
+    settings = settings_for(cell, definition)
+    labelled = [row_of(row) | {"label": row["label"], "split": "train"} for row in cell.train]
+    order = np.random.default_rng(cell.seed).permutation(len(cell.unlabelled))[:UNLABELLED_ROWS]
+    unlabelled = [row_of(cell.unlabelled[i]) for i in sorted(order)]
+    folder = cell.work / digest_of([VERSION, settings, labelled, unlabelled, digest_of(cell.test)])[:32]
+    predicted = folder / "predicted.npz"
+    if not predicted.exists():
+        write_run(folder, settings, labelled, unlabelled)
+        if run(folder) != 0:
+            result = json.loads((folder / "result.json").read_text())
+            raise RunError(result["code"], result["message"])
+        partial = folder / "partial.npz"
+        np.savez(partial, **predict_bundle(folder / "bundle", cell.base, cell.test, cell.threads))
+        partial.replace(predicted)
+        for name in ("bundle", "work"):  # hundreds of megabytes a cell
+            shutil.rmtree(folder / name)
+    stored = np.load(predicted)
+    return {policy: stored[policy] for policy in stored.files}
+
+
+def definition_for(cell: Cell, selection: str | None) -> dict:
+    learning = cell.task.definition["learning"] | {"budgetSeconds": BUDGET_SECONDS}
+    if selection is not None:
+        learning |= {"selection": learning["selection"] | {"strategy": selection}}
+    return cell.task.definition | {"learning": learning}
+
+
+def settings_for(cell: Cell, definition: dict) -> dict:
+    """run.json; its id is the digest of the definition, so that the same cell has the same folder."""
+    digest = digest_of(definition)
+    base = {"name": cell.base.name, "folder": str(cell.base), "digest": file_digest(cell.base / "model.safetensors")}
+    return {
+        "formatVersion": 1,
+        "runId": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{digest} {cell.seed}")),
+        "task": definition["name"],
+        "version": 1,
+        "taskRevision": 1,
+        "definitionDigest": digest,
+        "definition": definition,
+        "seed": cell.seed,
+        "baseModel": base,
+        "budgetSeconds": BUDGET_SECONDS,
+        "threads": cell.threads,
+        "prior": None,
+    }
+
+
+def row_of(row: dict) -> dict:
+    """The row as an unlabelled one of a run folder, with its keys."""
+    item = {key: value for key, value in row.items() if key != "label"}
+    return {"itemKey": digest_of(item), "splitGroup": split_group(row["text"])} | item
+
+
+def write_run(folder: Path, settings: dict, labelled: list[dict], unlabelled: list[dict]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in (("labelled", labelled), ("unlabelled", unlabelled)):
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    write_json(folder / "run.json", settings)
+
+
+def predict_bundle(folder: Path, base: Path, rows: list[dict], threads: int) -> dict[str, np.ndarray]:
+    """Tempered distributions [N, C] of a bundle's two serving policies, by its ONNX graphs."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    task, model = load_task(manifest["definition"]), load_model(base)
+    renderer = Renderer(load_tokenizer(folder), task)
+    classes = max(len(task.labels_of(row)) for row in rows)
+    graphs = {graph["id"]: graph for graph in manifest["graphs"]}
+    said: dict[str, list[tuple[float, np.ndarray]]] = {"teacher": [], "student": []}
+    for member in manifest["members"]:
+        runtime = session(folder / graphs[member["graph"]]["file"], threads)
+        template = task.templates.index(member["template"]) if member["method"] == "pet" else 0
+        learner = learner_of(model, renderer, task, classes, member["method"], template, member["strategy"])
+        scores = np.concatenate([learner.served(runtime, row) for row in learner.encode(rows)])
+        offsets = np.array([member["offsets"][name] for name in task.label_names]) if member["offsets"] else 0.0
+        said[member["role"]].append((member["weight"], distribution_of(scores, offsets)))
+    found = {}
+    for policy, role in (("ensemble", "teacher"), ("student", "student")):
+        weights, members = zip(*said[role], strict=True)
+        combined = combine_members(np.stack(members), weights)
+        found[policy] = apply_temperature(combined, manifest["policies"][policy]["temperature"])
+    return found

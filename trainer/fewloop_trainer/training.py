@@ -1,0 +1,148 @@
+"""The training loop that every method shares: batches drawn, a rate that rises and falls, a strategy's backward pass.
+
+A method says what it draws and how a batch becomes log-probabilities; what is tuned is in the parameter groups that it
+hands over.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from fewloop_trainer import augment
+from fewloop_trainer.encoder import has_bfloat16
+
+
+class Row(Protocol):
+    """An encoded item. Rows in one batch have equally many `masks`."""
+
+    ids: list[int]
+
+    @property
+    def masks(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    steps: int
+    seconds: float = math.inf
+    """Where steps take longer than that, there are fewer: the rate falls with the time that is left."""
+    least_steps: int = 0
+    """Taken however long they take."""
+    batch_rows: int = 8
+    encoder_rate: float = 6e-5
+    head_rate: float = 1e-4
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    interpolation: float = 1.0
+    """How far from the weights it began with towards the tuned ones a model ends (WiSE-FT, Wortsman et al. 2022)."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A batch: rows, and the distributions [B, C] that they are to have."""
+
+    rows: list
+    target: torch.Tensor
+
+
+def optimise(
+    groups: list[dict],
+    draws: Iterator[Drawn],
+    forward_of: Callable[[list, augment.Mix | None], tuple[augment.Forward, tuple[int, ...]]],
+    layers: int,
+    strategy: str,
+    settings: TrainSettings,
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
+) -> None:
+    """Tunes the parameters of `groups` (each with its `peak` rate) in place, for `settings.steps` batches at most.
+
+    `forward_of` gives a batch's log-probabilities as a function of a move of its embeddings, and the shape of such a
+    move. ValueError where the strategy is unknown.
+    """
+    parsed = augment.parse_strategy(strategy)
+    rng = np.random.default_rng(settings.seed + 1)
+    torch.manual_seed(settings.seed)
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), weight_decay=settings.weight_decay)
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    began = [parameter.detach().clone() for parameter in trained]
+    started = time.monotonic()
+    for step in range(settings.steps):
+        position = max(step, settings.steps * (time.monotonic() - started) / settings.seconds)
+        if position >= settings.steps and step >= settings.least_steps:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * schedule(min(position, settings.steps - 1), settings.steps, settings.warmup)
+        drawn = next(draws)
+        mix = augment.draw_mix(parsed, len(drawn.rows), layers, rng)
+        forward, shape = forward_of(drawn.rows, mix)
+        loss = augment.backward(parsed, forward, drawn.target if mix is None else mix.of(drawn.target), shape)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        on_step(step + 1, loss)
+    with torch.no_grad():
+        for parameter, start in zip(trained, began, strict=True):
+            parameter.copy_(torch.lerp(start, parameter, settings.interpolation))
+
+
+def balanced(rows: Sequence[Row], wanted: np.ndarray, balance: np.ndarray, settings: TrainSettings) -> Iterator[Drawn]:
+    """Endless batches of rows with distributions `wanted` [N, C], the classes `balance` [N] equally often."""
+    goal = torch.from_numpy(wanted).float()
+    for chosen in batches(balance, rows, settings):
+        yield Drawn([rows[i] for i in chosen], goal[chosen])
+
+
+def batches(classes: np.ndarray, rows: Sequence[Row], settings: TrainSettings):
+    """Endless row indices, class-balanced; rows of like length together, the batches themselves in random order."""
+    rng = np.random.default_rng(settings.seed)
+    present = np.unique(classes)
+    streams = {c: endless(np.flatnonzero(classes == c), rng) for c in present}
+    turn = 0
+    while True:
+        drawn = []
+        for _ in range(4 * settings.batch_rows):
+            if turn % len(present) == 0:
+                order = rng.permutation(present)
+            drawn.append(next(streams[order[turn % len(present)]]))
+            turn += 1
+        drawn.sort(key=lambda i: (rows[i].masks, len(rows[i].ids)))
+        groups = [drawn[i : i + settings.batch_rows] for i in range(0, len(drawn), settings.batch_rows)]
+        for index in rng.permutation(len(groups)):
+            for masks in {rows[i].masks for i in groups[index]}:
+                yield [i for i in groups[index] if rows[i].masks == masks]
+
+
+def endless(values: np.ndarray, rng: np.random.Generator):
+    """`values` again and again, in another order each time."""
+    while True:
+        yield from rng.permutation(values)
+
+
+def schedule(step: float, steps: int, warmup: float) -> float:
+    """Linear warm-up, then linear decay to nearly zero."""
+    rising = max(1, math.ceil(steps * warmup))
+    return min((step + 1) / rising, (steps - step) / max(1, steps - rising))
+
+
+def chunks_of(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[int]]:
+    """Indices of rows of like length and equally many masks, at most `batch_tokens` padded tokens together."""
+    chunk: list[int] = []
+    for index in sorted(range(len(rows)), key=lambda i: (rows[i].masks, len(rows[i].ids))):
+        masks_differ = chunk and rows[chunk[0]].masks != rows[index].masks
+        if chunk and (masks_differ or (len(chunk) + 1) * len(rows[index].ids) > batch_tokens):
+            yield chunk
+            chunk = []
+        chunk.append(index)
+    if chunk:
+        yield chunk
+
+
+def precision(fast: bool) -> torch.autocast:
+    """bf16 where that is allowed and this processor is faster with it."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=fast and has_bfloat16())

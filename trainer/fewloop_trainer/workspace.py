@@ -1,0 +1,56 @@
+"""`work/` of a run folder: what a stage computed, written whole or not at all, and the run's progress.
+
+A killed run, started again, finds there what was finished.
+"""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from fewloop_trainer.files import write_json
+
+
+class Workspace:
+    def __init__(self, folder: Path):
+        self.folder, self.work = folder, folder / "work"
+        self.work.mkdir(exist_ok=True)
+
+    def cached(self, name: str, compute: Callable[[], dict[str, np.ndarray]]) -> list[np.ndarray]:
+        path = self.work / f"{name}.npz"
+        if not path.exists():
+            partial = self.work / f"{name}.partial.npz"
+            np.savez(partial, **compute())
+            partial.replace(path)
+        stored = np.load(path)
+        return [stored[key] for key in stored.files]
+
+    def finished(self, name: str) -> bool:
+        return (self.work / f"{name}.npz").exists() or (self.work / f"{name}.safetensors").exists()
+
+    def save(self, name: str, state: dict[str, torch.Tensor]) -> None:
+        """In fp16: what is served has no more."""
+        partial = self.work / f"{name}.partial"
+        save_file({key: tensor.detach().half().contiguous() for key, tensor in state.items()}, partial)
+        partial.replace(self.work / f"{name}.safetensors")
+
+    def load(self, name: str) -> dict[str, torch.Tensor]:
+        return load_file(self.work / f"{name}.safetensors")
+
+    def took(self, name: str, steps: int, seconds: float) -> None:
+        write_json(self.work / f"{name}.json", {"steps": steps, "seconds": round(seconds, 2)})
+
+    def steps_taken(self, names: list[str]) -> dict[str, int]:
+        files = [self.work / f"{name}.json" for name in names]
+        return {path.stem: json.loads(path.read_text())["steps"] for path in files if path.exists()}
+
+    def progress(self, stage: str, progress: float, metrics: dict[str, object]) -> None:
+        line: dict[str, object] = {"at": datetime.now(UTC).isoformat(), "stage": stage, "progress": round(progress, 4)}
+        if metrics:
+            line["metrics"] = metrics
+        with (self.folder / "progress.jsonl").open("a") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -1,0 +1,243 @@
+"""The benchmark on the tiny model and made-up files: what is cached, what is told, that numbers are the same again."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewloop_trainer import benchmark, cli, methods, peers, recipe
+from fewloop_trainer.benchmark import BenchmarkSettings, Place
+from fewloop_trainer.data import RunError
+from folders import TINY_MODEL, definition_of, read_json, review, reviews
+
+TRAINER = Path(__file__).parents[1]
+CHEAP = ("zero-shot", "pet")
+
+RUN_UNTIL_SECOND_CELL = """
+import os, signal, sys
+from fewloop_trainer import benchmark, cli, methods
+methods.FEWEST_STEPS = methods.MOST_STEPS = 6
+compute = benchmark.compute
+def end_before(settings, place):
+    if place.method == "pet":
+        os.kill(os.getpid(), int(getattr(signal, sys.argv[1])))
+    return compute(settings, place)
+benchmark.compute = end_before
+raise SystemExit(cli.main(sys.argv[2:]))
+"""
+
+
+def write(file: Path, rows: list[dict]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def sentences(rows: list[dict]) -> list[dict]:
+    return [{"sentence": row["text"], "label": row["label"]} for row in rows]
+
+
+def questions(many: int, start: int = 0) -> list[dict]:
+    texts = [f"这个{review(n, 'positive')[:4]}#idiom#。" for n in range(start, start + many)]
+    return [{"content": text, "candidates": ["很好", "太差", "一般"], "answer": n % 2} for n, text in enumerate(texts)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """`data` with two of the nine tasks, and `tasks` with their files."""
+    home = tmp_path_factory.mktemp("benchmark")
+    for split in "01234":
+        write(home / f"data/eprstmt/train_{split}.json", sentences(reviews(4, 4 * int(split))))
+        write(home / f"data/chid/train_{split}.json", questions(6, 6 * int(split)))
+    write(home / "data/eprstmt/test_public_even.json", sentences(reviews(6, 40)))
+    write(home / "data/eprstmt/unlabeled.json", [{"sentence": review(n, "negative")} for n in range(100, 160)])
+    write(home / "data/chid/test_public.json", questions(8, 60))
+    choice = definition_of(name="chid", kind="multiple-choice", labels=[], templates=["{text|blank:#idiom#}"] * 1)
+    for definition in (definition_of(name="eprstmt"), choice):
+        file = home / f"tasks/{definition['name']}.yaml"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(definition, ensure_ascii=False))
+    return home
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr(methods, "FEWEST_STEPS", 6)
+    monkeypatch.setattr(methods, "MOST_STEPS", 6)
+
+
+@pytest.fixture
+def settings(folder, tmp_path) -> BenchmarkSettings:
+    return BenchmarkSettings(
+        folder / "data", ("eprstmt", "chid"), CHEAP, ("0",), (0,), TINY_MODEL, folder / "tasks", tmp_path, threads=1
+    )
+
+
+def arguments(folder: Path, work: Path, *more: str) -> list[str]:
+    options = {"--base": TINY_MODEL, "--task-files": folder / "tasks", "--work": work, "--threads": 1}
+    given = [str(part) for option in options.items() for part in option]
+    return ["benchmark", str(folder / "data"), "--tasks", "eprstmt,chid", "--splits", "0", *given, *more]
+
+
+class TestCells:
+    def test_hold_what_was_said_of_every_test_row(self, settings):
+        result = benchmark.compute(settings, Place("eprstmt", "zero-shot", "0", 0))
+        assert result["state"] == "done"
+        assert result["gold"] == ["positive", "negative"] * 6
+        assert set(result["predicted"]) <= {"positive", "negative"}
+        assert all(0.5 <= p <= 1 for p in result["confidence"])
+        (file,) = (settings.work / "cells").iterdir()
+        assert read_json(file) == result
+
+    def test_are_computed_once(self, settings, monkeypatch):
+        benchmark.benchmark(settings, None, True)
+        monkeypatch.setattr(methods, "Prompted", None)
+        assert benchmark.benchmark(settings, None, True) == 0
+
+    def test_are_the_same_again(self, settings, tmp_path):
+        again = replace(settings, work=tmp_path / "again")
+        for method in ("zero-shot", "pet", "pet-ensemble", "pet+mixup", "pet+r-drop+fgm", "fine-tune", "efl"):
+            place = Place("eprstmt", method, "0", 0)
+            first, second = (benchmark.compute(s, place) | {"seconds": 0} for s in (settings, again))
+            assert first == second
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"limit_test": 3}, {"threads": 2}, {"place": ("1", 0)}, {"place": ("0", 1)}, {"template": "{text}{mask}"}],
+    )
+    def test_have_another_key_where_anything_differs(self, settings, change, tmp_path):
+        place = Place("eprstmt", "zero-shot", *change.pop("place", ("0", 0)))
+        template = change.pop("template", None)
+        if template:
+            written = json.loads((settings.task_files / "eprstmt.yaml").read_text()) | {"templates": [template]}
+            (tmp_path / "eprstmt.yaml").write_text(json.dumps(written))
+            change = {"task_files": tmp_path}
+        first = benchmark.compute(settings, Place("eprstmt", "zero-shot", "0", 0))
+        assert benchmark.compute(replace(settings, **change), place)["key"] != first["key"]
+
+    def test_of_choices_are_predicted_too_but_not_mixed(self, settings):
+        result = benchmark.compute(settings, Place("chid", "pet", "0", 0))
+        assert set(result["predicted"]) <= {"很好", "太差", "一般"}
+        refused = benchmark.compute(settings, Place("chid", "pet+mixup", "0", 0))
+        assert (refused["state"], "cannot be mixed" in refused["reason"]) == ("n/a", True)
+
+    def test_of_a_text_alone_hold_its_fields_too(self):
+        rows = [{"text": "文", "fields": {"keywords": "甲，乙"}, "label": "1"}, {"text": "文", "label": "0"}]
+        assert [row["text"] for row in methods.told(rows)] == ["甲，乙\n文", "文"]
+
+    def test_that_fail_do_not_stop_the_others(self, settings, monkeypatch, capsys):
+        broken = replace(methods.METHODS["pet"], predict=lambda cell: np.full((len(cell.test), cell.classes), np.nan))
+        monkeypatch.setitem(methods.METHODS, "pet", broken)
+        assert benchmark.benchmark(settings, None, True) == 1
+        states = [cell["state"] for cell in json.loads(capsys.readouterr().out)["cells"]]
+        assert states == ["done", "done", "failed", "failed"]
+
+
+class TestEndedCommand:
+    @pytest.mark.parametrize(("signal", "status"), [("SIGINT", 1), ("SIGTERM", 1), ("SIGKILL", -9)])
+    def test_goes_on_behind_the_last_finished_cell(self, folder, tmp_path, signal, status):
+        command = [sys.executable, "-c", RUN_UNTIL_SECOND_CELL, signal]
+        given = arguments(folder, tmp_path, "--methods", "zero-shot,pet")
+        environment = os.environ | {"PYTHONPATH": str(TRAINER)}
+        ended = subprocess.run([*command, *given], env=environment, capture_output=True, text=True, timeout=120)
+        assert ended.returncode == status, ended.stderr
+        first = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "cells").iterdir()}
+        assert sorted(name.rsplit("-", 1)[0] for name in first) == ["chid-zero-shot-0-0", "eprstmt-zero-shot-0-0"]
+        if status == 1:
+            assert "the same command goes on" in ended.stderr
+        assert cli.main(given) == 0
+        second = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "cells").iterdir()}
+        assert len(second) == 4
+        assert second.items() >= first.items()
+
+
+class TestCommand:
+    def test_writes_markdown_and_json_and_tells_each_cell(self, folder, tmp_path, capsys):
+        out = tmp_path / "deep/table.md"
+        given = arguments(folder, tmp_path, "--methods", "zero-shot,pet,pet+mixup", "--out", str(out))
+        assert cli.main(given) == 0
+        told = capsys.readouterr()
+        assert told.out.strip() == out.read_text().strip()
+        assert "6/6 chid-pet+mixup-0-0: n/a" in told.err
+        document = read_json(out.with_suffix(".json"))
+        assert [cell["state"] for cell in document["cells"]] == ["done"] * 5 + ["n/a"]
+        assert "## Minus pet, points" in told.out
+        assert "| pet+mixup | " in told.out
+
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [
+            (["--methods", "magic"], "unknown method magic"),
+            (["--tasks", "mnist"], "unknown task mnist"),
+            (["--splits", "9"], "no split '9'"),
+            (["--base", "/nowhere"], "no base model"),
+            (["--task-files", "/nowhere"], "cannot read the task file"),
+        ],
+    )
+    def test_says_what_is_wrong(self, folder, tmp_path, capsys, more, message):
+        assert cli.main(arguments(folder, tmp_path, "--methods", "zero-shot", *more)) == 2
+        assert message in capsys.readouterr().err
+
+    def test_refuses_rows_whose_label_the_task_file_lacks(self, settings, tmp_path):
+        (tmp_path / "eprstmt.yaml").write_text(
+            json.dumps(definition_of(name="eprstmt", labels=[{"name": "x", "words": ["好"]}]))
+        )
+        with pytest.raises(RunError, match="no label 'positive'"):
+            benchmark.compute(replace(settings, task_files=tmp_path), Place("eprstmt", "pet", "0", 0))
+
+
+class TestRecipe:
+    def test_is_a_run_of_the_trainer_scored_by_its_bundle(self, settings, monkeypatch):
+        scored = []
+        predict_bundle = recipe.predict_bundle
+        monkeypatch.setattr(recipe, "predict_bundle", lambda *given: scored.append(given) or predict_bundle(*given))
+        results = [
+            benchmark.compute(settings, Place("eprstmt", method, "0", 0))
+            for method in ("full", "full-student", "full@fused")
+        ]
+        assert [result.get("reason") for result in results] == [None] * 3
+        assert len(scored) == 1, "one run serves them all: the task's own strategy is fused"
+        assert results[0]["predicted"] == results[2]["predicted"]
+        assert results[0]["confidence"] != results[1]["confidence"]
+        (folder,) = (settings.work / "runs").iterdir()
+        assert not (folder / "bundle").exists()
+        assert read_json(folder / "run.json")["baseModel"]["folder"] == str(TINY_MODEL)
+
+    def test_says_why_a_run_failed(self, settings, monkeypatch):
+        monkeypatch.setattr(
+            recipe, "run", lambda folder: (folder / "result.json").write_text('{"code":"X","message":"no"}')
+        )
+        result = benchmark.compute(settings, Place("eprstmt", "full", "0", 0))
+        assert (result["state"], result["reason"]) == ("failed", "RunError: no")
+
+
+class TestPeers:
+    def test_that_are_not_installed_are_skipped_with_the_reason(self, settings, monkeypatch):
+        monkeypatch.setattr(peers, "_versions", lambda: {"scikit-learn": "1"})
+        result = benchmark.compute(settings, Place("eprstmt", "tf-idf", "0", 0))
+        assert result["state"] == "skipped"
+        assert "jieba not installed" in result["reason"]
+        assert benchmark.compute(settings, Place("chid", "tf-idf", "0", 0))["state"] == "n/a"
+
+    def test_give_their_classes_to_the_labels_of_that_name(self, settings, monkeypatch):
+        def start(given: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
+            if given != ["versions"]:
+                source, target = Path(given[1]), Path(given[2])
+                rows = len(json.loads(source.read_text())["test"])
+                answer = {"labels": ["negative", "positive"], "probabilities": [[0.9, 0.1]] * rows}
+                target.write_text(json.dumps(answer))
+            return subprocess.CompletedProcess(given, 0, "{}", "")
+
+        monkeypatch.setattr(peers, "_start", start)
+        monkeypatch.setattr(peers, "absent", lambda name: None)
+        result = benchmark.compute(settings, Place("eprstmt", "setfit", "0", 0))
+        assert set(result["predicted"]) == {"negative"}
+        assert set(result["confidence"]) == {0.9}
+
+    def test_join_all_that_a_row_says(self):
+        row = {"text": "一", "textPair": "二", "fields": {"b": "四", "a": "三", "n": 1}}
+        assert peers.joined(row) == "三\n四\n一\n二"

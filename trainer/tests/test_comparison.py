@@ -1,0 +1,88 @@
+"""The table's statistics on numbers that can be reckoned by hand."""
+
+import numpy as np
+import pytest
+
+from fewloop_trainer.benchmark_report import markdown_of
+from fewloop_trainer.comparison import augrc, hits_of, mean_and_spread, mean_with_interval, risk_coverage
+
+
+def cell(method: str, hits: str, split: str = "0", task: str = "eprstmt", **more) -> dict:
+    """A finished cell whose row i is right where character i is `1`."""
+    gold = ["a"] * len(hits)
+    predicted = ["a" if hit == "1" else "b" for hit in hits]
+    confidence = [0.9] * len(hits)
+    where = {"task": task, "method": method, "split": split, "seed": 0, "state": "done"}
+    return where | {"gold": gold, "predicted": predicted, "confidence": confidence, "seconds": 2.0} | more
+
+
+def document(cells: list[dict], **settings) -> dict:
+    common = {"base": "tiny", "baseDigest": "0" * 64, "threads": 1, "limitTest": None, "testRowsWithTrainTexts": {}}
+    named = {key: list(dict.fromkeys(c[key[:-1]] for c in cells)) for key in ("tasks", "methods", "splits", "seeds")}
+    return {"settings": common | named | settings, "cells": cells}
+
+
+def test_hits_mean_and_spread():
+    assert hits_of(cell("pet", "101")).tolist() == [1, 0, 1]
+    assert mean_and_spread([50.0]) == (50, None)
+    assert mean_and_spread([40.0, 60.0]) == (50, pytest.approx(14.142, abs=1e-3))
+
+
+def test_the_interval_is_that_of_a_mean_over_rows():
+    rows = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], 400, p=[0.1, 0.6, 0.3])
+    mean, low, high = mean_with_interval([rows])
+    half = 1.96 * rows.std() / np.sqrt(400)
+    assert mean == pytest.approx(rows.mean())
+    assert (low, high) == (pytest.approx(mean - half, abs=0.01), pytest.approx(mean + half, abs=0.01))
+    assert mean_with_interval([rows]) == (mean, low, high), "the same again"
+
+
+def test_tasks_count_equally_and_rows_are_drawn_within_each():
+    small, large = np.array([1.0, 1.0]), np.zeros(1000)
+    assert mean_with_interval([small, large]) == (0.5, 0.5, 0.5)
+    varied = np.tile([0.0, 1.0], 50)
+    alone, both = mean_with_interval([varied]), mean_with_interval([varied, large])
+    assert both[2] - both[1] == pytest.approx((alone[2] - alone[1]) / 2, rel=0.1)
+
+
+def test_risk_over_coverage_and_its_area():
+    confidence, hit = np.array([0.9, 0.8, 0.7, 0.6]), np.array([1.0, 1.0, 0.0, 1.0])
+    coverage, risk = risk_coverage(confidence, hit)
+    assert coverage.tolist() == [0.25, 0.5, 0.75, 1]
+    assert risk.tolist() == [0, 0, pytest.approx(1 / 3), 0.25]
+    assert augrc(confidence, hit) == pytest.approx((0 + 0 + 1 + 1) / 4 / 4)
+
+
+def test_rows_of_equal_confidence_have_no_order():
+    same, hit = np.full(4, 0.5), np.array([0.0, 1.0, 1.0, 1.0])
+    assert augrc(same, hit) == pytest.approx(augrc(same, hit[::-1]))
+    assert risk_coverage(same, hit)[1].tolist() == [0.25] * 4
+
+
+class TestMarkdown:
+    def test_has_mean_spread_and_how_many_cells_are_there(self):
+        cells = [cell("pet", "1100"), cell("pet", "1111", "1"), cell("full", "1110")]
+        lines = markdown_of(document(cells)).split("\n")
+        assert "| pet | 75.0 ± 35.4 | 75.0 |" in lines
+        assert "| full | 75.0 [1] | 75.0 |" in lines
+
+    def test_compares_what_both_did_on_the_same_split(self):
+        cells = [cell("pet", "1100"), cell("pet", "0000", "1"), cell("full", "1110")]
+        table = markdown_of(document(cells)).split("## Minus pet, points")[1]
+        assert "| full | +25.0 (+0.0 to +75.0) |  |" in table
+
+    def test_marks_what_excludes_nothing_at_all(self):
+        cells = [cell("pet", "0" * 40), cell("full", "1" * 40)]
+        assert "**+100.0 (+100.0 to +100.0)**" in markdown_of(document(cells))
+
+    def test_says_what_was_not_measured_and_why(self):
+        missing = {"task": "chid", "method": "tf-idf", "split": "0", "seed": 0, "state": "n/a", "reason": "no classes"}
+        text = markdown_of(document([cell("pet", "11"), missing]))
+        assert "| tf-idf |  | n/a |  |" in text
+        assert "- tf-idf on chid: n/a, no classes" in text
+        assert "## Minus tf-idf" not in text
+
+    def test_says_that_test_rows_share_texts_or_are_few(self):
+        text = markdown_of(document([cell("pet", "11")], limitTest=2, testRowsWithTrainTexts={"cluewsc": 25}))
+        assert "first 2 test rows" in text
+        assert "25 of cluewsc" in text
