@@ -38,7 +38,10 @@ describe('fewloop benchmark', () => {
     const options = '--base b --work'.split(' ');
     const rest = `--tasks bustm,csl --limit-test 5 --parent ${process.pid} --json`.split(' ');
     expect(args).toEqual([
-      ...['-m', 'fewloop_trainer', 'benchmark', 'some/data'],
+      '-m',
+      'fewloop_trainer',
+      'benchmark',
+      'some/data',
       ...options,
       join(folder, 'data', 'benchmark'),
       ...rest,
