@@ -27,7 +27,7 @@ describe('parseTask', () => {
   it('fills in every default', () => {
     expect(parseTask(MINIMAL)).toMatchObject({
       method: ['pet'],
-      efl: { negatives: 3, negativeLabel: null },
+      efl: { negatives: 3, negativeLabel: null, shortlist: 16 },
       maxLength: 128,
       routing: { accept: 0.85, reviewContested: true, beforeCalibration: 'review' },
       serving: { policy: 'ensemble' },

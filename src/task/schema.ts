@@ -101,6 +101,11 @@ export const taskFile = z
           .describe(
             'sentence-pair: the label of two sentences drawn at random; null: they have none, and none are drawn.',
           ),
+        shortlist: z
+          .int()
+          .min(1)
+          .default(16)
+          .describe('Of more labels than that, a text is compared with the descriptions of the likeliest alone.'),
       })
       .prefault({}),
     maxLength: z.int().min(8).max(4096).default(128).describe('Tokens, special ones included.'),

@@ -30,6 +30,8 @@ export interface TaskDefinition {
     negatives: number;
     /** sentence-pair: the label of two sentences drawn at random, if they have one. */
     negativeLabel: string | null;
+    /** A text is compared with the descriptions of that many labels at most. */
+    shortlist: number;
   };
   /** Tokens, special ones included. */
   maxLength: number;

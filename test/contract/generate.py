@@ -43,7 +43,7 @@ def definition(kind: str, templates: list[str], labels: dict[str, list[str]], ma
         "method": ["pet"],
         "labels": [{"name": name, "words": words, "was": []} for name, words in labels.items()],
         "templates": templates,
-        "efl": {"negatives": 3, "negativeLabel": None},
+        "efl": {"negatives": 3, "negativeLabel": None, "shortlist": 16},
         "maxLength": max_length,
         "routing": {"accept": 0.85, "reviewContested": True, "beforeCalibration": "review"},
         "serving": {"policy": "ensemble"},

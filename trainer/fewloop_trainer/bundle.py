@@ -81,7 +81,7 @@ def write_bundle(
         largest = max(largest, _golden(rows, items, task, member, model, offsets, session(path, threads)))
         graph = {"id": f"g{index}", "kind": member.learner.graph, "precision": "fp32", "base": False}
         graphs.append(graph | file_entry(path))
-        entries.append(_member_entry(task, member, f"g{index}"))
+        entries.append(_member_entry(task, member, model, f"g{index}", partial))
     if largest > PARITY_TOLERANCE:
         raise RunError("INTERNAL", f"ONNX Runtime differs from PyTorch by {largest:.1e} on a golden row")
     shutil.copyfile(base_folder / "tokenizer.json", partial / "tokenizer.json")
@@ -160,14 +160,19 @@ def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _member_entry(task: Task, member: TrainedMember, graph: str) -> dict[str, object]:
+def _member_entry(task: Task, member: TrainedMember, model: Any, graph: str, folder: Path) -> dict[str, object]:
+    def write(name: str, content: object) -> dict[str, str]:
+        path = folder / f"{graph}-{name}.json"
+        write_json(path, content)
+        return file_entry(path)
+
     return {
         "id": member.id,
         "role": member.role,
         "method": member.learner.method,
         "graph": graph,
         "template": member.learner.template,
-        **member.learner.member(),
+        **member.learner.member(model, write),
         "strategy": member.learner.strategy,
         "weight": float(member.weight),
         "offsets": {} if member.offsets is None else _by_label(task, member.offsets),
@@ -185,7 +190,7 @@ def _golden(rows, items, task, member, model, offsets, runtime) -> float:
         encoded, labels = learner.encode([item]), len(task.labels_of(item))
         expected, got = (
             observe.probabilities(scores[:, :labels], offsets[:labels])[0]
-            for scores in (learner.predict(model, encoded), learner.served(runtime, encoded[0]))
+            for scores in (learner.predict(model, encoded), learner.served(runtime, model, encoded[0]))
         )
         largest = max(largest, float(np.abs(expected - got).max()))
         entry = {"member": member.id, **learner.golden(encoded[0]), "distribution": [float(p) for p in expected]}

@@ -15,10 +15,14 @@ import torch
 from fewloop_trainer import classifier
 from fewloop_trainer.classifier import Classifier, Encoded
 from fewloop_trainer.render import Renderer
+from fewloop_trainer.scores import NOT_LISTED, shortlist_of
 from fewloop_trainer.training import Drawn, TrainSettings, batches
 
 PAIR = "{text}{sep}{textPair}"
 TAGGING = "{text}{sep}{hypothesis}"
+ALONE = "{text}"
+PART = 8192
+"""Rows that are held at a time."""
 ATTEMPTS = 20
 """To find a row with another second sentence, before a pair gets no random one."""
 
@@ -86,16 +90,35 @@ def _other_pair(rows: Sequence[Pair], item: dict, rng: np.random.Generator) -> d
     return None
 
 
-Tagging = list[Encoded]
-"""An item beside each label's hypothesis, in label order."""
+@dataclass(frozen=True)
+class Tagging(Encoded):
+    """An item alone, and the item, to be rendered beside hypotheses."""
+
+    item: dict
 
 
-def encode_tagging(renderer: Renderer, hypotheses: Sequence[str], items: Sequence[dict]) -> list[Tagging]:
-    return [classifier.encode(renderer, TAGGING, [item | {"hypothesis": h} for h in hypotheses]) for item in items]
+class Hypotheses:
+    """The labels' descriptions, beside which items are rendered only as they are asked for: a hundred labels make a
+    hundred rows of every text."""
+
+    def __init__(self, renderer: Renderer, texts: Sequence[str]):
+        self.renderer, self.texts = renderer, list(texts)
+
+    def encode(self, items: Sequence[dict]) -> list[Tagging]:
+        alone = classifier.encode(self.renderer, ALONE, items)
+        return [Tagging(e.ids, e.type_ids, item) for e, item in zip(alone, items, strict=True)]
+
+    def beside(self, row: Tagging, label: int) -> Encoded:
+        return classifier.encode(self.renderer, TAGGING, [row.item | {"hypothesis": self.texts[label]}])[0]
+
+    def alone(self) -> list[Encoded]:
+        """The hypotheses as texts of their own."""
+        return classifier.encode(self.renderer, ALONE, [{"text": text} for text in self.texts])
 
 
 def train_tagging(
     model: Classifier,
+    hypotheses: Hypotheses,
     rows: Sequence[Tagging],
     wanted: np.ndarray,
     balance: np.ndarray,
@@ -107,19 +130,25 @@ def train_tagging(
     """Trains `model` (two outputs) in place on `rows`, given the probability `wanted` [N, C] of each hypothesis:
     for each item a hypothesis drawn by these and `negatives` others. A batch has about `settings.batch_rows` rows, but
     at least one item's."""
-    classifier.train_on(model, _tagging_draws(rows, wanted, balance, negatives, settings), strategy, settings, on_step)
+    draws = _tagging_draws(hypotheses, rows, wanted, balance, negatives, settings)
+    classifier.train_on(model, draws, strategy, settings, on_step)
 
 
 def _tagging_draws(
-    rows: Sequence[Tagging], wanted: np.ndarray, balance: np.ndarray, negatives: int, settings: TrainSettings
+    hypotheses: Hypotheses,
+    rows: Sequence[Tagging],
+    wanted: np.ndarray,
+    balance: np.ndarray,
+    negatives: int,
+    settings: TrainSettings,
 ) -> Iterator[Drawn]:
     rng = np.random.default_rng(settings.seed + 2)
     own = max(1, round(settings.batch_rows / (1 + negatives)))
-    # Sorted by the length beside the first hypothesis.
-    for chosen in batches(balance, [row[0] for row in rows], replace(settings, batch_rows=own)):
+    for chosen in batches(balance, rows, replace(settings, batch_rows=own)):
         asked = [(i, label) for i in chosen for label in _asked(wanted[i], negatives, rng)]
         entailed = torch.tensor([wanted[i, label] for i, label in asked]).float()
-        yield Drawn([rows[i][label] for i, label in asked], torch.stack([1 - entailed, entailed], dim=-1))
+        drawn = [hypotheses.beside(rows[i], label) for i, label in asked]
+        yield Drawn(drawn, torch.stack([1 - entailed, entailed], dim=-1))
 
 
 def _asked(probabilities: np.ndarray, negatives: int, rng: np.random.Generator) -> list[int]:
@@ -130,9 +159,31 @@ def _asked(probabilities: np.ndarray, negatives: int, rng: np.random.Generator) 
     return [*first, *rng.permutation(others)[: 1 + negatives - len(first)].tolist()]
 
 
+def label_vectors(model: Classifier, hypotheses: Hypotheses, rows: Sequence[Tagging], wanted: np.ndarray) -> np.ndarray:
+    """[C, hidden], L2-normalised: what shortlists are ranked by, the mean of the states of a label's hypothesis and of
+    the `rows` in the proportion `wanted` [N, C] that they have it."""
+    own = classifier.embeddings(model, hypotheses.alone())
+    mean = own + wanted.T @ classifier.embeddings(model, rows)
+    return mean / np.linalg.norm(mean, axis=-1, keepdims=True)
+
+
 def predict_tagging(
-    model: Classifier, rows: Sequence[Tagging], labels: int, batch_tokens: int = 2048, fast: bool = False
+    model: Classifier,
+    hypotheses: Hypotheses,
+    rows: Sequence[Tagging],
+    shortlist: tuple[np.ndarray, int] | None = None,
+    batch_tokens: int = 2048,
+    fast: bool = False,
 ) -> np.ndarray:
-    """Scores [N, labels], fp64: the log-odds that each hypothesis is entailed."""
-    logits = classifier.predict(model, [encoded for row in rows for encoded in row], batch_tokens, fast)
-    return (logits[:, 1] - logits[:, 0]).reshape(len(rows), labels)
+    """Scores [N, C], fp64: the log-odds that each hypothesis is entailed. With a `shortlist`, label vectors and its
+    size, only the nearest labels are asked about; the others score `NOT_LISTED`."""
+    scores = np.full((len(rows), len(hypotheses.texts)), NOT_LISTED)
+    listed = np.ones(scores.shape, dtype=bool)
+    if shortlist is not None:
+        listed = shortlist_of(classifier.embeddings(model, rows, batch_tokens, fast), *shortlist)
+    asked = np.argwhere(listed)
+    # In parts: rows of all texts beside all labels would be gigabytes.
+    for part in np.array_split(asked, max(1, -(-len(asked) // PART))):
+        logits = classifier.predict(model, [hypotheses.beside(rows[i], label) for i, label in part], batch_tokens, fast)
+        scores[part[:, 0], part[:, 1]] = logits[:, 1] - logits[:, 0]
+    return scores

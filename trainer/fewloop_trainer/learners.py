@@ -20,9 +20,12 @@ from fewloop_trainer.classifier import Classifier
 from fewloop_trainer.encoder import copy_of
 from fewloop_trainer.export import round_to_half
 from fewloop_trainer.render import Renderer
+from fewloop_trainer.scores import NOT_LISTED, shortlist_of
 from fewloop_trainer.task import Task
 from fewloop_trainer.training import TrainSettings
 
+Write = Callable[[str, object], dict[str, str]]
+"""Puts a JSON file of that name beside the member's graph; its entry for the manifest."""
 OnStep = Callable[[int, float], None]
 TEACHER_RATES = {"encoder_rate": 1.2e-4, "head_rate": 1.2e-4}
 """PET's, fast: how far teachers then go from the base is chosen out of fold (docs/results/trainer-settings.md). A
@@ -61,9 +64,9 @@ class Learner(Protocol):
     def state(self, model: Any) -> dict[str, torch.Tensor]: ...
     def restore(self, state: dict[str, torch.Tensor]) -> Any: ...
     def export(self, model: Any, base_folder: Path, path: Path) -> None: ...
-    def served(self, session: onnxruntime.InferenceSession, row: Any) -> np.ndarray: ...
+    def served(self, session: onnxruntime.InferenceSession, model: Any, row: Any) -> np.ndarray: ...
     def golden(self, row: Any) -> dict[str, object]: ...
-    def member(self) -> dict[str, object]: ...
+    def member(self, model: Any, write: Write) -> dict[str, object]: ...
 
 
 class PetLearner:
@@ -137,7 +140,7 @@ class PetLearner:
         except (ValueError, FileNotFoundError):
             export.export_pet(model, path)  # a base model of one's own, with no graph beside it
 
-    def served(self, session: onnxruntime.InferenceSession, row: pet.Encoded) -> np.ndarray:
+    def served(self, session: onnxruntime.InferenceSession, model: Any, row: pet.Encoded) -> np.ndarray:
         """Scores [1, C] of what was exported."""
         batch = pet.collate([row])
         feeds = {name: value.numpy() for name, value in zip(export.PET_INPUTS, batch.inputs, strict=True)}
@@ -147,7 +150,7 @@ class PetLearner:
     def golden(self, row: pet.Encoded) -> dict[str, object]:
         return {"ids": row.ids, "typeIds": [0] * len(row.ids), "maskPositions": row.mask_positions}
 
-    def member(self) -> dict[str, object]:
+    def member(self, model: Any, write: Write) -> dict[str, object]:
         return {"labelWords": self.task.label_words}
 
 
@@ -217,51 +220,88 @@ class ClassifierLearner:
     def export(self, model: Classifier, base_folder: Path, path: Path) -> None:
         export.export_classifier(model, path)
 
-    def served(self, session: onnxruntime.InferenceSession, row: classifier.Encoded) -> np.ndarray:
-        return _classifier_logits(session, [row])
+    def served(self, session: onnxruntime.InferenceSession, model: Any, row: classifier.Encoded) -> np.ndarray:
+        return _classifier_outputs(session, "logits", [row])
 
     def golden(self, row: classifier.Encoded) -> dict[str, object]:
         return {"ids": row.ids, "typeIds": row.type_ids, "maskPositions": []}
 
-    def member(self) -> dict[str, object]:
+    def member(self, model: Any, write: Write) -> dict[str, object]:
         return {"labelWords": {}}
 
 
 class TaggingLearner(ClassifierLearner):
-    """EFL on single texts: each label's description is a hypothesis, each text asks all of them."""
+    """EFL on single texts: each label's description is a hypothesis, each text asks all of them, or where there are
+    more than `efl.shortlist` those whose vectors are nearest to it. The vectors are a part of the model."""
 
     def __init__(self, base: BertForMaskedLM, renderer: Renderer, task: Task, strategy: str):
         super().__init__(base, renderer, task, "efl", strategy)
         self.template = efl.TAGGING
         self.label_sets, self.outputs = False, 2
-        self.hypotheses = [label.description for label in task.labels]
+        self.hypotheses = efl.Hypotheses(renderer, [label.description for label in task.labels])
+        self.size = min(task.efl.shortlist, len(task.labels))
+        self.lists = self.size < len(task.labels)
 
     def encode(self, items: Sequence[dict]) -> list[efl.Tagging]:
-        return efl.encode_tagging(self.renderer, self.hypotheses, items)
+        return self.hypotheses.encode(items)
 
     def tokens(self, rows: Sequence[efl.Tagging]) -> float:
-        return sum(len(encoded.ids) for row in rows for encoded in row)
+        alone = sum(len(row.ids) for row in rows)
+        return self.size * (alone + len(rows) * self._hypothesis_tokens()) + (alone if self.lists else 0)
 
     def step_tokens(self, rows: Sequence[efl.Tagging]) -> float:
-        per_row = self.tokens(rows) / (len(rows) * len(self.hypotheses))
-        return self.passes * TrainSettings.batch_rows * per_row
+        alone = sum(len(row.ids) for row in rows) / len(rows)
+        return self.passes * TrainSettings.batch_rows * (alone + self._hypothesis_tokens())
+
+    def _hypothesis_tokens(self) -> float:
+        return float(np.mean([len(encoded.ids) - 1 for encoded in self.hypotheses.alone()]))
+
+    def start(self) -> Classifier:
+        model = super().start()
+        if self.lists:
+            model.register_buffer("vectors", torch.zeros(len(self.task.labels), model.bert.config.hidden_size))
+        return model
 
     def train(self, model, rows, wanted, balance, settings, on_step) -> None:
-        efl.train_tagging(model, rows, wanted, balance, self.task.efl.negatives, self.strategy, settings, on_step)
+        negatives = self.task.efl.negatives
+        efl.train_tagging(model, self.hypotheses, rows, wanted, balance, negatives, self.strategy, settings, on_step)
+        if self.lists:
+            model.vectors.copy_(torch.from_numpy(efl.label_vectors(model, self.hypotheses, rows, wanted)))
 
     def predict(self, model: Classifier, rows: Sequence[efl.Tagging], fast: bool = False) -> np.ndarray:
-        return efl.predict_tagging(model, rows, len(self.hypotheses), fast=fast)
+        return efl.predict_tagging(model, self.hypotheses, rows, self._shortlist(model), fast=fast)
 
-    def served(self, session: onnxruntime.InferenceSession, row: efl.Tagging) -> np.ndarray:
-        logits = _classifier_logits(session, row)
-        return (logits[:, 1] - logits[:, 0])[None]
+    def _shortlist(self, model: Classifier) -> tuple[np.ndarray, int] | None:
+        return (model.vectors.double().numpy(), self.size) if self.lists else None
+
+    def state(self, model: Classifier) -> dict[str, torch.Tensor]:
+        return super().state(model) | ({"vectors": model.vectors} if self.lists else {})
+
+    def served(self, session: onnxruntime.InferenceSession, model: Classifier, row: efl.Tagging) -> np.ndarray:
+        scores = np.full((1, len(self.hypotheses.texts)), NOT_LISTED)
+        listed = np.ones(scores.shape, dtype=bool)
+        if self.lists:
+            (state,) = _classifier_outputs(session, "pooled_embedding", [row])
+            listed = shortlist_of(state[None], *self._shortlist(model))
+        asked = np.flatnonzero(listed[0])
+        logits = _classifier_outputs(session, "logits", [self.hypotheses.beside(row, label) for label in asked])
+        scores[0, asked] = logits[:, 1] - logits[:, 0]
+        return scores
 
     def golden(self, row: efl.Tagging) -> dict[str, object]:
-        rows = [{"ids": encoded.ids, "typeIds": encoded.type_ids} for encoded in row]
+        beside = (self.hypotheses.beside(row, label) for label in range(len(self.task.labels)))
+        rows = [{"ids": encoded.ids, "typeIds": encoded.type_ids} for encoded in beside]
         return {**rows[0], "maskPositions": [], "rows": rows}
 
-    def member(self) -> dict[str, object]:
-        return {"labelWords": {}, "hypotheses": dict(zip(self.task.label_names, self.hypotheses, strict=True))}
+    def member(self, model: Classifier, write: Write) -> dict[str, object]:
+        entry: dict[str, object] = {
+            "labelWords": {},
+            "hypotheses": dict(zip(self.task.label_names, self.hypotheses.texts, strict=True)),
+        }
+        if self.lists:
+            vectors = {n: v.tolist() for n, v in zip(self.task.label_names, model.vectors.double(), strict=True)}
+            entry["shortlist"] = {"size": self.size, "embeddings": write("labels", vectors)}
+        return entry
 
 
 def learner_of(
@@ -285,7 +325,9 @@ def _restored(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> Any:
     return model.eval()
 
 
-def _classifier_logits(session: onnxruntime.InferenceSession, rows: Sequence[classifier.Encoded]) -> np.ndarray:
+def _classifier_outputs(
+    session: onnxruntime.InferenceSession, output: str, rows: Sequence[classifier.Encoded]
+) -> np.ndarray:
     inputs = classifier.collate(rows)
     feeds = {name: value.numpy() for name, value in zip(export.CLASSIFIER_INPUTS, inputs, strict=True)}
-    return session.run(["logits"], feeds)[0].astype(np.float64)
+    return session.run([output], feeds)[0].astype(np.float64)

@@ -156,6 +156,7 @@ class Run:
                 "shrinkage": asdict(self.shrinkage),
                 "members": {t.id: self._evaluate(p, self.wanted) for t, p in zip(self.teachers, oof, strict=True)},
                 "ensemble": self._evaluate(tempered, self.wanted),
+                "shortlistRecall": self._shortlist_recall(oof),
                 "rows": [
                     {"itemKey": row.get("itemKey"), **answer_of(row), "distribution": [float(x) for x in p]}
                     for row, p in zip(self.data.train, tempered, strict=True)
@@ -544,6 +545,15 @@ class Run:
         )
         shares = [w for _, w in own] if sum(w for _, w in own) > 0 else [1.0] * len(own)
         return self._evaluate(combine_members(of_teachers, shares), self.wanted)
+
+    def _shortlist_recall(self, oof: np.ndarray) -> dict[str, float]:
+        """Of members that ask about a shortlist of labels: the share of right labels that are in it."""
+        right = self.goal > 0
+        return {
+            t.id: float((p[right] > 0).mean())
+            for t, p in zip(self.teachers, oof, strict=True)
+            if getattr(self.learners[t.id], "lists", False) and right.any()
+        }
 
     def _evaluate(self, probabilities: np.ndarray, wanted: np.ndarray) -> dict[str, object]:
         return self.observe.evaluate(probabilities, wanted, self.thresholds)

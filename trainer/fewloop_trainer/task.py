@@ -6,8 +6,8 @@ Twin of `src/task/` (types.ts, template.ts), which owns the checking; here a def
 import re
 from dataclasses import dataclass
 
-DEFAULT_NEGATIVES = 3
-"""Of definitions that were written before the setting was; the task file's own default."""
+DEFAULT_NEGATIVES, DEFAULT_SHORTLIST = 3, 16
+"""Of definitions that were written before the settings were; the task file's own defaults."""
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
@@ -60,10 +60,12 @@ class Selection:
 
 @dataclass(frozen=True)
 class Efl:
-    """Random negatives for each example; the label of a random pair (None: it has none)."""
+    """Random negatives for each example; the label of a random pair (None: it has none); how many labels a text is
+    asked about at most."""
 
     negatives: int
     negative_label: str | None
+    shortlist: int
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,11 @@ def load_task(definition: dict) -> Task:
             selection["threshold3"],
             selection["floor"],
         ),
-        efl=Efl(efl.get("negatives", DEFAULT_NEGATIVES), efl.get("negativeLabel")),
+        efl=Efl(
+            efl.get("negatives", DEFAULT_NEGATIVES),
+            efl.get("negativeLabel"),
+            efl.get("shortlist", DEFAULT_SHORTLIST),
+        ),
         rounds=learning["rounds"],
         budget_seconds=learning["budgetSeconds"],
         definition=definition,

@@ -8,7 +8,7 @@ import onnxruntime
 from scipy.special import expit
 
 from fewloop_trainer.encoder import load_tokenizer
-from fewloop_trainer.scores import distribution_of, label_scores
+from fewloop_trainer.scores import NOT_LISTED, distribution_of, label_scores, shortlist_of
 from folders import read_json
 
 
@@ -29,7 +29,7 @@ def largest_golden_difference(folder: Path) -> float:
         assert {entry["member"] for entry in row["members"]} == set(members)
         for entry in row["members"]:
             member = members[entry["member"]]
-            scored = _scores(graphs[member["graph"]], member, entry, row["item"], tokenizer)
+            scored = _scores(folder, graphs[member["graph"]], member, entry, row["item"], tokenizer)
             offsets = np.array(list(member["offsets"].values()) or 0.0)
             label_sets = manifest["definition"]["kind"] == "multi-label"
             got = expit(scored + offsets) if label_sets else distribution_of(scored, offsets)
@@ -37,11 +37,20 @@ def largest_golden_difference(folder: Path) -> float:
     return max(differences)
 
 
-def _scores(graph, member: dict, entry: dict, item: dict, tokenizer) -> np.ndarray:
+def _scores(folder: Path, graph, member: dict, entry: dict, item: dict, tokenizer) -> np.ndarray:
     """[labels] of one golden entry, by the member's method."""
     if member["method"] != "pet":
         logits = np.concatenate([_run(graph, row, "logits", {}) for row in entry.get("rows", [entry])])
-        return logits[:, 1] - logits[:, 0] if "hypotheses" in member else logits[0]
+        if "hypotheses" not in member:
+            return logits[0]
+        scores = logits[:, 1] - logits[:, 0]
+        if "shortlist" in member:
+            ids = tokenizer.encode(item["text"], add_special_tokens=False).ids[:30]
+            ids = [tokenizer.token_to_id("[CLS]"), *ids, tokenizer.token_to_id("[SEP]")]
+            state = _run(graph, {"ids": ids, "typeIds": [0] * len(ids)}, "pooled_embedding", {})
+            vectors = np.array(list(read_json(folder / member["shortlist"]["embeddings"]["file"]).values()))
+            scores[~shortlist_of(state, vectors, member["shortlist"]["size"])[0]] = NOT_LISTED
+        return scores
     words = list(member["labelWords"].values()) or [[choice] for choice in item["choices"]]
     tokens = [tokenizer.encode(word, add_special_tokens=False).ids for group in words for word in group]
     logits = _run(graph, entry, "word_logits", {"mask_positions": [entry["maskPositions"]], "label_tokens": [tokens]})

@@ -13,6 +13,7 @@ from fewloop_trainer.data import targets
 from fewloop_trainer.observe import Observations
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.run import balance_of
+from fewloop_trainer.scores import NOT_LISTED
 from fewloop_trainer.task import load_task
 from fewloop_trainer.training import TrainSettings
 from folders import definition_of, reviews
@@ -127,14 +128,32 @@ class TestTagging:
     def test_learns_which_hypothesis_holds(self, tiny_model, tiny_tokenizer):
         # Of every text the same one: two layers cannot compare a text with a hypothesis.
         task, renderer = task_of(tiny_tokenizer)
-        tagging = efl.encode_tagging(renderer, [label.description for label in task.labels], reviews(8))
-        assert [len(row) for row in tagging] == [2] * 16
+        hypotheses = efl.Hypotheses(renderer, [label.description for label in task.labels])
+        tagging = hypotheses.encode(reviews(8))
         model = classifier.classifier_of(tiny_model, 2)
-        efl.train_tagging(model, tagging, np.tile([0.0, 1.0], (16, 1)), np.zeros(16, int), 1, "plain", FAST)
-        scores = efl.predict_tagging(model, tagging, 2)
+        efl.train_tagging(model, hypotheses, tagging, np.tile([0.0, 1.0], (16, 1)), np.zeros(16, int), 1, "plain", FAST)
+        scores = efl.predict_tagging(model, hypotheses, tagging)
         assert (scores[:, 0] < 0).all()
         assert (scores[:, 1] > 0).all()
-        np.testing.assert_allclose(efl.predict_tagging(model, tagging[:1], 2), scores[:1], atol=1e-4)
+        np.testing.assert_allclose(efl.predict_tagging(model, hypotheses, tagging[:1]), scores[:1], atol=1e-4)
+
+    def test_a_shortlist_asks_the_nearest_labels_alone(self, tiny_model, tiny_tokenizer):
+        _, renderer = task_of(tiny_tokenizer)
+        hypotheses = efl.Hypotheses(renderer, ["很好。", "很差。", "很慢。"])
+        rows, wanted = hypotheses.encode(reviews(3)), np.tile([[1.0, 0, 0], [0, 1.0, 0]], (3, 1))
+        model = classifier.classifier_of(tiny_model, 2)
+        torch.nn.init.normal_(model.head.weight)
+        vectors = efl.label_vectors(model, hypotheses, rows, wanted)
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1)
+        np.testing.assert_allclose(vectors[2], classifier.embeddings(model, hypotheses.alone())[2])
+        everything = efl.predict_tagging(model, hypotheses, rows)
+        for size in (1, 2, 3):
+            scores = efl.predict_tagging(model, hypotheses, rows, (vectors, size))
+            asked = scores > NOT_LISTED
+            np.testing.assert_array_equal(asked.sum(1), size)
+            np.testing.assert_allclose(scores[asked], everything[asked], atol=1e-4)
+            nearest = (classifier.embeddings(model, rows) @ vectors.T).argmax(1)
+            assert asked[np.arange(len(rows)), nearest].all()
 
 
 class TestEmbedding:

@@ -361,6 +361,18 @@ class TestMethods:
         assert all(("hypotheses" in m) == (method == "efl") for m in manifest["members"])
         assert read_json(folder / "bundle/report.json")["outOfFold"]["zeroShot"] is None
 
+    def test_more_labels_than_the_shortlist_holds(self, tmp_path):
+        labels = [*METHODS_LABELS, {"name": "slow", "words": [], "description": "很慢。"}]
+        definition = definition_of(
+            method=["efl"], templates=[], labels=labels, efl={"shortlist": 2}, learning={"strategies": ["plain"]}
+        )
+        rows = reviews_of("train", 30)
+        folder = quick(tmp_path, rows[:12], rows[12:], definition)
+        members = read_json(folder / "bundle/manifest.json")["members"]
+        assert [m["shortlist"]["size"] for m in members] == [2, 2]
+        recall = read_json(folder / "bundle/report.json")["outOfFold"]["shortlistRecall"]
+        assert 0.3 < recall["efl-plain"] <= 1
+
     def test_a_committee_of_all(self, tmp_path):
         definition = definition_of(
             method=["pet", "fine-tune", "efl", "embedding"], labels=METHODS_LABELS, learning={"strategies": ["plain"]}
