@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fewloop_trainer.comparison import augrc, hits_of, mean_and_spread, mean_with_interval, risk_coverage
-from fewloop_trainer.evaluate import calibration_error
+from fewloop_trainer.evaluate import calibration_error, macro_f1
 from fewloop_trainer.files import write_json
 
 REFERENCES = ("fine-tune", "pet", "setfit", "tf-idf")
@@ -17,17 +17,35 @@ Cells = dict[tuple[str, str], list[dict]]
 """Finished cells by task and method, by split and seed."""
 
 
-def write_report(document: dict, out: Path) -> str:
-    """Writes `out` (Markdown), `.json` and `-*.png` beside it; answers the Markdown."""
+def write_report(document: dict, out: Path) -> tuple[str, dict]:
+    """Writes `out` (Markdown), `.json` and `-*.png` beside it; answers the Markdown and what the JSON says."""
     markdown = markdown_of(document)
     out.parent.mkdir(parents=True, exist_ok=True)
+    plots = _plot(finished(document), document["settings"], out) if importlib.util.find_spec("matplotlib") else []
+    markdown = "\n\n".join([markdown, *(f"![{plot.stem}]({plot.name})" for plot in plots)])
     partial = out.with_name(out.name + ".partial")
     partial.write_text(markdown + "\n", encoding="utf-8")
     partial.replace(out)
-    write_json(out.with_suffix(".json"), document)
-    if importlib.util.find_spec("matplotlib"):
-        _plot(finished(document), document["settings"], out)
-    return markdown
+    summary = document | {"cells": [summary_of(cell) for cell in document["cells"]]}
+    write_json(out.with_suffix(".json"), summary)
+    return markdown, summary
+
+
+def summary_of(cell: dict) -> dict:
+    """A cell's measures in place of its rows, which stay in its own file."""
+    if cell["state"] != "done":
+        return cell
+    _, code = np.unique([*cell["gold"], *cell["predicted"]], return_inverse=True)
+    gold, predicted = np.split(code, 2)
+    ece, area, _ = _measured(cell)
+    measures = {
+        "accuracy": float(hits_of(cell).mean()),
+        "macroF1": macro_f1(predicted, gold),
+        "ece": ece,
+        "augrc": area,
+    }
+    kept = {key: value for key, value in cell.items() if key not in ("gold", "predicted", "confidence")}
+    return kept | {"testRows": len(gold)} | measures
 
 
 def finished(document: dict) -> Cells:
@@ -41,6 +59,7 @@ def finished(document: dict) -> Cells:
 def markdown_of(document: dict) -> str:
     cells, settings = finished(document), document["settings"]
     parts = [
+        "# FewCLUE",
         _described(settings),
         "## Accuracy, %",
         "Mean ± standard deviation over splits and seeds; in brackets how many, where they are not all.",
@@ -155,15 +174,17 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _plot(cells: Cells, settings: dict, out: Path) -> None:
+def _plot(cells: Cells, settings: dict, out: Path) -> list[Path]:
+    """The files that were written."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
     tasks = [task for task in settings["tasks"] if any(t == task for t, _ in cells)]
+    written: list[Path] = []
     if not tasks:
-        return
+        return written
     methods = [method for method in settings["methods"] if any(m == method for _, m in cells)]
     columns = min(3, len(tasks))
     shape = -(-len(tasks) // columns), columns
@@ -176,8 +197,10 @@ def _plot(cells: Cells, settings: dict, out: Path) -> None:
             draw(axis, {method: cells[task, method] for method in methods if (task, method) in cells})
             axis.set_title(task)
         figure.tight_layout()
-        figure.savefig(out.with_name(f"{out.stem}-{name}.png"), dpi=110)
+        written.append(out.with_name(f"{out.stem}-{name}.png"))
+        figure.savefig(written[-1], dpi=110)
         plt.close(figure)
+    return written
 
 
 def _bars(axis, found: dict[str, list[dict]]) -> None:
