@@ -27,6 +27,7 @@ describe('parseTask', () => {
   it('fills in every default', () => {
     expect(parseTask(MINIMAL)).toMatchObject({
       method: ['pet'],
+      efl: { negatives: 3, negativeLabel: null },
       maxLength: 128,
       routing: { accept: 0.85, reviewContested: true, beforeCalibration: 'review' },
       serving: { policy: 'ensemble' },
@@ -77,6 +78,13 @@ describe('parseTask', () => {
     ['a segment end in a template', MINIMAL.replace('{text}', '{text}{sep}'), 'templates.0', '{sep} is not for PET'],
     ['a hypothesis in a template', MINIMAL.replace('{text}', '{hypothesis}'), 'templates.0', '{hypothesis} is not'],
     ['efl without descriptions', `${MINIMAL}method: efl`, 'labels.0.description', 'is missing'],
+    ['a random pair without pairs', `${MINIMAL}efl: {negativeLabel: bad}`, 'efl.negativeLabel', 'no pairs'],
+    [
+      'a random pair of an unknown label',
+      `${MINIMAL.replace('single-label', 'sentence-pair')}efl: {negativeLabel: other}`,
+      'efl.negativeLabel',
+      '"other" is no label',
+    ],
     ['a list', '- a\n- b', 'definition', 'mapping'],
     ['nothing', '', 'definition', 'mapping'],
     ['no YAML', 'a: [', 'definition', 'neither YAML nor JSON'],

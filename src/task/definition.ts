@@ -69,7 +69,8 @@ function faults(issue: z.core.$ZodIssue): { path: string; message: string }[] {
   });
 }
 
-function checkLabels({ kind, labels, method }: TaskDefinition): void {
+function checkLabels(definition: TaskDefinition): void {
+  const { kind, labels, method } = definition;
   if (kind === 'multiple-choice') {
     if (labels.length > 0) throw badInput('labels', "multiple-choice takes none: an item's choices are its labels");
     return;
@@ -88,6 +89,16 @@ function checkLabels({ kind, labels, method }: TaskDefinition): void {
     });
   });
   if (kind !== 'sentence-pair') checkDescriptions(method, labels);
+  checkNegativeLabel(definition);
+}
+
+function checkNegativeLabel({ kind, labels, efl: { negativeLabel } }: TaskDefinition): void {
+  if (negativeLabel === null) return;
+  if (kind !== 'sentence-pair')
+    throw badInput('efl.negativeLabel', `${kind} has no pairs that could be drawn at random`);
+  if (!labels.some(({ name }) => name === negativeLabel)) {
+    throw badInput('efl.negativeLabel', `"${negativeLabel}" is no label of the task`);
+  }
 }
 
 /** Asked about a text alone, efl compares it with what each label says of it. */

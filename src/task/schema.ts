@@ -90,6 +90,19 @@ export const taskFile = z
       .max(50)
       .default([])
       .describe('PET, and needed for it alone: {mask} and fields in braces.'),
+    efl: z
+      .strictObject({
+        negatives: z.int().min(1).max(8).default(3).describe('Random negatives for each example.'),
+        negativeLabel: z
+          .string()
+          .min(1)
+          .nullable()
+          .default(null)
+          .describe(
+            'sentence-pair: the label of two sentences drawn at random; null: they have none, and none are drawn.',
+          ),
+      })
+      .prefault({}),
     maxLength: z.int().min(8).max(4096).default(128).describe('Tokens, special ones included.'),
     routing: z
       .strictObject({

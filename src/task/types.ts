@@ -25,6 +25,12 @@ export interface TaskDefinition {
   /** Empty for multiple-choice, where an item's choices are its labels. */
   labels: LabelDefinition[];
   templates: string[];
+  efl: {
+    /** Random negatives for each example. */
+    negatives: number;
+    /** sentence-pair: the label of two sentences drawn at random, if they have one. */
+    negativeLabel: string | null;
+  };
   /** Tokens, special ones included. */
   maxLength: number;
   routing: { accept: number; reviewContested: boolean; beforeCalibration: 'review' | 'accept' };
