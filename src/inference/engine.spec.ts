@@ -133,6 +133,22 @@ describe('InferenceEngine', () => {
     expect(codes(await engine.classify(model, request(many('e', 90))))).toContain('ok');
   });
 
+  it('keeps room for requests beside bulk work that is larger than the queue', async () => {
+    const { model, engine, open } = setup();
+    const many = (tag: string, n: number) =>
+      texts(...Array.from({ length: n }, (_, i) => `${tag}${i}`.padEnd(26, '字')));
+    const bulk = engine.classify(model, request(many('a', 90), { priority: 'bulk' }));
+    await new Promise(setImmediate);
+    const more = engine.classify(model, request(many('b', 2), { priority: 'bulk' }));
+    await expect(more).rejects.toMatchObject({ code: 'OVERLOADED' });
+    const first = engine.classify(model, request(many('c', 90)));
+    await new Promise(setImmediate);
+    await expect(engine.classify(model, request(many('d', 2)))).rejects.toMatchObject({ code: 'OVERLOADED' });
+    open();
+    await Promise.all([bulk, first]);
+    expect(codes(await engine.classify(model, request(many('e', 2), { priority: 'bulk' })))).toEqual(['ok', 'ok']);
+  });
+
   it('a failing host fails its batch with INTERNAL', async () => {
     const { runner, model, engine, open } = setup();
     open();

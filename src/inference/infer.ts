@@ -8,14 +8,14 @@
  */
 import { FewloopError } from '../common/errors.js';
 import { groupOf, packBatch, takeBatch, type Pending, type Row } from './batch.js';
-import type { ClassifyRequest, GraphRunner, HostResult } from './types.js';
+import type { ClassifyRequest, GraphRunner, HostResult, Priority } from './types.js';
 
 export interface QueueLimits {
   /** Padded tokens of a batch. */
   maxBatchTokens: number;
   /** A runner. */
   maxConcurrentBatches: number;
-  /** Tokens that wait or are in flight, over all runners; work that is not interactive may take half. */
+  /** Tokens that wait or are in flight, over all runners; half of them are for interactive work alone. */
   maxQueuedTokens: number;
 }
 
@@ -40,6 +40,8 @@ interface Lane {
 export class BatchQueue {
   private readonly lanes = new Map<GraphRunner, Lane>();
   private queuedTokens = 0;
+  /** Of them, those of interactive work. */
+  private interactiveTokens = 0;
   /** Moving average, for `retryAfterMs`. */
   private tokensPerMs = 1;
 
@@ -86,16 +88,28 @@ export class BatchQueue {
   }
 
   private admit(rows: Row[], priority: ClassifyRequest['priority']): void {
-    const tokens = rows.reduce((sum, row) => sum + row.encoding.ids.length, 0);
-    const limit = priority !== 'interactive' ? this.limits.maxQueuedTokens / 2 : this.limits.maxQueuedTokens;
-    // What is larger than the whole queue may go when nothing else waits: else it never could.
-    if (this.queuedTokens > 0 && this.queuedTokens + tokens > limit) {
+    const tokens = tokensOf(rows);
+    const { maxQueuedTokens } = this.limits;
+    const fits = (queued: number, limit: number) => queued === 0 || queued + tokens <= limit;
+    // What is larger than its share may go when nothing of it is taken: else it never could. One text of a task with
+    // many hypotheses is as large as a hundred others, and a stream of them must not keep requests out.
+    const admitted =
+      priority === 'interactive'
+        ? fits(this.queuedTokens, maxQueuedTokens) || fits(this.interactiveTokens, maxQueuedTokens / 2)
+        : fits(this.queuedTokens, maxQueuedTokens / 2);
+    if (!admitted) {
       const waitMs = Math.ceil(this.queuedTokens / this.tokensPerMs);
       throw new FewloopError('OVERLOADED', 'more texts are waiting than this machine can score soon', {
         retryAfterMs: Math.min(30_000, Math.max(50, waitMs)),
       });
     }
+    this.count(rows, priority, 1);
+  }
+
+  private count(rows: Row[], priority: Priority, sign: 1 | -1): void {
+    const tokens = sign * tokensOf(rows);
     this.queuedTokens += tokens;
+    if (priority === 'interactive') this.interactiveTokens += tokens;
   }
 
   /** At the deadline rows still unanswered fail: pending ones never reach a model. Returns what cancels it. */
@@ -105,7 +119,7 @@ export class BatchQueue {
       const late = new Set(waiting.filter((entry) => !entry.settled));
       const dropped = lane.pending.filter((entry) => late.has(entry));
       lane.pending = lane.pending.filter((entry) => !late.has(entry));
-      for (const entry of dropped) this.queuedTokens -= entry.row.encoding.ids.length;
+      for (const entry of dropped) this.count([entry.row], entry.priority, -1);
       for (const entry of late) entry.settle(deadlineExceeded());
     };
     const leftMs = deadlineAt - Date.now();
@@ -133,7 +147,7 @@ export class BatchQueue {
   }
 
   private async runBatch(runner: GraphRunner, batch: Waiting[], padId: number): Promise<void> {
-    const tokens = batch.reduce((sum, entry) => sum + entry.row.encoding.ids.length, 0);
+    const tokens = tokensOf(batch.map(({ row }) => row));
     const startedAtMs = performance.now();
     try {
       const packed = packBatch(
@@ -149,9 +163,13 @@ export class BatchQueue {
         cause instanceof FewloopError ? cause : new FewloopError('INTERNAL', 'the model host failed', { cause });
       for (const entry of batch) entry.settle(error);
     } finally {
-      this.queuedTokens -= tokens;
+      for (const { row, priority } of batch) this.count([row], priority, -1);
     }
   }
+}
+
+function tokensOf(rows: Row[]): number {
+  return rows.reduce((sum, { encoding }) => sum + encoding.ids.length, 0);
 }
 
 export function deadlineExceeded(): FewloopError {

@@ -96,8 +96,20 @@ function rowsOf(
 /** Which of the question's rows are worth asking, by the embedding of the text alone: those of the likeliest labels. */
 export function shortlisted({ member, labels }: Question, embedding: Float32Array): number[] {
   const { size, vectors } = member.shortlist!;
-  const likeness = labels.map((label) => dot(embedding, vectors[label]!));
-  const ranked = labels.map((_, i) => i).sort((a, b) => likeness[b]! - likeness[a]! || a - b);
+  return nearest(
+    embedding,
+    labels.map((label) => vectors[label]!),
+    size,
+  );
+}
+
+/**
+ * Which `size` of the vectors are nearest to the embedding by dot product, of equals the first; nearest first. Twin of
+ * `shortlist_of` in `trainer/fewloop_trainer/scores.py`.
+ */
+export function nearest(embedding: ArrayLike<number>, vectors: number[][], size: number): number[] {
+  const likeness = vectors.map((vector) => dot(embedding, vector));
+  const ranked = vectors.map((_, i) => i).sort((a, b) => likeness[b]! - likeness[a]! || a - b);
   return ranked.slice(0, size);
 }
 

@@ -51,7 +51,7 @@ describe('parseTask', () => {
     expect(parseTask(`\ufeff${JSON.stringify(task)}`)).toEqual(task);
   });
 
-  it.each(['reviews', 'shop-categories'])('takes examples/%s', (name) => {
+  it.each(['reviews', 'review-topics', 'shop-categories'])('takes examples/%s', (name) => {
     const task = parseTask(readFileSync(`examples/${name}/task.yaml`, 'utf8'));
     expect(() => requireSupported(task)).not.toThrow();
   });

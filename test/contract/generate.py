@@ -43,6 +43,7 @@ def definition(kind: str, templates: list[str], labels: dict[str, list[str]], ma
         "method": ["pet"],
         "labels": [{"name": name, "words": words, "was": []} for name, words in labels.items()],
         "templates": templates,
+        "efl": {"negatives": 3, "negativeLabel": None},
         "maxLength": max_length,
         "routing": {"accept": 0.85, "reviewContested": True, "beforeCalibration": "review"},
         "serving": {"policy": "ensemble"},
@@ -155,7 +156,20 @@ def score_vectors() -> dict:
     for labels, prior in [(2, [0.5, 0.5]), (2, [0.9, 0.1]), (4, [0.1, 0.2, 0.3, 0.4])]:
         rows = rng.normal(0, 3, (40, labels)) + rng.normal(0, 4, labels)
         priors.append({"scores": rows.tolist(), "prior": prior, "offsets": scores.match_priors(rows, prior).tolist()})
-    return {"combined": combined, "priors": priors, "independent": independent_vectors()}
+    return {
+        "combined": combined,
+        "priors": priors,
+        "independent": independent_vectors(),
+        "shortlist": shortlist_vectors(),
+    }
+
+
+def shortlist_vectors() -> dict:
+    rng = np.random.default_rng(5)
+    vectors, embeddings = rng.normal(0, 1, (9, 4)), rng.normal(0, 1, (6, 4))
+    vectors[5] = vectors[2]  # of equals the first
+    listed = {str(size): scores.shortlist_of(embeddings, vectors, size).tolist() for size in (1, 3, 6, 20)}
+    return {"vectors": vectors.tolist(), "embeddings": embeddings.tolist(), "listed": listed}
 
 
 def independent_vectors() -> list[dict]:
@@ -163,7 +177,7 @@ def independent_vectors() -> list[dict]:
     vectors = []
     for members, labels in [(1, 3), (2, 2), (3, 5), (8, 12)]:
         raw = rng.normal(0, 2, (members, labels))
-        raw[-1, 0] = -1e9  # a label outside a shortlist
+        raw[-1, 0] = scores.NOT_LISTED
         weights, offsets = rng.uniform(0.1, 1, members), rng.normal(0, 1, labels)
         thresholds = rng.uniform(0.2, 0.8, labels)
         distributions = scores.independent_of(raw, offsets)

@@ -15,6 +15,7 @@ import {
   meanBinaryEntropy,
   temperIndependent,
 } from '../../src/inference/independent.js';
+import { nearest } from '../../src/inference/question.js';
 import { matchPriors, meanDistribution } from '../../src/inference/priors.js';
 import type { Disagreement } from '../../src/inference/types.js';
 
@@ -43,10 +44,11 @@ interface IndependentCase {
   >;
 }
 
-const { combined, priors, independent } = JSON.parse(readFileSync('test/contract/scores.json', 'utf8')) as {
+const { combined, priors, independent, shortlist } = JSON.parse(readFileSync('test/contract/scores.json', 'utf8')) as {
   combined: CombinedCase[];
   priors: { scores: number[][]; prior: number[]; offsets: number[] }[];
   independent: IndependentCase[];
+  shortlist: { vectors: number[][]; embeddings: number[][]; listed: Record<string, boolean[][]> };
 };
 
 function close(actual: number[], expected: number[], tolerance = 1e-9): void {
@@ -100,6 +102,16 @@ describe('scores, as the trainer computes them', () => {
       close([leastCertain(tempered, chosen), meanBinaryEntropy(tempered)], [expected.leastCertain, expected.entropy]);
       const disagreement = independentDisagreement(members, mean, row.thresholds, Number(temperature));
       expect(rounded(disagreement)).toEqual(rounded(members.length < 2 ? null : expected.disagreement));
+    }
+  });
+
+  it('the labels nearest to a text', () => {
+    for (const [size, listed] of Object.entries(shortlist.listed)) {
+      const found = shortlist.embeddings.map((embedding) => {
+        const near = nearest(embedding, shortlist.vectors, Number(size));
+        return shortlist.vectors.map((_, label) => near.includes(label));
+      });
+      expect(found).toEqual(listed);
     }
   });
 

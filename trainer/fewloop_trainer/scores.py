@@ -9,6 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+NOT_LISTED = -1e9
+"""Score of a label outside a shortlist: its probability is 0."""
+
 
 def label_scores(word_logits: np.ndarray, word_counts: Sequence[int]) -> np.ndarray:
     """[..., words] to [..., labels]: log-mean-exp over each label's words, so that more words do not favour it."""
@@ -112,6 +115,16 @@ def independent_disagreement(
         "voteEntropy": min(1.0, max(0.0, float(mean_binary_entropy(votes.mean(0)) / np.log(2)))),
         "jensenShannon": max(0.0, float(mean_binary_entropy(combined)) - within),
     }
+
+
+def shortlist_of(embeddings: np.ndarray, vectors: np.ndarray, size: int) -> np.ndarray:
+    """Tagging: which labels [N, labels] a text is asked about, bool: the `size` whose vectors [labels, hidden] are
+    nearest to its embedding [N, hidden] by dot product, of equals the first. The others score `NOT_LISTED`."""
+    likeness = np.asarray(embeddings, dtype=np.float64) @ np.asarray(vectors, dtype=np.float64).T
+    nearest = np.argsort(-likeness, axis=-1, kind="stable")[:, :size]
+    listed = np.zeros(likeness.shape, dtype=bool)
+    np.put_along_axis(listed, nearest, True, axis=-1)
+    return listed
 
 
 def match_priors(scores: np.ndarray, prior: Sequence[float]) -> np.ndarray:

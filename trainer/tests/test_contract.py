@@ -79,6 +79,13 @@ def test_independent_scores():
     assert scores.temper_independent(np.array([0.0, 1.0, 0.5]), 2.0).tolist() == [0.0, 1.0, 0.5]
 
 
+def test_shortlist():
+    case = vectors("scores")["shortlist"]
+    for size, listed in case["listed"].items():
+        found = scores.shortlist_of(np.array(case["embeddings"]), np.array(case["vectors"]), int(size))
+        assert found.tolist() == listed
+
+
 def test_prior_matching():
     for case in vectors("scores")["priors"]:
         offsets = scores.match_priors(np.array(case["scores"]), case["prior"])

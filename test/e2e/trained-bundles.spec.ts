@@ -1,0 +1,113 @@
+/**
+ * What the real trainer makes of every method and kind holds in the service: its bundle is read, its golden texts are
+ * rendered and scored here as the trainer did.
+ */
+import { execFile } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { InferenceEngine } from '../../src/inference/engine.js';
+import { writeRunFolder } from '../../src/launch/run-folder.js';
+import { fileDigest, readBundle } from '../../src/registry/bundle.js';
+import { verifyGolden } from '../../src/registry/golden.js';
+import { openBundle } from '../../src/registry/served-model.js';
+import { HostPool } from '../../src/runtime/host-pool.js';
+import { definitionDigest, parseTask } from '../../src/task/definition.js';
+import { itemKey, splitGroup, splitOf } from '../../src/task/keys.js';
+import type { Item } from '../../src/task/types.js';
+import { TINY_MODEL } from '../fixtures/bundle.js';
+import { REHEARSAL } from '../fixtures/classifier-bundle.js';
+import { trainerPython } from '../fixtures/service-process.js';
+
+const LABELS = [
+  { name: 'positive', words: ['好'], description: '很好。' },
+  { name: 'negative', words: ['差'], description: '很差。' },
+];
+const THINGS = ['手机', '酒店', '水果', '衣服', '电脑', '书', '牛奶', '平板', '外卖', '耳机', '包装', '物流'];
+const PHRASES = { positive: ['很好', '满意', '很快'], negative: ['太差了', '失望', '太慢'] };
+const ROWS = THINGS.flatMap((thing) =>
+  Object.entries(PHRASES).flatMap(([label, phrases]) => phrases.map((how) => ({ text: `${thing}${how}`, label }))),
+).filter(({ text }) => splitOf(splitGroup(text)) === 'train');
+
+let root: string;
+let hostPool: HostPool;
+
+beforeAll(async () => {
+  root = await mkdtemp(join(tmpdir(), 'fewloop-trained-'));
+  hostPool = new HostPool({ hosts: 1, threads: 1, device: 'cpu' });
+});
+afterAll(async () => {
+  await hostPool.close();
+  await rm(root, { recursive: true });
+});
+
+/** The served model of a run on `rows`; its golden texts have been checked. */
+async function trained(definition: object, rows: (Item & { label?: string; labels?: string[] })[]) {
+  const folder = join(root, String(Math.random()).slice(2));
+  const task = parseTask(JSON.stringify({ maxLength: 32, labels: LABELS, ...definition }));
+  const keyed = (item: Item) => ({ itemKey: itemKey(item), splitGroup: splitGroup(item.text), ...item });
+  const labelled = rows.slice(0, 16).map(({ label, labels, ...item }) => ({
+    ...keyed(item),
+    ...(labels ? { labels } : { label: label! }),
+    split: 'train' as const,
+  }));
+  const unlabelled = rows.slice(16).map(({ label: _, labels: __, ...item }) => keyed(item));
+  const settings = {
+    formatVersion: 1 as const,
+    runId: '11111111-2222-3333-4444-555555555555',
+    task: task.name,
+    version: 2,
+    taskRevision: 1,
+    definitionDigest: definitionDigest(task),
+    definition: task,
+    seed: 1,
+    baseModel: { name: 'tiny', folder: TINY_MODEL, digest: await fileDigest(join(TINY_MODEL, 'model.safetensors')) },
+    budgetSeconds: 10,
+    threads: 1,
+    prior: null,
+  };
+  await writeRunFolder(folder, settings, { labelled, unlabelled });
+  const env = { ...process.env, PYTHONPATH: resolve('trainer'), OMP_NUM_THREADS: '1' };
+  await promisify(execFile)(trainerPython(), ['-m', 'fewloop_trainer', 'run', folder], { env });
+  const bundle = await readBundle(join(folder, 'bundle'), { baseModel: TINY_MODEL });
+  const { model } = await openBundle(bundle, hostPool);
+  const engine = new InferenceEngine(REHEARSAL);
+  await verifyGolden(engine, model, bundle.golden);
+  const [outcome] = await engine.classify(model, { items: [rows[0]!], priority: 'interactive' });
+  return { manifest: bundle.manifest, outcome: outcome! };
+}
+
+it('a committee of all methods', async () => {
+  const method = ['pet', 'fine-tune', 'efl', 'embedding'];
+  const learning = { strategies: ['plain'] };
+  const definition = { name: 'committee', kind: 'single-label', method, templates: ['{text}很{mask}'], learning };
+  const { manifest, outcome } = await trained(definition, ROWS);
+  expect(manifest.members.filter(({ role }) => role === 'teacher').map((member) => member.method)).toEqual(method);
+  expect(outcome).toMatchObject({ ok: true, prediction: { modelVersion: 2, disagreement: { voters: 4 } } });
+});
+
+it('pairs', async () => {
+  const rows = ROWS.map(({ text, label }, i) => ({ text, textPair: ROWS[(i * 7 + 3) % ROWS.length]!.text, label }));
+  const definition = {
+    name: 'pairs',
+    kind: 'sentence-pair',
+    method: ['efl', 'fine-tune'],
+    efl: { negatives: 1, negativeLabel: 'negative' },
+  };
+  const { manifest, outcome } = await trained(definition, rows);
+  expect(manifest.members[0]!.template).toBe('{text}{sep}{textPair}');
+  expect(outcome).toMatchObject({ ok: true });
+});
+
+it('label sets', async () => {
+  const rows = ROWS.map(({ text, label }, i) => ({
+    text,
+    labels: i % 5 === 0 ? [] : i % 3 === 0 ? ['positive', 'negative'] : [label],
+  }));
+  const definition = { name: 'sets', kind: 'multi-label', method: ['efl', 'embedding', 'fine-tune'] };
+  const { manifest, outcome } = await trained(definition, rows);
+  expect(Object.keys(manifest.thresholds ?? {})).toEqual(['positive', 'negative']);
+  expect(outcome).toMatchObject({ ok: true, prediction: { distribution: [{}, {}] } });
+});
