@@ -232,7 +232,7 @@ class TestPeers:
         assert benchmark.compute(settings, Place("chid", "tf-idf", "0", 0))["state"] == "n/a"
 
     def test_give_their_classes_to_the_labels_of_that_name(self, settings, monkeypatch):
-        def start(given: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
+        def start(module: str, given: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
             if given != ["versions"]:
                 source, target = Path(given[1]), Path(given[2])
                 rows = len(json.loads(source.read_text())["test"])
