@@ -146,7 +146,7 @@ def _measured(cell: dict) -> tuple[float, float, float]:
 def _described(settings: dict) -> str:
     splits, seeds = ", ".join(settings["splits"]), ", ".join(str(seed) for seed in settings["seeds"])
     text = f"Base model {settings['base']} ({settings['baseDigest'][:12]}); splits {splits}; seeds {seeds}; "
-    text += f"{settings['threads']} threads."
+    text += f"threads: {settings['threads']}."
     if settings["limitTest"]:
         text += f" Only the first {settings['limitTest']} test rows."
     shared = settings["testRowsWithTrainTexts"]
