@@ -44,6 +44,8 @@ class BenchmarkSettings:
     threads: int
     limit_test: int | None = None
     """The first so many test rows alone: to try whether all works."""
+    finished: bool = False
+    """Computes nothing: the report is of the cells that are finished."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,8 @@ def benchmark(settings: BenchmarkSettings, out: Path | None, as_json: bool) -> i
         "libraries": library_versions(),
         "cells": results,
     }
-    markdown = write_report(document, out or settings.work / "results.md")
-    print(json.dumps(document, ensure_ascii=False) if as_json else markdown)
+    markdown, summary = write_report(document, out or settings.work / "results.md")
+    print(json.dumps(summary, ensure_ascii=False) if as_json else markdown)
     return 1 if any(result["state"] == "failed" for result in results) else 0
 
 
@@ -111,7 +113,7 @@ def places_of(settings: BenchmarkSettings) -> Iterator[Place]:
 
 
 def compute(settings: BenchmarkSettings, place: Place) -> dict:
-    """A cell's result: from the cache, computed, or why there is none (`state`: done, n/a, skipped, failed)."""
+    """A cell's result: from the cache, computed, or why there is none (`state`: done, n/a, skipped, open, failed)."""
     where = {"task": place.task, "method": place.method, "split": place.split, "seed": place.seed}
     method = METHODS[place.method]
     cell = cell_of(settings, place)
@@ -125,6 +127,8 @@ def compute(settings: BenchmarkSettings, place: Place) -> dict:
     file = settings.work / "cells" / f"{place.name}-{key[:16]}.json"
     if file.exists():
         return json.loads(file.read_text(encoding="utf-8"))
+    if settings.finished:
+        return where | {"state": "open", "reason": "not computed yet"}
     started = time.monotonic()
     try:
         distribution = method.predict(cell)

@@ -1,46 +1,52 @@
 """The benchmark's report: Markdown, the same numbers as JSON, and plots where matplotlib is installed."""
 
-import importlib.util
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 
-from fewloop_trainer.comparison import augrc, hits_of, mean_and_spread, mean_with_interval, risk_coverage
-from fewloop_trainer.evaluate import calibration_error
+from fewloop_trainer import peers
+from fewloop_trainer.comparison import Cells, augrc, finished, hits_of, mean_and_spread, mean_with_interval
+from fewloop_trainer.evaluate import calibration_error, macro_f1
 from fewloop_trainer.files import write_json
 
 REFERENCES = ("fine-tune", "pet", "setfit", "tf-idf")
 """What every other method is compared with, row by row."""
 
-Cells = dict[tuple[str, str], list[dict]]
-"""Finished cells by task and method, by split and seed."""
 
-
-def write_report(document: dict, out: Path) -> str:
-    """Writes `out` (Markdown), `.json` and `-*.png` beside it; answers the Markdown."""
+def write_report(document: dict, out: Path) -> tuple[str, dict]:
+    """Writes `out` (Markdown), `.json` and `-*.png` beside it; answers the Markdown and what the JSON says."""
     markdown = markdown_of(document)
     out.parent.mkdir(parents=True, exist_ok=True)
+    markdown = "\n\n".join([markdown, *(f"![{Path(plot).stem}]({plot})" for plot in peers.plots(document, out))])
     partial = out.with_name(out.name + ".partial")
     partial.write_text(markdown + "\n", encoding="utf-8")
     partial.replace(out)
-    write_json(out.with_suffix(".json"), document)
-    if importlib.util.find_spec("matplotlib"):
-        _plot(finished(document), document["settings"], out)
-    return markdown
+    summary = document | {"cells": [summary_of(cell) for cell in document["cells"]]}
+    write_json(out.with_suffix(".json"), summary)
+    return markdown, summary
 
 
-def finished(document: dict) -> Cells:
-    cells: Cells = defaultdict(list)
-    for cell in document["cells"]:
-        if cell["state"] == "done":
-            cells[cell["task"], cell["method"]].append(cell)
-    return {place: sorted(found, key=lambda c: (c["split"], c["seed"])) for place, found in cells.items()}
+def summary_of(cell: dict) -> dict:
+    """A cell's measures in place of its rows, which stay in its own file."""
+    if cell["state"] != "done":
+        return cell
+    _, code = np.unique([*cell["gold"], *cell["predicted"]], return_inverse=True)
+    gold, predicted = np.split(code, 2)
+    ece, area, _ = _measured(cell)
+    measures = {
+        "accuracy": float(hits_of(cell).mean()),
+        "macroF1": macro_f1(predicted, gold),
+        "ece": ece,
+        "augrc": area,
+    }
+    kept = {key: value for key, value in cell.items() if key not in ("gold", "predicted", "confidence")}
+    return kept | {"testRows": len(gold)} | measures
 
 
 def markdown_of(document: dict) -> str:
     cells, settings = finished(document), document["settings"]
     parts = [
+        "# FewCLUE",
         _described(settings),
         "## Accuracy, %",
         "Mean ± standard deviation over splits and seeds; in brackets how many, where they are not all.",
@@ -140,7 +146,7 @@ def _measured(cell: dict) -> tuple[float, float, float]:
 def _described(settings: dict) -> str:
     splits, seeds = ", ".join(settings["splits"]), ", ".join(str(seed) for seed in settings["seeds"])
     text = f"Base model {settings['base']} ({settings['baseDigest'][:12]}); splits {splits}; seeds {seeds}; "
-    text += f"{settings['threads']} threads."
+    text += f"threads: {settings['threads']}."
     if settings["limitTest"]:
         text += f" Only the first {settings['limitTest']} test rows."
     shared = settings["testRowsWithTrainTexts"]
@@ -153,46 +159,3 @@ def _described(settings: dict) -> str:
 def _table(header: list[str], rows: list[list[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _plot(cells: Cells, settings: dict, out: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    tasks = [task for task in settings["tasks"] if any(t == task for t, _ in cells)]
-    if not tasks:
-        return
-    methods = [method for method in settings["methods"] if any(m == method for _, m in cells)]
-    columns = min(3, len(tasks))
-    shape = -(-len(tasks) // columns), columns
-    size = 5.2 * columns, 3.6 * shape[0]
-    for name, draw in (("methods", _bars), ("risk", _curves)):
-        figure, axes = plt.subplots(*shape, figsize=size, squeeze=False)
-        for axis in axes.flat[len(tasks) :]:
-            axis.set_visible(False)
-        for axis, task in zip(axes.flat, tasks, strict=False):
-            draw(axis, {method: cells[task, method] for method in methods if (task, method) in cells})
-            axis.set_title(task)
-        figure.tight_layout()
-        figure.savefig(out.with_name(f"{out.stem}-{name}.png"), dpi=110)
-        plt.close(figure)
-
-
-def _bars(axis, found: dict[str, list[dict]]) -> None:
-    """Accuracy of each method, the spread as a line."""
-    told = [mean_and_spread([100 * hits_of(cell).mean() for cell in cells]) for cells in found.values()]
-    axis.barh(list(found), [mean for mean, _ in told], xerr=[spread or 0.0 for _, spread in told], color="#7aa6c2")
-    axis.invert_yaxis()
-    axis.set_xlabel("accuracy, %")
-    axis.tick_params(labelsize=7)
-
-
-def _curves(axis, found: dict[str, list[dict]]) -> None:
-    """Error rate among the most confident rows, the mean over a method's cells."""
-    for method, cells in found.items():
-        curves = [risk_coverage(np.array(cell["confidence"]), hits_of(cell)) for cell in cells]
-        axis.plot(100 * curves[0][0], 100 * np.mean([risk for _, risk in curves], axis=0), label=method, linewidth=1)
-    axis.set(xlabel="coverage, %", ylabel="errors among covered, %")
-    axis.legend(fontsize=6)

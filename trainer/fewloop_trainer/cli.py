@@ -75,6 +75,7 @@ def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="results as JSON on standard output, not Markdown")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="part of what results depend on")
     parser.add_argument("--limit-test", type=int, metavar="N", help="the first N test rows alone, for a try")
+    parser.add_argument("--finished", action="store_true", help="a report of finished cells; computes nothing")
     parser.add_argument("--parent", type=int, metavar="PID", help="stop once this process is no longer the parent")
     parser.set_defaults(call=_benchmark)
 
@@ -108,6 +109,7 @@ def _benchmark(options: argparse.Namespace) -> int:
             work=options.work,
             threads=options.threads,
             limit_test=options.limit_test,
+            finished=options.finished,
         )
         try:
             return benchmark(settings, options.out, options.json)

@@ -4,12 +4,24 @@ Rows of a test set are the same in every split and seed, so what is drawn again 
 mean of what all its cells did: splits and seeds are not counted as if they were other rows.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 from scipy.stats import bootstrap
 
 RESAMPLES = 2000
+
+Cells = dict[tuple[str, str], list[dict]]
+"""Finished cells by task and method, by split and seed."""
+
+
+def finished(document: dict) -> Cells:
+    cells: Cells = defaultdict(list)
+    for cell in document["cells"]:
+        if cell["state"] == "done":
+            cells[cell["task"], cell["method"]].append(cell)
+    return {place: sorted(found, key=lambda c: (c["split"], c["seed"])) for place, found in cells.items()}
 
 
 def hits_of(result: dict) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The benchmark's peers on the same rows: TF-IDF with logistic regression, and SetFit on the same encoder.
 
 Their packages (bench/requirements.txt) are not the trainer's, so that neither lock holds the other back. A peer runs in
-a process of its own, by the Python that `FEWLOOP_BENCH_PYTHON` names, else by this one:
+a process of its own, by the Python that `FEWLOOP_BENCH_PYTHON` names, else by this one, and so do the plots:
 
     python -m fewloop_trainer.peers tf-idf|setfit INPUT.json OUTPUT.json
     python -m fewloop_trainer.peers versions
@@ -41,7 +41,7 @@ def predict(cell: "Cell", name: str) -> np.ndarray:
         source, target = Path(folder, "in.json"), Path(folder, "out.json")
         source.write_text(json.dumps(given, ensure_ascii=False), encoding="utf-8")
         threads = {name: str(cell.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-        process = _start([name, str(source), str(target)], threads)
+        process = _start("peers", [name, str(source), str(target)], threads)
         if process.returncode != 0:
             raise RuntimeError(f"{name} failed: {process.stderr.strip()[-2000:]}")
         found = json.loads(target.read_text())
@@ -64,6 +64,19 @@ def libraries(name: str) -> dict[str, str]:
     return {package: _versions()[package] for package in (*PACKAGES[name], "torch") if package in _versions()}
 
 
+def plots(document: dict, out: Path) -> list[str]:
+    """Plots beside the report `out`; the names of their files, none where matplotlib is not installed."""
+    if "matplotlib" not in _versions():
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "document.json")
+        source.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+        process = _start("plots", [str(source), str(out.resolve())], {})
+    if process.returncode != 0:
+        raise RuntimeError(f"the plots failed: {process.stderr.strip()[-2000:]}")
+    return json.loads(process.stdout)
+
+
 def joined(row: dict) -> str:
     """All that a row says, a line each: fields that are texts, text, pair. A long text is cut at its end."""
     fields = [value for _, value in sorted((row.get("fields") or {}).items()) if isinstance(value, str)]
@@ -72,16 +85,16 @@ def joined(row: dict) -> str:
 
 @cache
 def _versions() -> dict[str, str]:
-    process = _start(["versions"], {})
+    process = _start("peers", ["versions"], {})
     return json.loads(process.stdout) if process.returncode == 0 else {}
 
 
-def _start(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
+def _start(module: str, arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
     python = os.environ.get("FEWLOOP_BENCH_PYTHON") or sys.executable
     paths = {"PYTHONPATH": str(Path(__file__).parents[1]), "TOKENIZERS_PARALLELISM": "false"}
     try:
         return subprocess.run(
-            [python, "-m", "fewloop_trainer.peers", *arguments],
+            [python, "-m", f"fewloop_trainer.{module}", *arguments],
             env=os.environ | paths | environment,
             capture_output=True,
             text=True,
@@ -145,7 +158,7 @@ def set_fit(train: list[dict], test: list[str], given: dict) -> tuple[list[str],
 
 def _main(arguments: list[str]) -> None:
     if arguments == ["versions"]:
-        names = ("jieba", "scikit-learn", "setfit", "sentence-transformers", "torch")
+        names = ("jieba", "scikit-learn", "setfit", "sentence-transformers", "torch", "matplotlib")
         print(json.dumps({n: importlib.metadata.version(n) for n in names if _installed(n)}))
         return
     name, source, target = arguments

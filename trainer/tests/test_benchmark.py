@@ -119,6 +119,12 @@ class TestCells:
         first = benchmark.compute(settings, Place("eprstmt", "zero-shot", "0", 0))
         assert benchmark.compute(replace(settings, **change), place)["key"] != first["key"]
 
+    def test_that_are_not_finished_are_told_where_nothing_is_to_be_computed(self, settings, capsys):
+        benchmark.compute(settings, Place("eprstmt", "zero-shot", "0", 0))
+        assert benchmark.benchmark(replace(settings, finished=True), None, True) == 0
+        states = [cell["state"] for cell in json.loads(capsys.readouterr().out)["cells"]]
+        assert states == ["done", "open", "open", "open"]
+
     def test_of_choices_are_predicted_too_but_not_mixed(self, settings):
         result = benchmark.compute(settings, Place("chid", "pet", "0", 0))
         assert set(result["predicted"]) <= {"很好", "太差", "一般"}
@@ -165,6 +171,8 @@ class TestCommand:
         assert "6/6 chid-pet+mixup-0-0: n/a" in told.err
         document = read_json(out.with_suffix(".json"))
         assert [cell["state"] for cell in document["cells"]] == ["done"] * 5 + ["n/a"]
+        assert {"accuracy", "macroF1", "ece", "augrc", "seconds", "key"} <= document["cells"][0].keys()
+        assert "gold" not in document["cells"][0], "the rows stay in the cell's own file"
         assert "## Minus pet, points" in told.out
         assert "| pet+mixup | " in told.out
 
@@ -224,7 +232,7 @@ class TestPeers:
         assert benchmark.compute(settings, Place("chid", "tf-idf", "0", 0))["state"] == "n/a"
 
     def test_give_their_classes_to_the_labels_of_that_name(self, settings, monkeypatch):
-        def start(given: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
+        def start(module: str, given: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
             if given != ["versions"]:
                 source, target = Path(given[1]), Path(given[2])
                 rows = len(json.loads(source.read_text())["test"])

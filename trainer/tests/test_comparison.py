@@ -86,3 +86,12 @@ class TestMarkdown:
         text = markdown_of(document([cell("pet", "11")], limitTest=2, testRowsWithTrainTexts={"cluewsc": 25}))
         assert "first 2 test rows" in text
         assert "25 of cluewsc" in text
+
+
+def test_plots_where_matplotlib_is_installed(tmp_path):
+    plots = pytest.importorskip("fewloop_trainer.plots", exc_type=ImportError)
+    cells = [cell("pet", "1100"), cell("pet", "0110", "1"), cell("full", "1110"), cell("full", "1", task="chid")]
+    written = plots.plot(document(cells), tmp_path / "table.md")
+    assert written == ["table-methods.png", "table-risk.png"]
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in written)
+    assert plots.plot(document([cell("pet", "1", state="open")]), tmp_path / "none.md") == []

@@ -32,20 +32,23 @@ const told = () => readFileSync(join(folder, 'told'), 'utf8').trimEnd().split('\
 describe('fewloop benchmark', () => {
   it("starts the trainer's command with the options that were given", async () => {
     python('exit 0');
-    await fewloop('--json', 'benchmark', 'some/data', '--tasks', 'bustm,csl', '--limit-test', '5', '--base', 'b');
-    const [path, ...args] = told();
-    expect(path).toMatch(/\/trainer$/u);
-    const options = '--base b --work'.split(' ');
-    const rest = `--tasks bustm,csl --limit-test 5 --parent ${process.pid} --json`.split(' ');
-    expect(args).toEqual([
-      '-m',
-      'fewloop_trainer',
+    await fewloop(
+      '--json',
       'benchmark',
       'some/data',
-      ...options,
-      join(folder, 'data', 'benchmark'),
-      ...rest,
-    ]);
+      '--tasks',
+      'bustm,csl',
+      '--limit-test',
+      '5',
+      '--base',
+      'b',
+      '--finished',
+    );
+    const [path, ...args] = told();
+    expect(path).toMatch(/\/trainer$/u);
+    const trainer = '-m fewloop_trainer benchmark some/data --base b --work'.split(' ');
+    const rest = `--tasks bustm,csl --limit-test 5 --finished --parent ${process.pid} --json`.split(' ');
+    expect(args).toEqual([...trainer, join(folder, 'data', 'benchmark'), ...rest]);
     expect(process.exitCode).toBe(0);
   });
 

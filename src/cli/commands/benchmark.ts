@@ -9,8 +9,8 @@ import { Failure } from '../client.js';
 /** Longer than the trainer takes to stop by itself. */
 const KILL_AFTER_MS = 10_000;
 
-/** All texts: the trainer reads them. */
-type BenchmarkOptions = Record<string, string>;
+/** As written: the trainer reads them. */
+type BenchmarkOptions = Record<string, string | true>;
 
 export function benchmarkCommand(program: Command): void {
   program
@@ -25,6 +25,7 @@ export function benchmarkCommand(program: Command): void {
     .option('--work <folder>', 'finished cells (default: benchmark in the data folder)')
     .option('--out <file>', 'the report, Markdown; JSON and plots go beside it')
     .option('--threads <number>', 'part of what results depend on (default: all)')
+    .option('--finished', 'a report of finished cells; computes nothing')
     .option('--limit-test <rows>', 'the first test rows alone, for a try')
     .action(benchmark);
 }
@@ -32,8 +33,11 @@ export function benchmarkCommand(program: Command): void {
 async function benchmark(dataDir: string, options: BenchmarkOptions, command: Command): Promise<void> {
   const { json } = command.optsWithGlobals<{ json?: boolean }>();
   const config = Config.load();
-  const given = { base: config.baseModel, work: join(config.dataDir, 'benchmark'), ...options };
-  const flags = Object.entries(given).flatMap(([name, value]) => [`--${kebab(name)}`, value]);
+  const given: BenchmarkOptions = { base: config.baseModel, work: join(config.dataDir, 'benchmark'), ...options };
+  const flags = Object.entries(given).flatMap(([name, value]) => [
+    `--${kebab(name)}`,
+    ...(value === true ? [] : [value]),
+  ]);
   const trainer = ['-m', 'fewloop_trainer', 'benchmark', dataDir, ...flags, '--parent', String(process.pid)];
   const python = await findPython(config);
   // The data and reports are named relative to where the user is; the trainer is found all the same.
