@@ -3,7 +3,7 @@
     python bench/loop/peers.py OUT --base models/base-zh
 
 Reads OUT/<configuration>/state.json and peers-data.json (both written by loop.ts), writes peers.json beside them; what
-is already there is not computed again.
+is already there is not computed again. SetFit takes minutes a point: `--points 1` has it judge the last one alone.
 """
 
 import argparse
@@ -29,21 +29,22 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--base", type=Path, default=Path("models/base-zh"))
+    parser.add_argument("--points", type=int, help="only so many of a configuration's points, the largest label sets")
     options = parser.parse_args()
     folders = [file.parent for file in sorted(options.out.glob("*/state.json"))]
     # The cheap one first, everywhere; the largest sets first.
     for name, fit in (("tfidf", tf_idf), ("setfit", set_fit)):
         for folder in folders:
-            compare(folder, name, fit, options.base)
+            compare(folder, name, fit, options.base, options.points)
 
 
-def compare(folder, name, fit, base):
+def compare(folder, name, fit, base, points):
     state = json.loads((folder / "state.json").read_text())
     data = json.loads((folder / "peers-data.json").read_text())
     held_out, wanted = [row["text"] for row in data["heldOut"]], [row["label"] for row in data["heldOut"]]
     file = folder / "peers.json"
     results = json.loads(file.read_text()) if file.exists() else {}
-    for point in reversed(state["points"]):
+    for point in list(reversed(state["points"]))[:points]:
         train = state["labelled"][: point["labels"]]
         key = f"{name}-{point['labels']}"
         if key in results or not train:
