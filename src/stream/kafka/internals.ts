@@ -53,6 +53,7 @@ interface Connection {
 
 interface Cluster {
   connect(): Promise<void>;
+  refreshMetadata(): Promise<void>;
   disconnect(): Promise<void>;
   findControllerBroker(): Promise<{ connectionPool: Connection }>;
 }
@@ -69,6 +70,7 @@ export async function topicIds(kafka: Kafka, topics: string[]): Promise<Map<stri
   const cluster = clusterOf(kafka);
   await cluster.connect();
   try {
+    await cluster.refreshMetadata();
     const broker = await cluster.findControllerBroker();
     return await broker.connectionPool.send({
       request: metadataRequest(topics),
