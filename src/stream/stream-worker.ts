@@ -47,6 +47,7 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
   readonly #blocked = new Map<string, number>();
   /** Of each task, an item that was scored: where it fails too, the model is at fault and not the texts. */
   readonly #control = new Map<string, Item>();
+  #lastFailure = '';
   #lanes: Promise<unknown> = Promise.resolve();
 
   constructor(
@@ -174,7 +175,9 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
       return results;
     } catch (error) {
       if (error instanceof FewloopError && error.code === 'OVERLOADED') throw error;
-      this.#log.error(error);
+      // A batch that is halved fails many times for one reason.
+      if ((error as Error).message !== this.#lastFailure) this.#log.error(error);
+      this.#lastFailure = (error as Error).message;
       const failure = new FewloopError('INTERNAL', (error as Error).message, { cause: error });
       return items.map(() => failure);
     }

@@ -6,6 +6,7 @@ import { Logger } from '@nestjs/common';
 import type { Batch, Consumer, Kafka } from 'kafkajs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { KafkaSettings } from './client.js';
+import type { TopicIds } from './internals.js';
 import type { TaskDirectory } from './task-directory.js';
 import { deadLetterTopic, ensureTopics, EVENTS_TOPIC } from './topics.js';
 
@@ -26,7 +27,8 @@ export class InputConsumer {
   readonly #log = new Logger('Kafka');
   readonly #stop = new AbortController();
   #consumer: Consumer | null = null;
-  #subscribed = '';
+  /** Topics and their ids; null: nothing is read now. */
+  #subscribed: string | null = null;
   #wanted = '';
   #present = new Set<string>();
   #askAgainAt = 0;
@@ -37,6 +39,7 @@ export class InputConsumer {
     private readonly kafka: Kafka,
     private readonly settings: KafkaSettings,
     private readonly directory: TaskDirectory,
+    private readonly topicIds: TopicIds,
     private readonly handlers: ConsumerHandlers,
   ) {}
 
@@ -70,7 +73,10 @@ export class InputConsumer {
       try {
         await this.directory.refresh();
         const topics = await this.#topics();
-        if (topics.join() !== this.#subscribed) await this.#subscribe(topics);
+        // A topic that was made again under its name is read from its own beginning.
+        const ids = topics.length === 0 ? [] : [...(await this.topicIds.of(topics))].sort();
+        const subscription = ids.join();
+        if (topics.length > 0 && subscription !== this.#subscribed) await this.#subscribe(topics, subscription);
         this.#complaint = '';
       } catch (error) {
         this.#complain(`the stream waits for Kafka or the database: ${(error as Error).message}`);
@@ -104,12 +110,11 @@ export class InputConsumer {
   }
 
   /** A consumer cannot be subscribed to more while it runs: it is replaced. */
-  async #subscribe(topics: string[]): Promise<void> {
-    this.#subscribed = '';
+  async #subscribe(topics: string[], subscription: string): Promise<void> {
+    this.#subscribed = null;
     await this.#consumer?.disconnect();
     this.#consumer = null;
     this.handlers.assigned([]);
-    if (topics.length === 0) return;
     const consumer = this.kafka.consumer({
       groupId: this.settings.kafkaGroupId,
       sessionTimeout: this.settings.kafkaSessionTimeoutMs,
@@ -128,7 +133,7 @@ export class InputConsumer {
     });
     consumer.on(consumer.events.CRASH, ({ payload }) => {
       this.#complain(`the consumer ended and is started again: ${payload.error.message}`);
-      if (!payload.restart) this.#subscribed = '';
+      if (!payload.restart) this.#subscribed = null;
     });
     await consumer.connect();
     this.#consumer = consumer;
@@ -145,7 +150,7 @@ export class InputConsumer {
         await heartbeat();
       },
     });
-    this.#subscribed = topics.join();
+    this.#subscribed = subscription;
     this.#log.log(`reading ${topics.join(', ')} as ${this.settings.kafkaGroupId}, ${this.settings.kafkaDelivery}`);
   }
 

@@ -35,6 +35,8 @@ export interface ClaimLimits {
 export class InputPartition {
   /** Whether the committed offset was compared with what was fetched since the last take-over. */
   checked = false;
+  /** Of the topic that was taken over: one made again under its name is another. */
+  topicId: string | undefined;
   #queue: Incoming[] = [];
   #claims: Claim[] = [];
   #tail: Promise<void>;

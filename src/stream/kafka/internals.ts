@@ -62,29 +62,44 @@ const METADATA = 3;
 /** The first version whose answers have topic ids (KIP-516). */
 const METADATA_VERSION = 10;
 
-/**
- * Topic → id, the UUID that a topic keeps from its creation to its deletion, in hexadecimal; a topic that is not there is
- * not in the map.
- */
-export async function topicIds(kafka: Kafka, topics: string[]): Promise<Map<string, string>> {
-  const cluster = clusterOf(kafka);
-  await cluster.connect();
-  try {
-    await cluster.refreshMetadata();
-    const broker = await cluster.findControllerBroker();
-    return await broker.connectionPool.send({
-      request: metadataRequest(topics),
-      response: { decode: async (bytes: Buffer) => decodeTopicIds(bytes), parse: async (ids: unknown) => ids },
-    });
-  } finally {
-    await cluster.disconnect();
+/** Asks for topic ids, by a connection that it keeps. A call that fails leaves the next one to connect anew. */
+export class TopicIds {
+  #cluster: Promise<Cluster> | undefined;
+
+  constructor(private readonly kafka: Kafka) {}
+
+  /**
+   * Topic → id, the UUID that a topic keeps from its creation to its deletion, in hexadecimal; a topic that is not there
+   * is not in the map.
+   */
+  async of(topics: string[]): Promise<Map<string, string>> {
+    this.#cluster ??= connectedCluster(this.kafka);
+    try {
+      const broker = await (await this.#cluster).findControllerBroker();
+      return await broker.connectionPool.send({
+        request: metadataRequest(topics),
+        response: { decode: async (bytes: Buffer) => decodeTopicIds(bytes), parse: async (ids: unknown) => ids },
+      });
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
+  }
+
+  async close(): Promise<void> {
+    const cluster = await this.#cluster?.catch(() => undefined);
+    this.#cluster = undefined;
+    await cluster?.disconnect();
   }
 }
 
-function clusterOf(kafka: Kafka): Cluster {
+async function connectedCluster(kafka: Kafka): Promise<Cluster> {
   const symbol = Object.getOwnPropertySymbols(kafka).find(({ description }) => description?.endsWith(':createCluster'));
   const create = (kafka as unknown as Record<symbol, (options: object) => Cluster>)[symbol!]!;
-  return create({ allowAutoTopicCreation: false });
+  const cluster = create({ allowAutoTopicCreation: false });
+  await cluster.connect();
+  await cluster.refreshMetadata();
+  return cluster;
 }
 
 function metadataRequest(topics: string[]): object {

@@ -19,7 +19,7 @@ import type { RecordOutcome, StreamBatch, StreamPort } from '../records.js';
 import { connectKafka } from './client.js';
 import { InputConsumer } from './input-consumer.js';
 import { InputPartition, type Claim } from './input-partition.js';
-import { topicIds } from './internals.js';
+import { TopicIds } from './internals.js';
 import {
   deadLetterMessage,
   isReadable,
@@ -61,7 +61,7 @@ export class KafkaStream implements StreamPort {
   #partitions = new Map<string, InputPartition>();
   readonly #writers = new Map<string, Writer>();
   readonly #paused = new Set<string>();
-  readonly #topicIds = new Map<string, string>();
+  readonly #topicIds: TopicIds;
   #admin: Promise<Admin> | undefined;
   #clusterId: string | undefined;
   /** Nothing is read any more once Kafka's history contradicts what is known of it. */
@@ -73,8 +73,9 @@ export class KafkaStream implements StreamPort {
     @Inject(StreamHistory) private readonly history: Pick<StreamHistory, 'keep'>,
   ) {
     this.#kafka = connectKafka(config);
+    this.#topicIds = new TopicIds(this.#kafka);
     this.#directory = directory;
-    this.#consumer = new InputConsumer(this.#kafka, config, directory, {
+    this.#consumer = new InputConsumer(this.#kafka, config, directory, this.#topicIds, {
       assigned: (partitions) => this.#assigned(partitions),
       fetched: (batch) => this.#fetched(batch),
     });
@@ -122,6 +123,7 @@ export class KafkaStream implements StreamPort {
     this.#assigned([]);
     await Promise.all([...this.#writers.keys()].map((key) => this.#closeWriter(key)));
     await (await this.#admin?.catch(() => undefined))?.disconnect();
+    await this.#topicIds.close();
     this.#wake();
   }
 
@@ -220,12 +222,12 @@ export class KafkaStream implements StreamPort {
     const writer = this.#writers.get(key) ?? this.#openWriter(key, partition);
     try {
       await writer.begin();
-      const from = partition.checked ? 0n : await this.#takeOver(partition);
+      const from = await this.#takeOver(partition);
       if (!claim.cancelled) await this.#write(partition, writer, results, from);
     } catch (error) {
       partition.checked = false;
       await this.#closeWriter(key);
-      if (error instanceof FewloopError && error.code === 'CONFLICT') await this.#contradicted(topic, error);
+      if (error instanceof FewloopError && error.code === 'CONFLICT') this.#contradicted(error);
       if (!FENCED.test((error as { type?: string }).type ?? '')) throw error;
       partition.fail(claim);
       this.#log.log(`another worker has taken over ${key}`);
@@ -238,28 +240,30 @@ export class KafkaStream implements StreamPort {
     if (entries.length === 0) return;
     const outgoing = results.outgoing.slice(results.outgoing.length - entries.length);
     const clusterId = (this.#clusterId ??= (await (await this.#adminClient()).describeCluster()).clusterId);
-    await this.history.keep({ clusterId, topicId: this.#topicIds.get(topic)!, topic, partition: number }, entries);
+    await this.history.keep({ clusterId, topicId: partition.topicId!, topic, partition: number }, entries);
     const offset = (BigInt(entries.at(-1)!.offset) + 1n).toString();
     await writer.write(outgoing, { topic, partition: number, offset });
   }
 
   /**
    * After the fence: the offset that counts is the one that is committed now. What another worker has committed since
-   * this one fetched is not written again; where fetching began too late, it begins again. Returns the offset to go on
-   * from.
+   * this one fetched is not written again; where fetching began too late, or in a topic that is no more, it begins again.
+   * Returns the offset to go on from.
    */
   async #takeOver(partition: InputPartition): Promise<bigint> {
-    const { topic, partition: number } = partition;
+    const { topic, partition: number, topicId } = partition;
+    const id = (await this.#topicIds.of([topic])).get(topic);
+    if (id === undefined) throw new Error(`topic ${topic} is not there`);
+    const replaced = topicId !== undefined && topicId !== id;
+    if (partition.checked && !replaced) return 0n;
     const admin = await this.#adminClient();
     const [offsets] = await admin.fetchOffsets({ groupId: this.config.kafkaGroupId, topics: [topic] });
     const committed = BigInt(offsets?.partitions.find((one) => one.partition === number)?.offset ?? -1);
     const ends = await admin.fetchTopicOffsets(topic);
     const first = BigInt(ends.find((one) => one.partition === number)?.low ?? 0);
     const from = committed > first ? committed : first;
-    const id = (await topicIds(this.#kafka, [topic])).get(topic);
-    if (id === undefined) throw new Error(`topic ${topic} is not there`);
-    this.#topicIds.set(topic, id);
-    if ((partition.start ?? 0n) > from) {
+    partition.topicId = id;
+    if (replaced || (partition.start ?? 0n) > from) {
       this.#consumer.consumer.seek({ topic, partition: number, offset: from.toString() });
       partition.restart();
     } else partition.checked = true;
@@ -281,12 +285,10 @@ export class KafkaStream implements StreamPort {
     await writer?.close().catch((error: unknown) => this.#log.debug(`closing a producer: ${String(error)}`));
   }
 
-  /** A topic that was made again under its name is another topic, and is taken over as one; all else stops the worker. */
-  async #contradicted(topic: string, error: FewloopError): Promise<void> {
-    const id = (await topicIds(this.#kafka, [topic])).get(topic);
-    if (id !== this.#topicIds.get(topic)) return;
+  /** No second try mends it. */
+  #contradicted(error: FewloopError): void {
+    if (!this.#contradiction) this.#log.error(`the stream stops: ${error.message}`);
     this.#contradiction = error;
-    this.#log.error(`the stream stops: ${error.message}`);
   }
 
   #adminClient(): Promise<Admin> {
