@@ -16,8 +16,17 @@ import { outputRecord } from '../../src/stream/kafka/record-schema.js';
 import { STREAM_PORT, type StreamPort } from '../../src/stream/records.js';
 import { parseTask } from '../../src/task/definition.js';
 import { createDatabase } from '../fixtures/database.js';
-import { startIntake, taskFile, texts } from '../fixtures/intake.js';
-import { cutConnections, openTopics, unique, type ReadMessage, type Topics } from '../fixtures/kafka.js';
+import { startIntake, taskFile } from '../fixtures/intake.js';
+import {
+  cutConnections,
+  expectExactlyOnce,
+  numbered,
+  openTopics,
+  unique,
+  valueOf,
+  type ReadMessage,
+  type Topics,
+} from '../fixtures/kafka.js';
 
 let database: Awaited<ReturnType<typeof createDatabase>>;
 let dataDir: string;
@@ -54,8 +63,6 @@ async function start(role: 'all' | 'api' = 'all', settings: object = {}): Promis
 
 const apply = (service: INestApplicationContext, changes: object = {}) =>
   service.get(TaskService).apply(taskFile({ stream: { input, output }, ...changes }), 'test');
-
-const valueOf = ({ value }: ReadMessage) => JSON.parse(String(value)) as Record<string, never>;
 
 it('scores texts and objects, passes headers, key and further fields on, and keeps history and candidates', async () => {
   const service = await start();
@@ -105,29 +112,6 @@ it('scores texts and objects, passes headers, key and further fields on, and kee
   expect((await service.get(PoolService).stats('tiny')).total).toBe(2);
   expect(await service.get(IngestService).stats('tiny')).toEqual({ pending: 0, scored: 2, failed: 2 });
 });
-
-/** `count` records with a few keys; the text says which, the sequence is within the key. */
-const numbered = (count: number, from = 0) =>
-  texts(from + count)
-    .slice(from)
-    .map((text, i) => ({
-      key: `k${(from + i) % 7}`,
-      value: JSON.stringify({ id: `r${from + i}`, text, seq: from + i }),
-    }));
-
-/** Every record once, and those of one key in the order in which they were sent. */
-function expectExactlyOnce(outputs: ReadMessage[], count: number): void {
-  const ids = outputs.map((message) => String(valueOf(message)['id']));
-  expect(ids.length).toBe(count);
-  expect(new Set(ids).size).toBe(count);
-  const last = new Map<string, number>();
-  for (const message of outputs) {
-    const { metadata } = valueOf(message) as unknown as { metadata: { seq: number } };
-    const key = String(message.key);
-    expect(metadata.seq).toBeGreaterThan(last.get(key) ?? -1);
-    last.set(key, metadata.seq);
-  }
-}
 
 describe('a shared topic', () => {
   it('goes by the task in the value; what no task takes is dead, and can be replayed or dropped', async () => {
