@@ -1,6 +1,7 @@
 /** What the `fewloop` command takes: its options and every subcommand. */
 import { Command, Option } from 'commander';
 import { classifyCommand } from './commands/classify.js';
+import { deadLetterCommands } from './commands/dead-letters.js';
 import { fileCommands } from './commands/files.js';
 import { labelCommand } from './commands/label.js';
 import { promotionCommands } from './commands/promotions.js';
@@ -22,6 +23,7 @@ export function createProgram(): Command {
 
   taskCommands(program);
   fileCommands(program);
+  deadLetterCommands(program);
   classifyCommand(program);
   labelCommand(program);
   runCommands(program);
