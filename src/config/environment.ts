@@ -46,8 +46,8 @@ export const environment = {
   ),
   kafkaCompression: variable(
     'KAFKA_COMPRESSION',
-    'lz4',
-    'Of what is produced: `none`, `gzip`, `lz4`, `snappy` or `zstd`',
+    'gzip',
+    'Of what is produced: `none`, `gzip`, `lz4`, `snappy` or `zstd`; all are read',
     z.enum(['none', 'gzip', 'lz4', 'snappy', 'zstd']),
   ),
   kafkaSessionTimeoutMs: variable(

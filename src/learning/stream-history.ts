@@ -40,6 +40,7 @@ export class StreamHistory {
   /** Throws CONFLICT where a known place holds a record of another time. */
   keep(source: RecordSource, entries: HistoryEntry[]): Promise<void> {
     return this.transactions.run(async (tx) => {
+      await this.records.boundIdleTime(tx);
       const written = await this.records.upsert(source, entries.map(stored), tx);
       if (written < entries.length) {
         const { topic, partition } = source;

@@ -16,9 +16,16 @@ export type NewStreamRecord = Omit<StreamRecordRow, keyof RecordSource | 'scored
   recordedAt: string;
 };
 
+const LONGEST_IDLE_MS = 5_000;
+
 @Injectable()
 export class StreamRecordsRepository {
   constructor(@Inject(DataSource) private readonly dataSource: DataSource) {}
+
+  /** A worker that is stopped within its transaction would hold the pool's lock until it is woken: the server ends it. */
+  async boundIdleTime(tx: Tx): Promise<void> {
+    await tx.query(`SET LOCAL idle_in_transaction_session_timeout = ${LONGEST_IDLE_MS}`);
+  }
 
   /**
    * Idempotent by the records' places; a place that is known takes the newest outcome. Returns how many were written:

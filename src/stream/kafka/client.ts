@@ -65,7 +65,7 @@ function saslOf(settings: KafkaSettings): SASLOptions | undefined {
   if (mechanism === '') return undefined;
   // Files that secrets are mounted as often end with a line feed.
   const password = kafkaPasswordFile === '' ? kafkaPassword : readFileSync(kafkaPasswordFile, 'utf8').trimEnd();
-  return { mechanism, username, password } as SASLOptions;
+  return { mechanism, username, password };
 }
 
 const logger = new Logger('Kafka');

@@ -74,7 +74,8 @@ export class InputConsumer {
         await this.directory.refresh();
         const topics = await this.#topics();
         // A topic that was made again under its name is read from its own beginning.
-        const ids = topics.length === 0 ? [] : [...(await this.topicIds.of(topics))].sort();
+        const ids =
+          topics.length === 0 ? [] : [...(await this.topicIds.of(topics))].map((pair) => pair.join('=')).sort();
         const subscription = ids.join();
         if (topics.length > 0 && subscription !== this.#subscribed) await this.#subscribe(topics, subscription);
         this.#complaint = '';

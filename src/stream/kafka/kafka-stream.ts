@@ -139,10 +139,14 @@ export class KafkaStream implements StreamPort {
     }
     for (const [key, old] of before) {
       old.close();
-      void old.idle.then(async () => {
-        if (!this.#partitions.has(key)) await this.#closeWriter(key);
-      });
+      void this.#letGo(key, old.idle);
     }
+  }
+
+  /** Of a partition that went to another worker. */
+  async #letGo(key: string, idle: Promise<void>): Promise<void> {
+    await idle;
+    if (!this.#partitions.has(key)) await this.#closeWriter(key);
   }
 
   #fetched({ topic, partition, messages, ...batch }: Batch): void {

@@ -56,12 +56,12 @@ export function readRecord(incoming: Incoming, tasks: TopicTasks, limits: ItemLi
   try {
     const text = textOf(incoming.value);
     const record = objectOf(text) ?? plainText(text, tasks);
-    const { id: givenId, task: givenTask, text: _, textPair, choices, fields, metadata, ...rest } = parsed(record);
-    task = givenTask ?? task;
-    id = checkedId(givenId) ?? placeOf(incoming);
+    const fields = parsed(record);
+    task = fields.task ?? task;
+    id = checkedId(fields.id) ?? placeOf(incoming);
     const definition = definitionOf(task, tasks, incoming.topic);
-    const item = keyedItem(definition, record as never, limits);
-    return { incoming, definition, id, item, metadata: { ...rest, ...metadata } };
+    const item = keyedItem(definition, fields, limits);
+    return { incoming, definition, id, item, metadata: { ...unknownFields(fields), ...fields.metadata } };
   } catch (error) {
     if (error instanceof FewloopError) return { incoming, task, id, error };
     throw error;
@@ -98,6 +98,10 @@ function parsed(record: object) {
   if (result.success) return result.data;
   const { path, message } = result.error.issues[0]!;
   throw badInput(path.join('.') || 'value', message);
+}
+
+function unknownFields(record: object): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(record).filter(([name]) => !Object.hasOwn(inputRecord.shape, name)));
 }
 
 function definitionOf(task: string | null, tasks: TopicTasks, topic: string): TaskDefinition {
