@@ -39,7 +39,10 @@ const prediction = { label: 'good', modelVersion: 1 } as Prediction;
 const good: Outcome = { ok: true, prediction, embedding: new Float32Array(), itemKey: 'k' };
 const released = vi.fn();
 const predicted = vi.fn();
-const current = vi.fn(async (task: string) => ({ model: { task, version: 1 } as ServedModel, release: released }));
+const current = vi.fn(async (task: string) => ({
+  model: { task, version: 1, definition: { maxLength: 128 }, members: [{}] } as ServedModel,
+  release: released,
+}));
 const classify = vi.fn(async (_model: ServedModel, { items }: ClassifyRequest): Promise<Outcome[]> =>
   items.map(() => good),
 );
@@ -105,6 +108,14 @@ it('a full queue is waited for; a defect is a failure of the records, to be trie
     expect(port.kept).toMatchObject([{ ref: 'a0', state: 'failed', error: { code: 'INTERNAL' } }]),
   );
   expect(predicted).not.toHaveBeenCalled();
+});
+
+it('a large batch goes to the model in parts', async () => {
+  port.pending.push(batch('a', ...Array.from({ length: 600 }, (_, i) => `${i}`.padEnd(118, '好'))));
+  worker.onApplicationBootstrap();
+  await vi.waitFor(() => expect(port.kept).toHaveLength(600));
+  expect(classify.mock.calls.map(([, { items }]) => items.length)).toEqual([256, 256, 88]);
+  expect(released).toHaveBeenCalledOnce();
 });
 
 it('blames no text where one that was scored before fails too', async () => {

@@ -36,6 +36,12 @@ const POLL_MS = 2_000;
 /** Of this many turns of a busy lane, one goes to candidates with an old prediction. */
 const REFRESH_EVERY = 4;
 const BLOCKED_MS = 3_000;
+/** About what sixteen batches of the default size take. */
+const PART_TOKENS = 32_768;
+const PART_TRIES = 5;
+const PART_WAIT_MS = 500;
+/** Special tokens, and some of the template's. */
+const TOKENS_BESIDE_TEXT = 10;
 const FIRST_BACKOFF_MS = 250;
 const LONGEST_BACKOFF_MS = 10_000;
 
@@ -133,7 +139,7 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     try {
       const results = await isolate(
         records.map(({ item }) => item),
-        (items) => this.#classify(lease.model, items),
+        (items) => this.#classifyInParts(lease.model, items),
       );
       await this.#checkModel(lease.model, records, results);
       return records.map(({ ref }, i): RecordOutcome => {
@@ -143,6 +149,26 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
       });
     } finally {
       lease.release();
+    }
+  }
+
+  /** So that the queue never holds more of the stream's than keeps the hosts busy: who asks for an answer comes next. */
+  async #classifyInParts(model: ServedModel, items: Item[]): Promise<(Prediction | FewloopError)[]> {
+    const results: (Prediction | FewloopError)[] = [];
+    for (const part of partsOf(model, items)) results.push(...(await this.#classifyPart(model, part)));
+    return results;
+  }
+
+  /** What was scored of a batch is not given up at once because the queue is full for a moment. */
+  async #classifyPart(model: ServedModel, items: Item[]): Promise<(Prediction | FewloopError)[]> {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await this.#classify(model, items);
+      } catch (error) {
+        const { retryAfterMs = Infinity } = error as FewloopError;
+        if (tries === PART_TRIES || retryAfterMs > PART_WAIT_MS) throw error;
+        await sleep(retryAfterMs, undefined, { signal: this.#stop.signal });
+      }
     }
   }
 
@@ -220,4 +246,21 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     });
     await Promise.race([this.port.wait(POLL_MS), stopped]);
   }
+}
+
+/** Parts of about PART_TOKENS over all members; a Han character is a token, and what is longer than the model is cut. */
+function* partsOf({ definition, members }: ServedModel, items: Item[]): Generator<Item[]> {
+  let part: Item[] = [];
+  let tokens = 0;
+  for (const item of items) {
+    const length = Math.min(definition.maxLength, item.text.length + (item.textPair?.length ?? 0) + TOKENS_BESIDE_TEXT);
+    if (part.length > 0 && tokens + length * members.length > PART_TOKENS) {
+      yield part;
+      part = [];
+      tokens = 0;
+    }
+    part.push(item);
+    tokens += length * members.length;
+  }
+  if (part.length > 0) yield part;
 }

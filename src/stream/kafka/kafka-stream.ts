@@ -2,37 +2,30 @@
  * The stream in Kafka: consume, score, produce. Inside Kafka exactly once: a batch's outputs, its dead letters and its
  * offset are one transaction; the history and the candidates are in PostgreSQL before that, idempotently.
  *
- *   fetched ahead, paused at a high-water mark ─▶ claim ─▶ score, task by task ─▶ the claim's turn ─▶ take over, where new
- *     ─▶ PostgreSQL ─▶ outputs, dead letters, offset: commit
+ *   fetched ahead, paused at a high-water mark ─▶ claim ─▶ take over, where new ─▶ score, task by task
+ *     ─▶ the claim's turn ─▶ PostgreSQL ─▶ outputs, dead letters, offset: commit
  *
  * Invariants: a partition's claims are committed in order; a worker that lost a partition, and does not know it yet, can
  * commit nothing once another has taken it over (one transactional id a partition fences it), and whoever takes one over
- * begins at the committed offset, read after the fence. Imports learning, inference, task and kafkajs.
+ * begins at the committed offset, read after the fence, with the desired model version. Imports learning, registry,
+ * inference, task and kafkajs.
  */
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import type { Admin, Batch, Kafka } from 'kafkajs';
 import { FewloopError } from '../../common/errors.js';
 import { Config } from '../../config/config.js';
 import { itemOf } from '../../learning/data-set.js';
-import { StreamHistory, type HistoryEntry } from '../../learning/stream-history.js';
+import { StreamHistory } from '../../learning/stream-history.js';
+import { ConvergenceService } from '../../registry/convergence.js';
 import type { RecordOutcome, StreamBatch, StreamPort } from '../records.js';
 import { connectKafka } from './client.js';
 import { InputConsumer } from './input-consumer.js';
 import { InputPartition, type Claim } from './input-partition.js';
 import { TopicIds } from './internals.js';
-import {
-  deadLetterMessage,
-  isReadable,
-  outputMessage,
-  placeOf,
-  readRecord,
-  type Incoming,
-  type Readable,
-  type Refused,
-} from './record.js';
+import { isReadable, placeOf, readRecord, type Incoming, type Readable, type Refused } from './record.js';
+import { resultsOf, type Results } from './results.js';
 import { TaskDirectory } from './task-directory.js';
-import { deadLetterTopic } from './topics.js';
-import { AtLeastOnceWriter, TransactionalWriter, type Outgoing, type Writer } from './writer.js';
+import { AtLeastOnceWriter, TransactionalWriter, type Writer } from './writer.js';
 
 type Score = (batch: StreamBatch) => Promise<RecordOutcome[]>;
 
@@ -43,12 +36,6 @@ const CLAIMS_A_PARTITION = 2;
 const HIGH_WATER = { records: 4 * CLAIM_LIMITS.records, bytes: 8_000_000 };
 const LOW_WATER_RECORDS = CLAIM_LIMITS.records;
 const FENCED = /FENCED|INVALID_PRODUCER_EPOCH/u;
-
-/** What a batch became: an entry and a message for each record, in its order. */
-interface Results {
-  entries: HistoryEntry[];
-  outgoing: Outgoing[];
-}
 
 @Injectable()
 export class KafkaStream implements StreamPort {
@@ -71,6 +58,7 @@ export class KafkaStream implements StreamPort {
     @Inject(Config) private readonly config: Config,
     @Inject(TaskDirectory) directory: TaskDirectory,
     @Inject(StreamHistory) private readonly history: Pick<StreamHistory, 'keep'>,
+    @Inject(ConvergenceService) private readonly convergence: Pick<ConvergenceService, 'converge'>,
   ) {
     this.#kafka = connectKafka(config);
     this.#topicIds = new TopicIds(this.#kafka);
@@ -91,7 +79,8 @@ export class KafkaStream implements StreamPort {
     if (!claimed) return false;
     const { partition, claim } = claimed;
     try {
-      const results = await this.#results(await this.#read(claim.records), score);
+      const records = await this.#owned(partition, claim);
+      const results = await this.#results(await this.#read(records), score);
       await claim.turn;
       if (!claim.cancelled) await this.#commit(partition, claim, results);
       partition.finish(claim);
@@ -208,26 +197,41 @@ export class KafkaStream implements StreamPort {
       for (const outcome of await score({ task, records: batch })) outcomes.set(outcome.ref, outcome);
     };
     await Promise.all([...tasks].map(scoreTask));
-    const scoredAt = new Date().toISOString();
-    const results: Results = { entries: [], outgoing: [] };
-    for (const record of records) {
-      const dead = isReadable(record)
-        ? addOutput(results, record, outcomes.get(placeOf(record.incoming))!, scoredAt)
-        : record;
-      if (dead) addDeadLetter(results, dead);
-    }
-    return results;
+    return resultsOf(records, outcomes);
   }
 
-  /** One at a time in a partition. Whether a commit that failed took place, only the broker knows: it is asked anew. */
-  async #commit(partition: InputPartition, claim: Claim, results: Results): Promise<void> {
-    const { topic, partition: number } = partition;
-    const key = `${topic}:${number}`;
+  /**
+   * What of the claim is this worker's to score. The first one of a partition takes it over before it is scored, and
+   * then sees to it that the desired versions answer here: who had the partition may have been ahead.
+   */
+  async #owned(partition: InputPartition, claim: Claim): Promise<Incoming[]> {
+    if (partition.checked) return claim.records;
+    await claim.turn;
+    let from = 0n;
+    if (!claim.cancelled) await this.#guarded(partition, claim, async () => (from = await this.#takeOver(partition)));
+    if (claim.cancelled) return [];
+    for (const task of this.#directory.of(partition.topic).keys()) {
+      // Convergence tells why, and tries again; what answers here until then answers.
+      await this.convergence.converge(task).catch((error: unknown) => this.#log.debug(String(error)));
+    }
+    return claim.records.filter(({ offset }) => BigInt(offset) >= from);
+  }
+
+  /** One at a time in a partition, in order. */
+  #commit(partition: InputPartition, claim: Claim, results: Results): Promise<void> {
+    return this.#guarded(partition, claim, async (writer) => {
+      await this.#takeOver(partition);
+      if (!claim.cancelled && results.entries.length > 0) await this.#write(partition, writer, results);
+    });
+  }
+
+  /** Whether a commit that failed took place, only the broker knows: it is asked anew. */
+  async #guarded(partition: InputPartition, claim: Claim, work: (writer: Writer) => Promise<unknown>): Promise<void> {
+    const key = `${partition.topic}:${partition.partition}`;
     const writer = this.#writers.get(key) ?? this.#openWriter(key, partition);
     try {
       await writer.begin();
-      const from = await this.#takeOver(partition);
-      if (!claim.cancelled) await this.#write(partition, writer, results, from);
+      await work(writer);
     } catch (error) {
       partition.checked = false;
       await this.#closeWriter(key);
@@ -238,11 +242,8 @@ export class KafkaStream implements StreamPort {
     }
   }
 
-  async #write(partition: InputPartition, writer: Writer, results: Results, from: bigint): Promise<void> {
+  async #write(partition: InputPartition, writer: Writer, { entries, outgoing }: Results): Promise<void> {
     const { topic, partition: number } = partition;
-    const entries = results.entries.filter(({ offset }) => BigInt(offset) >= from);
-    if (entries.length === 0) return;
-    const outgoing = results.outgoing.slice(results.outgoing.length - entries.length);
     const clusterId = (this.#clusterId ??= (await (await this.#adminClient()).describeCluster()).clusterId);
     await this.history.keep({ clusterId, topicId: partition.topicId!, topic, partition: number }, entries);
     const offset = (BigInt(entries.at(-1)!.offset) + 1n).toString();
@@ -252,7 +253,7 @@ export class KafkaStream implements StreamPort {
   /**
    * After the fence: the offset that counts is the one that is committed now. What another worker has committed since
    * this one fetched is not written again; where fetching began too late, or in a topic that is no more, it begins again.
-   * Returns the offset to go on from.
+   * Returns the offset to go on from. Does nothing where all that is known already.
    */
   async #takeOver(partition: InputPartition): Promise<bigint> {
     const { topic, partition: number, topicId } = partition;
@@ -309,28 +310,4 @@ export class KafkaStream implements StreamPort {
   #wake(): void {
     for (const wake of this.#waiting) wake();
   }
-}
-
-/** The record, where it is dead. */
-function addOutput(results: Results, record: Readable, outcome: RecordOutcome, scoredAt: string): Refused | null {
-  const { incoming, definition, id, item } = record;
-  const dead = (error: FewloopError): Refused => ({ incoming, task: definition.name, id, error });
-  if (outcome.state !== 'scored') return dead(outcome.error);
-  const { prediction } = outcome;
-  try {
-    const message = outputMessage(record, prediction, scoredAt);
-    results.outgoing.push({ topic: definition.stream.output, message });
-  } catch (error) {
-    if (error instanceof FewloopError) return dead(error);
-    throw error;
-  }
-  const { offset, timestamp } = incoming;
-  results.entries.push({ state: 'scored', offset, timestamp, externalId: id, definition, item, prediction });
-  return null;
-}
-
-function addDeadLetter(results: Results, { incoming, task, id, error }: Refused): void {
-  const { topic, offset, timestamp } = incoming;
-  results.outgoing.push({ topic: deadLetterTopic(topic), message: deadLetterMessage(incoming, error) });
-  results.entries.push({ state: 'dead', offset, timestamp, externalId: id, task, error });
 }
