@@ -25,6 +25,7 @@ export default defineConfig({
         globalSetup: [...service.globalSetup, 'test/fixtures/kafka-broker.ts'],
         execArgv: SMALL_YOUNG_GENERATION,
       }),
+      project('faults', ['test/faults/**/*.spec.ts'], { ...service, testTimeout: 300_000 }),
       project('e2e', ['test/e2e/**/*.spec.ts'], { ...service, testTimeout: 900_000, hookTimeout: 300_000 }),
     ],
   },

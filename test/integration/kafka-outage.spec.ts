@@ -22,7 +22,7 @@ beforeEach(async () => {
   folder = mkdtempSync(join(tmpdir(), 'fewloop-outage-'));
   ports = { port: await freePort(), controllerPort: await freePort() };
   broker = await startBroker({ dir: join(folder, 'kafka'), ...ports });
-  topics = await openTopics({ brokers: [broker.brokers] });
+  topics = await openTopics(broker.brokers);
   database = await createDatabase();
 }, 60_000);
 

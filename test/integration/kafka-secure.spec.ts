@@ -42,7 +42,7 @@ beforeAll(async () => {
     controllerPort: await freePort(),
     secure: { port: securePort, keystore, scram: { app: 'scram-secret' }, plain: { app: 'plain-secret' } },
   });
-  topics = await openTopics({ brokers: [broker.brokers] });
+  topics = await openTopics(broker.brokers);
 }, 60_000);
 
 afterEach(async () => {
