@@ -29,6 +29,9 @@ export type HistoryEntry = HistoryPlace &
     | { state: 'dead'; task: string | null; error: FewloopError }
   );
 
+/** A producer may have set any time; PostgreSQL and ISO 8601 agree on four digits of a year. */
+const LATEST_MS = Date.UTC(9999, 0);
+
 @Injectable()
 export class StreamHistory {
   constructor(
@@ -65,7 +68,11 @@ function isScored(entry: HistoryEntry): entry is Scored {
 
 function stored(entry: HistoryEntry): NewStreamRecord {
   const { offset, externalId } = entry;
-  const place = { offset, externalId, recordedAt: new Date(Number(entry.timestamp)).toISOString() };
+  const place = {
+    offset,
+    externalId,
+    recordedAt: new Date(Math.min(Number(entry.timestamp), LATEST_MS)).toISOString(),
+  };
   if (entry.state === 'scored') {
     const { label, confidence, route, modelVersion }: Prediction = entry.prediction;
     const outcome = { label, confidence, route, modelVersion, errorCode: null, errorMessage: null };

@@ -55,6 +55,23 @@ it('the program prints what the page shows', async () => {
   }
 });
 
+it('fewloop dlq lists, replays and drops', async () => {
+  const dlq = async (...args: string[]): Promise<unknown> => {
+    const cli = resolve(ROOT, 'dist/src/cli/main.js');
+    const { stdout } = await execute(process.execPath, [cli, '--url', service.url, '--json', 'dlq', ...args]);
+    return JSON.parse(stdout);
+  };
+  await topics.send('fewloop.texts', [{ key: 'k', value: '{"task":"nobody","text":"好"}' }]);
+  await topics.read('fewloop.texts.dlq', 1);
+  expect(await dlq('list', 'review-sentiment')).toMatchObject({
+    nodes: [{ code: 'TASK_NOT_FOUND', key: 'k', value: '{"task":"nobody","text":"好"}' }],
+  });
+  expect(await dlq('replay', 'review-sentiment', '--first', '1')).toEqual({ replayed: 1 });
+  await topics.read('fewloop.texts.dlq', 2);
+  expect(await dlq('drop', 'review-sentiment')).toEqual({ dropped: 1 });
+  expect(await dlq('list', 'review-sentiment')).toMatchObject({ nodes: [] });
+});
+
 it.skipIf(!HAS_KCAT)('kcat sends a plain text and reads its prediction', async () => {
   const [commands] = blocks('kcat');
   const [send, read] = commands!.trim().split('\n');

@@ -4,6 +4,7 @@ import { FewloopError } from '../../common/errors.js';
 import type { Prediction } from '../../inference/types.js';
 import { parseTask } from '../../task/definition.js';
 import { deadLetterMessage, isReadable, outputMessage, readRecord, type Incoming } from './record.js';
+import { resultsOf } from './results.js';
 import { outputRecord, recordsJsonSchema } from './record-schema.js';
 
 const FILE = 'docs/stream-records.schema.json';
@@ -89,6 +90,10 @@ describe('what is read', () => {
   });
 });
 
+it('keeps no name of a task that is none', () => {
+  expect(read('{"task":"\\u0000","text":"一"}')).toMatchObject({ task: null, error: { code: 'TASK_NOT_FOUND' } });
+});
+
 const prediction: Prediction = {
   label: 'good',
   labels: ['good'],
@@ -121,6 +126,15 @@ describe('what is written', () => {
   it('a prediction that no broker would take is refused', () => {
     const record = readRecord(incoming(`{"text":"好","x":"${'y'.repeat(1_000_001)}"}`), one, limits);
     expect(() => outputMessage(record as never, prediction, '')).toThrow('would have');
+  });
+
+  it('a value nested too deep to be written is the record’s fault', () => {
+    const deep = `{"id":"d","text":"好","x":${'['.repeat(100_000)}${']'.repeat(100_000)}}`;
+    const record = readRecord(incoming(deep), one, limits);
+    const outcome = { ref: 't:3:41', state: 'scored' as const, prediction };
+    const { entries, outgoing } = resultsOf([record], new Map([['t:3:41', outcome]]));
+    expect(entries).toMatchObject([{ state: 'dead' }]);
+    expect(outgoing).toMatchObject([{ topic: 't.dlq', message: { value: Buffer.from(deep) } }]);
   });
 
   it('a dead letter is the record byte for byte, and says why', () => {

@@ -63,9 +63,15 @@ export function readRecord(incoming: Incoming, tasks: TopicTasks, limits: ItemLi
     const item = keyedItem(definition, fields, limits);
     return { incoming, definition, id, item, metadata: { ...unknownFields(fields), ...fields.metadata } };
   } catch (error) {
-    if (error instanceof FewloopError) return { incoming, task, id, error };
-    throw error;
+    // Only a name that exists is kept with the record: a producer may have put anything there.
+    return { incoming, task: task !== null && tasks.has(task) ? task : null, id, error: fault(error) };
   }
+}
+
+/** What this pure code throws beside its own errors (a value nested too deep) is in the record: it must not hold up others. */
+export function fault(error: unknown): FewloopError {
+  if (error instanceof FewloopError) return error;
+  return new FewloopError('INTERNAL', (error as Error).message, { cause: error });
 }
 
 function textOf(value: Buffer | null): string {

@@ -1,8 +1,8 @@
 /** What a batch became. Pure. */
-import { FewloopError } from '../../common/errors.js';
+import type { FewloopError } from '../../common/errors.js';
 import type { HistoryEntry } from '../../learning/stream-history.js';
 import type { RecordOutcome } from '../records.js';
-import { deadLetterMessage, isReadable, outputMessage, placeOf, type Readable, type Refused } from './record.js';
+import { deadLetterMessage, fault, isReadable, outputMessage, placeOf, type Readable, type Refused } from './record.js';
 import { deadLetterTopic } from './topics.js';
 import type { Outgoing } from './writer.js';
 
@@ -35,8 +35,7 @@ function addOutput(results: Results, record: Readable, outcome: RecordOutcome, s
     const message = outputMessage(record, prediction, scoredAt);
     results.outgoing.push({ topic: definition.stream.output, message });
   } catch (error) {
-    if (error instanceof FewloopError) return dead(error);
-    throw error;
+    return dead(fault(error));
   }
   const { offset, timestamp } = incoming;
   results.entries.push({ state: 'scored', offset, timestamp, externalId: id, definition, item, prediction });
