@@ -20,7 +20,12 @@ export default defineConfig({
     projects: [
       project('unit', ['src/**/*.spec.ts', 'scripts/**/*.spec.ts']),
       project('contract', ['test/contract/**/*.spec.ts'], { testTimeout: 60_000 }),
-      project('integration', ['test/integration/**/*.spec.ts'], { ...service, execArgv: SMALL_YOUNG_GENERATION }),
+      project('integration', ['test/integration/**/*.spec.ts'], {
+        ...service,
+        globalSetup: [...service.globalSetup, 'test/fixtures/kafka-broker.ts'],
+        execArgv: SMALL_YOUNG_GENERATION,
+      }),
+      project('faults', ['test/faults/**/*.spec.ts'], { ...service, testTimeout: 300_000 }),
       project('e2e', ['test/e2e/**/*.spec.ts'], { ...service, testTimeout: 900_000, hookTimeout: 300_000 }),
     ],
   },

@@ -9,6 +9,7 @@ import { Config } from './config/config.js';
 import { LearningModule } from './learning/learning.module.js';
 import { RegistryModule } from './registry/registry.module.js';
 import { StorageModule } from './storage/storage.module.js';
+import { StreamGatewayModule } from './stream/gateway.module.js';
 import { StreamModule } from './stream/stream.module.js';
 
 @Global()
@@ -31,8 +32,9 @@ class AppModule {
         ConfigModule.of(config),
         StorageModule,
         RegistryModule,
+        StreamGatewayModule.register(config),
         LearningModule,
-        ...(serves('stream') ? [StreamModule] : []),
+        ...(serves('stream') ? [StreamModule.register(config)] : []),
         ApiModule.register([RegistryModule, LearningModule], serves('api')),
       ],
     };

@@ -7,6 +7,7 @@ import { APP_FILTER } from '@nestjs/core';
 import { GraphQLModule } from '@nestjs/graphql';
 import { MercuriusDriver, type MercuriusDriverConfig } from '@nestjs/mercurius';
 import { ClassifyResolver } from './classify.resolver.js';
+import { DeadLettersResolver } from './dead-letters.resolver.js';
 import { ExpectedErrors, formatErrors } from './errors.js';
 import { ExamplesResolver } from './examples.resolver.js';
 import { HealthController } from './health.controller.js';
@@ -21,6 +22,7 @@ import { TasksResolver } from './tasks.resolver.js';
 
 const RESOLVERS: Type[] = [
   ClassifyResolver,
+  DeadLettersResolver,
   ExamplesResolver,
   ModelsResolver,
   PromotionsResolver,

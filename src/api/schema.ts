@@ -349,7 +349,7 @@ export const typeDefs = /* GraphQL */ `
   extend type Task {
     "What the linter says of the task file as applied; of skewed priors too, as the zero-shot version measured them."
     findings: [LintFinding!]!
-    "Texts that came through the embedded stream."
+    "Texts that came through the stream."
     stream: StreamStats!
   }
   extend type PoolStats {
@@ -357,6 +357,7 @@ export const typeDefs = /* GraphQL */ `
     outdated: Int!
   }
   type StreamStats {
+    "Of the embedded stream; what waits in Kafka is its consumer group's lag."
     pending: Int!
     scored: Int!
     failed: Int!
@@ -386,12 +387,36 @@ export const typeDefs = /* GraphQL */ `
     runRows: Int!
   }
 
+  "A record that could not be scored."
+  type DeadLetter {
+    "Where it came from: topic:partition:offset, or the id of a record of the embedded stream."
+    source: String!
+    "An error code."
+    code: String!
+    message: String!
+    key: String
+    "As UTF-8."
+    value: String
+    at: DateTime!
+  }
+  type DeadLetterConnection {
+    nodes: [DeadLetter!]!
+    "In Kafka an upper bound: markers of transactions count too."
+    totalCount: Int!
+  }
+
   extend type Query {
+    "Of the input that the task reads, the oldest. ENGINEER."
+    deadLetters(task: String!, first: Int = 100): DeadLetterConnection!
     "Every labelled text of a task, page by page, in an order that stays."
     exportExamples(task: String!, first: Int = 500, after: String): ExampleConnection!
   }
 
   extend type Mutation {
+    "Sends the oldest dead letters through the stream once more. Returns how many. ENGINEER."
+    replayDeadLetters(task: String!, first: Int = 100): Int!
+    "Gives the oldest dead letters up. Returns how many. ENGINEER."
+    dropDeadLetters(task: String!, first: Int = 100): Int!
     "Erases a text, named by itself or by the id it was ingested with, wherever it is kept. ADMIN."
     forget(task: String!, text: String, id: ID): ForgetResult!
   }

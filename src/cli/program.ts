@@ -2,6 +2,7 @@
 import { Command, Option } from 'commander';
 import { benchmarkCommand } from './commands/benchmark.js';
 import { classifyCommand } from './commands/classify.js';
+import { deadLetterCommands } from './commands/dead-letters.js';
 import { fileCommands } from './commands/files.js';
 import { labelCommand } from './commands/label.js';
 import { promotionCommands } from './commands/promotions.js';
@@ -23,6 +24,7 @@ export function createProgram(): Command {
 
   taskCommands(program);
   fileCommands(program);
+  deadLetterCommands(program);
   classifyCommand(program);
   labelCommand(program);
   runCommands(program);

@@ -16,7 +16,20 @@ export class Config {
   readonly dataDir: string;
   /** Empty: embedded. */
   readonly databaseUrl: string;
+  /** Empty: the embedded stream. */
   readonly kafkaBrokers: string;
+  readonly kafkaGroupId: string;
+  readonly kafkaDelivery: Environment['kafkaDelivery'];
+  readonly kafkaCompression: Environment['kafkaCompression'];
+  readonly kafkaSessionTimeoutMs: number;
+  readonly kafkaSsl: boolean;
+  readonly kafkaSslCaFile: string;
+  readonly kafkaSslCertFile: string;
+  readonly kafkaSslKeyFile: string;
+  readonly kafkaSaslMechanism: Environment['kafkaSaslMechanism'];
+  readonly kafkaUsername: string;
+  readonly kafkaPassword: string;
+  readonly kafkaPasswordFile: string;
   readonly role: Environment['role'];
   readonly device: string;
   readonly launcher: Environment['launcher'];
@@ -52,17 +65,40 @@ export class Config {
 }
 
 function refuseWhatCannotBe(environment: Environment): void {
-  const { auth, host, kafkaBrokers, launcher, role, databaseUrl, device } = environment;
+  const { auth, host, launcher, role, databaseUrl, device } = environment;
   if (auth === 'none' && !LOOPBACK.test(host)) {
     throw new Error(`FEWLOOP_AUTH=none is for loopback addresses alone, and FEWLOOP_HOST is ${host}`);
   }
   if (auth === 'required') throw new Error('FEWLOOP_AUTH=required: access control is not in this version');
-  if (kafkaBrokers !== '') throw new Error('KAFKA_BROKERS: Kafka is not in this version; leave it empty');
   if (launcher === 'kubernetes') throw new Error('FEWLOOP_LAUNCHER=kubernetes is not in this version; use process');
   if (role !== 'all' && databaseUrl === '') {
     throw new Error(`FEWLOOP_ROLE=${role} shares its database with other processes: set DATABASE_URL`);
   }
   if (device !== 'cpu') refuseDevice(device);
+  refuseHalfOfKafka(environment);
+}
+
+function refuseHalfOfKafka(environment: Environment): void {
+  const { kafkaSaslMechanism, kafkaUsername, kafkaPassword, kafkaPasswordFile } = environment;
+  if (kafkaPassword !== '' && kafkaPasswordFile !== '') {
+    throw new Error('KAFKA_PASSWORD and KAFKA_PASSWORD_FILE are both set: which of them?');
+  }
+  if (kafkaSaslMechanism !== '' && (kafkaUsername === '' || kafkaPassword + kafkaPasswordFile === '')) {
+    throw new Error(
+      `KAFKA_SASL_MECHANISM=${kafkaSaslMechanism} needs KAFKA_USERNAME and KAFKA_PASSWORD or KAFKA_PASSWORD_FILE`,
+    );
+  }
+  if ((environment.kafkaSslCertFile === '') !== (environment.kafkaSslKeyFile === '')) {
+    throw new Error('KAFKA_SSL_CERT_FILE and KAFKA_SSL_KEY_FILE belong together');
+  }
+  for (const [name, file] of [
+    ['KAFKA_SSL_CA_FILE', environment.kafkaSslCaFile],
+    ['KAFKA_SSL_CERT_FILE', environment.kafkaSslCertFile],
+    ['KAFKA_SSL_KEY_FILE', environment.kafkaSslKeyFile],
+    ['KAFKA_PASSWORD_FILE', kafkaPasswordFile],
+  ] as const) {
+    if (file !== '' && !existsSync(file)) throw new Error(`${name}=${file}: no such file`);
+  }
 }
 
 function refuseDevice(device: string): never {

@@ -1,7 +1,8 @@
 /**
  * Erases a text, and what differs from it in case and spaces alone, everywhere: stream, pool, examples, and the data of
  * runs. Bundles hold no text of a user: golden texts are made ones, reports name rows by key. The ledger keeps the
- * text's digest, so that it can be shown that it was erased, and nothing else of it.
+ * text's digest, so that it can be shown that it was erased, and nothing else of it. What Kafka's topics hold is theirs
+ * to keep or delete.
  */
 import { Inject, Injectable } from '@nestjs/common';
 import { readdir, readFile, rename, writeFile } from 'node:fs/promises';
@@ -12,6 +13,7 @@ import { LABELLED_FILE, UNLABELLED_FILE } from '../launch/run-folder.js';
 import { CandidatesRepository } from '../storage/candidates.repository.js';
 import { ExamplesRepository } from '../storage/examples.repository.js';
 import { StreamItemsRepository } from '../storage/stream-items.repository.js';
+import { StreamRecordsRepository } from '../storage/stream-records.repository.js';
 import { Transactions } from '../storage/transactions.js';
 import { splitGroup } from '../task/keys.js';
 import { LedgerService } from './ledger.js';
@@ -33,6 +35,7 @@ export class ForgetService {
     @Inject(Config) private readonly config: Config,
     @Inject(TaskService) private readonly tasks: TaskService,
     @Inject(StreamItemsRepository) private readonly items: StreamItemsRepository,
+    @Inject(StreamRecordsRepository) private readonly records: StreamRecordsRepository,
     @Inject(CandidatesRepository) private readonly candidates: CandidatesRepository,
     @Inject(ExamplesRepository) private readonly examples: ExamplesRepository,
     @Inject(LedgerService) private readonly ledger: LedgerService,
@@ -46,7 +49,8 @@ export class ForgetService {
     const runRows = await this.eraseFromRuns(task, digest);
     return this.transactions.run(async (tx) => {
       // The stream first: it waits for a batch that holds the text, whose candidate is then there to be erased.
-      const streamItems = await this.items.deleteGroup(task, digest, tx);
+      const embedded = await this.items.deleteGroup(task, digest, tx);
+      const streamItems = embedded + (await this.records.deleteGroup(task, digest, tx));
       const candidates = await this.candidates.deleteGroup(task, digest, tx);
       const examples = await this.examples.deleteGroup(task, digest, tx);
       const counts = { streamItems, candidates, examples, runRows };
@@ -59,9 +63,15 @@ export class ForgetService {
     if (typeof text === 'string') return splitGroup(text);
     if (typeof id !== 'string') throw badInput('text', 'a text or an id is needed');
     const candidate = UUID.test(id) ? await this.candidates.find(id) : null;
-    const known = candidate?.task === task ? candidate : await this.items.findByExternalId(task, id);
+    const known = candidate?.task === task ? candidate : await this.itemNamed(task, id);
     if (!known) throw badInput('id', `task ${task} knows no text by that id`);
     return known.splitGroup;
+  }
+
+  private async itemNamed(task: string, id: string): Promise<{ splitGroup: string } | null> {
+    const embedded = await this.items.findByExternalId(task, id);
+    const splitGroup = embedded?.splitGroup ?? (await this.records.findByExternalId(task, id))?.splitGroup;
+    return splitGroup ? { splitGroup } : null;
   }
 
   /** A run that reads its folder right now has the text in memory until it ends; none that starts later sees it. */

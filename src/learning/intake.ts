@@ -21,6 +21,8 @@ export interface Refusal {
   message: string;
 }
 
+const MAX_ID_LENGTH = 512;
+
 /** Throws BAD_INPUT with the field at fault. */
 export function keyedItem(definition: TaskDefinition, input: ItemInput, limits: ItemLimits): KeyedItem {
   const { text } = input;
@@ -35,6 +37,15 @@ export function keyedItem(definition: TaskDefinition, input: ItemInput, limits: 
   };
   validateItem(definition, item, limits);
   return { itemKey: itemKey(item), splitGroup: splitGroup(text), text, textPair, choices, fields };
+}
+
+/** The producer's id; null where it gave none. Throws BAD_INPUT. */
+export function checkedId(id: unknown): string | null {
+  if (id === undefined || id === null) return null;
+  if (typeof id !== 'string' || id === '') throw badInput('id', 'must be a string that is not empty');
+  if (id.length > MAX_ID_LENGTH) throw badInput('id', `is longer than ${MAX_ID_LENGTH} characters`);
+  if (!id.isWellFormed() || id.includes('\0')) throw badInput('id', 'holds a character that cannot be stored');
+  return id;
 }
 
 /**

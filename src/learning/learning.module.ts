@@ -13,6 +13,7 @@ import { GateService } from './gate.js';
 import { IngestService } from './ingest.js';
 import { JobQueue } from './job-queue.js';
 import { LedgerService } from './ledger.js';
+import { Outbox } from './outbox.js';
 import { PoolService } from './pool.js';
 import { PromotionService } from './promotion.js';
 import { ReviewService } from './review.js';
@@ -20,6 +21,7 @@ import { RunData } from './run-data.js';
 import { RunVersions } from './run-versions.js';
 import { RunWorker } from './run-worker.js';
 import { RunService } from './runs.js';
+import { StreamHistory } from './stream-history.js';
 import { TaskLinter } from './task-linter.js';
 import { TaskService } from './task-service.js';
 import { TriggerService } from './triggers.js';
@@ -33,10 +35,12 @@ const SERVICES = [
   IngestService,
   LearningEvents,
   LedgerService,
+  Outbox,
   PoolService,
   PromotionService,
   ReviewService,
   RunService,
+  StreamHistory,
   TaskService,
   ZeroShotVersions,
 ];

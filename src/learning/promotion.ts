@@ -28,6 +28,7 @@ import { LearningEvents } from './events.js';
 import { GateService, type GateComparison } from './gate.js';
 import { meets } from './gate-statistics.js';
 import { LedgerService } from './ledger.js';
+import { Outbox } from './outbox.js';
 import { UUID } from './runs.js';
 
 export interface Approval {
@@ -51,6 +52,7 @@ export class PromotionService {
     @Inject(RunsRepository) private readonly runs: RunsRepository,
     @Inject(PromotionsRepository) private readonly promotions: PromotionsRepository,
     @Inject(LedgerService) private readonly ledger: LedgerService,
+    @Inject(Outbox) private readonly outbox: Outbox,
     @Inject(GateService) private readonly gate: GateService,
     @Inject(ActivationService) private readonly activation: ActivationService,
     @Inject(ConvergenceService) private readonly convergence: ConvergenceService,
@@ -99,6 +101,8 @@ export class PromotionService {
       await this.decide(tx, promotion, 'APPROVED', { by, comment, override: overridden });
       await this.promotions.supersedeOpen(promotion.task, id, SERVICE, tx);
       await this.registry.setActive(promotion.task, promotion.version, tx);
+      const { task: name, version, championVersion: from } = promotion;
+      await this.outbox.add('model.activated', name, { version, from, by }, tx);
     });
     await this.announce(promotion.task, promotion.version);
     return this.get(id);
@@ -138,6 +142,7 @@ export class PromotionService {
       await this.registry.setActive(taskName, to, tx);
       const digests = await this.digests(tx, taskName, { from, to });
       await this.ledger.append(tx, taskName, 'rolled-back', { from, to, digests, by, reason });
+      await this.outbox.add('model.rolled-back', taskName, { version: to, from, by, reason }, tx);
     });
     return this.announce(taskName, to);
   }
@@ -145,6 +150,8 @@ export class PromotionService {
   private async insert(tx: Tx, task: string, version: number, comparison: GateComparison): Promise<PromotionRow> {
     const promotion = await this.promotions.insert({ task, version, ...comparison }, tx);
     await this.promotions.supersedeOpen(task, promotion.id, SERVICE, tx);
+    const { id, championVersion, verdict } = promotion;
+    await this.outbox.add('promotion.requested', task, { promotion: id, version, championVersion, verdict }, tx);
     return promotion;
   }
 

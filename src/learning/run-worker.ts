@@ -22,9 +22,11 @@ import { LAUNCHER, type Launcher, type RunningTrainer } from '../launch/launcher
 import type { RunProgress, RunResult } from '../launch/run-folder.js';
 import type { TrainingRunRow } from '../storage/entities/training-run.js';
 import { RunsRepository, type RunPatch } from '../storage/runs.repository.js';
+import { Transactions } from '../storage/transactions.js';
 import { LearningEvents } from './events.js';
 import { GateService } from './gate.js';
 import { JobQueue } from './job-queue.js';
+import { Outbox } from './outbox.js';
 import { PromotionService } from './promotion.js';
 import { RunData } from './run-data.js';
 import { runFolder } from './run-folders.js';
@@ -60,6 +62,8 @@ export class RunWorker implements OnApplicationBootstrap, BeforeApplicationShutd
     @Inject(GateService) private readonly gate: GateService,
     @Inject(PromotionService) private readonly promotions: PromotionService,
     @Inject(LearningEvents) private readonly events: LearningEvents,
+    @Inject(Outbox) private readonly outbox: Outbox,
+    @Inject(Transactions) private readonly transactions: Transactions,
   ) {}
 
   /** Whether a trainer has this machine's cores. */
@@ -176,7 +180,13 @@ export class RunWorker implements OnApplicationBootstrap, BeforeApplicationShutd
   }
 
   private async finish(runId: string, patch: RunPatch): Promise<void> {
-    const changed = await this.runs.updateOpen(runId, { ...patch, finishedAt: new Date() });
+    const changed = await this.transactions.run(async (tx) => {
+      if (!(await this.runs.updateOpen(runId, { ...patch, finishedAt: new Date() }, tx))) return false;
+      const run = await this.runs.find(runId, tx);
+      const { task = '', state, trigger, producedVersion, error } = run ?? {};
+      await this.outbox.add('run.finished', task, { run: runId, state, trigger, version: producedVersion, error }, tx);
+      return true;
+    });
     if (changed) await this.tell(runId);
   }
 

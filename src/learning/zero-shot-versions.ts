@@ -26,6 +26,7 @@ import type { Item, TaskDefinition } from '../task/types.js';
 import { itemOf, trainingData } from './data-set.js';
 import { LearningEvents } from './events.js';
 import { LedgerService } from './ledger.js';
+import { Outbox } from './outbox.js';
 
 /** With fewer texts priors are matched poorly: a share's standard error is over 3.5 %. */
 const TEXTS_TO_REMATCH = 200;
@@ -53,6 +54,7 @@ export class ZeroShotVersions implements OnApplicationBootstrap {
     @Inject(ConvergenceService) private readonly convergence: ConvergenceService,
     @Inject(LedgerService) private readonly ledger: LedgerService,
     @Inject(LearningEvents) private readonly events: LearningEvents,
+    @Inject(Outbox) private readonly outbox: Outbox,
   ) {}
 
   /** A service that comes with another base model than before cannot serve what was built on that one. */
@@ -153,6 +155,7 @@ export class ZeroShotVersions implements OnApplicationBootstrap {
       }
       await this.registry.setActive(task, version, tx);
       await this.ledger.append(tx, task, 'activated', { from: row.activeVersion, to: version, digest, by });
+      await this.outbox.add('model.activated', task, { version, from: row.activeVersion, by }, tx);
     });
     await this.convergence.announce(task);
     const active = await this.versions.find(task, version);

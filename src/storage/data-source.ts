@@ -4,13 +4,16 @@
  */
 import { DefaultNamingStrategy, type DataSourceOptions, type Table } from 'typeorm';
 import { First1795450000000 } from '../../migrations/1795450000000-first.js';
+import { Kafka1795530000000 } from '../../migrations/1795530000000-kafka.js';
 import { CandidateRow } from './entities/candidate.js';
 import { ExampleRow } from './entities/example.js';
 import { LedgerEntryRow } from './entities/ledger-entry.js';
 import { ModelVersionRow } from './entities/model-version.js';
+import { OutboxEventRow } from './entities/outbox-event.js';
 import { PromotionRow } from './entities/promotion.js';
 import { ReplicaRow } from './entities/replica.js';
 import { StreamItemRow } from './entities/stream-item.js';
+import { StreamRecordRow } from './entities/stream-record.js';
 import { TaskRevisionRow, TaskRow } from './entities/task.js';
 import { TrainingRunRow } from './entities/training-run.js';
 
@@ -49,8 +52,10 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       PromotionRow,
       LedgerEntryRow,
       ReplicaRow,
+      StreamRecordRow,
+      OutboxEventRow,
     ],
-    migrations: [First1795450000000],
+    migrations: [First1795450000000, Kafka1795530000000],
     migrationsTransactionMode: 'each',
     namingStrategy: new PostgresNames(),
     synchronize: false,

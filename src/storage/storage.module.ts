@@ -7,11 +7,13 @@ import { connect, Database } from './database.js';
 import { ExamplesRepository } from './examples.repository.js';
 import { LedgerRepository } from './ledger.repository.js';
 import { Notifications } from './notifications.js';
+import { OutboxRepository } from './outbox.repository.js';
 import { PromotionsRepository } from './promotions.repository.js';
 import { QuestionsRepository } from './questions.repository.js';
 import { ReplicasRepository } from './replicas.repository.js';
 import { RunsRepository } from './runs.repository.js';
 import { StreamItemsRepository } from './stream-items.repository.js';
+import { StreamRecordsRepository } from './stream-records.repository.js';
 import { TasksRepository } from './tasks.repository.js';
 import { TrainingTextsRepository } from './training-texts.repository.js';
 import { Transactions } from './transactions.js';
@@ -22,11 +24,13 @@ const REPOSITORIES = [
   ExamplesRepository,
   LedgerRepository,
   Notifications,
+  OutboxRepository,
   PromotionsRepository,
   QuestionsRepository,
   ReplicasRepository,
   RunsRepository,
   StreamItemsRepository,
+  StreamRecordsRepository,
   TasksRepository,
   TrainingTextsRepository,
   Transactions,

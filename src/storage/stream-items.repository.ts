@@ -79,6 +79,34 @@ export class StreamItemsRepository {
     return counts;
   }
 
+  /** Oldest first. */
+  failed(task: string, limit: number): Promise<StreamItemRow[]> {
+    return this.dataSource.manager.find(StreamItemRow, {
+      where: { task, state: 'FAILED' },
+      order: { seq: 'ASC' },
+      take: limit,
+    });
+  }
+
+  /** The oldest, as if they had just come in. Returns how many. */
+  async retryFailed(task: string, limit: number): Promise<number> {
+    const [, count] = await this.dataSource.manager.query<[unknown, number]>(
+      `UPDATE stream_item SET state = 'PENDING', attempts = 0, retry_at = NULL, error_code = NULL, error_message = NULL
+       WHERE seq IN (SELECT seq FROM stream_item WHERE task = $1 AND state = 'FAILED' ORDER BY seq LIMIT $2)`,
+      [task, limit],
+    );
+    return count;
+  }
+
+  async deleteFailed(task: string, limit: number): Promise<number> {
+    const [, count] = await this.dataSource.manager.query<[unknown, number]>(
+      `DELETE FROM stream_item
+       WHERE seq IN (SELECT seq FROM stream_item WHERE task = $1 AND state = 'FAILED' ORDER BY seq LIMIT $2)`,
+      [task, limit],
+    );
+    return count;
+  }
+
   findByExternalId(task: string, externalId: string, tx?: Tx): Promise<StreamItemRow | null> {
     return (tx ?? this.dataSource.manager).findOneBy(StreamItemRow, { task, externalId });
   }

@@ -11,7 +11,7 @@ export interface StreamRecord {
   item: Item;
 }
 
-/** Records of one task, claimed together. */
+/** Records of one task, scored together by one model. */
 export interface StreamBatch {
   task: string;
   records: StreamRecord[];
@@ -21,22 +21,22 @@ export type RecordOutcome =
   | { ref: string; state: 'scored'; prediction: Prediction }
   /** The record's own fault: it will not be tried again. */
   | { ref: string; state: 'refused'; error: FewloopError }
-  /** Something failed that may have nothing to do with it. */
+  /** The model failed on this record, alone, twice. */
   | { ref: string; state: 'failed'; error: FewloopError };
 
 export interface StreamPort {
+  /** To be called before all else. Resolves although what carries the stream is away for now. */
+  open(): Promise<void>;
   /**
-   * Claims records of one task, none of `exceptTasks`, has them scored, and keeps the outcomes and the pool's new
+   * Claims records, none of `exceptTasks`, has them scored, task by task, and keeps the outcomes and the pool's new
    * candidates together or not at all. False where there was nothing to claim. What `score` throws is thrown, and the
    * records are there again.
    */
-  process(
-    limit: number,
-    exceptTasks: string[],
-    score: (batch: StreamBatch) => Promise<RecordOutcome[]>,
-  ): Promise<boolean>;
+  process(exceptTasks: string[], score: (batch: StreamBatch) => Promise<RecordOutcome[]>): Promise<boolean>;
   /** Resolves when there may be something new, or after that time. */
   wait(timeoutMs: number): Promise<void>;
+  /** To be called when no `process` is under way. */
+  close(): Promise<void>;
 }
 
 export const STREAM_PORT = Symbol('StreamPort');

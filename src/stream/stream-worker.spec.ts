@@ -12,7 +12,10 @@ class MemoryStream implements StreamPort {
   readonly excepted: string[][] = [];
   waits = 0;
 
-  async process(_limit: number, except: string[], score: (batch: StreamBatch) => Promise<RecordOutcome[]>) {
+  async open(): Promise<void> {}
+  async close(): Promise<void> {}
+
+  async process(except: string[], score: (batch: StreamBatch) => Promise<RecordOutcome[]>) {
     this.excepted.push(except);
     const at = this.pending.findIndex(({ task }) => !except.includes(task));
     const [batch] = at < 0 ? [] : this.pending.splice(at, 1);
@@ -36,7 +39,10 @@ const prediction = { label: 'good', modelVersion: 1 } as Prediction;
 const good: Outcome = { ok: true, prediction, embedding: new Float32Array(), itemKey: 'k' };
 const released = vi.fn();
 const predicted = vi.fn();
-const current = vi.fn(async (task: string) => ({ model: { task, version: 1 } as ServedModel, release: released }));
+const current = vi.fn(async (task: string) => ({
+  model: { task, version: 1, definition: { maxLength: 128 }, members: [{}] } as ServedModel,
+  release: released,
+}));
 const classify = vi.fn(async (_model: ServedModel, { items }: ClassifyRequest): Promise<Outcome[]> =>
   items.map(() => good),
 );
@@ -93,6 +99,8 @@ it('a task without a model does not hold up the others, and loses nothing', asyn
 
 it('a full queue is waited for; a defect is a failure of the records, to be tried again', async () => {
   classify.mockRejectedValueOnce(new FewloopError('OVERLOADED', 'full', { retryAfterMs: 10 }));
+  // In the batch, and once more alone.
+  classify.mockRejectedValueOnce(new Error('broken'));
   classify.mockRejectedValueOnce(new Error('broken'));
   port.pending.push(batch('a', '一'));
   worker.onApplicationBootstrap();
@@ -101,6 +109,24 @@ it('a full queue is waited for; a defect is a failure of the records, to be trie
   );
   expect(predicted).not.toHaveBeenCalled();
 });
+
+it('a large batch goes to the model in parts', async () => {
+  port.pending.push(batch('a', ...Array.from({ length: 600 }, (_, i) => `${i}`.padEnd(118, '好'))));
+  worker.onApplicationBootstrap();
+  await vi.waitFor(() => expect(port.kept).toHaveLength(600));
+  expect(classify.mock.calls.map(([, { items }]) => items.length)).toEqual([256, 256, 88]);
+  expect(released).toHaveBeenCalledOnce();
+});
+
+it('blames no text where one that was scored before fails too', async () => {
+  port.pending.push(batch('a', '一'));
+  worker.onApplicationBootstrap();
+  await vi.waitFor(() => expect(port.kept).toHaveLength(1));
+  for (let i = 0; i < 3; i++) classify.mockRejectedValueOnce(new Error('no host'));
+  port.pending.push(batch('a', '二'));
+  await vi.waitFor(() => expect(port.kept).toHaveLength(2), { timeout: 6_000 });
+  expect(port.kept.map(({ state }) => state)).toEqual(['scored', 'scored']);
+}, 10_000);
 
 it('scores candidates anew when nothing else is to do, and not while a trainer has the cores', async () => {
   served = { a: 1 };

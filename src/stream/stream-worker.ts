@@ -1,7 +1,7 @@
 /**
  * Scores what comes through the stream, a batch at a time, and keeps the pool's predictions those of the active model.
  * Invariants: a batch is scored by one model; one bad text fails alone; what cannot be scored for now (no model, no
- * database, a full queue) stays where it is and is tried again, ever less often.
+ * database, a full queue, no model host) stays where it is and is tried again, ever less often.
  *
  *   claim ─▶ score ─▶ commit ─▶ tell who watches, match priors again if due ─▶ claim …
  *     └─ nothing there: candidates that an older model scored, unless a trainer is at work ─▶ wait for a notification,
@@ -25,15 +25,23 @@ import { RunWorker } from '../learning/run-worker.js';
 import { ZeroShotVersions } from '../learning/zero-shot-versions.js';
 import { ActivationService } from '../registry/activation.js';
 import type { Item } from '../task/types.js';
+import { isFault, isolate } from './isolate.js';
 import { STREAM_PORT, type RecordOutcome, type StreamBatch, type StreamPort } from './records.js';
 
-const BATCH = 64;
+/** Candidates that are scored anew together. */
+const REFRESH_BATCH = 64;
 /** While one lane waits for the database, the other one's batch is with the model. */
 const LANES = 2;
 const POLL_MS = 2_000;
 /** Of this many turns of a busy lane, one goes to candidates with an old prediction. */
 const REFRESH_EVERY = 4;
 const BLOCKED_MS = 3_000;
+/** About what sixteen batches of the default size take. */
+const PART_TOKENS = 32_768;
+const PART_TRIES = 5;
+const PART_WAIT_MS = 500;
+/** Special tokens, and some of the template's. */
+const TOKENS_BESIDE_TEXT = 10;
 const FIRST_BACKOFF_MS = 250;
 const LONGEST_BACKOFF_MS = 10_000;
 
@@ -45,6 +53,9 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
   #pausedFor = '';
   /** Tasks that nothing can be scored for now → until when. */
   readonly #blocked = new Map<string, number>();
+  /** Of each task, an item that was scored: where it fails too, the model is at fault and not the texts. */
+  readonly #control = new Map<string, Item>();
+  #lastFailure = '';
   #lanes: Promise<unknown> = Promise.resolve();
 
   constructor(
@@ -60,13 +71,15 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
 
   onApplicationBootstrap(): void {
     if (!['all', 'stream'].includes(this.config.role)) return;
-    this.#lanes = Promise.all(Array.from({ length: LANES }, (_, lane) => this.#run(lane)));
+    const lanes = () => Promise.all(Array.from({ length: LANES }, (_, lane) => this.#run(lane)));
+    this.#lanes = this.port.open().then(lanes);
   }
 
   /** Before models are closed and the database goes: the batches at work are brought to their end. */
   async beforeApplicationShutdown(): Promise<void> {
     this.#stop.abort();
     await this.#lanes;
+    await this.port.close();
   }
 
   async #run(lane: number): Promise<void> {
@@ -85,7 +98,9 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
         this.#pausedFor = message;
         const asked = error instanceof FewloopError ? (error.retryAfterMs ?? 0) : 0;
         backoffMs = Math.min(Math.max(backoffMs * 2, FIRST_BACKOFF_MS, asked), LONGEST_BACKOFF_MS);
-        await sleep(backoffMs, undefined, { signal: this.#stop.signal }).catch(() => undefined);
+        // So that workers which failed together do not come back together.
+        const jitter = 0.75 + Math.random() / 2;
+        await sleep(backoffMs * jitter, undefined, { signal: this.#stop.signal }).catch(() => undefined);
       }
     }
   }
@@ -103,13 +118,13 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
   async #scoreNext(): Promise<boolean> {
     const now = Date.now();
     for (const [task, until] of this.#blocked) if (until <= now) this.#blocked.delete(task);
-    const done: { batch?: StreamBatch; outcomes: RecordOutcome[] } = { outcomes: [] };
-    const busy = await this.port.process(BATCH, [...this.#blocked.keys()], async (batch) => {
-      done.batch = batch;
-      done.outcomes = await this.#scoreOrBlock(batch);
-      return done.outcomes;
+    const done: { batch: StreamBatch; outcomes: RecordOutcome[] }[] = [];
+    const busy = await this.port.process([...this.#blocked.keys()], async (batch) => {
+      const outcomes = await this.#scoreOrBlock(batch);
+      done.push({ batch, outcomes });
+      return outcomes;
     });
-    if (done.batch) await this.#afterCommit(done.batch, done.outcomes);
+    for (const { batch, outcomes } of done) await this.#afterCommit(batch, outcomes);
     return busy;
   }
 
@@ -127,10 +142,11 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
   async #score(task: string, records: StreamBatch['records']): Promise<RecordOutcome[]> {
     const lease = await this.activation.current(task);
     try {
-      const results = await this.#classify(
-        lease.model,
+      const results = await isolate(
         records.map(({ item }) => item),
+        (items) => this.#classifyInParts(lease.model, items),
       );
+      await this.#checkModel(lease.model, records, results);
       return records.map(({ ref }, i): RecordOutcome => {
         const result = results[i]!;
         if (!(result instanceof FewloopError)) return { ref, state: 'scored', prediction: result };
@@ -139,6 +155,41 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     } finally {
       lease.release();
     }
+  }
+
+  /** So that the queue never holds more of the stream's than keeps the hosts busy: who asks for an answer comes next. */
+  async #classifyInParts(model: ServedModel, items: Item[]): Promise<(Prediction | FewloopError)[]> {
+    const results: (Prediction | FewloopError)[] = [];
+    for (const part of partsOf(model, items)) results.push(...(await this.#classifyPart(model, part)));
+    return results;
+  }
+
+  /** What was scored of a batch is not given up at once because the queue is full for a moment. */
+  async #classifyPart(model: ServedModel, items: Item[]): Promise<(Prediction | FewloopError)[]> {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await this.#classify(model, items);
+      } catch (error) {
+        const { retryAfterMs = Infinity } = error as FewloopError;
+        if (tries === PART_TRIES || retryAfterMs > PART_WAIT_MS) throw error;
+        await sleep(retryAfterMs, undefined, { signal: this.#stop.signal });
+      }
+    }
+  }
+
+  /** Throws where nothing could be scored, a text that was scored before not either: no record is to blame for that. */
+  async #checkModel(
+    model: ServedModel,
+    records: StreamBatch['records'],
+    results: (Prediction | FewloopError)[],
+  ): Promise<void> {
+    const scored = results.findIndex((result) => !(result instanceof FewloopError));
+    if (scored >= 0) this.#control.set(model.task, records[scored]!.item);
+    const fault = results.find(isFault);
+    const control = this.#control.get(model.task);
+    if (scored >= 0 || fault === undefined || control === undefined) return;
+    const [again] = await this.#classify(model, [control]);
+    if (isFault(again)) throw fault;
   }
 
   /** Throws OVERLOADED; everything else is the outcome of an item. */
@@ -155,7 +206,9 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
       return results;
     } catch (error) {
       if (error instanceof FewloopError && error.code === 'OVERLOADED') throw error;
-      this.#log.error(error);
+      // A batch that is halved fails many times for one reason.
+      if ((error as Error).message !== this.#lastFailure) this.#log.error(error);
+      this.#lastFailure = (error as Error).message;
       const failure = new FewloopError('INTERNAL', (error as Error).message, { cause: error });
       return items.map(() => failure);
     }
@@ -182,7 +235,7 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
       try {
         const { model } = lease;
         const score = (items: Item[]) => this.#classify(model, items, 'background');
-        busy = (await this.pool.refresh(model, BATCH, score)) || busy;
+        busy = (await this.pool.refresh(model, REFRESH_BATCH, score)) || busy;
       } finally {
         lease.release();
       }
@@ -198,4 +251,21 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     });
     await Promise.race([this.port.wait(POLL_MS), stopped]);
   }
+}
+
+/** Parts of about PART_TOKENS over all members; a Han character is a token, and what is longer than the model is cut. */
+function* partsOf({ definition, members }: ServedModel, items: Item[]): Generator<Item[]> {
+  let part: Item[] = [];
+  let tokens = 0;
+  for (const item of items) {
+    const length = Math.min(definition.maxLength, item.text.length + (item.textPair?.length ?? 0) + TOKENS_BESIDE_TEXT);
+    if (part.length > 0 && tokens + length * members.length > PART_TOKENS) {
+      yield part;
+      part = [];
+      tokens = 0;
+    }
+    part.push(item);
+    tokens += length * members.length;
+  }
+  if (part.length > 0) yield part;
 }

@@ -1,13 +1,23 @@
 /** The stream: its worker, and what carries it. Imports learning, registry, inference, task; embedded/ also storage. */
-import { Module } from '@nestjs/common';
+import { type DynamicModule, Module } from '@nestjs/common';
+import type { Config } from '../config/config.js';
 import { LearningModule } from '../learning/learning.module.js';
 import { RegistryModule } from '../registry/registry.module.js';
 import { EmbeddedStream } from './embedded/embedded-stream.js';
+import { KafkaStream } from './kafka/kafka-stream.js';
+import { TaskDirectory } from './kafka/task-directory.js';
+import { EventPublisher } from './kafka/event-publisher.js';
 import { STREAM_PORT } from './records.js';
 import { StreamWorker } from './stream-worker.js';
 
-@Module({
-  imports: [LearningModule, RegistryModule],
-  providers: [{ provide: STREAM_PORT, useClass: EmbeddedStream }, StreamWorker],
-})
-export class StreamModule {}
+@Module({})
+export class StreamModule {
+  static register({ kafkaBrokers }: Pick<Config, 'kafkaBrokers'>): DynamicModule {
+    const carrier = kafkaBrokers === '' ? [EmbeddedStream] : [KafkaStream, EventPublisher, TaskDirectory];
+    return {
+      module: StreamModule,
+      imports: [LearningModule, RegistryModule],
+      providers: [...carrier, { provide: STREAM_PORT, useExisting: carrier[0]! }, StreamWorker],
+    };
+  }
+}

@@ -7,6 +7,7 @@ import { Config } from '../../src/config/config.js';
 import { LearningModule } from '../../src/learning/learning.module.js';
 import { RunService } from '../../src/learning/runs.js';
 import { StorageModule } from '../../src/storage/storage.module.js';
+import { StreamGatewayModule } from '../../src/stream/gateway.module.js';
 import { TINY_MODEL } from '../fixtures/bundle.js';
 import { createDatabase } from '../fixtures/database.js';
 import { makeDataDir } from '../fixtures/learning.js';
@@ -17,7 +18,12 @@ it('starts and ends', async () => {
   const config = Config.load({}).with({ databaseUrl: database.url, dataDir, baseModel: TINY_MODEL, hosts: 1 });
   @Module({ providers: [{ provide: Config, useValue: config }], exports: [Config] })
   class ConfigModule {}
-  const imports = [{ module: ConfigModule, global: true }, StorageModule, LearningModule];
+  const imports = [
+    { module: ConfigModule, global: true },
+    StorageModule,
+    StreamGatewayModule.register(config),
+    LearningModule,
+  ];
   const testing = await Test.createTestingModule({ imports }).compile();
   const service = await testing.init();
   await expect(service.get(RunService, { strict: false }).start('none', 'MANUAL', 'ann')).rejects.toMatchObject({

@@ -10,9 +10,11 @@ import { InferenceEngine } from '../../src/inference/engine.js';
 import { LearningEvents, type PredictionEvent } from '../../src/learning/events.js';
 import { IngestService } from '../../src/learning/ingest.js';
 import { PoolService } from '../../src/learning/pool.js';
+import { DEAD_LETTERS, type DeadLetters } from '../../src/learning/stream-ports.js';
 import { TaskService } from '../../src/learning/task-service.js';
 import { StreamItemsRepository } from '../../src/storage/stream-items.repository.js';
 import { VersionsRepository } from '../../src/storage/versions.repository.js';
+import { parseTask } from '../../src/task/definition.js';
 import { createDatabase } from '../fixtures/database.js';
 import { startIntake, taskFile, texts } from '../fixtures/intake.js';
 
@@ -164,6 +166,19 @@ describe('the embedded stream', () => {
     await worker.get(DataSource).query(`UPDATE stream_item SET attempts = 4, retry_at = NULL WHERE state = 'PENDING'`);
     await vi.waitFor(async () => expect(await states(worker)).toEqual({ PENDING: 0, SCORED: 20, FAILED: 1 }), 15_000);
     vi.restoreAllMocks();
+
+    const dead = worker.get<DeadLetters>(DEAD_LETTERS);
+    const definition = parseTask(taskFile());
+    const { letters, total } = await dead.list(definition, 10);
+    expect([total, letters.map(({ code, value }) => [code, (JSON.parse(value!) as { text: string }).text])]).toEqual([
+      1,
+      [['INTERNAL', '毒']],
+    ]);
+    expect(await dead.replay(definition, 10)).toBe(1);
+    await scored(worker, 21);
+    await worker.get(DataSource).query(`UPDATE stream_item SET state = 'FAILED' WHERE text = '毒'`);
+    expect(await dead.drop(definition, 10)).toBe(1);
+    expect(await states(worker)).toEqual({ PENDING: 0, SCORED: 20, FAILED: 0 });
   });
 
   it('matches the priors again once there are enough texts, and brings the pool up to the new version', async () => {

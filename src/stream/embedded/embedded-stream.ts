@@ -2,7 +2,7 @@
  * The stream in PostgreSQL. A batch is one transaction: claim, score, write. A worker that is killed lets go of its
  * claim, and nothing of the batch has happened.
  */
-import { Inject, Injectable, type OnApplicationBootstrap } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import { itemOf } from '../../learning/data-set.js';
 import { PoolService, type ScoredItem } from '../../learning/pool.js';
 import type { StreamItemRow } from '../../storage/entities/stream-item.js';
@@ -11,14 +11,17 @@ import { StreamItemsRepository, type StreamItemOutcome } from '../../storage/str
 import { TasksRepository } from '../../storage/tasks.repository.js';
 import { Transactions } from '../../storage/transactions.js';
 import type { TaskDefinition } from '../../task/types.js';
+import { INGESTED } from './embedded-sink.js';
 import type { RecordOutcome, StreamBatch, StreamPort } from '../records.js';
 
 /** A record that failed so often, each time alone after the first, is at fault itself. */
 const MAX_ATTEMPTS = 5;
 const FIRST_RETRY_MS = 1_000;
+/** Records of a batch, which is a transaction. */
+const BATCH = 64;
 
 @Injectable()
-export class EmbeddedStream implements StreamPort, OnApplicationBootstrap {
+export class EmbeddedStream implements StreamPort {
   readonly #waiting = new Set<() => void>();
 
   constructor(
@@ -29,19 +32,15 @@ export class EmbeddedStream implements StreamPort, OnApplicationBootstrap {
     @Inject(Notifications) private readonly notifications: Notifications,
   ) {}
 
-  onApplicationBootstrap(): void {
-    this.notifications.on('fewloop_ingest', () => {
+  async open(): Promise<void> {
+    this.notifications.on(INGESTED, () => {
       for (const wake of this.#waiting) wake();
     });
   }
 
-  process(
-    limit: number,
-    exceptTasks: string[],
-    score: (batch: StreamBatch) => Promise<RecordOutcome[]>,
-  ): Promise<boolean> {
+  process(exceptTasks: string[], score: (batch: StreamBatch) => Promise<RecordOutcome[]>): Promise<boolean> {
     return this.transactions.run(async (tx) => {
-      const rows = await this.items.claim(limit, exceptTasks, tx);
+      const rows = await this.items.claim(BATCH, exceptTasks, tx);
       const task = rows[0]?.task;
       if (task === undefined) return false;
       const records = rows.map((row) => ({ ref: row.seq, id: row.externalId, item: itemOf(row) }));
@@ -70,6 +69,10 @@ export class EmbeddedStream implements StreamPort, OnApplicationBootstrap {
       const timer = setTimeout(wake, timeoutMs);
       this.#waiting.add(wake);
     });
+  }
+
+  async close(): Promise<void> {
+    for (const wake of this.#waiting) wake();
   }
 }
 

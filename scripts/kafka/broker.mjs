@@ -1,0 +1,208 @@
+/**
+ * A Kafka broker on this machine, without containers: for trying out (`npm run kafka`) and for the tests. Apache Kafka's
+ * jars come from Maven Central, once, each held to its digest (jars.json), and lie in `.cache/`; with them there nothing
+ * is fetched. Needs Java 17 or later. One node on the loopback address, broker and controller in one process.
+ */
+import { spawn, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { connect, createServer } from 'node:net';
+import { basename, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { root, step } from '../prepare.mjs';
+
+const VERSION = '4.4.0';
+const CENTRAL = '${process.env.MAVEN_CENTRAL}';
+const jars = JSON.parse(readFileSync(join(root, 'scripts', 'kafka', 'jars.json'), 'utf8'));
+const cache = join(root, '.cache', `kafka-${VERSION}`);
+/** Java's archive of loaded classes, written when a broker first ends: later starts take a third of the time. */
+const archive = join(cache, 'classes.jsa');
+const FETCHES_AT_ONCE = 4;
+const READY_MS = 60_000;
+const CLUSTER_ID = '4L6g3nShT-eMCtK--X86sw';
+
+const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex');
+
+/** Fetches what is missing; throws with what to install where there is no Java, or with the jar that cannot be had. */
+export async function ensureKafka() {
+  requireJava();
+  mkdirSync(cache, { recursive: true });
+  const missing = Object.keys(jars).filter((path) => !existsSync(join(cache, basename(path))));
+  if (missing.length === 0) return;
+  await step(`Fetching Apache Kafka ${VERSION} from Maven Central (43 MB)`, async (note) => {
+    const lane = async () => {
+      for (let path = missing.shift(); path !== undefined; path = missing.shift()) {
+        note(`(${missing.length} jars left)`);
+        await fetchJar(path);
+      }
+    };
+    await Promise.all(Array.from({ length: FETCHES_AT_ONCE }, lane));
+  });
+}
+
+function requireJava() {
+  const { error, stderr } = spawnSync('java', ['-version'], { encoding: 'utf8' });
+  const version = Number(/version "(\d+)/.exec(stderr ?? '')?.[1] ?? 0);
+  if (error || version < 17) {
+    const found = error ? 'none is on the PATH' : `this one is ${version || 'of an unknown version'}`;
+    throw new Error(`A Kafka broker needs Java 17 or later, and ${found}: install openjdk-17-jre-headless or newer`);
+  }
+}
+
+async function fetchJar(path) {
+  const response = await fetch(`${CENTRAL}/${path}`);
+  if (!response.ok) throw new Error(`Maven Central answers ${response.status} for ${path}`);
+  const bytes = Buffer.from(await response.arrayBuffer());
+  if (sha256(bytes) !== jars[path]) throw new Error(`${path} is not the file that jars.json describes`);
+  // Aside and renamed, so that a fetch cut short leaves no half of a jar.
+  const target = join(cache, basename(path));
+  writeFileSync(`${target}.${process.pid}`, bytes);
+  renameSync(`${target}.${process.pid}`, target);
+}
+
+/** A port that nobody listens on now. */
+export async function freePort() {
+  const server = createServer();
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+/**
+ * Formats `dir` where it is new, starts the broker and resolves once it takes clients. `secure`: a second listener with
+ * TLS and SASL, `{ port, keystore, scram: { user: password }, plain: { user: password } }`; who comes by it has the
+ * rights that ACLs give, who comes by the plain one may do everything.
+ */
+export async function startBroker({ dir, port, controllerPort, secure }) {
+  await ensureKafka();
+  mkdirSync(dir, { recursive: true });
+  const properties = join(dir, 'server.properties');
+  writeFileSync(properties, serverProperties({ dir, port, controllerPort, secure }));
+  const log = join(dir, 'broker.log');
+  if (!existsSync(join(dir, 'data', 'meta.properties'))) format(properties, secure);
+  const newArchive = `${archive}.${process.pid}.${port}`;
+  const archiving = existsSync(archive)
+    ? [`-XX:SharedArchiveFile=${archive}`, '-Xshare:auto']
+    : [`-XX:ArchiveClassesAtExit=${newArchive}`];
+  const output = openSync(log, 'a');
+  const child = spawn('java', [...javaOptions(), ...archiving, 'kafka.Kafka', properties], {
+    stdio: ['ignore', output, output],
+  });
+  closeSync(output);
+  const ended = new Promise((resolve) => child.once('exit', resolve));
+  await untilListening(port, child, log);
+  return {
+    brokers: `127.0.0.1:${port}`,
+    pid: child.pid,
+    ended,
+    async stop(signal = 'SIGTERM') {
+      child.kill(signal);
+      await ended;
+      if (existsSync(newArchive)) renameSync(newArchive, archive);
+    },
+  };
+}
+
+function javaOptions() {
+  return [
+    '-Xmx256m',
+    '-Xms64m',
+    '-XX:+UseSerialGC',
+    '-XX:TieredStopAtLevel=1',
+    '-Xlog:cds=off',
+    '-Xlog:class+path=off',
+    '-Xlog:cds+dynamic=off',
+    '-Dorg.slf4j.simpleLogger.defaultLogLevel=warn',
+    '-cp',
+    join(cache, '*'),
+  ];
+}
+
+function format(properties, secure) {
+  const users = Object.entries(secure?.scram ?? {}).flatMap(([name, password]) => [
+    '--add-scram',
+    `SCRAM-SHA-512=[name=${name},password=${password}]`,
+  ]);
+  const tool = ['kafka.tools.StorageTool', 'format', '--standalone', '-t', CLUSTER_ID, '-c', properties, ...users];
+  const { status, stderr, stdout } = spawnSync('java', [...javaOptions(), ...tool], { encoding: 'utf8' });
+  if (status !== 0) throw new Error(`the broker's folder cannot be formatted:\n${stdout}${stderr}`);
+}
+
+async function untilListening(port, child, log) {
+  const giveUpAt = Date.now() + READY_MS;
+  while (Date.now() < giveUpAt) {
+    if (child.exitCode !== null) break;
+    if (await answers(port)) return;
+    await sleep(50);
+  }
+  child.kill('SIGKILL');
+  throw new Error(`the broker did not start:\n${readFileSync(log, 'utf8').slice(-4000)}`);
+}
+
+function answers(port) {
+  return new Promise((resolve) => {
+    const socket = connect(port, '127.0.0.1');
+    socket.once('connect', () => (socket.destroy(), resolve(true)));
+    socket.once('error', () => resolve(false));
+  });
+}
+
+function serverProperties({ dir, port, controllerPort, secure }) {
+  const own = {
+    'process.roles': 'broker,controller',
+    'node.id': 1,
+    'controller.quorum.bootstrap.servers': `127.0.0.1:${controllerPort}`,
+    listeners: `PLAINTEXT://127.0.0.1:${port},CONTROLLER://127.0.0.1:${controllerPort}`,
+    'advertised.listeners': `PLAINTEXT://127.0.0.1:${port},CONTROLLER://127.0.0.1:${controllerPort}`,
+    'listener.security.protocol.map': 'PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT',
+    'controller.listener.names': 'CONTROLLER',
+    'inter.broker.listener.name': 'PLAINTEXT',
+    'log.dirs': join(dir, 'data'),
+    // One node has one copy of everything.
+    'offsets.topic.replication.factor': 1,
+    'offsets.topic.num.partitions': 4,
+    'transaction.state.log.replication.factor': 1,
+    'transaction.state.log.min.isr': 1,
+    'transaction.state.log.num.partitions': 4,
+    'share.coordinator.state.topic.replication.factor': 1,
+    'share.coordinator.state.topic.min.isr': 1,
+    'share.coordinator.state.topic.num.partitions': 4,
+    'default.replication.factor': 1,
+    'min.insync.replicas': 1,
+    'num.partitions': 1,
+    'auto.create.topics.enable': false,
+    // Groups form at once, and tests may time members out soon.
+    'group.initial.rebalance.delay.ms': 0,
+    'group.min.session.timeout.ms': 1000,
+    'num.network.threads': 2,
+    'num.io.threads': 4,
+    'log.cleaner.dedupe.buffer.size': 8388608,
+    'log.cleaner.threads': 1,
+    'background.threads': 2,
+    'num.recovery.threads.per.data.dir': 1,
+    // A broker that was killed cannot register again until its old session ends; the default is 9 s.
+    'broker.session.timeout.ms': 2000,
+    'broker.heartbeat.interval.ms': 500,
+  };
+  const properties = secure ? { ...own, ...secureProperties(own, secure) } : own;
+  const lines = Object.entries(properties).map(([name, value]) => `${name}=${value}\n`);
+  return lines.join('');
+}
+
+function secureProperties(own, { port, keystore, plain = {} }) {
+  const users = Object.entries(plain).map(([name, password]) => ` user_${name}="${password}"`);
+  return {
+    listeners: `${own.listeners},SECURE://127.0.0.1:${port}`,
+    'advertised.listeners': `${own['advertised.listeners']},SECURE://localhost:${port}`,
+    'listener.security.protocol.map': `${own['listener.security.protocol.map']},SECURE:SASL_SSL`,
+    'ssl.keystore.type': 'PEM',
+    'ssl.keystore.location': keystore,
+    'sasl.enabled.mechanisms': 'SCRAM-SHA-512,PLAIN',
+    'listener.name.secure.scram-sha-512.sasl.jaas.config':
+      'org.apache.kafka.common.security.scram.ScramLoginModule required;',
+    'listener.name.secure.plain.sasl.jaas.config': `org.apache.kafka.common.security.plain.PlainLoginModule required${users.join('')};`,
+    'authorizer.class.name': 'org.apache.kafka.metadata.authorizer.StandardAuthorizer',
+    'super.users': 'User:ANONYMOUS',
+  };
+}

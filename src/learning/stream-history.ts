@@ -1,0 +1,89 @@
+/**
+ * What became of Kafka's records, and the candidates among them, in one transaction, before their offsets are
+ * committed. Idempotent by cluster, topic id, partition and offset. Kafka is the truth: a known place that holds a
+ * record of another time (a cluster restored from a copy, a log cut by an unclean election) is an error that no second
+ * try mends.
+ */
+import { Inject, Injectable } from '@nestjs/common';
+import { FewloopError } from '../common/errors.js';
+import type { Prediction } from '../inference/types.js';
+import {
+  StreamRecordsRepository,
+  type NewStreamRecord,
+  type RecordSource,
+} from '../storage/stream-records.repository.js';
+import { Transactions } from '../storage/transactions.js';
+import type { TaskDefinition } from '../task/types.js';
+import { PoolService, type ScoredItem } from './pool.js';
+
+interface HistoryPlace {
+  offset: string;
+  /** Of the record, epoch milliseconds. */
+  timestamp: string;
+  externalId: string | null;
+}
+
+export type HistoryEntry = HistoryPlace &
+  (
+    | ({ state: 'scored'; definition: TaskDefinition } & ScoredItem)
+    | { state: 'dead'; task: string | null; error: FewloopError }
+  );
+
+/** A producer may have set any time; PostgreSQL and ISO 8601 agree on four digits of a year. */
+const LATEST_MS = Date.UTC(9999, 0);
+
+@Injectable()
+export class StreamHistory {
+  constructor(
+    @Inject(StreamRecordsRepository) private readonly records: StreamRecordsRepository,
+    @Inject(PoolService) private readonly pool: PoolService,
+    @Inject(Transactions) private readonly transactions: Transactions,
+  ) {}
+
+  /** Throws CONFLICT where a known place holds a record of another time. */
+  keep(source: RecordSource, entries: HistoryEntry[]): Promise<void> {
+    return this.transactions.run(async (tx) => {
+      await this.records.boundIdleTime(tx);
+      const written = await this.records.upsert(source, entries.map(stored), tx);
+      if (written < entries.length) {
+        const { topic, partition } = source;
+        const message = `${topic}:${partition} holds other records than those known from ${entries[0]?.offset} on`;
+        throw new FewloopError('CONFLICT', `${message}: the topic's history has changed under its offsets`);
+      }
+      // By name, so that two partitions never wait for each other's pools.
+      const tasks = Map.groupBy(entries.filter(isScored), ({ definition }) => definition.name);
+      for (const task of [...tasks.keys()].sort()) {
+        const scored = tasks.get(task)!;
+        await this.pool.admit(scored[0]!.definition, scored, tx);
+      }
+    });
+  }
+}
+
+type Scored = Extract<HistoryEntry, { state: 'scored' }>;
+
+function isScored(entry: HistoryEntry): entry is Scored {
+  return entry.state === 'scored';
+}
+
+function stored(entry: HistoryEntry): NewStreamRecord {
+  const { offset, externalId } = entry;
+  const place = {
+    offset,
+    externalId,
+    recordedAt: new Date(Math.min(Number(entry.timestamp), LATEST_MS)).toISOString(),
+  };
+  if (entry.state === 'scored') {
+    const { label, confidence, route, modelVersion }: Prediction = entry.prediction;
+    const outcome = { label, confidence, route, modelVersion, errorCode: null, errorMessage: null };
+    return { ...place, task: entry.definition.name, splitGroup: entry.item.splitGroup, state: 'SCORED', ...outcome };
+  }
+  const { code, message } = entry.error;
+  const nothing = { splitGroup: null, label: null, confidence: null, route: null, modelVersion: null };
+  return { ...place, ...nothing, task: entry.task, state: 'FAILED', errorCode: code, errorMessage: storable(message) };
+}
+
+/** A message may quote what PostgreSQL cannot hold. */
+function storable(text: string): string {
+  return text.replaceAll('\0', '').toWellFormed();
+}

@@ -1,0 +1,76 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { DataSource } from 'typeorm';
+import { StreamRecordRow } from './entities/stream-record.js';
+import type { Tx } from './transactions.js';
+
+/** Where records of one batch come from. */
+export interface RecordSource {
+  clusterId: string;
+  topicId: string;
+  topic: string;
+  partition: number;
+}
+
+export type NewStreamRecord = Omit<StreamRecordRow, keyof RecordSource | 'scoredAt' | 'recordedAt'> & {
+  /** ISO 8601. */
+  recordedAt: string;
+};
+
+const LONGEST_IDLE_MS = 5_000;
+
+@Injectable()
+export class StreamRecordsRepository {
+  constructor(@Inject(DataSource) private readonly dataSource: DataSource) {}
+
+  /** A worker that is stopped within its transaction would hold the pool's lock until it is woken: the server ends it. */
+  async boundIdleTime(tx: Tx): Promise<void> {
+    await tx.query(`SET LOCAL idle_in_transaction_session_timeout = ${LONGEST_IDLE_MS}`);
+  }
+
+  /**
+   * Idempotent by the records' places; a place that is known takes the newest outcome. Returns how many were written:
+   * fewer than given where a known place holds a record of another time.
+   */
+  async upsert(source: RecordSource, records: NewStreamRecord[], tx: Tx): Promise<number> {
+    const { clusterId, topicId, topic, partition } = source;
+    const rows = await tx.query<unknown[]>(
+      `INSERT INTO stream_record AS s (cluster_id, topic_id, topic, partition, "offset", recorded_at, task, external_id,
+         split_group, state, label, confidence, route, model_version, error_code, error_message)
+       SELECT $1, $2, $3, $4, r."offset", r."recordedAt", r.task, r."externalId", r."splitGroup", r.state, r.label,
+         r.confidence, r.route, r."modelVersion", r."errorCode", r."errorMessage"
+       FROM jsonb_to_recordset($5::jsonb) AS r("offset" bigint, "recordedAt" timestamptz, task text, "externalId" text,
+         "splitGroup" text, state text, label text, confidence double precision, route text, "modelVersion" integer,
+         "errorCode" text, "errorMessage" text)
+       ON CONFLICT (cluster_id, topic_id, partition, "offset") DO UPDATE SET task = excluded.task,
+         external_id = excluded.external_id, split_group = excluded.split_group, state = excluded.state,
+         label = excluded.label, confidence = excluded.confidence, route = excluded.route,
+         model_version = excluded.model_version, error_code = excluded.error_code,
+         error_message = excluded.error_message, scored_at = excluded.scored_at
+       WHERE s.recorded_at = excluded.recorded_at
+       RETURNING 1`,
+      [clusterId, topicId, topic, partition, JSON.stringify(records)],
+    );
+    return rows.length;
+  }
+
+  async countByState(task: string): Promise<Record<StreamRecordRow['state'], number>> {
+    const rows = await this.dataSource.manager.query<{ state: StreamRecordRow['state']; count: number }[]>(
+      `SELECT state, count(*)::int AS count FROM stream_record WHERE task = $1 GROUP BY state`,
+      [task],
+    );
+    const counts = { SCORED: 0, FAILED: 0 };
+    for (const row of rows) counts[row.state] = row.count;
+    return counts;
+  }
+
+  findByExternalId(task: string, externalId: string): Promise<StreamRecordRow | null> {
+    return this.dataSource.manager.findOne(StreamRecordRow, {
+      where: { task, externalId },
+      order: { scoredAt: 'DESC' },
+    });
+  }
+
+  async deleteGroup(task: string, splitGroup: string, tx: Tx): Promise<number> {
+    return (await tx.delete(StreamRecordRow, { task, splitGroup })).affected ?? 0;
+  }
+}

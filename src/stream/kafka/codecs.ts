@@ -1,0 +1,29 @@
+/** The codecs that kafkajs leaves to its users, without native builds: lz4 and zstd, and snappy in JavaScript. */
+import kafkajs from 'kafkajs';
+// @ts-expect-error: it comes without types
+import snappy from 'kafkajs-snappy';
+import { compressFrame, decompressFrame } from 'lz4-napi';
+import { promisify } from 'node:util';
+import { zstdCompress, zstdDecompress } from 'node:zlib';
+
+const { CompressionCodecs, CompressionTypes } = kafkajs;
+
+const zstd = promisify(zstdCompress);
+const unzstd = promisify(zstdDecompress);
+
+/** kafkajs wraps what it is to compress. */
+interface Payload {
+  buffer: Buffer;
+}
+
+export function registerCodecs(): void {
+  CompressionCodecs[CompressionTypes.Snappy] = snappy as () => unknown;
+  CompressionCodecs[CompressionTypes.LZ4] = () => ({
+    compress: ({ buffer }: Payload) => compressFrame(buffer),
+    decompress: (bytes: Buffer) => decompressFrame(bytes),
+  });
+  CompressionCodecs[CompressionTypes.ZSTD] = () => ({
+    compress: ({ buffer }: Payload) => zstd(buffer),
+    decompress: (bytes: Buffer) => unzstd(bytes),
+  });
+}

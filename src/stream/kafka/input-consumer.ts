@@ -1,0 +1,163 @@
+/**
+ * The membership in the consumer group: which topics are read, and the consumer that reads them. It goes on by itself:
+ * a consumer that ended, topics that were created later and tasks that were applied later are noticed within seconds.
+ */
+import { Logger } from '@nestjs/common';
+import type { Batch, Consumer, Kafka } from 'kafkajs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { KafkaSettings } from './client.js';
+import type { TopicIds } from './internals.js';
+import type { TaskDirectory } from './task-directory.js';
+import { deadLetterTopic, ensureTopics, EVENTS_TOPIC } from './topics.js';
+
+export interface ConsumerHandlers {
+  /** All partitions that are this worker's from now on, each to be read from its committed offset. */
+  assigned(partitions: { topic: string; partition: number }[]): void;
+  fetched(batch: Batch): void;
+}
+
+const LOOK_MS = 2_000;
+/** Topics that are missing are asked for again so often. */
+const MISSING_MS = 10_000;
+/** How long a fetch waits for records, and how soon the end of a pause is noticed. */
+const MAX_WAIT_MS = 100;
+const PARTITIONS_AT_ONCE = 8;
+
+export class InputConsumer {
+  readonly #log = new Logger('Kafka');
+  readonly #stop = new AbortController();
+  #consumer: Consumer | null = null;
+  /** Topics and their ids; null: nothing is read now. */
+  #subscribed: string | null = null;
+  #wanted = '';
+  #present = new Set<string>();
+  #askAgainAt = 0;
+  #complaint = '';
+  #loop: Promise<void> = Promise.resolve();
+
+  constructor(
+    private readonly kafka: Kafka,
+    private readonly settings: KafkaSettings,
+    private readonly directory: TaskDirectory,
+    private readonly topicIds: TopicIds,
+    private readonly handlers: ConsumerHandlers,
+  ) {}
+
+  start(): void {
+    this.#loop = this.#run();
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    await this.#loop;
+    await this.#consumer?.disconnect();
+  }
+
+  /** Throws where there is none now. */
+  get consumer(): Consumer {
+    if (!this.#consumer) throw new Error('the consumer is not connected now');
+    return this.#consumer;
+  }
+
+  pause(topic: string, partition: number): void {
+    this.#consumer?.pause([{ topic, partitions: [partition] }]);
+  }
+
+  resume(topic: string, partition: number): void {
+    this.#consumer?.resume([{ topic, partitions: [partition] }]);
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      try {
+        await this.directory.refresh();
+        const topics = await this.#topics();
+        // A topic that was made again under its name is read from its own beginning.
+        const ids =
+          topics.length === 0 ? [] : [...(await this.topicIds.of(topics))].map((pair) => pair.join('=')).sort();
+        const subscription = ids.join();
+        if (topics.length > 0 && subscription !== this.#subscribed) await this.#subscribe(topics, subscription);
+        this.#complaint = '';
+      } catch (error) {
+        this.#complain(`the stream waits for Kafka or the database: ${(error as Error).message}`);
+      }
+      await sleep(LOOK_MS, undefined, { signal }).catch(() => undefined);
+    }
+  }
+
+  /** The input topics that are there. Asks the brokers where tasks changed, or where topics were missing. */
+  async #topics(): Promise<string[]> {
+    const inputs = this.directory.topics();
+    const wanted = [...inputs].flatMap(([input, outputs]) => [input, ...outputs, deadLetterTopic(input)]);
+    const topics = [...new Set([...wanted, EVENTS_TOPIC])].sort();
+    if (topics.join() !== this.#wanted || Date.now() > this.#askAgainAt) {
+      const admin = this.kafka.admin();
+      await admin.connect();
+      try {
+        const { present, missing, reason } = await ensureTopics(admin, topics);
+        this.#present = present;
+        this.#wanted = topics.join();
+        this.#askAgainAt = missing.length > 0 ? Date.now() + MISSING_MS : Infinity;
+        if (missing.length > 0) {
+          const names = missing.join(', ');
+          this.#log.warn(`topics ${names} are missing and cannot be created here (${reason}): have them created`);
+        }
+      } finally {
+        await admin.disconnect();
+      }
+    }
+    return [...inputs.keys()].filter((topic) => this.#present.has(topic)).sort();
+  }
+
+  /** A consumer cannot be subscribed to more while it runs: it is replaced. */
+  async #subscribe(topics: string[], subscription: string): Promise<void> {
+    this.#subscribed = null;
+    await this.#consumer?.disconnect();
+    this.#consumer = null;
+    this.handlers.assigned([]);
+    const consumer = this.kafka.consumer({
+      groupId: this.settings.kafkaGroupId,
+      sessionTimeout: this.settings.kafkaSessionTimeoutMs,
+      heartbeatInterval: Math.min(3_000, Math.floor(this.settings.kafkaSessionTimeoutMs / 6)),
+      maxWaitTimeInMs: MAX_WAIT_MS,
+      allowAutoTopicCreation: false,
+    });
+    consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => {
+      const { memberAssignment } = payload;
+      this.handlers.assigned(
+        Object.entries(memberAssignment).flatMap(([topic, partitions]) =>
+          partitions.map((partition) => ({ topic, partition })),
+        ),
+      );
+      for (const [topic, partitions] of Object.entries(memberAssignment)) consumer.resume([{ topic, partitions }]);
+    });
+    consumer.on(consumer.events.CRASH, ({ payload }) => {
+      this.#complain(`the consumer ended and is started again: ${payload.error.message}`);
+      if (!payload.restart) this.#subscribed = null;
+    });
+    await consumer.connect();
+    this.#consumer = consumer;
+    await consumer.subscribe({ topics, fromBeginning: true });
+    await consumer.run({
+      autoCommit: false,
+      eachBatchAutoResolve: false,
+      partitionsConsumedConcurrently: PARTITIONS_AT_ONCE,
+      // It takes the batch in and is done, so that heartbeats and polls go on while the batch waits for its model.
+      eachBatch: async ({ batch, resolveOffset, heartbeat, isRunning, isStale }) => {
+        if (!isRunning() || isStale()) return;
+        this.handlers.fetched(batch);
+        resolveOffset(batch.messages.at(-1)!.offset);
+        await heartbeat();
+      },
+    });
+    this.#subscribed = subscription;
+    this.#log.log(`reading ${topics.join(', ')} as ${this.settings.kafkaGroupId}, ${this.settings.kafkaDelivery}`);
+  }
+
+  /** Once a trouble, not once a try. */
+  #complain(message: string): void {
+    if (message !== this.#complaint) this.#log.warn(message);
+    this.#complaint = message;
+  }
+}

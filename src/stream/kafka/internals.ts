@@ -1,0 +1,162 @@
+/**
+ * What kafkajs 2.2.4 does not offer, reached by its own modules. Its version is pinned, and the specs beside this file
+ * and the integration tests would notice another one.
+ */
+import type { Kafka } from 'kafkajs';
+import { createRequire } from 'node:module';
+
+const require = createRequire(import.meta.url);
+
+interface RequestQueue {
+  pending: unknown[];
+  throttledUntil: number;
+  scheduleCheckPendingRequests(): void;
+}
+
+/**
+ * Every connection arms a timer of 1 ms again and again, for ever (`throttledUntil` of -1 makes a negative delay): about
+ * a thousand wake-ups a second, and a warning of Node's. This arms it where there is something to wait for. Idempotent.
+ */
+export function fixIdleTimer(): void {
+  const { prototype } = require('kafkajs/src/network/requestQueue') as { prototype: RequestQueue & { fixed?: true } };
+  if (prototype.fixed) return;
+  prototype.fixed = true;
+  // oxlint-disable-next-line typescript/unbound-method
+  const arm = prototype.scheduleCheckPendingRequests;
+  prototype.scheduleCheckPendingRequests = function (this: RequestQueue) {
+    if (this.pending.length > 0 || this.throttledUntil > Date.now()) arm.call(this);
+  };
+}
+
+interface Encoder {
+  writeBuffer(bytes: Buffer): Encoder;
+  writeBoolean(value: boolean): Encoder;
+  writeUVarIntString(value: string): Encoder;
+  writeUVarIntArray(entries: Encoder[]): Encoder;
+  /** Without a value: no tagged fields. */
+  writeUVarIntBytes(): Encoder;
+}
+
+interface Decoder {
+  readInt16(): number;
+  readInt32(): number;
+  readBoolean(): boolean;
+  readBytes(length: number): Buffer;
+  readUVarIntString(): string | null;
+  readUVarIntArray<T>(read: (decoder: Decoder) => T): T[] | null;
+  readTaggedFields(): void;
+}
+
+interface Connection {
+  send(call: { request: object; response: object }): Promise<Map<string, string>>;
+}
+
+interface Cluster {
+  connect(): Promise<void>;
+  refreshMetadata(): Promise<void>;
+  disconnect(): Promise<void>;
+  findControllerBroker(): Promise<{ connectionPool: Connection }>;
+}
+
+const METADATA = 3;
+/** The first version whose answers have topic ids (KIP-516). */
+const METADATA_VERSION = 10;
+
+/** Asks for topic ids, by a connection that it keeps. A call that fails leaves the next one to connect anew. */
+export class TopicIds {
+  #cluster: Promise<Cluster> | undefined;
+
+  constructor(private readonly kafka: Kafka) {}
+
+  /**
+   * Topic → id, the UUID that a topic keeps from its creation to its deletion, in hexadecimal; a topic that is not there
+   * is not in the map.
+   */
+  async of(topics: string[]): Promise<Map<string, string>> {
+    this.#cluster ??= connectedCluster(this.kafka);
+    try {
+      const broker = await (await this.#cluster).findControllerBroker();
+      return await broker.connectionPool.send({
+        request: metadataRequest(topics),
+        response: { decode: async (bytes: Buffer) => decodeTopicIds(bytes), parse: async (ids: unknown) => ids },
+      });
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
+  }
+
+  async close(): Promise<void> {
+    const cluster = await this.#cluster?.catch(() => undefined);
+    this.#cluster = undefined;
+    await cluster?.disconnect();
+  }
+}
+
+async function connectedCluster(kafka: Kafka): Promise<Cluster> {
+  const symbol = Object.getOwnPropertySymbols(kafka).find(({ description }) => description?.endsWith(':createCluster'));
+  const create = (kafka as unknown as Record<symbol, (options: object) => Cluster>)[symbol!]!;
+  const cluster = create({ allowAutoTopicCreation: false });
+  await cluster.connect();
+  await cluster.refreshMetadata();
+  return cluster;
+}
+
+function metadataRequest(topics: string[]): object {
+  const EncoderClass = require('kafkajs/src/protocol/encoder') as new () => Encoder;
+  const named = (topic: string) =>
+    new EncoderClass().writeBuffer(Buffer.alloc(16)).writeUVarIntString(topic).writeUVarIntBytes();
+  return {
+    apiKey: METADATA,
+    apiVersion: METADATA_VERSION,
+    apiName: 'Metadata',
+    encode: async () =>
+      new EncoderClass()
+        .writeUVarIntBytes()
+        .writeUVarIntArray(topics.map(named))
+        .writeBoolean(false)
+        .writeBoolean(false)
+        .writeBoolean(false)
+        .writeUVarIntBytes(),
+  };
+}
+
+export function decodeTopicIds(bytes: Buffer): Map<string, string> {
+  const DecoderClass = require('kafkajs/src/protocol/decoder') as new (bytes: Buffer) => Decoder;
+  const decoder = new DecoderClass(bytes);
+  decoder.readTaggedFields();
+  decoder.readInt32(); // throttle time
+  decoder.readUVarIntArray(readBroker);
+  decoder.readUVarIntString(); // cluster
+  decoder.readInt32(); // controller
+  const topics = decoder.readUVarIntArray(readTopic) ?? [];
+  return new Map(topics.flatMap(({ error, name, id }) => (error === 0 && name !== null ? [[name, id]] : [])));
+}
+
+function readBroker(decoder: Decoder): void {
+  decoder.readInt32();
+  decoder.readUVarIntString();
+  decoder.readInt32();
+  decoder.readUVarIntString();
+  decoder.readTaggedFields();
+}
+
+function readTopic(decoder: Decoder): { error: number; name: string | null; id: string } {
+  const error = decoder.readInt16();
+  const name = decoder.readUVarIntString();
+  const id = decoder.readBytes(16).toString('hex');
+  decoder.readBoolean(); // internal
+  decoder.readUVarIntArray(readPartition);
+  decoder.readInt32(); // authorized operations
+  decoder.readTaggedFields();
+  return { error, name, id };
+}
+
+function readPartition(decoder: Decoder): void {
+  decoder.readInt16();
+  decoder.readInt32(); // partition
+  decoder.readInt32(); // leader
+  decoder.readInt32(); // leader epoch
+  for (let list = 0; list < 3; list++) decoder.readUVarIntArray((entry) => entry.readInt32());
+  decoder.readTaggedFields();
+}

@@ -1,0 +1,101 @@
+/** Texts into a task's input topic, and the dead letters behind it. */
+import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
+import type { Kafka, Producer } from 'kafkajs';
+import { Config } from '../../config/config.js';
+import type { DeadLetter, DeadLetters, IncomingText, TextSink } from '../../learning/stream-ports.js';
+import type { TaskDefinition } from '../../task/types.js';
+import { brokerAway, compressionOf, connectKafka, PRODUCER } from './client.js';
+import { DeadLetterReader, type StoredLetter } from './dead-letter-reader.js';
+import { withoutOwn } from './record.js';
+import { requestsOf } from './writer.js';
+
+@Injectable()
+export class KafkaSink implements TextSink, DeadLetters, OnApplicationShutdown {
+  readonly #kafka: Kafka;
+  readonly #reader: DeadLetterReader;
+  #producer: Promise<Producer> | undefined;
+
+  constructor(@Inject(Config) private readonly config: Config) {
+    this.#kafka = connectKafka(config);
+    this.#reader = new DeadLetterReader(this.#kafka, config);
+  }
+
+  async onApplicationShutdown(): Promise<void> {
+    const producer = await this.#producer?.catch(() => undefined);
+    await producer?.disconnect();
+  }
+
+  /** Kafka takes every text as a new record. The id is the key: what has one id keeps its order. */
+  async send({ name: task, stream }: TaskDefinition, texts: IncomingText[]): Promise<number> {
+    const messages = texts.map(({ id, item }) => {
+      const { text, textPair, choices, fields } = item;
+      const given = Object.entries({ textPair, choices, fields }).filter(([, value]) => value !== null);
+      return { key: id, value: JSON.stringify({ id, task, text, ...Object.fromEntries(given) }) };
+    });
+    await this.#send(messages.map((message) => ({ topic: stream.input, message })));
+    return texts.length;
+  }
+
+  async list({ stream }: TaskDefinition, first: number): Promise<{ letters: DeadLetter[]; total: number }> {
+    const { letters, total } = await this.#asking(() => this.#reader.read(stream.input, first));
+    return { letters: letters.map(letterOf), total };
+  }
+
+  /** At least once: a process that ends between the two steps leaves them to be replayed again. */
+  async replay({ stream }: TaskDefinition, first: number): Promise<number> {
+    const { letters, next } = await this.#asking(() => this.#reader.read(stream.input, first));
+    await this.#send(
+      letters.map(({ key, value, headers }) => {
+        return { topic: stream.input, message: { key, value, headers: withoutOwn(headers) } };
+      }),
+    );
+    await this.#asking(() => this.#reader.commit(stream.input, next));
+    return letters.length;
+  }
+
+  async drop({ stream }: TaskDefinition, first: number): Promise<number> {
+    const { letters, next } = await this.#asking(() => this.#reader.read(stream.input, first));
+    await this.#asking(() => this.#reader.commit(stream.input, next));
+    return letters.length;
+  }
+
+  async #send(outgoing: Parameters<typeof requestsOf>[0]): Promise<void> {
+    await this.#asking(async () => {
+      const producer = await this.#connected();
+      for (const topicMessages of requestsOf(outgoing)) {
+        await producer.sendBatch({ topicMessages, acks: -1, compression: compressionOf(this.config) });
+      }
+    });
+  }
+
+  async #asking<T>(ask: () => Promise<T>): Promise<T> {
+    try {
+      return await ask();
+    } catch (error) {
+      throw brokerAway(error);
+    }
+  }
+
+  #connected(): Promise<Producer> {
+    this.#producer ??= (async () => {
+      const producer = this.#kafka.producer({ ...PRODUCER, idempotent: true });
+      await producer.connect();
+      return producer;
+    })();
+    // The next one tries again.
+    this.#producer.catch(() => (this.#producer = undefined));
+    return this.#producer;
+  }
+}
+
+function letterOf({ key, value, headers, timestamp }: StoredLetter): DeadLetter {
+  const header = (name: string) => headers[`fewloop-${name}`]?.toString() ?? '';
+  return {
+    source: header('source'),
+    code: header('error-code'),
+    message: header('error-message'),
+    key: key?.toString() ?? null,
+    value: value?.toString() ?? null,
+    at: new Date(Number(timestamp)),
+  };
+}

@@ -1,0 +1,49 @@
+/** What a batch became. Pure. */
+import type { FewloopError } from '../../common/errors.js';
+import type { HistoryEntry } from '../../learning/stream-history.js';
+import type { RecordOutcome } from '../records.js';
+import { deadLetterMessage, fault, isReadable, outputMessage, placeOf, type Readable, type Refused } from './record.js';
+import { deadLetterTopic } from './topics.js';
+import type { Outgoing } from './writer.js';
+
+/** An entry and a message for each record, in order. */
+export interface Results {
+  entries: HistoryEntry[];
+  outgoing: Outgoing[];
+}
+
+/** `outcomes`: by place, of every readable record. */
+export function resultsOf(records: (Readable | Refused)[], outcomes: ReadonlyMap<string, RecordOutcome>): Results {
+  const scoredAt = new Date().toISOString();
+  const results: Results = { entries: [], outgoing: [] };
+  for (const record of records) {
+    const dead = isReadable(record)
+      ? addOutput(results, record, outcomes.get(placeOf(record.incoming))!, scoredAt)
+      : record;
+    if (dead) addDeadLetter(results, dead);
+  }
+  return results;
+}
+
+/** The record, where it is dead. */
+function addOutput(results: Results, record: Readable, outcome: RecordOutcome, scoredAt: string): Refused | null {
+  const { incoming, definition, id, item } = record;
+  const dead = (error: FewloopError): Refused => ({ incoming, task: definition.name, id, error });
+  if (outcome.state !== 'scored') return dead(outcome.error);
+  const { prediction } = outcome;
+  try {
+    const message = outputMessage(record, prediction, scoredAt);
+    results.outgoing.push({ topic: definition.stream.output, message });
+  } catch (error) {
+    return dead(fault(error));
+  }
+  const { offset, timestamp } = incoming;
+  results.entries.push({ state: 'scored', offset, timestamp, externalId: id, definition, item, prediction });
+  return null;
+}
+
+function addDeadLetter(results: Results, { incoming, task, id, error }: Refused): void {
+  const { topic, offset, timestamp } = incoming;
+  results.outgoing.push({ topic: deadLetterTopic(topic), message: deadLetterMessage(incoming, error) });
+  results.entries.push({ state: 'dead', offset, timestamp, externalId: id, task, error });
+}
