@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,14 +32,15 @@ class Cell:
         return max(len(self.task.labels_of(row)) for row in (*self.train, *self.test))
 
 
-def key_of(cell: Cell, method: str, settings: dict[str, object]) -> str:
-    """SHA-256 (hex) of the task's definition, the method, the base model, every row, the seed and the libraries.
+def key_of(cell: Cell, method: str, settings: dict[str, object], reads: Sequence[str] | None) -> str:
+    """SHA-256 (hex) of what the method `reads` of the task's definition (None: all), the method, the base model, every
+    row, the seed and the libraries.
 
     Threads and the processor's bf16 are of it too: sums in another order round otherwise.
     """
     return digest_of(
         {
-            "definition": cell.task.definition,
+            "definition": {k: v for k, v in cell.task.definition.items() if reads is None or k in reads},
             "method": method,
             "settings": settings,
             "base": base_digest(cell.base),

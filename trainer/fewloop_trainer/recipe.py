@@ -1,5 +1,5 @@
 """The whole recipe as a method of the benchmark: a run folder as the service writes it, trained by the very code that
-the service starts, and the test rows scored by the ONNX files that it would serve.
+the service starts, and the test rows scored by the models that it would serve.
 
 The time is no object (`BUDGET_SECONDS`): every job gets the steps that it wishes, so that the numbers do not depend on
 the machine's speed. The run keeps its own state; a killed cell goes on behind the last model that was finished.
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from fewloop_trainer.bundle import session
 from fewloop_trainer.cell import Cell, digest_of
 from fewloop_trainer.data import RunError, file_digest
 from fewloop_trainer.encoder import load_model, load_tokenizer
@@ -23,6 +22,7 @@ from fewloop_trainer.render import Renderer
 from fewloop_trainer.run import run
 from fewloop_trainer.scores import apply_temperature, combine_members, distribution_of
 from fewloop_trainer.task import load_task
+from fewloop_trainer.workspace import Workspace
 
 VERSION = 1
 """To be raised where a change of the trainer changes what a run comes to."""
@@ -49,7 +49,7 @@ def predict(cell: Cell, selection: str | None = None) -> dict[str, np.ndarray]:
             result = json.loads((folder / "result.json").read_text())
             raise RunError(result["code"], result["message"])
         partial = folder / "partial.npz"
-        np.savez(partial, **predict_bundle(folder / "bundle", cell.base, cell.test, cell.threads))
+        np.savez(partial, **predict_members(folder, cell))
         partial.replace(predicted)
         for name in ("bundle", "work"):  # hundreds of megabytes a cell
             shutil.rmtree(folder / name)
@@ -98,19 +98,18 @@ def write_run(folder: Path, settings: dict, labelled: list[dict], unlabelled: li
     write_json(folder / "run.json", settings)
 
 
-def predict_bundle(folder: Path, base: Path, rows: list[dict], threads: int) -> dict[str, np.ndarray]:
-    """Tempered distributions [N, C] of a bundle's two serving policies, by its ONNX graphs."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    task, model = load_task(manifest["definition"]), load_model(base)
-    renderer = Renderer(load_tokenizer(folder), task)
-    classes = max(len(task.labels_of(row)) for row in rows)
-    graphs = {graph["id"]: graph for graph in manifest["graphs"]}
+def predict_members(folder: Path, cell: Cell) -> dict[str, np.ndarray]:
+    """Tempered distributions [N test, C] of a finished run's two serving policies: weights, offsets and temperatures of
+    its manifest, and the models that its graphs were made of (the bundle is refused where the two disagree by 1e-4)."""
+    manifest = json.loads((folder / "bundle/manifest.json").read_text())
+    task, base, workspace = load_task(manifest["definition"]), load_model(cell.base), Workspace(folder)
+    renderer = Renderer(load_tokenizer(cell.base), task)
     said: dict[str, list[tuple[float, np.ndarray]]] = {"teacher": [], "student": []}
     for member in manifest["members"]:
-        runtime = session(folder / graphs[member["graph"]]["file"], threads)
         template = task.templates.index(member["template"]) if member["method"] == "pet" else 0
-        learner = learner_of(model, renderer, task, classes, member["method"], template, member["strategy"])
-        scores = np.concatenate([learner.served(runtime, row) for row in learner.encode(rows)])
+        learner = learner_of(base, renderer, task, cell.classes, member["method"], template, member["strategy"])
+        model = learner.restore(workspace.load(member["id"]))
+        scores = learner.predict(model, learner.encode(cell.test))
         offsets = np.array([member["offsets"][name] for name in task.label_names]) if member["offsets"] else 0.0
         said[member["role"]].append((member["weight"], distribution_of(scores, offsets)))
     found = {}

@@ -119,6 +119,14 @@ class TestCells:
         first = benchmark.compute(settings, Place("eprstmt", "zero-shot", "0", 0))
         assert benchmark.compute(replace(settings, **change), place)["key"] != first["key"]
 
+    def test_have_the_same_key_where_what_differs_is_not_read(self, settings, tmp_path):
+        written = json.loads((settings.task_files / "eprstmt.yaml").read_text())
+        (tmp_path / "eprstmt.yaml").write_text(json.dumps(written | {"pool": {"capacity": 5}}))
+        changed = replace(settings, task_files=tmp_path)
+        zero, full = (Place("eprstmt", method, "0", 0) for method in ("zero-shot", "full"))
+        assert benchmark.compute(changed, zero)["key"] == benchmark.compute(settings, zero)["key"]
+        assert benchmark.compute(changed, full)["key"] != benchmark.compute(settings, full)["key"]
+
     def test_that_are_not_finished_are_told_where_nothing_is_to_be_computed(self, settings, capsys):
         benchmark.compute(settings, Place("eprstmt", "zero-shot", "0", 0))
         assert benchmark.benchmark(replace(settings, finished=True), None, True) == 0
@@ -199,10 +207,10 @@ class TestCommand:
 
 
 class TestRecipe:
-    def test_is_a_run_of_the_trainer_scored_by_its_bundle(self, settings, monkeypatch):
+    def test_is_a_run_of_the_trainer_scored_by_its_members(self, settings, monkeypatch):
         scored = []
-        predict_bundle = recipe.predict_bundle
-        monkeypatch.setattr(recipe, "predict_bundle", lambda *given: scored.append(given) or predict_bundle(*given))
+        predict_members = recipe.predict_members
+        monkeypatch.setattr(recipe, "predict_members", lambda *given: scored.append(given) or predict_members(*given))
         results = [
             benchmark.compute(settings, Place("eprstmt", method, "0", 0))
             for method in ("full", "full-student", "full@fused")
