@@ -35,6 +35,8 @@ const CLAIM_LIMITS = { records: 512, bytes: 1_000_000 };
 const CLAIMS_A_PARTITION = 2;
 const HIGH_WATER = { records: 4 * CLAIM_LIMITS.records, bytes: 8_000_000 };
 const LOW_WATER_RECORDS = CLAIM_LIMITS.records;
+/** A worker that was fenced hears of it from the group by then; to go on before would fence the rightful owner. */
+const REST_AFTER_FENCE_MS = 5_000;
 const FENCED = /FENCED|INVALID_PRODUCER_EPOCH/u;
 
 @Injectable()
@@ -169,7 +171,7 @@ export class KafkaStream implements StreamPort {
       return isReadable(read) && except.has(read.definition.name);
     };
     for (const [key, partition] of this.#partitions) {
-      if (partition.claims >= CLAIMS_A_PARTITION) continue;
+      if (partition.claims >= CLAIMS_A_PARTITION || partition.restsUntilMs > Date.now()) continue;
       const claim = partition.claim(CLAIM_LIMITS, blocked);
       if (!claim) continue;
       // To the end, so that each has its turn.
@@ -238,6 +240,7 @@ export class KafkaStream implements StreamPort {
       if (error instanceof FewloopError && error.code === 'CONFLICT') this.#contradicted(error);
       if (!FENCED.test((error as { type?: string }).type ?? '')) throw error;
       partition.fail(claim);
+      partition.restsUntilMs = Date.now() + REST_AFTER_FENCE_MS;
       this.#log.log(`another worker has taken over ${key}`);
     }
   }
