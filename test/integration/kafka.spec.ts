@@ -206,6 +206,13 @@ describe('exactly once', () => {
   });
 });
 
+it('tells how much waits', async () => {
+  const service = await start('api');
+  await apply(service);
+  await topics.send(input, numbered(20));
+  expect(await service.get(IngestService).stats('tiny')).toEqual({ pending: 20, scored: 0, failed: 0 });
+});
+
 it('stays in its group while a batch takes longer than the session', async () => {
   const service = await start('all', { kafkaSessionTimeoutMs: 1000 });
   await apply(service);

@@ -18,7 +18,7 @@ import { itemOf } from '../../learning/data-set.js';
 import { StreamHistory } from '../../learning/stream-history.js';
 import { ConvergenceService } from '../../registry/convergence.js';
 import type { RecordOutcome, StreamBatch, StreamPort } from '../records.js';
-import { connectKafka } from './client.js';
+import { committedOffsets, connectKafka } from './client.js';
 import { InputConsumer } from './input-consumer.js';
 import { InputPartition, type Claim } from './input-partition.js';
 import { TopicIds } from './internals.js';
@@ -265,8 +265,7 @@ export class KafkaStream implements StreamPort {
     const replaced = topicId !== undefined && topicId !== id;
     if (partition.checked && !replaced) return 0n;
     const admin = await this.#adminClient();
-    const [offsets] = await admin.fetchOffsets({ groupId: this.config.kafkaGroupId, topics: [topic] });
-    const committed = BigInt(offsets?.partitions.find((one) => one.partition === number)?.offset ?? -1);
+    const committed = (await committedOffsets(admin, this.config.kafkaGroupId, topic)).get(number) ?? 0n;
     const ends = await admin.fetchTopicOffsets(topic);
     const first = BigInt(ends.find((one) => one.partition === number)?.low ?? 0);
     const from = committed > first ? committed : first;
