@@ -357,7 +357,7 @@ export const typeDefs = /* GraphQL */ `
     outdated: Int!
   }
   type StreamStats {
-    "Of the embedded stream; what waits in Kafka is its consumer group's lag."
+    "In Kafka the lag of the task's input topic, whichever tasks read it."
     pending: Int!
     scored: Int!
     failed: Int!

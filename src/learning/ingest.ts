@@ -49,12 +49,14 @@ export class IngestService {
     return { accepted, duplicates: taken.length - accepted, rejected: refused };
   }
 
+  /** Throws TASK_NOT_FOUND, OVERLOADED. */
   async stats(task: string): Promise<StreamStats> {
-    const [embedded, kafka] = await Promise.all([this.items.countByState(task), this.records.countByState(task)]);
-    return {
-      pending: embedded.PENDING,
-      scored: embedded.SCORED + kafka.SCORED,
-      failed: embedded.FAILED + kafka.FAILED,
-    };
+    const definition = (await this.tasks.get(task)).definition as TaskDefinition;
+    const [pending, embedded, kafka] = await Promise.all([
+      this.sink.pending(definition),
+      this.items.countByState(task),
+      this.records.countByState(task),
+    ]);
+    return { pending, scored: embedded.SCORED + kafka.SCORED, failed: embedded.FAILED + kafka.FAILED };
   }
 }

@@ -14,6 +14,8 @@ export interface IncomingText {
 export interface TextSink {
   /** Keeps all or throws. Returns how many were new, as far as the carrier can tell. Throws OVERLOADED. */
   send(definition: TaskDefinition, texts: IncomingText[]): Promise<number>;
+  /** Texts that wait to be scored; of a topic that several tasks read, all of theirs. Throws OVERLOADED. */
+  pending(definition: TaskDefinition): Promise<number>;
 }
 
 export const TEXT_SINK = Symbol('TextSink');

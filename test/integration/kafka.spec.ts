@@ -206,6 +206,35 @@ describe('exactly once', () => {
   });
 });
 
+it('tells how much waits', async () => {
+  const service = await start('api');
+  await apply(service);
+  await topics.send(input, numbered(20));
+  expect(await service.get(IngestService).stats('tiny')).toEqual({ pending: 20, scored: 0, failed: 0 });
+});
+
+it('stays in its group while a batch takes longer than the session', async () => {
+  const service = await start('all', { kafkaSessionTimeoutMs: 1000 });
+  await apply(service);
+  const classify = InferenceEngine.prototype.classify;
+  let asked = 0;
+  vi.spyOn(InferenceEngine.prototype, 'classify').mockImplementation(async function (
+    this: InferenceEngine,
+    model,
+    request,
+  ) {
+    if (request.priority === 'bulk') {
+      asked += request.items.length;
+      await new Promise((resolve) => setTimeout(resolve, 4000));
+    }
+    return classify.call(this, model, request);
+  });
+  await topics.send(input, numbered(60));
+  expectExactlyOnce(await topics.read(output, 60), 60);
+  // A member that was put out would have been given the records once more.
+  expect(asked).toBe(60);
+});
+
 it('finds the record that the model cannot take, and scores the rest', async () => {
   const service = await start();
   await apply(service);

@@ -21,6 +21,10 @@ export class EmbeddedSink implements TextSink, DeadLetters {
     return accepted;
   }
 
+  async pending({ name }: TaskDefinition): Promise<number> {
+    return (await this.items.countByState(name)).PENDING;
+  }
+
   async list({ name }: TaskDefinition, first: number): Promise<{ letters: DeadLetter[]; total: number }> {
     const rows = await this.items.failed(name, first);
     const { FAILED: total } = await this.items.countByState(name);

@@ -1,6 +1,6 @@
 /** The connection to Kafka, as the environment describes it. The password is read here and goes nowhere else. */
 import { Logger } from '@nestjs/common';
-import kafkajs, { type Kafka, type KafkaConfig, type LogEntry, type SASLOptions } from 'kafkajs';
+import kafkajs, { type Admin, type Kafka, type KafkaConfig, type LogEntry, type SASLOptions } from 'kafkajs';
 import { readFileSync } from 'node:fs';
 import { FewloopError } from '../../common/errors.js';
 import type { Config } from '../../config/config.js';
@@ -44,6 +44,40 @@ export function connectKafka(settings: KafkaSettings): Kafka {
 
 export function compressionOf({ kafkaCompression }: KafkaSettings): number {
   return COMPRESSION[kafkaCompression];
+}
+
+/** A connection for one question. */
+export async function withAdmin<T>(kafka: Kafka, ask: (admin: Admin) => Promise<T>): Promise<T> {
+  const admin = kafka.admin();
+  await admin.connect();
+  try {
+    return await ask(admin);
+  } finally {
+    await admin.disconnect();
+  }
+}
+
+/** Offsets that the group has committed in a topic, by partition; none where it has not. */
+export async function committedOffsets(admin: Admin, groupId: string, topic: string): Promise<Map<number, bigint>> {
+  const [offsets] = await admin.fetchOffsets({ groupId, topics: [topic] });
+  const known = (offsets?.partitions ?? []).map(({ partition, offset }) => [partition, BigInt(offset)] as const);
+  return new Map(known.filter(([, offset]) => offset >= 0n));
+}
+
+/** Partition → the range of offsets that the group has not committed, empty ones left out. */
+export async function uncommittedRanges(
+  admin: Admin,
+  groupId: string,
+  topic: string,
+): Promise<Map<number, { from: bigint; to: bigint }>> {
+  const ends = await admin.fetchTopicOffsets(topic);
+  const committed = await committedOffsets(admin, groupId, topic);
+  const ranges = ends.map(({ partition, low, high }) => {
+    const known = committed.get(partition) ?? 0n;
+    const from = known > BigInt(low) ? known : BigInt(low);
+    return [partition, { from, to: BigInt(high) }] as const;
+  });
+  return new Map(ranges.filter(([, { from, to }]) => from < to));
 }
 
 /** What a caller is told while no broker answers. */

@@ -3,7 +3,7 @@
  * One reader at a time in a process; two processes that replay at once may both replay the same ones.
  */
 import type { IHeaders, Kafka } from 'kafkajs';
-import type { KafkaSettings } from './client.js';
+import { uncommittedRanges, withAdmin, type KafkaSettings } from './client.js';
 import { deadLetterTopic } from './topics.js';
 
 export interface StoredLetter {
@@ -46,13 +46,13 @@ export class DeadLetterReader {
   async commit(input: string, next: Map<number, string>): Promise<void> {
     if (next.size === 0) return;
     const partitions = [...next].map(([partition, offset]) => ({ partition, offset }));
-    await this.#asAdmin((admin) =>
+    await withAdmin(this.kafka, (admin) =>
       admin.setOffsets({ groupId: this.#group, topic: deadLetterTopic(input), partitions }),
     );
   }
 
   async #read(topic: string, first: number): Promise<ReadLetters> {
-    const remaining = await this.#remaining(topic);
+    const remaining = await withAdmin(this.kafka, (admin) => uncommittedRanges(admin, this.#group, topic));
     const letters: StoredLetter[] = [];
     const total = [...remaining.values()].reduce((sum, { from, to }) => sum + Number(to - from), 0);
     if (remaining.size > 0) await this.#consume(topic, remaining, letters, first);
@@ -65,21 +65,6 @@ export class DeadLetterReader {
       if (behind > BigInt(next.get(partition) ?? 0)) next.set(partition, behind.toString());
     }
     return { letters: taken, total, next };
-  }
-
-  /** Partitions that hold something, each with its range of offsets. */
-  async #remaining(topic: string): Promise<Map<number, { from: bigint; to: bigint }>> {
-    return this.#asAdmin(async (admin) => {
-      const ends = await admin.fetchTopicOffsets(topic);
-      const [offsets] = await admin.fetchOffsets({ groupId: this.#group, topics: [topic] });
-      const committed = new Map(offsets?.partitions.map(({ partition, offset }) => [partition, BigInt(offset)]));
-      const ranges = ends.map(({ partition, low, high }) => {
-        const known = committed.get(partition) ?? -1n;
-        const from = known > BigInt(low) ? known : BigInt(low);
-        return [partition, { from, to: BigInt(high) }] as const;
-      });
-      return new Map(ranges.filter(([, { from, to }]) => from < to));
-    });
   }
 
   async #consume(
@@ -124,16 +109,6 @@ export class DeadLetterReader {
       });
     } finally {
       await consumer.disconnect();
-    }
-  }
-
-  async #asAdmin<T>(work: (admin: ReturnType<Kafka['admin']>) => Promise<T>): Promise<T> {
-    const admin = this.kafka.admin();
-    await admin.connect();
-    try {
-      return await work(admin);
-    } finally {
-      await admin.disconnect();
     }
   }
 }

@@ -5,7 +5,7 @@
 import { Logger } from '@nestjs/common';
 import type { Batch, Consumer, Kafka } from 'kafkajs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { KafkaSettings } from './client.js';
+import { withAdmin, type KafkaSettings } from './client.js';
 import type { TopicIds } from './internals.js';
 import type { TaskDirectory } from './task-directory.js';
 import { deadLetterTopic, ensureTopics, EVENTS_TOPIC } from './topics.js';
@@ -92,19 +92,13 @@ export class InputConsumer {
     const wanted = [...inputs].flatMap(([input, outputs]) => [input, ...outputs, deadLetterTopic(input)]);
     const topics = [...new Set([...wanted, EVENTS_TOPIC])].sort();
     if (topics.join() !== this.#wanted || Date.now() > this.#askAgainAt) {
-      const admin = this.kafka.admin();
-      await admin.connect();
-      try {
-        const { present, missing, reason } = await ensureTopics(admin, topics);
-        this.#present = present;
-        this.#wanted = topics.join();
-        this.#askAgainAt = missing.length > 0 ? Date.now() + MISSING_MS : Infinity;
-        if (missing.length > 0) {
-          const names = missing.join(', ');
-          this.#log.warn(`topics ${names} are missing and cannot be created here (${reason}): have them created`);
-        }
-      } finally {
-        await admin.disconnect();
+      const { present, missing, reason } = await withAdmin(this.kafka, (admin) => ensureTopics(admin, topics));
+      this.#present = present;
+      this.#wanted = topics.join();
+      this.#askAgainAt = missing.length > 0 ? Date.now() + MISSING_MS : Infinity;
+      if (missing.length > 0) {
+        const names = missing.join(', ');
+        this.#log.warn(`topics ${names} are missing and cannot be created here (${reason}): have them created`);
       }
     }
     return [...inputs.keys()].filter((topic) => this.#present.has(topic)).sort();

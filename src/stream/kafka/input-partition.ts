@@ -37,6 +37,8 @@ export class InputPartition {
   checked = false;
   /** Of the topic that was taken over: one made again under its name is another. */
   topicId: string | undefined;
+  /** Nothing is claimed before. */
+  restsUntilMs = 0;
   #queue: Incoming[] = [];
   #claims: Claim[] = [];
   #tail: Promise<void>;

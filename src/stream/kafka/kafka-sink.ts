@@ -4,7 +4,7 @@ import type { Kafka, Producer } from 'kafkajs';
 import { Config } from '../../config/config.js';
 import type { DeadLetter, DeadLetters, IncomingText, TextSink } from '../../learning/stream-ports.js';
 import type { TaskDefinition } from '../../task/types.js';
-import { brokerAway, compressionOf, connectKafka, PRODUCER } from './client.js';
+import { brokerAway, compressionOf, connectKafka, PRODUCER, uncommittedRanges, withAdmin } from './client.js';
 import { DeadLetterReader, type StoredLetter } from './dead-letter-reader.js';
 import { withoutOwn } from './record.js';
 import { requestsOf } from './writer.js';
@@ -34,6 +34,16 @@ export class KafkaSink implements TextSink, DeadLetters, OnApplicationShutdown {
     });
     await this.#send(messages.map((message) => ({ topic: stream.input, message })));
     return texts.length;
+  }
+
+  async pending({ stream }: TaskDefinition): Promise<number> {
+    const { kafkaGroupId } = this.config;
+    const ask = (): Promise<bigint> =>
+      withAdmin(this.#kafka, async (admin) => {
+        const ranges = await uncommittedRanges(admin, kafkaGroupId, stream.input);
+        return [...ranges.values()].reduce((sum, { from, to }) => sum + to - from, 0n);
+      });
+    return Number(await this.#asking(ask));
   }
 
   async list({ stream }: TaskDefinition, first: number): Promise<{ letters: DeadLetter[]; total: number }> {

@@ -18,7 +18,7 @@ import { itemOf } from '../../learning/data-set.js';
 import { StreamHistory } from '../../learning/stream-history.js';
 import { ConvergenceService } from '../../registry/convergence.js';
 import type { RecordOutcome, StreamBatch, StreamPort } from '../records.js';
-import { connectKafka } from './client.js';
+import { committedOffsets, connectKafka } from './client.js';
 import { InputConsumer } from './input-consumer.js';
 import { InputPartition, type Claim } from './input-partition.js';
 import { TopicIds } from './internals.js';
@@ -35,6 +35,8 @@ const CLAIM_LIMITS = { records: 512, bytes: 1_000_000 };
 const CLAIMS_A_PARTITION = 2;
 const HIGH_WATER = { records: 4 * CLAIM_LIMITS.records, bytes: 8_000_000 };
 const LOW_WATER_RECORDS = CLAIM_LIMITS.records;
+/** A worker that was fenced hears of it from the group by then; to go on before would fence the rightful owner. */
+const REST_AFTER_FENCE_MS = 5_000;
 const FENCED = /FENCED|INVALID_PRODUCER_EPOCH/u;
 
 @Injectable()
@@ -169,7 +171,7 @@ export class KafkaStream implements StreamPort {
       return isReadable(read) && except.has(read.definition.name);
     };
     for (const [key, partition] of this.#partitions) {
-      if (partition.claims >= CLAIMS_A_PARTITION) continue;
+      if (partition.claims >= CLAIMS_A_PARTITION || partition.restsUntilMs > Date.now()) continue;
       const claim = partition.claim(CLAIM_LIMITS, blocked);
       if (!claim) continue;
       // To the end, so that each has its turn.
@@ -238,6 +240,7 @@ export class KafkaStream implements StreamPort {
       if (error instanceof FewloopError && error.code === 'CONFLICT') this.#contradicted(error);
       if (!FENCED.test((error as { type?: string }).type ?? '')) throw error;
       partition.fail(claim);
+      partition.restsUntilMs = Date.now() + REST_AFTER_FENCE_MS;
       this.#log.log(`another worker has taken over ${key}`);
     }
   }
@@ -262,8 +265,7 @@ export class KafkaStream implements StreamPort {
     const replaced = topicId !== undefined && topicId !== id;
     if (partition.checked && !replaced) return 0n;
     const admin = await this.#adminClient();
-    const [offsets] = await admin.fetchOffsets({ groupId: this.config.kafkaGroupId, topics: [topic] });
-    const committed = BigInt(offsets?.partitions.find((one) => one.partition === number)?.offset ?? -1);
+    const committed = (await committedOffsets(admin, this.config.kafkaGroupId, topic)).get(number) ?? 0n;
     const ends = await admin.fetchTopicOffsets(topic);
     const first = BigInt(ends.find((one) => one.partition === number)?.low ?? 0);
     const from = committed > first ? committed : first;
