@@ -1,23 +1,31 @@
 /**
  * A Kafka broker on this machine, without containers: for trying out (`npm run kafka`) and for the tests. Apache Kafka's
- * jars come from Maven Central, once, each held to its digest (jars.json), and lie in `.cache/`; with them there nothing
- * is fetched. Needs Java 17 or later. One node on the loopback address, broker and controller in one process.
+ * jars come by Maven (pom.xml), once, each held to its digest (jars.json), and lie in `.cache/`; with them there nothing
+ * is fetched. Needs Java 17 or later and, to fetch, Maven. One node on the loopback address, broker and controller in one process.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { root, step } from '../prepare.mjs';
 
 const VERSION = '4.4.0';
-const CENTRAL = '${process.env.MAVEN_CENTRAL}';
 const jars = JSON.parse(readFileSync(join(root, 'scripts', 'kafka', 'jars.json'), 'utf8'));
 const cache = join(root, '.cache', `kafka-${VERSION}`);
 /** Java's archive of loaded classes, written when a broker first ends: later starts take a third of the time. */
 const archive = join(cache, 'classes.jsa');
-const FETCHES_AT_ONCE = 4;
 const READY_MS = 60_000;
 const CLUSTER_ID = '4L6g3nShT-eMCtK--X86sw';
 
@@ -29,15 +37,35 @@ export async function ensureKafka() {
   mkdirSync(cache, { recursive: true });
   const missing = Object.keys(jars).filter((path) => !existsSync(join(cache, basename(path))));
   if (missing.length === 0) return;
-  await step(`Fetching Apache Kafka ${VERSION} from Maven Central (43 MB)`, async (note) => {
-    const lane = async () => {
-      for (let path = missing.shift(); path !== undefined; path = missing.shift()) {
-        note(`(${missing.length} jars left)`);
-        await fetchJar(path);
-      }
-    };
-    await Promise.all(Array.from({ length: FETCHES_AT_ONCE }, lane));
+  // Aside and renamed, so that a fetch cut short leaves no half of a jar.
+  const fetched = mkdtempSync(join(cache, 'fetched-'));
+  try {
+    await step(`Fetching Apache Kafka ${VERSION} by Maven (43 MB)`, () => copyDependencies(fetched));
+    for (const path of missing) takeJar(path, join(fetched, basename(path)));
+  } finally {
+    rmSync(fetched, { recursive: true, force: true });
+  }
+}
+
+async function copyDependencies(folder) {
+  const pom = join(root, 'scripts', 'kafka', 'pom.xml');
+  const goal = ['dependency:copy-dependencies', '-DincludeScope=runtime', `-DoutputDirectory=${folder}`];
+  const child = spawn('mvn', ['-B', '-q', '-f', pom, ...goal], { stdio: ['ignore', 'pipe', 'pipe'] });
+  let said = '';
+  for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text) => (said += text));
+  const code = await new Promise((resolve, reject) => {
+    child.once('error', () =>
+      reject(new Error("Apache Kafka's jars come by Maven, and there is no mvn: install maven")),
+    );
+    child.once('close', resolve);
   });
+  if (code !== 0) throw new Error(`Maven could not fetch Apache Kafka:\n${said.trim().slice(-2000)}`);
+}
+
+function takeJar(path, file) {
+  if (!existsSync(file)) throw new Error(`Maven did not bring ${path}`);
+  if (sha256(readFileSync(file)) !== jars[path]) throw new Error(`${path} is not the file that jars.json describes`);
+  renameSync(file, join(cache, basename(path)));
 }
 
 function requireJava() {
@@ -47,17 +75,6 @@ function requireJava() {
     const found = error ? 'none is on the PATH' : `this one is ${version || 'of an unknown version'}`;
     throw new Error(`A Kafka broker needs Java 17 or later, and ${found}: install openjdk-17-jre-headless or newer`);
   }
-}
-
-async function fetchJar(path) {
-  const response = await fetch(`${CENTRAL}/${path}`);
-  if (!response.ok) throw new Error(`Maven Central answers ${response.status} for ${path}`);
-  const bytes = Buffer.from(await response.arrayBuffer());
-  if (sha256(bytes) !== jars[path]) throw new Error(`${path} is not the file that jars.json describes`);
-  // Aside and renamed, so that a fetch cut short leaves no half of a jar.
-  const target = join(cache, basename(path));
-  writeFileSync(`${target}.${process.pid}`, bytes);
-  renameSync(`${target}.${process.pid}`, target);
 }
 
 /** A port that nobody listens on now. */
