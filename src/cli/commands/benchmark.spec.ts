@@ -70,6 +70,7 @@ describe('fewloop benchmark', () => {
   });
 
   it('says how to come by an environment that is not there', async () => {
+    vi.stubEnv('FEWLOOP_PYTHON', '');
     await expect(fewloop('benchmark', 'data')).rejects.toThrow(/environment: not installed\. `npm start` or/u);
     vi.stubEnv('FEWLOOP_PYTHON', join(folder, 'nowhere'));
     await expect(fewloop('benchmark', 'data')).rejects.toEqual(
