@@ -58,9 +58,16 @@ def choose(
             of_texts = np.stack([distribution_of(x, o) for x, o in zip(texts, served, strict=True)])
             found[share, matched] = _tempered_losses(of_rows.mean(0), wanted), of_rows, of_texts
     loss_of = {key: losses for key, (losses, _, _) in found.items()}
-    best = min((key for key in found if key[1] == may_match), key=lambda key: loss_of[key].mean())
-    share = best[0] if _gain_exceeds(1, loss_of[0.0, may_match] - loss_of[best]) else 0.0
+
+    def share_of(matched: bool) -> float:
+        """The best share, where it beats head-tuned models by more than a standard error."""
+        best = min((share for share, m in found if m == matched), key=lambda share: loss_of[share, matched].mean())
+        return best if _gain_exceeds(1, loss_of[0.0, matched] - loss_of[best, matched]) else 0.0
+
+    # Matched to a prior that the rows deny, further training may seem to gain nothing: the share is chosen again.
+    share = share_of(may_match)
     matched = may_match and not _gain_exceeds(3, loss_of[share, True] - loss_of[share, False])
+    share = share_of(matched)
     losses = {f"{s:g}{' matched' if m else ''}": round(float(found[s, m][0].mean()), 4) for s, m in found}
     return Shrinkage(share, matched, losses), *found[share, matched][1:]
 

@@ -105,3 +105,16 @@ def test_nothing_is_matched_without_a_prior_or_texts(truth, prior, texts):
     shrinkage, _, _ = choice(truth, near_strength=0.2, far_strength=2.0, shift=3.0, prior=prior, texts=texts)
     assert not shrinkage.matched
     assert not any("matched" in name for name in shrinkage.losses)
+
+
+def test_where_the_rows_deny_the_prior_the_way_is_chosen_without_it():
+    rng = np.random.default_rng(6)
+    rows, others = rng.random(ROWS) < 0.95, rng.random(TEXTS) < 0.95
+    wanted = np.where(rows, 0, 1)
+    near = OutOfFold(logits_of(rows, ROWS, 1.0, 1), logits_of(others, TEXTS, 1.0, 3))
+    # What it has learnt is how common the labels are: matching takes just that away.
+    far = OutOfFold(near.rows + np.array([2.0, 0.0]), near.texts + np.array([2.0, 0.0]))
+    found, _, _ = choose(near, far, np.zeros((1, 2)), np.array([0.2, 0.8]), wanted)
+    assert not found.matched
+    assert found.share > 0
+    assert found.losses[f"{found.share:g}"] < found.losses["0"]
