@@ -113,7 +113,8 @@ def test_where_the_rows_deny_the_prior_the_way_is_chosen_without_it():
     wanted = np.where(rows, 0, 1)
     near = OutOfFold(logits_of(rows, ROWS, 1.0, 1), logits_of(others, TEXTS, 1.0, 3))
     # What it has learnt is how common the labels are: matching takes just that away.
-    far = OutOfFold(near.rows + np.array([2.0, 0.0]), near.texts + np.array([2.0, 0.0]))
+    noise = rng.normal(0, 0.3, near.rows.shape)
+    far = OutOfFold(near.rows + np.array([2.0, 0.0]) + noise, near.texts + np.array([2.0, 0.0]))
     found, _, _ = choose(near, far, np.zeros((1, 2)), np.array([0.2, 0.8]), wanted)
     assert not found.matched
     assert found.share > 0
