@@ -35,6 +35,10 @@ describe('labels on their own', () => {
     );
   });
 
+  it('a mean that rounding takes over one is certain, not nothing', () => {
+    expect(temperIndependent([1 + 2 ** -52, 1, -(2 ** -60), 0], 2)).toEqual([1, 1, 0, 0]);
+  });
+
   it('disagreement is within its bounds, and none where members say the same', () => {
     const members = fc.array(
       fc.record({

@@ -18,7 +18,10 @@ export function independentOf(scores: ArrayLike<number>, offsets: ArrayLike<numb
 /** Log-odds over T, each label on its own; T over 1 moves probabilities towards a half. */
 export function temperIndependent(probabilities: number[], temperature: number): number[] {
   if (temperature === 1) return probabilities;
-  return probabilities.map((p) => sigmoid((Math.log(p) - Math.log1p(-p)) / temperature));
+  return probabilities.map((mean) => {
+    const p = Math.min(1, Math.max(0, mean)); // a weighted mean of ones may be a hair over one
+    return sigmoid((Math.log(p) - Math.log1p(-p)) / temperature);
+  });
 }
 
 /** Which labels the text gets: those whose probability reaches its threshold. */

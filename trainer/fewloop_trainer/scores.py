@@ -73,6 +73,7 @@ def temper_independent(probabilities: np.ndarray, temperature: float) -> np.ndar
     values = np.asarray(probabilities, dtype=np.float64)
     if temperature == 1:
         return values
+    values = np.clip(values, 0.0, 1.0)  # a weighted mean of ones may be a hair over one
     with np.errstate(divide="ignore"):  # 0 and 1 stay what they are
         return _sigmoid((np.log(values) - np.log1p(-values)) / temperature)
 

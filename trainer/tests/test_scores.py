@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from fewloop_trainer.scores import apply_temperature, combine_members, distribution_of, match_priors
+from fewloop_trainer.scores import (
+    apply_temperature,
+    combine_members,
+    distribution_of,
+    match_priors,
+    temper_independent,
+)
 
 
 @pytest.mark.parametrize("prior", [[0.25] * 4, [0.7, 0.2, 0.08, 0.02]])
@@ -36,3 +42,7 @@ def test_tempering_softens_or_sharpens_and_keeps_the_order():
     assert soft[0].max() < 0.6
     np.testing.assert_allclose(soft.sum(-1), 1)
     np.testing.assert_allclose(apply_temperature(p, 4.0)[1], [0, 1, 0], atol=1e-60)
+
+
+def test_a_mean_that_rounding_takes_over_one_is_certain():
+    np.testing.assert_array_equal(temper_independent(np.array([1 + 2**-52, 1, -(2**-60), 0]), 2), [1, 1, 0, 0])
