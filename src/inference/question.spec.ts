@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { classifierMember } from '../../test/fixtures/classifier-bundle.js';
 import { MemoryRunner, memoryModel } from '../../test/fixtures/memory-model.js';
 import { InferenceEngine } from './engine.js';
 import { encodingsOf } from './pipeline.js';
@@ -11,18 +12,6 @@ const LABELS = [
   { name: 'other', words: ['别'], description: '与此无关。' },
 ];
 const hypotheses = Object.fromEntries(LABELS.map(({ name, description }) => [name, description]));
-const member = (change: Partial<Member>): Member => ({
-  id: 'm0',
-  role: 'teacher',
-  method: 'fine-tune',
-  graph: 'c0',
-  template: '{text}',
-  labelWords: {},
-  strategy: 'plain',
-  weight: 1,
-  offsets: {},
-  ...change,
-});
 
 function setup(members: Member[], outputs: Record<string, number>, task: object = {}) {
   const runner = new MemoryRunner(outputs);
@@ -46,7 +35,7 @@ const sin = (x: number) => Math.fround(Math.sin(x));
 
 describe('members of other methods than PET', () => {
   it('has an output a label, without masks and words', async () => {
-    const { runner, model, ask } = setup([member({})], { c0: 3 });
+    const { runner, model, ask } = setup([classifierMember({})], { c0: 3 });
     const { members } = await ask('不错');
     const sum = 2 + 3 + Array.from('不错').reduce((total, c) => total + 10 + c.codePointAt(0)!, 0);
     expect(members[0]!.scores).toEqual([0, 1, 2].map((output) => sin(sum * 0.001 + output)));
@@ -57,7 +46,11 @@ describe('members of other methods than PET', () => {
 
   it('a pair is two segments', async () => {
     const task = { kind: 'sentence-pair', templates: ['{text}{mask}{textPair}'] };
-    const { runner, ask } = setup([member({ method: 'efl', template: '{text}{sep}{textPair}' })], { c0: 3 }, task);
+    const { runner, ask } = setup(
+      [classifierMember({ method: 'efl', template: '{text}{sep}{textPair}' })],
+      { c0: 3 },
+      task,
+    );
     await ask('好', '不差');
     const [batch] = runner.batches;
     expect(asText([...batch!.inputIds])).toBe('[CLS]好[SEP]不差[SEP]');
@@ -65,7 +58,7 @@ describe('members of other methods than PET', () => {
   });
 
   it('a tagging member has a row a label, and the difference of its two outputs for a score', async () => {
-    const tagging = member({ method: 'efl', template: '{text}{sep}{hypothesis}', hypotheses });
+    const tagging = classifierMember({ method: 'efl', template: '{text}{sep}{hypothesis}', hypotheses });
     const { runner, ask } = setup([tagging], { c0: 2 });
     const { members } = await ask('不错');
     const rows = runner.batches.flatMap((batch) =>
@@ -79,14 +72,14 @@ describe('members of other methods than PET', () => {
   });
 
   it('works beside a PET member, and its offsets count', async () => {
-    const pet = member({
+    const pet = classifierMember({
       id: 'p',
       method: 'pet',
       graph: 'g0',
       template: '{text}很{mask}',
       labelWords: { good: ['好'], bad: ['差'], other: ['别'] },
     });
-    const { model, engine } = setup([pet, member({ offsets: { bad: 50 } })], { c0: 3 });
+    const { model, engine } = setup([pet, classifierMember({ offsets: { bad: 50 } })], { c0: 3 });
     const [outcome] = await engine.classify(model, { items: [{ text: '不错' }], priority: 'interactive' });
     expect(outcome).toMatchObject({
       ok: true,
@@ -101,7 +94,7 @@ describe('members of other methods than PET', () => {
 describe('the shortlist', () => {
   // The memory graph's embedding is [sum of ids, 0]: larger first numbers are nearer.
   const vectors = { good: [0.1, 9], bad: [0.3, 0], other: [0.2, 0] };
-  const tagging = member({ method: 'efl', template: '{text}{sep}{hypothesis}', hypotheses });
+  const tagging = classifierMember({ method: 'efl', template: '{text}{sep}{hypothesis}', hypotheses });
 
   it('asks about the labels that are nearest to the text alone; the others cannot be', async () => {
     const { runner, model, engine, ask } = setup([{ ...tagging, shortlist: { size: 2, vectors } }], { c0: 2 });

@@ -11,7 +11,7 @@ import type { Member } from '../../src/inference/types.js';
 import { HostPool } from '../../src/runtime/host-pool.js';
 import { parseTask } from '../../src/task/definition.js';
 import { splitOf, splitGroup } from '../../src/task/keys.js';
-import { writeClassifierBundle } from '../fixtures/classifier-bundle.js';
+import { classifierMember, writeClassifierBundle } from '../fixtures/classifier-bundle.js';
 import { runCli } from '../fixtures/cli.js';
 import { type Service, startService } from '../fixtures/service.js';
 
@@ -51,17 +51,7 @@ const classify = async (text: string) =>
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'fewloop-multi-label-'));
   const template = join(folder, 'template');
-  const member: Member = {
-    id: 'm0',
-    role: 'teacher',
-    method: 'fine-tune',
-    graph: 'c0',
-    template: '{text}',
-    labelWords: {},
-    strategy: 'plain',
-    weight: 0.5,
-    offsets: {},
-  };
+  const member = classifierMember({ weight: 0.5 });
   const hypotheses = { logistics: '说到物流。', quality: '说到质量。' };
   const tagging: Member = { ...member, id: 'm1', method: 'efl', template: '{text}{sep}{hypothesis}', hypotheses };
   const hostPool = new HostPool({ hosts: 1, threads: 1, device: 'cpu' });

@@ -4,7 +4,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { InferenceEngine } from '../../src/inference/engine.js';
-import type { Member } from '../../src/inference/types.js';
 import { readBundle } from '../../src/registry/bundle.js';
 import { verifyGolden } from '../../src/registry/golden.js';
 import type { BundleManifest, GoldenFile } from '../../src/registry/manifest.js';
@@ -13,26 +12,14 @@ import { HostPool } from '../../src/runtime/host-pool.js';
 import { parseTask } from '../../src/task/definition.js';
 import type { TaskDefinition } from '../../src/task/types.js';
 import { sha256, TINY_MODEL, writeManifest } from '../fixtures/bundle.js';
-import { REHEARSAL, writeClassifierBundle } from '../fixtures/classifier-bundle.js';
+import { classifierMember, REHEARSAL, writeClassifierBundle } from '../fixtures/classifier-bundle.js';
 
 const hypotheses = { 物流: '说到物流。', 质量: '说到质量。' };
-const member = (change: Partial<Member>): Member => ({
-  id: 'm0',
-  role: 'teacher',
-  method: 'fine-tune',
-  graph: 'c0',
-  template: '{text}',
-  labelWords: {},
-  strategy: 'plain',
-  weight: 1,
-  offsets: {},
-  ...change,
-});
-const direct = member({});
-const tagging = member({ id: 'm1', method: 'efl', template: '{text}{sep}{hypothesis}', hypotheses });
+const direct = classifierMember({});
+const tagging = classifierMember({ id: 'm1', method: 'efl', template: '{text}{sep}{hypothesis}', hypotheses });
 const vectors = { 物流: [1, 0, 0, 0], 质量: [-1, 0, 0, 0] };
 const listed = { ...tagging, id: 'm2', shortlist: { size: 1, vectors } };
-const pair = member({ method: 'efl', template: '{text}{sep}{textPair}' });
+const pair = classifierMember({ method: 'efl', template: '{text}{sep}{textPair}' });
 
 function task(kind: string, method: string[]): TaskDefinition {
   const labels = Object.entries(hypotheses).map(([name, description]) => ({ name, description }));

@@ -6,6 +6,7 @@ probabilities.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,7 +70,27 @@ class Learner(Protocol):
     def member(self, model: Any, write: Write) -> dict[str, object]: ...
 
 
-class PetLearner:
+class _OneRowAnItem:
+    """What methods share whose items are a row each."""
+
+    strategy: str
+
+    def tokens(self, rows: Sequence[Any]) -> float:
+        return sum(len(row.ids) for row in rows)
+
+    @property
+    def passes(self) -> float:
+        return parse_strategy(self.strategy).passes
+
+    def restore(self, state: dict[str, torch.Tensor]) -> Any:
+        """The model of a stored state, its weights as a graph will hold them."""
+        model = self.start()
+        model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
+        round_to_half(model)
+        return model.eval()
+
+
+class PetLearner(_OneRowAnItem):
     """`offsets` [C], added to scores in training, are matched by the run once it has asked the base model."""
 
     method, graph, knows = "pet", "pet", True
@@ -85,15 +106,8 @@ class PetLearner:
     def encode(self, items: Sequence[dict]) -> list[pet.Encoded]:
         return pet.encode(self.task, self.renderer, self.template, items)
 
-    def tokens(self, rows: Sequence[pet.Encoded]) -> float:
-        return sum(len(row.ids) for row in rows)
-
     def step_tokens(self, rows: Sequence[pet.Encoded]) -> float:
         return self.passes * TrainSettings.batch_rows * self.tokens(rows) / len(rows)
-
-    @property
-    def passes(self) -> float:
-        return parse_strategy(self.strategy).passes
 
     def wished_steps(self, wished: int) -> int:
         return wished
@@ -131,9 +145,6 @@ class PetLearner:
         kept = ("bert.encoder.", "cls.predictions.transform.")
         return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(kept)}
 
-    def restore(self, state: dict[str, torch.Tensor]) -> BertForMaskedLM:
-        return _restored(self.start(), state)
-
     def export(self, model: BertForMaskedLM, base_folder: Path, path: Path) -> None:
         try:
             export.export_from(base_folder / "model.onnx", self.base, model, path)
@@ -154,7 +165,7 @@ class PetLearner:
         return {"labelWords": self.task.label_words}
 
 
-class ClassifierLearner:
+class ClassifierLearner(_OneRowAnItem):
     """Fine-tuning, EFL on pairs, and the embedding member: one output a label."""
 
     graph, knows = "classifier", False
@@ -171,16 +182,9 @@ class ClassifierLearner:
             return efl.encode_pairs(self.renderer, items)
         return classifier.encode(self.renderer, self.template, items)
 
-    def tokens(self, rows: Sequence[classifier.Encoded]) -> float:
-        return sum(len(row.ids) for row in rows)
-
     def step_tokens(self, rows: Sequence[classifier.Encoded]) -> float:
         batch = embedding.BATCH_ROWS if self.method == "embedding" else TrainSettings.batch_rows
         return self.passes * batch * self.tokens(rows) / len(rows)
-
-    @property
-    def passes(self) -> float:
-        return parse_strategy(self.strategy).passes
 
     def wished_steps(self, wished: int) -> int:
         if self.method == "embedding":
@@ -212,10 +216,7 @@ class ClassifierLearner:
         return classifier.predict(model, rows, fast=fast)
 
     def state(self, model: Classifier) -> dict[str, torch.Tensor]:
-        return _classifier_state(model)
-
-    def restore(self, state: dict[str, torch.Tensor]) -> Classifier:
-        return _restored(self.start(), state)
+        return {name: t for name, t in model.state_dict().items() if name.startswith(("bert.encoder.", "head."))}
 
     def export(self, model: Classifier, base_folder: Path, path: Path) -> None:
         export.export_classifier(model, path)
@@ -247,12 +248,13 @@ class TaggingLearner(ClassifierLearner):
 
     def tokens(self, rows: Sequence[efl.Tagging]) -> float:
         alone = sum(len(row.ids) for row in rows)
-        return self.size * (alone + len(rows) * self._hypothesis_tokens()) + (alone if self.lists else 0)
+        return self.size * (alone + len(rows) * self._hypothesis_tokens) + (alone if self.lists else 0)
 
     def step_tokens(self, rows: Sequence[efl.Tagging]) -> float:
         alone = sum(len(row.ids) for row in rows) / len(rows)
-        return self.passes * TrainSettings.batch_rows * (alone + self._hypothesis_tokens())
+        return self.passes * TrainSettings.batch_rows * (alone + self._hypothesis_tokens)
 
+    @cached_property
     def _hypothesis_tokens(self) -> float:
         return float(np.mean([len(encoded.ids) - 1 for encoded in self.hypotheses.alone()]))
 
@@ -313,16 +315,6 @@ def learner_of(
     if method == "efl" and task.kind != "sentence-pair":
         return TaggingLearner(base, renderer, task, strategy)
     return ClassifierLearner(base, renderer, task, method, strategy)
-
-
-def _classifier_state(model: Classifier) -> dict[str, torch.Tensor]:
-    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(("bert.encoder.", "head."))}
-
-
-def _restored(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> Any:
-    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
-    round_to_half(model)
-    return model.eval()
 
 
 def _classifier_outputs(

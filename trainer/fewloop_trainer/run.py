@@ -501,10 +501,8 @@ class Run:
     def _student_distributions(self, student: Teacher) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The student's offsets [C], and its probabilities of the dev rows and of the calibration texts."""
         learner, model = self._trained(student)
-        alike = next(t for t in self.teachers if (t.method, t.template) == (student.method, student.template))
         # Until they are matched anew, those of training and the prior's part.
-        trained = self.learners[alike.id]
-        offsets = self._prior_offsets() + (trained.offsets if isinstance(trained, PetLearner) else 0.0)
+        offsets = self._prior_offsets() + (learner.offsets if isinstance(learner, PetLearner) else 0.0)
         texts = self._predict(learner, model, learner.encode(self.calibration))
         if self.shrinkage.matched and self.data.prior is not None and len(texts) >= FEWEST_MATCHING_TEXTS:
             offsets = match_priors(texts, self.data.prior)

@@ -13,6 +13,7 @@ import { Transactions } from '../../storage/transactions.js';
 import type { TaskDefinition } from '../../task/types.js';
 import { INGESTED } from './embedded-sink.js';
 import type { RecordOutcome, StreamBatch, StreamPort } from '../records.js';
+import { Waiters } from '../waiters.js';
 
 /** A record that failed so often, each time alone after the first, is at fault itself. */
 const MAX_ATTEMPTS = 5;
@@ -22,7 +23,7 @@ const BATCH = 64;
 
 @Injectable()
 export class EmbeddedStream implements StreamPort {
-  readonly #waiting = new Set<() => void>();
+  readonly #waiters = new Waiters();
 
   constructor(
     @Inject(StreamItemsRepository) private readonly items: StreamItemsRepository,
@@ -33,9 +34,7 @@ export class EmbeddedStream implements StreamPort {
   ) {}
 
   async open(): Promise<void> {
-    this.notifications.on(INGESTED, () => {
-      for (const wake of this.#waiting) wake();
-    });
+    this.notifications.on(INGESTED, () => this.#waiters.wake());
   }
 
   process(exceptTasks: string[], score: (batch: StreamBatch) => Promise<RecordOutcome[]>): Promise<boolean> {
@@ -60,19 +59,11 @@ export class EmbeddedStream implements StreamPort {
   }
 
   wait(timeoutMs: number): Promise<void> {
-    return new Promise((resolve) => {
-      const wake = (): void => {
-        clearTimeout(timer);
-        this.#waiting.delete(wake);
-        resolve();
-      };
-      const timer = setTimeout(wake, timeoutMs);
-      this.#waiting.add(wake);
-    });
+    return this.#waiters.wait(timeoutMs);
   }
 
   async close(): Promise<void> {
-    for (const wake of this.#waiting) wake();
+    this.#waiters.wake();
   }
 }
 

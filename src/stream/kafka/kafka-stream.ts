@@ -18,6 +18,7 @@ import { itemOf } from '../../learning/data-set.js';
 import { StreamHistory } from '../../learning/stream-history.js';
 import { ConvergenceService } from '../../registry/convergence.js';
 import type { RecordOutcome, StreamBatch, StreamPort } from '../records.js';
+import { Waiters } from '../waiters.js';
 import { committedOffsets, connectKafka } from './client.js';
 import { InputConsumer } from './input-consumer.js';
 import { InputPartition, type Claim } from './input-partition.js';
@@ -45,7 +46,7 @@ export class KafkaStream implements StreamPort {
   readonly #kafka: Kafka;
   readonly #consumer: InputConsumer;
   readonly #directory: TaskDirectory;
-  readonly #waiting = new Set<() => void>();
+  readonly #waiters = new Waiters();
   /** By `topic:partition`, the one that waits longest first. */
   #partitions = new Map<string, InputPartition>();
   readonly #writers = new Map<string, Writer>();
@@ -93,20 +94,12 @@ export class KafkaStream implements StreamPort {
     } finally {
       claim.settle();
       this.#resume(partition);
-      this.#wake();
+      this.#waiters.wake();
     }
   }
 
   wait(timeoutMs: number): Promise<void> {
-    return new Promise((resolve) => {
-      const wake = (): void => {
-        clearTimeout(timer);
-        this.#waiting.delete(wake);
-        resolve();
-      };
-      const timer = setTimeout(wake, timeoutMs);
-      this.#waiting.add(wake);
-    });
+    return this.#waiters.wait(timeoutMs);
   }
 
   async close(): Promise<void> {
@@ -115,7 +108,7 @@ export class KafkaStream implements StreamPort {
     await Promise.all([...this.#writers.keys()].map((key) => this.#closeWriter(key)));
     await (await this.#admin?.catch(() => undefined))?.disconnect();
     await this.#topicIds.close();
-    this.#wake();
+    this.#waiters.wake();
   }
 
   /** A partition that stays is read from its committed offset again too: it begins as a new one, after the old one's end. */
@@ -153,7 +146,7 @@ export class KafkaStream implements StreamPort {
       this.#paused.add(key);
       this.#consumer.pause(topic, partition);
     }
-    this.#wake();
+    this.#waiters.wake();
   }
 
   #resume(state: InputPartition): void {
@@ -307,9 +300,5 @@ export class KafkaStream implements StreamPort {
     // The next one tries again.
     this.#admin.catch(() => (this.#admin = undefined));
     return this.#admin;
-  }
-
-  #wake(): void {
-    for (const wake of this.#waiting) wake();
   }
 }
