@@ -56,17 +56,17 @@ def choose(
             served = np.stack([match_priors(t, prior) for t in texts]) if matched else offsets
             of_rows = np.stack([distribution_of(x, o) for x, o in zip(rows, served, strict=True)])
             of_texts = np.stack([distribution_of(x, o) for x, o in zip(texts, served, strict=True)])
-            found[share, matched] = _tempered_losses(of_rows.mean(0), wanted), of_rows, of_texts
+            found[share, matched] = tempered_losses(of_rows.mean(0), wanted), of_rows, of_texts
     loss_of = {key: losses for key, (losses, _, _) in found.items()}
 
     def share_of(matched: bool) -> float:
         """The best share, where it beats head-tuned models by more than a standard error."""
         best = min((share for share, m in found if m == matched), key=lambda share: loss_of[share, matched].mean())
-        return best if _gain_exceeds(1, loss_of[0.0, matched] - loss_of[best, matched]) else 0.0
+        return best if gain_exceeds(1, loss_of[0.0, matched] - loss_of[best, matched]) else 0.0
 
     # Matched to a prior that the rows deny, further training may seem to gain nothing: the share is chosen again.
     share = share_of(may_match)
-    matched = may_match and not _gain_exceeds(3, loss_of[share, True] - loss_of[share, False])
+    matched = may_match and not gain_exceeds(3, loss_of[share, True] - loss_of[share, False])
     share = share_of(matched)
     losses = {f"{s:g}{' matched' if m else ''}": round(float(found[s, m][0].mean()), 4) for s, m in found}
     return Shrinkage(share, matched, losses), *found[share, matched][1:]
@@ -76,12 +76,12 @@ def _between(near: OutOfFold, far: OutOfFold | None, share: float, of: str) -> n
     return getattr(near, of) if far is None else (1 - share) * getattr(near, of) + share * getattr(far, of)
 
 
-def _tempered_losses(distribution: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def tempered_losses(distribution: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Nats of each row [N] at the temperature that fits them best."""
     tempered = apply_temperature(distribution, fit_temperature(distribution, wanted))
     return -np.log(tempered[np.arange(len(wanted)), wanted] + 1e-12)
 
 
-def _gain_exceeds(errors: float, gains: np.ndarray) -> bool:
+def gain_exceeds(errors: float, gains: np.ndarray) -> bool:
     """Whether the mean of gains [N] is over that many of its standard errors."""
     return bool(gains.mean() > errors * gains.std(ddof=1) / np.sqrt(len(gains)))
