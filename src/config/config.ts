@@ -40,7 +40,9 @@ export class Config {
   readonly python: string;
   readonly hosts: number;
   readonly hostThreads: number;
-  readonly maxBatchTokens: number;
+  /** Empty: measured. */
+  readonly maxBatchTokens: number | '';
+  readonly cacheMb: number;
   readonly textsPerRequest: number;
   readonly maxTextLength: number;
   readonly maxBodyBytes: number;

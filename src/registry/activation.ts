@@ -17,6 +17,7 @@ import { TasksRepository } from '../storage/tasks.repository.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
 import { hasZeroShot } from '../task/support.js';
 import type { TaskDefinition } from '../task/types.js';
+import { BatchBudgets } from './batch-budget.js';
 import { invalid, readBundle } from './bundle.js';
 import { verifyGolden } from './golden.js';
 import { RehearsalEngine } from './rehearsal.js';
@@ -70,6 +71,7 @@ export class ActivationService implements OnApplicationShutdown {
     @Inject(Config) private readonly config: Config,
     @Inject(HostPool) private readonly hostPool: HostPool,
     @Inject(RehearsalEngine) private readonly engine: RehearsalEngine,
+    @Inject(BatchBudgets) private readonly budgets: BatchBudgets,
     @Inject(TasksRepository) private readonly tasks: TasksRepository,
     @Inject(VersionsRepository) private readonly versions: VersionsRepository,
   ) {}
@@ -161,7 +163,7 @@ export class ActivationService implements OnApplicationShutdown {
     if (!row) throw new FewloopError('VERSION_NOT_FOUND', `task ${task} has no version ${version}`);
     const bundle = await readBundle(join(this.config.dataDir, row.folder), { baseModel: this.config.baseModel });
     if (bundle.digest !== row.digest) throw invalid('its manifest is not the one that was registered');
-    const open = await openBundle(bundle, this.hostPool);
+    const open = await openBundle(bundle, this.hostPool, this.budgets);
     try {
       await verifyGolden(this.engine, open.model, bundle.golden);
       return new Tenure(open);

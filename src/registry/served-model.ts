@@ -1,6 +1,7 @@
 /** A verified bundle, opened: its graphs in model hosts, its tokenizer loaded. Whoever opens it releases it. */
 import type { ServedModel } from '../inference/types.js';
 import type { HostPool } from '../runtime/host-pool.js';
+import type { BatchBudgets } from './batch-budget.js';
 import { invalid, type Bundle } from './bundle.js';
 import { openTokenizer } from './tokenizer.js';
 
@@ -15,6 +16,7 @@ export interface OpenModel {
 export async function openBundle(
   { manifest, members, tokenizerJson, graphs }: Pick<Bundle, 'manifest' | 'members' | 'tokenizerJson' | 'graphs'>,
   hostPool: HostPool,
+  budgets?: BatchBudgets,
 ): Promise<OpenModel> {
   let tokenizer;
   try {
@@ -24,8 +26,29 @@ export async function openBundle(
   }
   const lease = await hostPool.open(graphs);
   const { task, version, taskRevision, definition, policies, thresholds = {} } = manifest;
+  const model: ServedModel = {
+    task,
+    version,
+    taskRevision,
+    definition,
+    members,
+    policies,
+    thresholds,
+    tokenizer,
+    runner: lease,
+  };
+  const [graph] = manifest.graphs;
+  if (budgets && graph) {
+    try {
+      const kind = `base ${manifest.baseModel.digest.slice(0, 16)} ${graph.precision}`;
+      model.maxBatchTokens = await budgets.budgetOf(kind, lease, graph.id);
+    } catch (error) {
+      await lease.release();
+      throw error;
+    }
+  }
   return {
-    model: { task, version, taskRevision, definition, members, policies, thresholds, tokenizer, runner: lease },
+    model,
     pids: () => lease.pids(),
     release: () => lease.release(),
   };

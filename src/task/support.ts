@@ -20,9 +20,6 @@ export function requireSupported(definition: TaskDefinition): void {
   if (definition.kind === 'multiple-choice' && mixing !== undefined) {
     throw badInput('learning.strategies', `${mixing}: choices of two rows are not the same labels and cannot be mixed`);
   }
-  if (definition.serving.policy === 'cascade') {
-    throw badInput('serving.policy', 'cascade is not supported yet; ensemble and student are');
-  }
 }
 
 /** Whether the base model can answer before anything was trained: only label words let it. */

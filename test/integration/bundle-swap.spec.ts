@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Config } from '../../src/config/config.js';
 import { InferenceEngine } from '../../src/inference/engine.js';
 import { ActivationService } from '../../src/registry/activation.js';
+import { BatchBudgets } from '../../src/registry/batch-budget.js';
 import { readBundle } from '../../src/registry/bundle.js';
 import type { BundleManifest, GoldenFile } from '../../src/registry/manifest.js';
 import { RehearsalEngine } from '../../src/registry/rehearsal.js';
@@ -68,7 +69,14 @@ class World {
     const rehearsal = new RehearsalEngine(this.config);
     this.zeroShot = new ZeroShotBuilder(this.config, this.pool, rehearsal);
     this.registry = new ModelRegistry(this.config, tasks, versions, transactions);
-    this.activation = new ActivationService(this.config, this.pool, rehearsal, tasks, versions);
+    this.activation = new ActivationService(
+      this.config,
+      this.pool,
+      rehearsal,
+      new BatchBudgets(this.config),
+      tasks,
+      versions,
+    );
   }
 
   /** A registered zero-shot version; `own` gives it graph files of its own, so that it needs hosts of its own. */
