@@ -42,6 +42,10 @@ export interface TaskDefinition {
     prior: 'uniform' | 'estimated';
     /** `plain`, or parts joined by `+`: mixup or manifold-mixup, r-drop, fgm or pgd. */
     strategies: string[];
+    /** pet: strategies in turn over the templates, or each with each. */
+    teachers: 'in-turn' | 'product';
+    /** Teachers of each method, template and strategy. */
+    seeds: number;
     selection: {
       strategy: SelectionStrategyName;
       threshold1: number;
@@ -57,6 +61,8 @@ export interface TaskDefinition {
       cooldownMinutes: number;
     };
     rounds: number;
+    /** What a student is tried with; the best on cross-fitted predictions is trained. */
+    student: { templates: 'best' | 'all'; strategies: string[] };
     /** What a training run may take; the trainer plans its steps by it. */
     budgetSeconds: number;
     promotion: {

@@ -7,6 +7,7 @@ that is fitted to distributions [..., N, C] and labels [N] serves both.
 
 import numpy as np
 
+from fewloop_trainer import calibrate
 from fewloop_trainer.evaluate import evaluate, evaluate_sets
 from fewloop_trainer.scores import (
     apply_temperature,
@@ -60,6 +61,10 @@ class Observations:
     def per_row(self, values: np.ndarray, classes: int) -> np.ndarray:
         """What each row [N] has, for each of its observations."""
         return np.repeat(values, classes) if self.sets else values
+
+    def fit_temperature(self, probabilities: np.ndarray, wanted: np.ndarray) -> float:
+        """Of rows [N, C]."""
+        return calibrate.fit_temperature(self.flat(probabilities), self.flat_wanted(wanted))
 
     def evaluate(
         self, probabilities: np.ndarray, wanted: np.ndarray, thresholds: np.ndarray | None
