@@ -23,7 +23,8 @@ const SERVICES = [ActivationService, BatchBudgets, Catalogue, ConvergenceService
     {
       provide: HostPool,
       inject: [Config],
-      useFactory: ({ hosts, hostThreads, device }: Config) => new HostPool({ hosts, threads: hostThreads, device }),
+      useFactory: ({ hosts, hostThreads, device, modelMemoryBytes }: Config) =>
+        new HostPool({ hosts, threads: hostThreads, device, memoryBytes: modelMemoryBytes }),
     },
     {
       provide: InferenceEngine,

@@ -62,7 +62,7 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     @Inject(Config) private readonly config: Pick<Config, 'role'>,
     @Inject(STREAM_PORT) private readonly port: StreamPort,
     @Inject(InferenceEngine) private readonly engine: Pick<InferenceEngine, 'classify'>,
-    @Inject(ActivationService) private readonly activation: Pick<ActivationService, 'current' | 'served'>,
+    @Inject(ActivationService) private readonly activation: Pick<ActivationService, 'current' | 'loaded' | 'peek'>,
     @Inject(PoolService) private readonly pool: Pick<PoolService, 'refresh'>,
     @Inject(ZeroShotVersions) private readonly zeroShot: Pick<ZeroShotVersions, 'rematch'>,
     @Inject(LearningEvents) private readonly events: Pick<LearningEvents, 'predicted'>,
@@ -229,9 +229,10 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
 
   async #refreshPool(): Promise<boolean> {
     let busy = false;
-    for (const task of Object.keys(this.activation.served())) {
+    for (const task of this.activation.loaded()) {
       if (this.#stop.signal.aborted) return false;
-      const lease = await this.activation.current(task);
+      const lease = this.activation.peek(task);
+      if (!lease) continue;
       try {
         const { model } = lease;
         const score = (items: Item[]) => this.#classify(model, items, 'background');
