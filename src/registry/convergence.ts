@@ -82,7 +82,7 @@ export class ConvergenceService implements OnApplicationBootstrap, BeforeApplica
     } catch (error) {
       const before = this.#failures.get(task);
       const delayMs = before?.version === row.activeVersion ? Math.min(before.delayMs * 2, LONGEST_RETRY_MS) : POLL_MS;
-      this.#failures.set(task, { version: row.activeVersion, retryAt: Date.now() + delayMs, delayMs });
+      this.#failures.set(task, { version: row.activeVersion, retryAt: performance.now() + delayMs, delayMs });
       throw error;
     }
   }
@@ -100,7 +100,7 @@ export class ConvergenceService implements OnApplicationBootstrap, BeforeApplica
         if (this.#stop.signal.aborted) return;
         if (activeVersion === null || served[name] === activeVersion) continue;
         const failure = this.#failures.get(name);
-        if (failure?.version === activeVersion && Date.now() < failure.retryAt) continue;
+        if (failure?.version === activeVersion && performance.now() < failure.retryAt) continue;
         // Nobody asked for it yet: it takes no other task's memory.
         await this.#quietly(() => this.converge(name, { mayRest: true }));
       }

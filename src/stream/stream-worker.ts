@@ -51,7 +51,7 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
   readonly #stop = new AbortController();
   /** What was last said of a pause. */
   #pausedFor = '';
-  /** Tasks that nothing can be scored for now → until when. */
+  /** Tasks that nothing can be scored for now → until when, by a clock that nobody sets. */
   readonly #blocked = new Map<string, number>();
   /** Of each task, an item that was scored: where it fails too, the model is at fault and not the texts. */
   readonly #control = new Map<string, Item>();
@@ -116,7 +116,7 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
   }
 
   async #scoreNext(): Promise<boolean> {
-    const now = Date.now();
+    const now = performance.now();
     for (const [task, until] of this.#blocked) if (until <= now) this.#blocked.delete(task);
     const done: { batch: StreamBatch; outcomes: RecordOutcome[] }[] = [];
     const busy = await this.port.process([...this.#blocked.keys()], async (batch) => {
@@ -134,7 +134,7 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     } catch (error) {
       // Other tasks go on meanwhile.
       if (error instanceof FewloopError && error.code !== 'OVERLOADED')
-        this.#blocked.set(task, Date.now() + BLOCKED_MS);
+        this.#blocked.set(task, performance.now() + BLOCKED_MS);
       throw error;
     }
   }
