@@ -37,7 +37,7 @@ describe('takeBatch', () => {
         const batch = takeBatch(queue, budget, 5000);
         const longest = Math.max(...batch.map((entry) => entry.row.encoding.ids.length));
         expect(batch.length === 1 || batch.length * longest <= budget).toBe(true);
-        expect(batch.length).toBeLessThanOrEqual(64);
+        expect(batch.length).toBeLessThanOrEqual(512);
         expect(new Set(batch).size).toBe(batch.length);
         expect(new Set(batch.map((entry) => entry.group)).size).toBe(1);
         const waited = (entry: Pending) => entry.priority === 'bulk' && 5000 - entry.enqueuedAtMs >= 2000;

@@ -2,13 +2,13 @@
  * Step 3: rows become batches. Pure: `takeBatch` chooses which pending rows go next, `packBatch` lays them out.
  *
  * A batch holds rows of one group (runner, graph, masks, words), of similar length, and at most `maxBatchTokens` padded
- * tokens (rows times the longest) and 64 rows; a row longer than that goes alone. It always holds the most urgent row:
+ * tokens (rows times the longest) and 512 rows; a row longer than that goes alone. It always holds the most urgent row:
  * interactive before the others, then the oldest. Bulk counts as interactive once it has waited two seconds, background
  * (scores that nobody waits for) once it has waited ten.
  */
 import type { Encoding, HostBatch, Priority } from './types.js';
 
-const MAX_ROWS = 64;
+const MAX_ROWS = 512;
 const AGES_AFTER_MS: Record<Priority, number> = { interactive: 0, bulk: 2000, background: 10_000 };
 
 /** One rendering to score: `words` are the label words' token ids, [words][masks]; none where it has no masks. */
@@ -29,6 +29,12 @@ export interface Pending {
 
 export function groupOf({ graph, words }: Row): string {
   return `${graph}/${words[0]?.length ?? 0}/${words.length}`;
+}
+
+/** Equal for rows that their graph answers alike. */
+export function rowKey({ graph, encoding, words }: Row): string {
+  const { ids, typeIds, maskPositions } = encoding;
+  return `${graph}|${ids.join()}|${typeIds.indexOf(1)}|${maskPositions.join()}|${words.join(';')}`;
 }
 
 /** The rows of the next batch, in order of length; empty where nothing is pending. `pending` is in order of arrival. */

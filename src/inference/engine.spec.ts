@@ -199,6 +199,106 @@ describe('policies', () => {
     expect(codes(await engine.classify(model, request(texts('好'))))).toEqual(['ok']);
   });
 
+  describe('cascade', () => {
+    const calibrated = { temperature: 1, calibrated: true };
+    const cascade = (accept: number) => {
+      const runner = new MemoryRunner();
+      const model = memoryModel(
+        runner,
+        { policies: { ensemble: calibrated, student: calibrated } },
+        { serving: { policy: 'cascade' }, routing: { accept } },
+      );
+      model.members.push({ ...model.members[1]!, id: 'student', role: 'student' });
+      const rows = () => runner.batches.reduce((sum, batch) => sum + batch.rows, 0);
+      return { model, rows, engine: new InferenceEngine(LIMITS) };
+    };
+
+    it('asks the teachers only about what the student is not sure of', async () => {
+      const items = texts(...Array.from({ length: 12 }, (_, i) => `第${i}条评论很${'好'.repeat(i)}`));
+      const alone = cascade(0.5);
+      const student = await alone.engine.classify(alone.model, request(items, { policy: 'student' }));
+      const sure = student.map((outcome) => (outcome.ok ? outcome.prediction.confidence : 0));
+      const accept = [...sure].sort((a, b) => a - b)[4]!;
+      const { model, engine, rows } = cascade(accept);
+      const outcomes = await engine.classify(model, request(items));
+      // A row of the student's for each, and two of the teachers' for each doubtful one.
+      expect(rows()).toBe(12 + 2 * 4);
+      outcomes.forEach((outcome, i) => {
+        const members = outcome.ok ? outcome.prediction.members.map(({ member }) => member) : [];
+        expect(members).toEqual(sure[i]! < accept ? ['t0-zero', 't1-zero'] : ['student']);
+      });
+    });
+
+    it('asks them about what would be reviewed, however sure the student is', async () => {
+      const { model, engine } = cascade(0);
+      model.policies.student = { temperature: 1, calibrated: false };
+      const [outcome] = await engine.classify(model, request(texts('好')));
+      expect(outcome).toMatchObject({ ok: true, prediction: { calibrated: true, disagreement: { voters: 2 } } });
+    });
+
+    it('is the ensemble where a version has no student', async () => {
+      const { model, engine } = cascade(0.5);
+      model.members.pop();
+      const [outcome] = await engine.classify(model, request(texts('好')));
+      expect(outcome).toMatchObject({ ok: true, prediction: { disagreement: { voters: 2 } } });
+    });
+  });
+
+  describe('recent answers', () => {
+    const cached = { ...LIMITS, cacheBytes: 1_000_000 };
+
+    it('costs nothing the second time, with the same answer', async () => {
+      const runner = new MemoryRunner();
+      const [model, engine] = [memoryModel(runner), new InferenceEngine(cached)];
+      const first = await engine.classify(model, request(texts('好', '坏')));
+      expect(runner.batches).not.toHaveLength(0);
+      runner.batches.length = 0;
+      expect(await engine.classify(model, request(texts('坏', '好')))).toEqual([...first].reverse());
+      expect(runner.batches).toEqual([]);
+    });
+
+    it('keeps versions and policies apart', async () => {
+      const runner = new MemoryRunner();
+      const [before, after] = [memoryModel(runner), memoryModel(runner, { version: 4 })];
+      before.members[1]!.role = 'student';
+      const engine = new InferenceEngine(cached);
+      const answers = [
+        await engine.classify(before, request(texts('好'))),
+        await engine.classify(before, request(texts('好'), { policy: 'student' })),
+        await engine.classify(after, request(texts('好'))),
+      ].flat();
+      expect(answers.map((outcome) => outcome.ok && outcome.prediction.modelVersion)).toEqual([3, 3, 4]);
+      const members = answers.map((outcome) => (outcome.ok ? outcome.prediction.members.map((m) => m.member) : []));
+      expect(members).toEqual([['t0-zero'], ['t1-zero'], ['t0-zero', 't1-zero']]);
+    });
+
+    it('forgets the oldest where it is full, and what failed', async () => {
+      const runner = new MemoryRunner();
+      const [model, engine] = [memoryModel(runner), new InferenceEngine({ ...LIMITS, cacheBytes: 3000 })];
+      runner.failing = new Error('gone');
+      expect(codes(await engine.classify(model, request(texts('好'))))).toEqual(['INTERNAL']);
+      runner.failing = null;
+      for (const text of ['好', '一', '二', '三', '四']) await engine.classify(model, request(texts(text)));
+      runner.batches.length = 0;
+      expect(codes(await engine.classify(model, request(texts('四'))))).toEqual(['ok']);
+      expect(runner.batches).toEqual([]);
+      await engine.classify(model, request(texts('好')));
+      expect(runner.batches).not.toEqual([]);
+    });
+  });
+
+  it('shares a row between requests that ask the same at once', async () => {
+    const { runner, model, engine, open } = setup();
+    const busy = engine.classify(model, request(texts(...Array.from({ length: 20 }, (_, i) => `占住队列${i}`))));
+    const asked = Array.from({ length: 5 }, () => engine.classify(model, request(texts('一样的'))));
+    open();
+    const [first, ...others] = await Promise.all(asked);
+    await busy;
+    for (const other of others) expect(other).toEqual(first);
+    const rows = runner.batches.reduce((sum, batch) => sum + batch.rows, 0);
+    expect(rows).toBe(2 * 20 + 2);
+  });
+
   it('gives raw scores of every member, for empty texts too', async () => {
     const model = memoryModel(new MemoryRunner());
     const [raw] = await new InferenceEngine(LIMITS).rawScores(model, texts(''));

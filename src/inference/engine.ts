@@ -2,6 +2,9 @@
  * Inference as the rest of the service calls it. One engine a process: all tasks share its queue.
  * Invariants: outcomes are in the order of the items; an item that fails does not fail its neighbours; identical items
  * of one request are scored once; a request is answered by the one model it was given.
+ *
+ * Policies: `ensemble` asks the teachers, `student` the student; `cascade` asks the student, and the teachers only
+ * where the student's answer would be reviewed or is less sure than the task accepts.
  */
 import { badInput, FewloopError } from '../common/errors.js';
 import { validateItem } from '../task/item.js';
@@ -9,45 +12,44 @@ import { itemKey } from '../task/keys.js';
 import type { Item, ServingPolicy } from '../task/types.js';
 import { BatchQueue, deadlineExceeded, type QueueLimits } from './infer.js';
 import { predict, scoreMembers, type ItemScores } from './pipeline.js';
-import type { ClassifyRequest, Member, Prediction, ServedModel } from './types.js';
+import { RecentAnswers } from './recent.js';
+import type { Answered, ClassifyRequest, Member, ServedModel } from './types.js';
 
-export type Outcome =
-  { ok: true; prediction: Prediction; embedding: Float32Array; itemKey: string } | { ok: false; error: FewloopError };
+export type Outcome = Answered | { ok: false; error: FewloopError };
 
 export interface EngineOptions extends QueueLimits {
   /** UTF-16 units of a text; longer ones are BAD_INPUT. Default 20,000. */
   maxTextLength?: number;
+  /** Of recent answers, about; 0, the default, keeps none. */
+  cacheBytes?: number;
 }
 
 export class InferenceEngine {
   private readonly queue: BatchQueue;
+  private readonly recent: RecentAnswers;
 
   constructor(private readonly options: EngineOptions) {
     this.queue = new BatchQueue(options);
+    this.recent = new RecentAnswers(options.cacheBytes ?? 0);
   }
 
   /** Throws BAD_INPUT on `policy`, and OVERLOADED; every other failure is an item's own. */
   async classify(model: ServedModel, request: ClassifyRequest): Promise<Outcome[]> {
-    const { policy, members } = membersOf(model, request.policy);
+    const policy = policyOf(model, request.policy);
     const keys = request.items.map((item) => this.check(model, item));
-    const distinct = new Map<string, Item>();
+    const outcomes = new Map<string, Outcome>();
+    const unknown = new Map<string, Item>();
     keys.forEach((key, i) => {
-      if (typeof key === 'string') distinct.set(key, request.items[i]!);
+      if (typeof key !== 'string' || outcomes.has(key)) return;
+      const known = this.recent.get(model, policy, key);
+      if (known) outcomes.set(key, known);
+      else unknown.set(key, request.items[i]!);
     });
-    // Before rendering and tokenizing: late work is dropped before it costs anything.
-    const late = request.deadlineAt !== undefined && request.deadlineAt <= Date.now();
-    const items = [...distinct.values()];
-    const scores = late
-      ? items.map((): ItemScores => ({ ok: false, error: deadlineExceeded() }))
-      : await scoreMembers(model, members, items, this.queue, request);
-    const outcomes = new Map(
-      [...distinct.keys()].map((key, i): [string, Outcome] => {
-        const scored = scores[i]!;
-        if (!scored.ok) return [key, scored];
-        const prediction = predict(model, members, policy, scored);
-        return [key, { ok: true, prediction, embedding: scored.embedding, itemKey: key }];
-      }),
-    );
+    for (const [key, outcome] of await this.answer(model, policy, unknown, request)) {
+      outcomes.set(key, outcome);
+      // What nobody waits for comes in bulk and once.
+      if (outcome.ok && request.priority !== 'background') this.recent.keep(model, policy, outcome);
+    }
     return keys.map((key) => (typeof key === 'string' ? outcomes.get(key)! : { ok: false, error: key }));
   }
 
@@ -57,6 +59,41 @@ export class InferenceEngine {
    */
   rawScores(model: ServedModel, items: Item[]): Promise<ItemScores[]> {
     return scoreMembers(model, model.members, items, this.queue, { priority: 'bulk' });
+  }
+
+  private async answer(
+    model: ServedModel,
+    policy: ServingPolicy,
+    items: Map<string, Item>,
+    request: ClassifyRequest,
+  ): Promise<Map<string, Outcome>> {
+    if (policy !== 'cascade') return this.ask(model, policy, items, request);
+    const outcomes = await this.ask(model, 'student', items, request);
+    const doubtful = new Map([...items].filter(([key]) => isDoubtful(outcomes.get(key)!, model)));
+    for (const [key, outcome] of await this.ask(model, 'ensemble', doubtful, request)) outcomes.set(key, outcome);
+    return outcomes;
+  }
+
+  private async ask(
+    model: ServedModel,
+    policy: 'ensemble' | 'student',
+    items: Map<string, Item>,
+    request: ClassifyRequest,
+  ): Promise<Map<string, Outcome>> {
+    // Before rendering and tokenizing: late work is dropped before it costs anything.
+    const late = request.deadlineAt !== undefined && request.deadlineAt <= Date.now();
+    const members = membersOf(model, policy);
+    const scores = late
+      ? [...items].map((): ItemScores => ({ ok: false, error: deadlineExceeded() }))
+      : await scoreMembers(model, members, [...items.values()], this.queue, request);
+    return new Map(
+      [...items.keys()].map((itemKey, i): [string, Outcome] => {
+        const scored = scores[i]!;
+        if (!scored.ok) return [itemKey, scored];
+        const prediction = predict(model, members, policy, scored);
+        return [itemKey, { ok: true, prediction, embedding: scored.embedding, itemKey }];
+      }),
+    );
   }
 
   private check(model: ServedModel, item: Item): string | FewloopError {
@@ -71,17 +108,25 @@ export class InferenceEngine {
 }
 
 /**
- * The members that a policy asks. One that is asked for must exist; the task's own falls back to the ensemble, because
- * a version without training has no student.
+ * The policy that answers. One that is asked for must be possible; the task's own falls back to what the version has,
+ * because a version without training has no student.
  */
-function membersOf(model: ServedModel, asked?: ServingPolicy): { policy: ServingPolicy; members: Member[] } {
-  const teachers = model.members.filter((member) => member.role === 'teacher');
-  const students = model.members.filter((member) => member.role === 'student');
-  const wanted =
-    asked ?? (model.definition.serving.policy === 'student' && students.length > 0 ? 'student' : 'ensemble');
-  if (wanted === 'cascade') throw badInput('policy', 'CASCADE is not supported yet');
-  const members = wanted === 'student' ? students : teachers;
-  if (members.length > 0) return { policy: wanted, members };
-  if (asked === undefined && students.length > 0) return { policy: 'student', members: students };
-  throw badInput('policy', `version ${model.version} of ${model.task} has no ${wanted}`);
+function policyOf(model: ServedModel, asked?: ServingPolicy): ServingPolicy {
+  const wanted = asked ?? model.definition.serving.policy;
+  const needed = wanted === 'cascade' ? (['student', 'ensemble'] as const) : [wanted];
+  const lacking = needed.find((policy) => membersOf(model, policy).length === 0);
+  if (lacking === undefined) return wanted;
+  if (asked !== undefined) throw badInput('policy', `version ${model.version} of ${model.task} has no ${lacking}`);
+  return lacking === 'student' ? 'ensemble' : 'student';
+}
+
+function membersOf(model: ServedModel, policy: 'ensemble' | 'student'): Member[] {
+  return model.members.filter(({ role }) => role === (policy === 'student' ? 'student' : 'teacher'));
+}
+
+/** Whether the student's answer is one that the cascade asks the teachers about too. */
+function isDoubtful(outcome: Outcome, { definition }: ServedModel): boolean {
+  if (!outcome.ok) return false;
+  const { route, confidence } = outcome.prediction;
+  return route === 'REVIEW' || confidence < definition.routing.accept;
 }

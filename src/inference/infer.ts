@@ -7,11 +7,11 @@
  *      └── more than `maxQueuedTokens` wait: OVERLOADED
  */
 import { FewloopError } from '../common/errors.js';
-import { groupOf, packBatch, takeBatch, type Pending, type Row } from './batch.js';
+import { groupOf, packBatch, rowKey, takeBatch, type Pending, type Row } from './batch.js';
 import type { ClassifyRequest, GraphRunner, HostResult, Priority } from './types.js';
 
 export interface QueueLimits {
-  /** Padded tokens of a batch. */
+  /** Padded tokens of a batch, for runners that say nothing of their own. */
   maxBatchTokens: number;
   /** A runner. */
   maxConcurrentBatches: number;
@@ -35,6 +35,12 @@ interface Waiting extends Pending {
 interface Lane {
   pending: Waiting[];
   inFlight: number;
+  maxBatchTokens: number;
+}
+
+export interface SubmitOptions extends Pick<ClassifyRequest, 'priority' | 'deadlineAt'> {
+  /** Of the runner's batches; absent: the queue's own limit. */
+  maxBatchTokens?: number | undefined;
 }
 
 export class BatchQueue {
@@ -52,11 +58,11 @@ export class BatchQueue {
     runner: GraphRunner,
     rows: Row[],
     padId: number,
-    { priority, deadlineAt }: Pick<ClassifyRequest, 'priority' | 'deadlineAt'>,
+    { priority, deadlineAt, maxBatchTokens = this.limits.maxBatchTokens }: SubmitOptions,
   ): Promise<RowOutcome[]> {
     if (rows.length === 0) return [];
     this.admit(rows, priority);
-    const lane = this.lanes.get(runner) ?? { pending: [], inFlight: 0 };
+    const lane = this.lanes.get(runner) ?? { pending: [], inFlight: 0, maxBatchTokens };
     this.lanes.set(runner, lane);
     const enqueuedAtMs = performance.now();
     const waiting: Waiting[] = [];
@@ -134,7 +140,7 @@ export class BatchQueue {
 
   private pump(runner: GraphRunner, lane: Lane, padId: number): void {
     while (lane.inFlight < this.limits.maxConcurrentBatches && lane.pending.length > 0) {
-      const batch = takeBatch(lane.pending, this.limits.maxBatchTokens, performance.now());
+      const batch = takeBatch(lane.pending, lane.maxBatchTokens, performance.now());
       const taken = new Set(batch);
       lane.pending = lane.pending.filter((entry) => !taken.has(entry));
       lane.inFlight++;
@@ -149,13 +155,18 @@ export class BatchQueue {
   private async runBatch(runner: GraphRunner, batch: Waiting[], padId: number): Promise<void> {
     const tokens = tokensOf(batch.map(({ row }) => row));
     const startedAtMs = performance.now();
+    // Requests that ask the same share a row.
+    const askers = Map.groupBy(batch, ({ row }) => rowKey(row));
     try {
       const packed = packBatch(
-        batch.map((entry) => entry.row),
+        [...askers.values()].map(([first]) => first!.row),
         padId,
       );
       const result = await runner.run(packed);
-      batch.forEach((entry, i) => entry.settle(rowOf(result, i, packed.rows)));
+      [...askers.values()].forEach((entries, i) => {
+        const row = rowOf(result, i, packed.rows);
+        for (const entry of entries) entry.settle(row);
+      });
       const rate = tokens / Math.max(0.1, performance.now() - startedAtMs);
       this.tokensPerMs = 0.8 * this.tokensPerMs + 0.2 * rate;
     } catch (cause) {

@@ -5,7 +5,7 @@
  */
 import { FewloopError } from '../common/errors.js';
 import type { Item, ServingPolicy } from '../task/types.js';
-import type { Row } from './batch.js';
+import { rowKey, type Row } from './batch.js';
 import { DEFAULT_THRESHOLD } from './independent.js';
 import type { BatchQueue, RowOutcome, RowResult } from './infer.js';
 import {
@@ -161,7 +161,8 @@ async function askOnce(
   });
   const padId = model.tokenizer.tokenToId('[PAD]') ?? 0;
   const rows = [...distinct.values()].map(({ row }) => row);
-  const outcomes = await queue.submit(model.runner, rows, padId, options);
+  const { runner, maxBatchTokens } = model;
+  const outcomes = await queue.submit(runner, rows, padId, { ...options, maxBatchTokens });
   return indices.map((own) => (own instanceof FewloopError ? own : wholly(own.map((index) => outcomes[index]!))));
 }
 
@@ -172,11 +173,6 @@ function wholly(outcomes: RowOutcome[]): RowResult[] | FewloopError {
     results.push(outcome);
   }
   return results;
-}
-
-function rowKey({ graph, encoding, words }: Row): string {
-  const { ids, typeIds, maskPositions } = encoding;
-  return `${graph}|${ids.join()}|${typeIds.indexOf(1)}|${maskPositions.join()}|${words.join(';')}`;
 }
 
 function scoresOfItem(questions: Question[], answers: (Answer | FewloopError)[]): ItemScores {

@@ -52,6 +52,14 @@ export interface Prediction {
   taskRevision: number;
 }
 
+export interface Answered {
+  ok: true;
+  prediction: Prediction;
+  /** [hidden], of the first member's row. */
+  embedding: Float32Array;
+  itemKey: string;
+}
+
 /** A member of a bundle's manifest, as inference needs it. */
 export interface Member {
   id: string;
@@ -117,6 +125,8 @@ export interface ServedModel {
   thresholds: Record<string, number>;
   tokenizer: TextTokenizer;
   runner: GraphRunner;
+  /** Padded tokens of a batch at which its graphs are fastest here; absent: the queue's own. */
+  maxBatchTokens?: number;
 }
 
 /** The library's tokenizer, reduced to what rendering needs: ids of plain text, no special tokens added. */

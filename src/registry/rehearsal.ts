@@ -5,11 +5,17 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { Config } from '../config/config.js';
 import { InferenceEngine } from '../inference/engine.js';
+import { UNMEASURED_BATCH_TOKENS } from './batch-budget.js';
 
 @Injectable()
 export class RehearsalEngine extends InferenceEngine {
-  constructor(@Inject(Config) { maxBatchTokens, maxTextLength }: Config) {
-    // One batch at a time: the hosts may be serving other tasks.
-    super({ maxBatchTokens, maxConcurrentBatches: 1, maxQueuedTokens: Number.POSITIVE_INFINITY, maxTextLength });
+  constructor(@Inject(Config) { maxTextLength }: Config) {
+    super({
+      maxBatchTokens: UNMEASURED_BATCH_TOKENS,
+      // The hosts may be serving other tasks.
+      maxConcurrentBatches: 1,
+      maxQueuedTokens: Number.POSITIVE_INFINITY,
+      maxTextLength,
+    });
   }
 }

@@ -1,6 +1,7 @@
 /** A verified bundle, opened: its graphs in model hosts, its tokenizer loaded. Whoever opens it releases it. */
 import type { ServedModel } from '../inference/types.js';
-import type { HostPool } from '../runtime/host-pool.js';
+import type { HostPool, MakeRoom } from '../runtime/host-pool.js';
+import type { BatchBudgets } from './batch-budget.js';
 import { invalid, type Bundle } from './bundle.js';
 import { openTokenizer } from './tokenizer.js';
 
@@ -8,6 +9,8 @@ export interface OpenModel {
   model: ServedModel;
   /** Processes that hold its graphs. */
   pids(): number[];
+  /** Of memory that releasing it would free: none while other models hold the same graphs. */
+  bytes(): number;
   /** Drains what it was given, then lets its hosts go. */
   release(): Promise<void>;
 }
@@ -15,6 +18,7 @@ export interface OpenModel {
 export async function openBundle(
   { manifest, members, tokenizerJson, graphs }: Pick<Bundle, 'manifest' | 'members' | 'tokenizerJson' | 'graphs'>,
   hostPool: HostPool,
+  { budgets, makeRoom }: { budgets?: BatchBudgets; makeRoom?: MakeRoom } = {},
 ): Promise<OpenModel> {
   let tokenizer;
   try {
@@ -22,11 +26,33 @@ export async function openBundle(
   } catch (cause) {
     throw invalid(`${manifest.tokenizer.file} is no tokenizer`, cause);
   }
-  const lease = await hostPool.open(graphs);
+  const lease = await hostPool.open(graphs, makeRoom);
   const { task, version, taskRevision, definition, policies, thresholds = {} } = manifest;
+  const model: ServedModel = {
+    task,
+    version,
+    taskRevision,
+    definition,
+    members,
+    policies,
+    thresholds,
+    tokenizer,
+    runner: lease,
+  };
+  const [graph] = manifest.graphs;
+  if (budgets && graph) {
+    try {
+      const kind = `base ${manifest.baseModel.digest.slice(0, 16)} ${graph.precision}`;
+      model.maxBatchTokens = await budgets.budgetOf(kind, lease, graph.id);
+    } catch (error) {
+      await lease.release();
+      throw error;
+    }
+  }
   return {
-    model: { task, version, taskRevision, definition, members, policies, thresholds, tokenizer, runner: lease },
+    model,
     pids: () => lease.pids(),
+    bytes: () => lease.bytes,
     release: () => lease.release(),
   };
 }

@@ -47,24 +47,24 @@ async function load(graphs: HostGraph[], settings: HostSettings): Promise<void> 
 async function warmUp(session: ort.InferenceSession): Promise<void> {
   const zeros = (dims: number[]) => ({ data: new BigInt64Array(dims.reduce((a, b) => a * b)), dims });
   const row = [1, 8];
-  const inputs = {
+  await compute(session, {
     input_ids: zeros(row),
     attention_mask: { data: new BigInt64Array(8).fill(1n), dims: row },
     token_type_ids: zeros(row),
     mask_positions: zeros([1, 1]),
     label_tokens: zeros([1, 1, 1]),
-  };
-  // A classifier's graph has no masks and no words.
-  const own = Object.entries(inputs).filter(([name]) => session.inputNames.includes(name));
-  await compute(session, Object.fromEntries(own));
+  });
 }
 
+/** Inputs that the graph does not take are left out: a classifier's has no masks and no words. */
 async function compute(
   session: ort.InferenceSession,
   inputs: Record<string, HostTensor<BigInt64Array>>,
 ): Promise<Record<string, HostTensor<Float32Array>>> {
   const feeds: Record<string, ort.Tensor> = {};
-  for (const [name, { data, dims }] of Object.entries(inputs)) feeds[name] = new ort.Tensor('int64', data, dims);
+  for (const [name, { data, dims }] of Object.entries(inputs)) {
+    if (session.inputNames.includes(name)) feeds[name] = new ort.Tensor('int64', data, dims);
+  }
   const outputs = await session.run(feeds);
   const tensors: Record<string, HostTensor<Float32Array>> = {};
   for (const [name, value] of Object.entries(outputs)) {

@@ -124,7 +124,6 @@ describe('requireSupported', () => {
   it.each([
     ['method', { kind: 'sentence-pair' as const, method: ['embedding' as const] }],
     ['method', { kind: 'multi-label' as const }],
-    ['serving.policy', { serving: { policy: 'cascade' as const } }],
   ])('refuses by %s', (field, change) => {
     expect(() => requireSupported({ ...parseTask(MINIMAL), ...change })).toThrow(expect.objectContaining({ field }));
   });

@@ -17,9 +17,6 @@ export function requireSupported(definition: TaskDefinition): void {
     throw badInput('method', `${refused} does not go with ${definition.kind}. ${table()}`);
   }
   if (definition.kind === 'multiple-choice') refuseMixing(definition.learning);
-  if (definition.serving.policy === 'cascade') {
-    throw badInput('serving.policy', 'cascade is not supported yet; ensemble and student are');
-  }
 }
 
 function refuseMixing({ strategies, student }: TaskDefinition['learning']): void {

@@ -3,8 +3,8 @@
     read ─▶ offsets ─▶ cross-fit ─▶ shrinkage, weights, temperature ─▶ teachers ─▶ pseudo-labels ─▶ student
          ─▶ calibrate ─▶ bundle
 
-A teacher learns as its method does (learners.py). PET's tunes its head first (head.py), then, with rows enough to judge
-that by, all weights.
+A teacher learns as its method does (learners.py). PET's tunes its head first (head.py), then all weights, with rows
+enough to judge that by or where the base knows nothing that could be lost (shrink.py).
 
 Every model starts from the base and human labels, never from an earlier version. What a stage computed lies in `work/`
 (workspace.py): a killed run, started again, goes on behind the last model that was finished. `result.json` is written
@@ -24,7 +24,7 @@ from fewloop_trainer.budget import make_plan, measure
 from fewloop_trainer.bundle import TrainedMember, write_bundle
 from fewloop_trainer.data import RunError
 from fewloop_trainer.files import clear_partial, disk_full_message, is_disk_full, write_json
-from fewloop_trainer.offsets import match_base, remember, training_offsets
+from fewloop_trainer.offsets import judge_base, match_base, remember, training_offsets
 from fewloop_trainer.pseudo import pseudo_labels
 from fewloop_trainer.run_report import report_of, summary_of
 from fewloop_trainer.run_state import Run, Teacher
@@ -36,6 +36,7 @@ def execute(run: Run) -> dict[str, object]:
     """The stages in order; `result.json`."""
     run.enter("offsets", 0.02)
     offsets, base_scores = run.workspace.cached("offsets", lambda: match_base(run))
+    judge_base(run, offsets, base_scores)
     for teacher, learner in run.pet():
         learner.offsets = training_offsets(run, offsets[teacher.template])
     remember(run)

@@ -27,8 +27,9 @@ from fewloop_trainer.training import Diverged, TrainSettings
 from fewloop_trainer.workspace import Workspace
 
 FEWEST_ROWS_FOR_ALL_WEIGHTS = 100
-"""Under these the head alone is tuned: 16 to 36 rows took wholly tuned ensembles to zero-shot or below it, 116 rows
-well above (docs/results/trainer-settings.md), and out-of-fold losses of fewer cannot tell."""
+"""Under these the head alone is tuned of a base that knows the task (shrink.py): 16 to 36 rows took wholly tuned
+ensembles to zero-shot or below it, 116 rows well above (docs/results/trainer-settings.md), and out-of-fold losses of
+fewer cannot tell."""
 MATCHING_TEXTS = 300
 """Texts on which offsets are matched to the prior: the mean over 300 has a standard error below 3 points."""
 CALIBRATION_TEXTS = MATCHING_TEXTS
@@ -91,6 +92,7 @@ class Run:
         self.calibration = [self.data.unlabelled[i] for i in order[: min(CALIBRATION_TEXTS, len(order) // 4)]]
         self.candidates = [self.data.unlabelled[i] for i in order[len(self.calibration) :]][:PSEUDO_CANDIDATES]
         self.tunes_all = len(self.wanted) >= FEWEST_ROWS_FOR_ALL_WEIGHTS
+        self.base_knows = True
         self.trials = len(self.task.student_strategies) * (
             len(self.task.templates) if self.task.student_templates == "all" and "pet" in self.task.methods else 1
         )

@@ -140,7 +140,7 @@ def _choose_shrinkage(run: Run, near: OutOfFold, far: OutOfFold | None) -> tuple
 
     offsets = np.zeros((len(by_teacher), 2)) if run.observe.sets else by_teacher
     wanted = run.observe.flat_wanted(run.wanted)
-    found = choose(flat(near), None if far is None else flat(far), offsets, prior, wanted)
+    found = choose(flat(near), None if far is None else flat(far), offsets, prior, wanted, run.base_knows)
     run.shrinkage, oof, held = found
     return run.observe.whole(oof, run.classes), run.observe.whole(held, run.classes)
 

@@ -182,6 +182,18 @@ def test_few_rows_tune_heads_alone(monkeypatch, tmp_path, tiny_model):
     assert broken_entries(folder / "bundle") == []
 
 
+def test_few_rows_tune_all_weights_of_a_base_that_knows_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(run_state, "FEWEST_ROWS_FOR_ALL_WEIGHTS", 25)
+    rows = reviews_of("train", 40)
+    other = {"positive": "negative", "negative": "positive"}
+    labelled = [row | {"label": other[row["label"]]} for row in rows[:24]]
+    folder = write_run(tmp_path, labelled, rows[24:])
+    assert run.run(folder) == 0
+    report = read_json(folder / "bundle/report.json")
+    assert report["outOfFold"]["shrinkage"]["base_knows"] is False
+    assert {"t0-plain", "t1-r-drop", "student"} <= set(report["steps"])
+
+
 class SlowMachine:
     """A clock that only models move: training by `seconds` a step, after `turns_after` steps by `factor` times that."""
 
