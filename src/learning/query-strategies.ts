@@ -4,7 +4,6 @@
  * labels the columns hold what corresponds: the least certain decision, the label nearest to its threshold, the mean of
  * the labels' entropies (score.ts).
  */
-import { badInput } from '../common/errors.js';
 import type { QuestionOrder } from '../storage/questions.repository.js';
 
 export const QUERY_STRATEGIES = [
@@ -20,7 +19,7 @@ export type QueryStrategyName = (typeof QUERY_STRATEGIES)[number];
 
 export const DEFAULT_STRATEGY: QueryStrategyName = 'BREAKING_TIES';
 
-/** Columns in order of weight. Null: nothing is chosen, all questions come from the audit slice. Throws BAD_INPUT. */
+/** Columns in order of weight. Null: nothing is chosen by columns (DIVERSE), or nothing at all (RANDOM_AUDIT). */
 export function orderOf(strategy: QueryStrategyName): QuestionOrder[] | null {
   switch (strategy) {
     case 'LEAST_CONFIDENCE':
@@ -41,9 +40,14 @@ export function orderOf(strategy: QueryStrategyName): QuestionOrder[] | null {
         { column: 'voteEntropy', direction: 'DESC' },
         { column: 'margin', direction: 'ASC' },
       ];
+    case 'BALD':
+      // What the members know together and not each: H of the mean minus mean H (Houlsby et al. 2011).
+      return [
+        { column: 'jensenShannon', direction: 'DESC' },
+        { column: 'margin', direction: 'ASC' },
+      ];
+    case 'DIVERSE':
     case 'RANDOM_AUDIT':
       return null;
-    default:
-      throw badInput('strategy', `${strategy} is not supported yet`);
   }
 }
