@@ -21,33 +21,29 @@ export const DEFAULT_STRATEGY: QueryStrategyName = 'BREAKING_TIES';
 
 /** Columns in order of weight. Null: nothing is chosen by columns (DIVERSE), or nothing at all (RANDOM_AUDIT). */
 export function orderOf(strategy: QueryStrategyName): QuestionOrder[] | null {
-  switch (strategy) {
-    case 'LEAST_CONFIDENCE':
-      return [
-        { column: 'confidence', direction: 'ASC' },
-        { column: 'margin', direction: 'ASC' },
-      ];
-    case 'BREAKING_TIES':
-      return [
-        { column: 'margin', direction: 'ASC' },
-        { column: 'confidence', direction: 'ASC' },
-      ];
-    case 'ENTROPY':
-      return [{ column: 'entropy', direction: 'DESC' }];
-    case 'VOTE_ENTROPY':
-      // Few members give few distinct values: the margin decides between equals.
-      return [
-        { column: 'voteEntropy', direction: 'DESC' },
-        { column: 'margin', direction: 'ASC' },
-      ];
-    case 'BALD':
-      // What the members know together and not each: H of the mean minus mean H (Houlsby et al. 2011).
-      return [
-        { column: 'jensenShannon', direction: 'DESC' },
-        { column: 'margin', direction: 'ASC' },
-      ];
-    case 'DIVERSE':
-    case 'RANDOM_AUDIT':
-      return null;
-  }
+  return ORDERS[strategy];
 }
+
+const ORDERS: Record<QueryStrategyName, QuestionOrder[] | null> = {
+  LEAST_CONFIDENCE: [
+    { column: 'confidence', direction: 'ASC' },
+    { column: 'margin', direction: 'ASC' },
+  ],
+  BREAKING_TIES: [
+    { column: 'margin', direction: 'ASC' },
+    { column: 'confidence', direction: 'ASC' },
+  ],
+  ENTROPY: [{ column: 'entropy', direction: 'DESC' }],
+  // Few members give few distinct values: the margin decides between equals.
+  VOTE_ENTROPY: [
+    { column: 'voteEntropy', direction: 'DESC' },
+    { column: 'margin', direction: 'ASC' },
+  ],
+  // What the members know together and not each: H of the mean minus mean H (Houlsby et al. 2011).
+  BALD: [
+    { column: 'jensenShannon', direction: 'DESC' },
+    { column: 'margin', direction: 'ASC' },
+  ],
+  DIVERSE: null,
+  RANDOM_AUDIT: null,
+};
