@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 
+from fewloop_trainer.admission import BUDGET_SHARE, tokens_to_measure
 from fewloop_trainer.plan import Job
 from fewloop_trainer.run_state import Run
 from fewloop_trainer.training import TrainSettings
@@ -59,6 +60,8 @@ def make_plan(run: Run) -> None:
     texts = len(run.candidates) + passes * (len(run.wanted) + len(run.calibration))
     per_text = tokens_a_text(run)
     run.plan.infer_tokens = per_text * texts + (per_text + 100) * len(run.data.dev)
+    most = BUDGET_SHARE * run.data.settings["budgetSeconds"] / run.plan.infer_cost
+    run.plan.infer_tokens += min(most, tokens_to_measure(run.data, per_text))
     run.report(
         0.06,
         trainTokensPerSecond=round(1 / run.plan.train_cost),
