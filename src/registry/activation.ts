@@ -16,12 +16,13 @@ import type { TaskRow } from '../storage/entities/task.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
 import { hasZeroShot } from '../task/support.js';
-import type { TaskDefinition } from '../task/types.js';
+import type { Precision, TaskDefinition } from '../task/types.js';
 import { BatchBudgets } from './batch-budget.js';
-import { invalid, readBundle } from './bundle.js';
+import { invalid, readBundle, type Bundle } from './bundle.js';
 import { verifyGolden } from './golden.js';
+import { openInPrecision } from './precision.js';
 import { RehearsalEngine } from './rehearsal.js';
-import { openBundle, type OpenModel } from './served-model.js';
+import { budgetKind, openBundle, type OpenModel } from './served-model.js';
 
 export interface ModelLease {
   model: ServedModel;
@@ -113,6 +114,12 @@ export class ActivationService implements OnApplicationShutdown {
     return Object.fromEntries([...this.#current].map(([task, { open }]) => [task, open.model.version]));
   }
 
+  /** In which precision this process serves the version; undefined where it does not. */
+  precisionOf(task: string, version: number): Precision | undefined {
+    const open = this.#current.get(task)?.open;
+    return open?.model.version === version ? open.precision : undefined;
+  }
+
   /**
    * Opens and verifies a version ahead of its activation, so that a bundle that cannot serve fails before anything is
    * decided. Throws VERSION_NOT_FOUND, BUNDLE_INVALID.
@@ -163,10 +170,18 @@ export class ActivationService implements OnApplicationShutdown {
     if (!row) throw new FewloopError('VERSION_NOT_FOUND', `task ${task} has no version ${version}`);
     const bundle = await readBundle(join(this.config.dataDir, row.folder), { baseModel: this.config.baseModel });
     if (bundle.digest !== row.digest) throw invalid('its manifest is not the one that was registered');
-    const open = await openBundle(bundle, this.hostPool, this.budgets);
+    const open = await openInPrecision(bundle, this.config, {
+      open: (precision) => this.#openVerified(bundle, precision),
+      rateOf: (precision) => this.budgets.rateOf(budgetKind(bundle.manifest, precision)),
+    });
+    return new Tenure(open);
+  }
+
+  async #openVerified(bundle: Bundle, precision: Precision): Promise<OpenModel> {
+    const open = await openBundle(bundle, this.hostPool, this.budgets, precision);
     try {
-      await verifyGolden(this.engine, open.model, bundle.golden);
-      return new Tenure(open);
+      await verifyGolden(this.engine, open.model, bundle.golden, precision);
+      return open;
     } catch (error) {
       await open.release();
       throw error;

@@ -20,6 +20,7 @@ from fewloop_trainer.learners import Learner
 from fewloop_trainer.observe import Observations
 from fewloop_trainer.precision import FusionError, Recorder, fuse, load_plain, to_half, to_int8
 from fewloop_trainer.scores import combine_members
+from fewloop_trainer.task import Serving
 from fewloop_trainer.training import chunks_of
 
 FEWEST_TEXTS = 2000
@@ -29,7 +30,9 @@ RECORDED_TEXTS = 128
 """For int8: largest sizes of channels hardly move beyond."""
 BATCH_TOKENS = 512
 BUDGET_SHARE = 0.25
-"""Of a run's budget, at most, for all of this."""
+"""Of a run's budget, which its plan leaves for all of this."""
+COST = {"fp32": 1.0, "fp16": 1.1, "int8": 0.5}
+"""Of a text, in passes of fp32 on a CPU."""
 PARITY = {"fp16": 5e-3, "int8": 5e-2}
 """Largest difference of a golden probability (CONTRACT.md), which is also what the service demands on its machine."""
 
@@ -48,9 +51,8 @@ class Served:
     """Encoded row, and its probabilities [C] in the bundle."""
 
 
-@dataclass
 class Refusal(Exception):
-    reason: str
+    """Of every precision; the message says why."""
 
 
 def tokens_to_measure(data: RunData, tokens_a_text: float) -> float:
@@ -59,7 +61,7 @@ def tokens_to_measure(data: RunData, tokens_a_text: float) -> float:
     precisions = data.task.serving.precisions
     if len(precisions) < 2 or len(data.unlabelled) < FEWEST_TEXTS:
         return 0.0
-    return tokens_a_text * FEWEST_TEXTS * len(precisions)
+    return tokens_a_text * FEWEST_TEXTS * sum(COST[p] for p in precisions)
 
 
 def further_precisions(
@@ -68,10 +70,12 @@ def further_precisions(
     policies: dict[str, dict[str, object]],
     thresholds: np.ndarray | None,
     options: onnxruntime.SessionOptions,
+    seconds: float,
 ) -> tuple[list[dict], dict[str, list[Path]]]:
     """Manifest entries of the task's precisions but fp32, and for each admitted one its graphs, in members' order.
 
-    `members` give a `Served` each when called: one model at a time is in memory.
+    `members` give a `Served` each when called: one model at a time is in memory. What would take more than
+    `seconds` is not begun.
     """
     wanted = [p for p in data.task.serving.precisions if p != "fp32"]
     if not wanted:
@@ -79,13 +83,13 @@ def further_precisions(
     if len(data.unlabelled) < FEWEST_TEXTS:
         reason = f"{len(data.unlabelled)} unlabelled texts, and agreement is measured on {FEWEST_TEXTS}"
         return [_refused(p, reason) for p in wanted], {}
-    comparison = _Comparison(data, options, wanted, len(members))
+    comparison = _Comparison(data, options, wanted, len(members), time.monotonic() + seconds)
     try:
         for member in members:
             comparison.add(member())
     except Refusal as refusal:
         comparison.clear(wanted)
-        return [_refused(p, refusal.reason) for p in wanted], {}
+        return [_refused(p, str(refusal)) for p in wanted], {}
     entries = [comparison.judge(p, policies, thresholds) for p in wanted]
     comparison.clear([e["precision"] for e in entries if not e["admitted"]])
     return entries, {e["precision"]: comparison.graphs[e["precision"]] for e in entries if e["admitted"]}
@@ -95,9 +99,48 @@ def _refused(precision: str, reason: str) -> dict[str, Any]:
     return {"precision": precision, "admitted": False, "reason": reason}
 
 
+def agreement(
+    ours: np.ndarray, theirs: np.ndarray, labels: Sequence[str], thresholds: np.ndarray | None
+) -> dict[str, Any]:
+    """Of probabilities [N, C] in fp32 and in another precision: the share of texts with the same label, or, with
+    `thresholds` [C], the same set of labels; for each label that fp32 gives, its texts and the share that keep it; the
+    mean difference of a probability."""
+    if thresholds is not None:
+        a, b = ours >= thresholds, theirs >= thresholds
+        same = (a == b).all(1)
+        of_labels = [(a[:, i], (a & b)[:, i]) for i in range(len(labels))]
+    else:
+        a, b = ours.argmax(1), theirs.argmax(1)
+        same = a == b
+        of_labels = [(a == i, same & (a == i)) for i in range(len(labels))]
+    return {
+        "share": float(same.mean()),
+        "labels": {
+            name: {"texts": int(has.sum()), "share": float(kept.sum() / has.sum())}
+            for name, (has, kept) in zip(labels, of_labels, strict=True)
+            if has.any()
+        },
+        "probability": float(np.abs(ours - theirs).mean()),
+    }
+
+
+def objections(policy: str, found: dict[str, Any], serving: Serving) -> list[str]:
+    """Why an `agreement` is not enough; nothing where it is."""
+    reasons, asked = [], f"{serving.min_agreement:.1%}"
+    if found["share"] < serving.min_agreement:
+        reasons.append(f"{policy}: agrees with fp32 on {found['share']:.2%} of texts, and {asked} are asked for")
+    for name, of_label in found["labels"].items():
+        if of_label["texts"] >= FEWEST_OF_A_LABEL and of_label["share"] < serving.min_label_agreement:
+            reasons.append(f"{policy}: agrees with fp32 on {of_label['share']:.2%} of texts of {name}")
+    return reasons
+
+
 class _Comparison:
-    def __init__(self, data: RunData, options: onnxruntime.SessionOptions, precisions: list[str], members: int):
-        self.data, self.options, self.precisions, self.members = data, options, precisions, members
+    def __init__(
+        self, data: RunData, options: onnxruntime.SessionOptions, precisions: list[str], members: int, deadline: float
+    ):
+        self.data, self.options, self.precisions = data, options, precisions
+        self.members, self.deadline = members, deadline
         order = np.random.default_rng(int(data.settings["seed"]) + 2).permutation(len(data.unlabelled))
         shuffled = [data.unlabelled[i] for i in order]
         self.texts = shuffled[:FEWEST_TEXTS]
@@ -110,13 +153,12 @@ class _Comparison:
         self.roles: list[tuple[str, float]] = []
         self.probabilities: dict[str, list[np.ndarray]] = {p: [] for p in ("fp32", *precisions)}
         self.observe = Observations(data.task)
-        self.deadline = time.monotonic() + BUDGET_SHARE * float(data.settings["budgetSeconds"])
 
     def add(self, member: Served) -> None:
         """Writes the member's graphs and asks each for all texts. Raises Refusal where there is no time for that."""
         self.roles.append((member.role, member.weight))
-        started = time.monotonic()
         recorder = Recorder(load_plain(member.graph), self.options)
+        started = time.monotonic()
         self._ask(member, recorder, self.recorded)
         self._afford((time.monotonic() - started) / len(self.recorded))
         paths = {"fp32": member.graph}
@@ -157,12 +199,13 @@ class _Comparison:
         return scores
 
     def _afford(self, seconds_a_text: float) -> None:
-        """At fp32's cost for every precision: int8 costs less, fp16 on a CPU more."""
         left = self.members - len(self.roles) + 1
-        needed = seconds_a_text * len(self.texts) * left * len(self.probabilities)
+        needed = seconds_a_text * len(self.texts) * left * sum(COST[p] for p in self.probabilities)
         if time.monotonic() + needed > self.deadline:
-            share = f"{BUDGET_SHARE:.0%} of learning.budgetSeconds"
-            raise Refusal(f"comparing {len(self.texts)} texts would have taken more than {share}")
+            raise Refusal(
+                f"comparing it with fp32 on {len(self.texts)} texts would have taken longer than the run may "
+                "(learning.budgetSeconds)"
+            )
 
     def judge(
         self, precision: str, policies: dict[str, dict[str, object]], thresholds: np.ndarray | None
@@ -189,10 +232,10 @@ class _Comparison:
                 for p in ("fp32", precision)  # type: ignore[arg-type]
             )
             n = len(self.texts)
-            found = self._agreement(ours[:n], theirs[:n], thresholds)
+            found = agreement(ours[:n], theirs[:n], self.data.task.label_names, thresholds)
             entry["agreement"][policy] = found
             entry["difference"][policy] = self._difference(ours[n:], theirs[n:], thresholds)
-            reasons += self._objections(policy, found)
+            reasons += objections(policy, found, self.data.task.serving)
         if reasons:
             entry |= {"admitted": False, "reason": "; ".join(reasons)}
         return entry
@@ -202,37 +245,6 @@ class _Comparison:
         chosen = [i for i, (own, _) in enumerate(self.roles) if own == role]
         members = np.stack([self.probabilities[precision][i] for i in chosen])
         return self.observe.temper(combine_members(members, [self.roles[i][1] for i in chosen]), temperature)
-
-    def _agreement(self, ours: np.ndarray, theirs: np.ndarray, thresholds: np.ndarray | None) -> dict[str, Any]:
-        names = self.data.task.label_names
-        if self.observe.sets:
-            a, b = ours >= thresholds, theirs >= thresholds
-            of_labels = [(a[:, i], (a & b)[:, i]) for i in range(len(names))]
-            same = (a == b).all(1)
-        else:
-            a, b = ours.argmax(1), theirs.argmax(1)
-            same = a == b
-            of_labels = [(a == i, same & (a == i)) for i in range(len(names))]
-        return {
-            "share": float(same.mean()),
-            "labels": {
-                name: {"texts": int(has.sum()), "share": float(kept.sum() / has.sum())}
-                for name, (has, kept) in zip(names, of_labels, strict=True)
-                if has.any()
-            },
-            "probability": float(np.abs(ours - theirs).mean()),
-        }
-
-    def _objections(self, policy: str, found: dict[str, Any]) -> list[str]:
-        serving = self.data.task.serving
-        least = f"{serving.min_agreement:.1%}"
-        reasons = []
-        if found["share"] < serving.min_agreement:
-            reasons.append(f"{policy}: agrees with fp32 on {found['share']:.2%} of texts, and {least} are asked for")
-        for name, of_label in found["labels"].items():
-            if of_label["texts"] >= FEWEST_OF_A_LABEL and of_label["share"] < serving.min_label_agreement:
-                reasons.append(f"{policy}: agrees with fp32 on {of_label['share']:.2%} of texts of {name}")
-        return reasons
 
     def _difference(self, ours: np.ndarray, theirs: np.ndarray, thresholds: np.ndarray | None) -> dict[str, float]:
         """Of accuracy and calibration error on labelled rows: the precision's less fp32's."""

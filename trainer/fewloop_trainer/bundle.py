@@ -61,11 +61,12 @@ def write_bundle(
     report: dict[str, object],
     pseudo_labelled: int,
     threads: int,
+    seconds: float,
 ) -> float:
     """Writes `folder`; returns the largest difference of a golden probability between PyTorch and ONNX Runtime.
 
-    `thresholds` [C] are those of label sets. Raises RunError (INTERNAL) where the difference exceeds
-    `PARITY_TOLERANCE`.
+    `thresholds` [C] are those of label sets; `seconds`: what comparing precisions may take. Raises RunError (INTERNAL)
+    where the difference exceeds `PARITY_TOLERANCE`.
     """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -90,7 +91,7 @@ def write_bundle(
         lazily(_served, rows, items, member, data.classes, partial / g["file"])
         for member, g in zip(members, graphs, strict=True)
     ]
-    precisions, variants = further_precisions(data, served, policies, thresholds, session_options(threads))
+    precisions, variants = further_precisions(data, served, policies, thresholds, session_options(threads), seconds)
     for precision, paths in variants.items():
         for graph, path in zip(graphs, paths, strict=True):
             graph.setdefault("variants", []).append({"precision": precision} | file_entry(path))

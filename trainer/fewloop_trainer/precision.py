@@ -2,7 +2,7 @@
 
 int8, for CPUs: products of token states with weights are of bytes. Weights have a scale each output channel. States
 have a scale each token, found as it is computed (ZeroQuant, Yao et al. 2022, 2.2), so that what a text is answered
-does not depend on the texts beside it in a batch, as it would with onnxruntime's own dynamic quantization, whose scale is
+does not depend on the texts beside it in a batch, as with onnxruntime's own dynamic quantization, whose scale is
 the batch's. Channels that are much larger than others are first evened out between states and weights (SmoothQuant,
 Xiao et al. 2023, eq. 4). Embeddings, label words and what is computed at masks alone stay as they are: gathers and
 few rows cost next to nothing.
@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 PRECISIONS = ("fp32", "fp16", "int8")
 MIGRATION = 0.75
-"""SmoothQuant's alpha: how much of the unevenness of states goes to the weights. Measured: docs/results/precision.md."""
+"""SmoothQuant's alpha: how much of the unevenness of states goes to the weights (docs/results/precision.md)."""
 FUSED = ("Attention", "SkipLayerNormalization", "BiasGelu")
 LARGE = 4096
 
