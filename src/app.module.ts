@@ -5,6 +5,7 @@ import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fa
 import { Logger } from 'nestjs-pino';
 import { ApiModule } from './api/api.module.js';
 import { loggingModule } from './common/logging/logging.module.js';
+import { ObservationModule } from './common/observation.module.js';
 import { Config } from './config/config.js';
 import { LearningModule } from './learning/learning.module.js';
 import { RegistryModule } from './registry/registry.module.js';
@@ -30,6 +31,7 @@ class AppModule {
       imports: [
         loggingModule(logLevel),
         ConfigModule.of(config),
+        ObservationModule,
         StorageModule,
         RegistryModule,
         StreamGatewayModule.register(config),

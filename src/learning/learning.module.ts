@@ -13,6 +13,7 @@ import { GateService } from './gate.js';
 import { IngestService } from './ingest.js';
 import { JobQueue } from './job-queue.js';
 import { LedgerService } from './ledger.js';
+import { LearningObservation } from './observation.js';
 import { Outbox } from './outbox.js';
 import { PoolService } from './pool.js';
 import { PromotionService } from './promotion.js';
@@ -55,6 +56,7 @@ const SERVICES = [
     },
     GateService,
     JobQueue,
+    LearningObservation,
     RunData,
     RunVersions,
     RunWorker,

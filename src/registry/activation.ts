@@ -9,6 +9,7 @@
 import { Inject, Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
 import { join } from 'node:path';
 import { FewloopError } from '../common/errors.js';
+import { METRICS, NO_METRICS, secondsSince, type Metrics } from '../common/metrics/metrics.js';
 import { Config } from '../config/config.js';
 import type { ServedModel } from '../inference/types.js';
 import { HostPool } from '../runtime/host-pool.js';
@@ -74,6 +75,7 @@ export class ActivationService implements OnApplicationShutdown {
     @Inject(BatchBudgets) private readonly budgets: BatchBudgets,
     @Inject(TasksRepository) private readonly tasks: TasksRepository,
     @Inject(VersionsRepository) private readonly versions: VersionsRepository,
+    @Inject(METRICS) private readonly metrics: Metrics = NO_METRICS,
   ) {}
 
   /**
@@ -135,10 +137,13 @@ export class ActivationService implements OnApplicationShutdown {
     return this.#step(task, async () => {
       const before = this.#current.get(task);
       if (before?.open.model.version === version) return;
+      const startedAtMs = performance.now();
       await this.#draining.get(task);
       const next = (await this.#takePrepared(task, version)) ?? (await this.#open(task, version));
       this.#current.set(task, next);
       if (before) this.#drain(task, before);
+      this.metrics.add('fewloop_swaps_total', { task });
+      this.metrics.observe('fewloop_swap_seconds', {}, secondsSince(startedAtMs));
       this.#log.log(`task ${task}: version ${version} answers`);
     });
   }

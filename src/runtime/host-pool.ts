@@ -3,8 +3,9 @@
  * graph's. The last lease to go drains and ends them. Imports of other modules: types of inference, errors.
  */
 import { FewloopError } from '../common/errors.js';
+import { NO_METRICS, type Metrics } from '../common/metrics/metrics.js';
 import type { GraphRunner, HostBatch, HostResult } from '../inference/types.js';
-import { HostGroup } from './host-group.js';
+import { HostGroup, type HostState } from './host-group.js';
 import type { HostSettings } from './protocol.js';
 
 export interface GraphFile {
@@ -23,13 +24,18 @@ export interface HostPoolSettings extends HostSettings {
 interface SharedGroup {
   leases: number;
   started: Promise<HostGroup>;
+  /** Once it has. */
+  group: HostGroup | undefined;
 }
 
 export class HostPool {
   readonly #groups = new Map<string, SharedGroup>();
   readonly #ending = new Set<Promise<void>>();
 
-  constructor(private readonly settings: HostPoolSettings) {}
+  constructor(
+    private readonly settings: HostPoolSettings,
+    private readonly metrics: Metrics = NO_METRICS,
+  ) {}
 
   /** Hosts with these graphs loaded and warm: new ones, or those that hold the same graphs already. */
   async open(graphs: GraphFile[]): Promise<HostLease> {
@@ -38,13 +44,14 @@ export class HostPool {
     let shared = this.#groups.get(key);
     if (!shared) {
       const files = [...bySha].map(([sha256, path]) => ({ sha256, path }));
-      shared = { leases: 0, started: HostGroup.start(files, this.settings, this.settings.hosts) };
+      const started = HostGroup.start(files, this.settings, this.settings.hosts, this.metrics);
+      shared = { leases: 0, started, group: undefined };
       this.#groups.set(key, shared);
     }
     const used = shared;
     used.leases++;
     try {
-      const group = await used.started;
+      const group = (used.group = await used.started);
       return new HostLease(group, new Map(graphs.map(({ id, sha256 }) => [id, sha256])), () => this.#leave(key, used));
     } catch (error) {
       if (this.#groups.get(key) === used) this.#groups.delete(key);
@@ -56,6 +63,11 @@ export class HostPool {
   async pids(): Promise<number[]> {
     const groups = await Promise.all([...this.#groups.values()].map(({ started }) => started.catch(() => undefined)));
     return groups.flatMap((group) => group?.pids() ?? []);
+  }
+
+  /** Of every group that has started. */
+  states(): HostState[] {
+    return [...this.#groups.values()].flatMap(({ group }) => (group ? [group.state()] : []));
   }
 
   /** Drains and ends every host, whoever holds leases. */

@@ -37,7 +37,7 @@ async function load(graphs: HostGraph[], settings: HostSettings): Promise<void> 
       sessions.set(sha256, session);
       await warmUp(session);
     }
-    send({ type: 'loaded' });
+    send({ type: 'loaded', residentBytes: process.memoryUsage.rss() });
   } catch (error) {
     send({ type: 'load-failed', message: (error as Error).message });
   }
@@ -78,7 +78,8 @@ async function run(message: Extract<ToHost, { type: 'run' }>): Promise<void> {
   try {
     const session = sessions.get(graph);
     if (!session) throw new Error(`graph ${graph} is not loaded`);
-    send({ type: 'result', job, tensors: await compute(session, tensors) });
+    const answer = await compute(session, tensors);
+    send({ type: 'result', job, tensors: answer, residentBytes: process.memoryUsage.rss() });
   } catch (error) {
     send({ type: 'run-failed', job, message: (error as Error).message });
   }
