@@ -4,6 +4,7 @@ import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
 import { Logger } from 'nestjs-pino';
 import { ApiModule } from './api/api.module.js';
+import { requestId, tellRequestId } from './common/logging/request-id.js';
 import { loggingModule } from './common/logging/logging.module.js';
 import { ObservationModule } from './common/observation.module.js';
 import { Config } from './config/config.js';
@@ -45,7 +46,12 @@ class AppModule {
 
 /** The application, not listening yet. Its `close` ends what it started, the embedded database last. */
 export async function createApp(config: Config): Promise<NestFastifyApplication> {
-  const adapter = new FastifyAdapter({ bodyLimit: config.maxBodyBytes, forceCloseConnections: 'idle' });
+  const adapter = new FastifyAdapter({
+    bodyLimit: config.maxBodyBytes,
+    forceCloseConnections: 'idle',
+    genReqId: requestId,
+  });
+  tellRequestId(adapter.getInstance());
   const options = { bufferLogs: true, abortOnError: false };
   const app = await NestFactory.create<NestFastifyApplication>(AppModule.register(config), adapter, options);
   app.useLogger(app.get(Logger));

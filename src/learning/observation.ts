@@ -5,9 +5,11 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { METRICS, type Metrics, type SetGauge } from '../common/metrics/metrics.js';
 import { Config } from '../config/config.js';
+import type { RunStateValue } from '../storage/entities/training-run.js';
 import { LoopCountsRepository, type LoopCounts } from '../storage/loop-counts.repository.js';
 
 const KEPT_MS = 30_000;
+const RUN_STATES: RunStateValue[] = ['QUEUED', 'RUNNING', 'SUCCEEDED', 'FAILED', 'CANCELLED'];
 
 @Injectable()
 export class LearningObservation {
@@ -29,7 +31,11 @@ export class LearningObservation {
     }
     const { candidates, questions, runs, promotions, waiting } = this.#counts;
     for (const { task, name, value } of candidates) set('fewloop_pool_candidates', { task, state: name }, value);
-    for (const { task, value } of questions) set('fewloop_review_questions', { task }, value);
+    for (const { task, value } of questions) {
+      set('fewloop_review_questions', { task }, value);
+      // A series that begins at 1 has no rise to alert on.
+      for (const state of RUN_STATES) set('fewloop_runs', { task, state }, 0);
+    }
     for (const { task, name, value } of runs) set('fewloop_runs', { task, state: name }, value);
     for (const { task, name, value } of promotions) set('fewloop_promotions', { task, decision: name }, value);
     for (const { task, value } of waiting) set('fewloop_promotion_waiting_seconds', { task }, value);

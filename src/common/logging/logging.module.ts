@@ -3,7 +3,6 @@ import type { DynamicModule } from '@nestjs/common';
 import { LoggerModule } from 'nestjs-pino';
 import type { DestinationStream } from 'pino';
 import pretty from 'pino-pretty';
-import { requestId } from './request-id.js';
 
 /** What Nest says of its own start is of no use to who runs the service. */
 const QUIET = new Set([
@@ -25,7 +24,6 @@ export function loggingModule(level: string): DynamicModule {
         level,
         autoLogging: false,
         quietReqLogger: true,
-        genReqId: requestId,
         hooks: {
           logMethod(args, method, severity) {
             const [first] = args as unknown[];
