@@ -22,4 +22,8 @@ export function startBroker(options: {
   port: number;
   controllerPort: number;
   secure?: SecureListener;
+  /** Clients that come by its port are told to come by the advertised one. */
+  proxied?: { port: number; advertised: number };
+  /** Further properties of the broker. */
+  settings?: Record<string, string | number>;
 }): Promise<Broker>;

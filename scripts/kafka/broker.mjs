@@ -89,13 +89,14 @@ export async function freePort() {
 /**
  * Formats `dir` where it is new, starts the broker and resolves once it takes clients. `secure`: a second listener with
  * TLS and SASL, `{ port, keystore, scram: { user: password }, plain: { user: password } }`; who comes by it has the
- * rights that ACLs give, who comes by the plain one may do everything.
+ * rights that ACLs give, who comes by the plain one may do everything. `proxied`: a second plain listener, `{ port,
+ * advertised }`, whose clients are told to come by another port, that of a proxy. `settings`: further ones of the broker.
  */
-export async function startBroker({ dir, port, controllerPort, secure }) {
+export async function startBroker({ dir, port, controllerPort, secure, proxied, settings }) {
   await ensureKafka();
   mkdirSync(dir, { recursive: true });
   const properties = join(dir, 'server.properties');
-  writeFileSync(properties, serverProperties({ dir, port, controllerPort, secure }));
+  writeFileSync(properties, serverProperties({ dir, port, controllerPort, secure, proxied, settings }));
   const log = join(dir, 'broker.log');
   if (!existsSync(join(dir, 'data', 'meta.properties'))) format(properties, secure);
   const newArchive = `${archive}.${process.pid}.${port}`;
@@ -104,6 +105,8 @@ export async function startBroker({ dir, port, controllerPort, secure }) {
     : [`-XX:ArchiveClassesAtExit=${newArchive}`];
   const output = openSync(log, 'a');
   const child = spawn('java', [...javaOptions(), ...archiving, 'kafka.Kafka', properties], {
+    // What Java leaves behind when it crashes lies there too.
+    cwd: dir,
     stdio: ['ignore', output, output],
   });
   closeSync(output);
@@ -165,7 +168,7 @@ function answers(port) {
   });
 }
 
-function serverProperties({ dir, port, controllerPort, secure }) {
+function serverProperties({ dir, port, controllerPort, secure, proxied, settings }) {
   const own = {
     'process.roles': 'broker,controller',
     'node.id': 1,
@@ -202,9 +205,22 @@ function serverProperties({ dir, port, controllerPort, secure }) {
     'broker.session.timeout.ms': 2000,
     'broker.heartbeat.interval.ms': 500,
   };
-  const properties = secure ? { ...own, ...secureProperties(own, secure) } : own;
+  const properties = {
+    ...own,
+    ...(secure && secureProperties(own, secure)),
+    ...(proxied && proxiedProperties(own, proxied)),
+    ...settings,
+  };
   const lines = Object.entries(properties).map(([name, value]) => `${name}=${value}\n`);
   return lines.join('');
+}
+
+function proxiedProperties(own, { port, advertised }) {
+  return {
+    listeners: `${own.listeners},PROXIED://127.0.0.1:${port}`,
+    'advertised.listeners': `${own['advertised.listeners']},PROXIED://127.0.0.1:${advertised}`,
+    'listener.security.protocol.map': `${own['listener.security.protocol.map']},PROXIED:PLAINTEXT`,
+  };
 }
 
 function secureProperties(own, { port, keystore, plain = {} }) {

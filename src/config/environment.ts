@@ -113,6 +113,18 @@ export const environment = {
   ),
   hosts: variable('FEWLOOP_HOSTS', '2', 'Model host processes for each set of graphs', whole(1, 64)),
   hostThreads: variable('FEWLOOP_HOST_THREADS', '1', 'Threads of a model host', whole(1, 64)),
+  modelMemoryMb: variable(
+    'FEWLOOP_MODEL_MEMORY_MB',
+    '',
+    'Megabytes that all model hosts may take; over it idle tasks rest until they are asked; empty: half of what there is',
+    z.union([z.literal(''), whole(64, 2 ** 24)]),
+  ),
+  idleMinutes: variable(
+    'FEWLOOP_IDLE_MINUTES',
+    '60',
+    'Minutes after which a task that nobody asks gives its memory back until it is asked; 0: never',
+    whole(0, 100_000),
+  ),
   maxBatchTokens: variable(
     'FEWLOOP_MAX_BATCH_TOKENS',
     '',

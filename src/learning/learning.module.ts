@@ -5,6 +5,7 @@ import { Config } from '../config/config.js';
 import { LAUNCHER } from '../launch/launcher.js';
 import { ProcessLauncher } from '../launch/process.js';
 import { RegistryModule } from '../registry/registry.module.js';
+import { DiverseQuestions } from './diverse-questions.js';
 import { LearningEvents } from './events.js';
 import { ExampleExport } from './example-export.js';
 import { ExampleService } from './examples.js';
@@ -54,6 +55,7 @@ const SERVICES = [
       inject: [Config],
       useFactory: ({ python, dataDir }: Config) => new ProcessLauncher({ python, dataDir }),
     },
+    DiverseQuestions,
     GateService,
     JobQueue,
     LearningObservation,

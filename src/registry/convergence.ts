@@ -79,19 +79,19 @@ export class ConvergenceService implements OnApplicationBootstrap, BeforeApplica
     return { tried: this.#tried, failing: [...this.#failures.keys()].sort() };
   }
 
-  /** Serves the task's active version here and now; throws what keeps it from serving. */
-  async converge(task: string): Promise<void> {
+  /** Serves the task's active version here and now (`mayRest`: or once it is asked); throws what keeps it from that. */
+  async converge(task: string, options: { mayRest?: boolean } = {}): Promise<void> {
     const row = await this.tasks.find(task);
     if (!row) throw new FewloopError('TASK_NOT_FOUND', `there is no task ${task}`);
     if (row.activeVersion === null) return;
     try {
-      await this.activation.activate(task, row.activeVersion);
+      await this.activation.activate(task, row.activeVersion, options);
       this.#failures.delete(task);
     } catch (error) {
       this.metrics.add('fewloop_activation_failures_total', { task });
       const before = this.#failures.get(task);
       const delayMs = before?.version === row.activeVersion ? Math.min(before.delayMs * 2, LONGEST_RETRY_MS) : POLL_MS;
-      this.#failures.set(task, { version: row.activeVersion, retryAt: Date.now() + delayMs, delayMs });
+      this.#failures.set(task, { version: row.activeVersion, retryAt: performance.now() + delayMs, delayMs });
       throw error;
     }
   }
@@ -109,8 +109,9 @@ export class ConvergenceService implements OnApplicationBootstrap, BeforeApplica
         if (this.#stop.signal.aborted) return;
         if (activeVersion === null || served[name] === activeVersion) continue;
         const failure = this.#failures.get(name);
-        if (failure?.version === activeVersion && Date.now() < failure.retryAt) continue;
-        await this.#quietly(() => this.converge(name));
+        if (failure?.version === activeVersion && performance.now() < failure.retryAt) continue;
+        // Nobody asked for it yet: it takes no other task's memory.
+        await this.#quietly(() => this.converge(name, { mayRest: true }));
       }
     });
   }

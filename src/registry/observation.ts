@@ -29,11 +29,11 @@ export class RegistryObservation {
     set('fewloop_queue_tokens', {}, this.engine.queuedTokens);
     set('fewloop_queue_limit_tokens', {}, MAX_QUEUED_TOKENS);
     const states = this.hostPool.states();
-    const sum = (key: 'loaded' | 'expected' | 'residentBytes') =>
-      states.reduce((total, state) => total + state[key], 0);
+    const sum = (key: 'loaded' | 'expected') => states.reduce((total, state) => total + state[key], 0);
     set('fewloop_hosts', {}, sum('loaded'));
     set('fewloop_hosts_expected', {}, sum('expected'));
-    set('fewloop_hosts_resident_memory_bytes', {}, sum('residentBytes'));
+    const bytes = this.hostPool.measuredBytes();
+    if (bytes !== undefined) set('fewloop_hosts_resident_memory_bytes', {}, bytes);
     for (const [task, version] of Object.entries(this.activation.served())) {
       set('fewloop_active_version', { task }, version);
     }

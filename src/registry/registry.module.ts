@@ -22,8 +22,8 @@ const SERVICES = [ActivationService, BatchBudgets, Catalogue, ConvergenceService
     {
       provide: HostPool,
       inject: [Config, METRICS],
-      useFactory: ({ hosts, hostThreads, device }: Config, metrics: Metrics) =>
-        new HostPool({ hosts, threads: hostThreads, device }, metrics),
+      useFactory: ({ hosts, hostThreads, device, modelMemoryBytes }: Config, metrics: Metrics) =>
+        new HostPool({ hosts, threads: hostThreads, device, memoryBytes: modelMemoryBytes }, metrics),
     },
     {
       provide: InferenceEngine,

@@ -1,6 +1,6 @@
 /** A verified bundle, opened: its graphs in model hosts, its tokenizer loaded. Whoever opens it releases it. */
 import type { ServedModel } from '../inference/types.js';
-import type { HostPool } from '../runtime/host-pool.js';
+import type { HostPool, MakeRoom } from '../runtime/host-pool.js';
 import type { BatchBudgets } from './batch-budget.js';
 import { invalid, type Bundle } from './bundle.js';
 import { openTokenizer } from './tokenizer.js';
@@ -9,6 +9,8 @@ export interface OpenModel {
   model: ServedModel;
   /** Processes that hold its graphs. */
   pids(): number[];
+  /** Of memory that releasing it would free: none while other models hold the same graphs. */
+  bytes(): number;
   /** Drains what it was given, then lets its hosts go. */
   release(): Promise<void>;
 }
@@ -16,7 +18,7 @@ export interface OpenModel {
 export async function openBundle(
   { manifest, members, tokenizerJson, graphs }: Pick<Bundle, 'manifest' | 'members' | 'tokenizerJson' | 'graphs'>,
   hostPool: HostPool,
-  budgets?: BatchBudgets,
+  { budgets, makeRoom }: { budgets?: BatchBudgets; makeRoom?: MakeRoom } = {},
 ): Promise<OpenModel> {
   let tokenizer;
   try {
@@ -24,7 +26,7 @@ export async function openBundle(
   } catch (cause) {
     throw invalid(`${manifest.tokenizer.file} is no tokenizer`, cause);
   }
-  const lease = await hostPool.open(graphs);
+  const lease = await hostPool.open(graphs, makeRoom);
   const { task, version, taskRevision, definition, policies, thresholds = {} } = manifest;
   const model: ServedModel = {
     task,
@@ -50,6 +52,7 @@ export async function openBundle(
   return {
     model,
     pids: () => lease.pids(),
+    bytes: () => lease.bytes,
     release: () => lease.release(),
   };
 }

@@ -18,7 +18,6 @@ export interface HostState {
   /** Processes that are ready for jobs. */
   loaded: number;
   expected: number;
-  residentBytes: number;
 }
 
 export class HostGroup {
@@ -65,12 +64,7 @@ export class HostGroup {
   }
 
   state(): HostState {
-    const hosts = [...this.#hosts];
-    return {
-      loaded: hosts.length,
-      expected: this.expected,
-      residentBytes: hosts.reduce((sum, host) => sum + host.residentBytes, 0),
-    };
+    return { loaded: this.#hosts.size, expected: this.expected };
   }
 
   run(graph: string, batch: HostBatch): Promise<HostResult> {

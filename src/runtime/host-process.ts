@@ -39,7 +39,6 @@ export class HostProcess {
   readonly #jobs = new Map<number, Job>();
   readonly #gone: Promise<void>;
   #nextJob = 0;
-  #residentBytes = 0;
   #state: 'loading' | 'ready' | 'ending' | 'gone' = 'loading';
   #loaded: { resolve(): void; reject(error: Error): void } | undefined;
 
@@ -87,11 +86,6 @@ export class HostProcess {
     return this.#child.pid ?? 0;
   }
 
-  /** Memory, as it told last. */
-  get residentBytes(): number {
-    return this.#residentBytes;
-  }
-
   /** How many more jobs it takes now. */
   get room(): number {
     return this.#state === 'ready' ? JOBS_A_HOST - this.#jobs.size : 0;
@@ -123,7 +117,6 @@ export class HostProcess {
   }
 
   #onMessage(message: FromHost): void {
-    if ('residentBytes' in message) this.#residentBytes = message.residentBytes;
     if (message.type === 'loaded') return this.#loaded?.resolve();
     if (message.type === 'load-failed') {
       const text = `the model host could not load the graph: ${message.message}`;

@@ -37,7 +37,7 @@ async function load(graphs: HostGraph[], settings: HostSettings): Promise<void> 
       sessions.set(sha256, session);
       await warmUp(session);
     }
-    send({ type: 'loaded', residentBytes: process.memoryUsage.rss() });
+    send({ type: 'loaded' });
   } catch (error) {
     send({ type: 'load-failed', message: (error as Error).message });
   }
@@ -78,8 +78,7 @@ async function run(message: Extract<ToHost, { type: 'run' }>): Promise<void> {
   try {
     const session = sessions.get(graph);
     if (!session) throw new Error(`graph ${graph} is not loaded`);
-    const answer = await compute(session, tensors);
-    send({ type: 'result', job, tensors: answer, residentBytes: process.memoryUsage.rss() });
+    send({ type: 'result', job, tensors: await compute(session, tensors) });
   } catch (error) {
     send({ type: 'run-failed', job, message: (error as Error).message });
   }

@@ -28,9 +28,9 @@ export type ToHost =
   | { type: 'end' };
 
 export type FromHost =
-  | { type: 'loaded'; residentBytes: number }
+  | { type: 'loaded' }
   | { type: 'load-failed'; message: string }
-  | { type: 'result'; job: number; tensors: Record<string, HostTensor<Float32Array>>; residentBytes: number }
+  | { type: 'result'; job: number; tensors: Record<string, HostTensor<Float32Array>> }
   | { type: 'run-failed'; job: number; message: string };
 
 export function batchTensors(batch: HostBatch): Record<string, HostTensor<BigInt64Array>> {

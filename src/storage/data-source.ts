@@ -5,6 +5,7 @@
 import { DefaultNamingStrategy, type DataSourceOptions, type Table } from 'typeorm';
 import { First1795450000000 } from '../../migrations/1795450000000-first.js';
 import { Kafka1795530000000 } from '../../migrations/1795530000000-kafka.js';
+import { Bald1795620000000 } from '../../migrations/1795620000000-bald.js';
 import { CandidateRow } from './entities/candidate.js';
 import { ExampleRow } from './entities/example.js';
 import { LedgerEntryRow } from './entities/ledger-entry.js';
@@ -55,7 +56,7 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       StreamRecordRow,
       OutboxEventRow,
     ],
-    migrations: [First1795450000000, Kafka1795530000000],
+    migrations: [First1795450000000, Kafka1795530000000, Bald1795620000000],
     migrationsTransactionMode: 'each',
     namingStrategy: new PostgresNames(),
     synchronize: false,

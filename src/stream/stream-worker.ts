@@ -52,7 +52,7 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
   readonly #stop = new AbortController();
   /** What was last said of a pause. */
   #pausedFor = '';
-  /** Tasks that nothing can be scored for now → until when. */
+  /** Tasks that nothing can be scored for now → until when, by a clock that nobody sets. */
   readonly #blocked = new Map<string, number>();
   /** Of each task, an item that was scored: where it fails too, the model is at fault and not the texts. */
   readonly #control = new Map<string, Item>();
@@ -63,7 +63,7 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     @Inject(Config) private readonly config: Pick<Config, 'role'>,
     @Inject(STREAM_PORT) private readonly port: StreamPort,
     @Inject(InferenceEngine) private readonly engine: Pick<InferenceEngine, 'classify'>,
-    @Inject(ActivationService) private readonly activation: Pick<ActivationService, 'current' | 'served'>,
+    @Inject(ActivationService) private readonly activation: Pick<ActivationService, 'current' | 'loaded' | 'peek'>,
     @Inject(PoolService) private readonly pool: Pick<PoolService, 'refresh'>,
     @Inject(ZeroShotVersions) private readonly zeroShot: Pick<ZeroShotVersions, 'rematch'>,
     @Inject(LearningEvents) private readonly events: Pick<LearningEvents, 'predicted'>,
@@ -125,7 +125,7 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
   }
 
   async #scoreNext(): Promise<boolean> {
-    const now = Date.now();
+    const now = performance.now();
     for (const [task, until] of this.#blocked) if (until <= now) this.#blocked.delete(task);
     const done: { batch: StreamBatch; outcomes: RecordOutcome[] }[] = [];
     const busy = await this.port.process([...this.#blocked.keys()], async (batch) => {
@@ -143,7 +143,7 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     } catch (error) {
       // Other tasks go on meanwhile.
       if (error instanceof FewloopError && error.code !== 'OVERLOADED')
-        this.#blocked.set(task, Date.now() + BLOCKED_MS);
+        this.#blocked.set(task, performance.now() + BLOCKED_MS);
       throw error;
     }
   }
@@ -238,9 +238,10 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
 
   async #refreshPool(): Promise<boolean> {
     let busy = false;
-    for (const task of Object.keys(this.activation.served())) {
+    for (const task of this.activation.loaded()) {
       if (this.#stop.signal.aborted) return false;
-      const lease = await this.activation.current(task);
+      const lease = this.activation.peek(task);
+      if (!lease) continue;
       try {
         const { model } = lease;
         const score = (items: Item[]) => this.#classify(model, items, 'background');

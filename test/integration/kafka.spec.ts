@@ -253,6 +253,46 @@ it('finds the record that the model cannot take, and scores the rest', async () 
   expect(dead.map(({ headers }) => String(headers['fewloop-error-code']))).toEqual(Array(3).fill('INTERNAL'));
 });
 
+it('goes on where another worker has come to, though far more than a batch was scored here', async () => {
+  const service = await start();
+  await apply(service);
+  const one = unique('one');
+  await topics.create([one, `${one}.dlq`], 1);
+  await topics.send(one, numbered(1500));
+  let release = (): void => undefined;
+  const held = new Promise<void>((resolve) => (release = resolve));
+  let holding = (): void => undefined;
+  const reached = new Promise<void>((resolve) => (holding = resolve));
+  const classify = InferenceEngine.prototype.classify;
+  vi.spyOn(InferenceEngine.prototype, 'classify').mockImplementation(async function (
+    this: InferenceEngine,
+    model,
+    request,
+  ) {
+    if (request.priority === 'bulk') holding();
+    if (request.priority === 'bulk') await held;
+    return classify.call(this, model, request);
+  });
+  await apply(service, { name: 'one', stream: { input: one, output } });
+  await reached;
+  // The other one: takes the partition's transactional id over, and commits beyond two batches.
+  const other = topics.kafka.producer({
+    transactionalId: `${group}-${one}-0`,
+    idempotent: true,
+    maxInFlightRequests: 1,
+  });
+  await other.connect();
+  const transaction = await other.transaction();
+  const partitions = [{ partition: 0, offset: '1200' }];
+  await transaction.sendOffsets({ consumerGroupId: group, topics: [{ topic: one, partitions }] });
+  await transaction.commit();
+  await other.disconnect();
+  release();
+  const outputs = await topics.read(output, 300);
+  expectExactlyOnce(outputs, 300);
+  expect(Math.min(...outputs.map((message) => Number(String(valueOf(message)['id']).slice(1))))).toBe(1200);
+});
+
 it('reads gzip, lz4, snappy and zstd', async () => {
   const service = await start();
   await apply(service);

@@ -5,6 +5,7 @@ import numpy as np
 from fewloop_trainer.learners import PetLearner
 from fewloop_trainer.run_state import MATCHING_TEXTS, Run, Teacher
 from fewloop_trainer.scores import match_priors
+from fewloop_trainer.shrink import beats_guessing
 
 
 def match_base(run: Run) -> dict[str, np.ndarray]:
@@ -27,6 +28,17 @@ def match_base(run: Run) -> dict[str, np.ndarray]:
         "offsets": offsets,
         "rows": np.stack(of_teachers) if of_teachers else np.zeros((0, len(run.wanted), run.classes)),
     }
+
+
+def judge_base(run: Run, offsets: np.ndarray, scores: np.ndarray) -> None:
+    """Whether the base model knows something of the task that few labels could take from it; where it does not, all
+    weights are tuned however few they are. A method that begins from nothing has none to judge."""
+    pet = [teacher for teacher, _ in run.pet()]
+    if not pet:
+        return
+    said = [run.observe.probabilities(x, offsets[t.template]) for x, t in zip(scores, pet, strict=True)]
+    run.base_knows = beats_guessing(np.stack(said), run.wanted)
+    run.tunes_all = run.tunes_all or not run.base_knows
 
 
 def training_offsets(run: Run, offsets: np.ndarray) -> np.ndarray:

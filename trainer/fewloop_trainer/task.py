@@ -81,7 +81,13 @@ class Task:
     strategies: tuple[str, ...]
     selection: Selection
     efl: Efl
+    teachers: str
+    """`in-turn`: PET's strategies in turn over the templates; `product`: every strategy with every template."""
+    seeds: int
     rounds: int
+    student_templates: str
+    """`best`: the best teacher's; `all`: the student is tried with each."""
+    student_strategies: tuple[str, ...]
     budget_seconds: float
     definition: dict
 
@@ -108,7 +114,7 @@ class Task:
 def load_task(definition: dict) -> Task:
     learning = definition["learning"]
     selection = learning["selection"]
-    efl = definition.get("efl", {})
+    efl, student = definition.get("efl", {}), learning.get("student", {})
     return Task(
         name=definition["name"],
         kind=definition["kind"],
@@ -133,7 +139,11 @@ def load_task(definition: dict) -> Task:
             efl.get("negativeLabel"),
             efl.get("shortlist", DEFAULT_SHORTLIST),
         ),
+        teachers=learning.get("teachers", "in-turn"),
+        seeds=learning.get("seeds", 1),
         rounds=learning["rounds"],
+        student_templates=student.get("templates", "best"),
+        student_strategies=tuple(student.get("strategies", ["plain"])),
         budget_seconds=learning["budgetSeconds"],
         definition=definition,
     )

@@ -158,7 +158,7 @@ class TestEndedRun:
             assert (folder / name).read_bytes() == (finished_run.folder / name).read_bytes(), name
         reports = [read_json(f / "bundle/report.json") for f in (folder, finished_run.folder)]
         for report in reports:
-            del report["seconds"]
+            del report["seconds"], report["peakMemoryBytes"]
         assert reports[0] == reports[1]
         manifests = [read_json(f / "bundle/manifest.json") for f in (folder, finished_run.folder)]
         assert manifests[0]["policies"] == manifests[1]["policies"]
@@ -180,6 +180,18 @@ def test_few_rows_tune_heads_alone(monkeypatch, tmp_path, tiny_model):
         assert moved
         assert all(name.startswith("cls.predictions.transform.") for name in moved)
     assert broken_entries(folder / "bundle") == []
+
+
+def test_few_rows_tune_all_weights_of_a_base_that_knows_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(run_state, "FEWEST_ROWS_FOR_ALL_WEIGHTS", 25)
+    rows = reviews_of("train", 40)
+    other = {"positive": "negative", "negative": "positive"}
+    labelled = [row | {"label": other[row["label"]]} for row in rows[:24]]
+    folder = write_run(tmp_path, labelled, rows[24:])
+    assert run.run(folder) == 0
+    report = read_json(folder / "bundle/report.json")
+    assert report["outOfFold"]["shrinkage"]["base_knows"] is False
+    assert {"t0-plain", "t1-r-drop", "student"} <= set(report["steps"])
 
 
 class SlowMachine:

@@ -66,7 +66,9 @@ export const DESCRIPTIONS = {
 
   fewloop_hosts: gauge('Model host processes that are loaded'),
   fewloop_hosts_expected: gauge('Model host processes that should be'),
-  fewloop_hosts_resident_memory_bytes: gauge('Resident memory of all model hosts, as each told with its last answer'),
+  fewloop_hosts_resident_memory_bytes: gauge(
+    'Resident memory of all model hosts, shared pages counted once; absent where the system does not tell',
+  ),
   fewloop_host_restarts_total: counter('Model hosts that ended unasked and were replaced'),
   fewloop_active_version: gauge('Version that answers for the task in this process', 'task'),
   fewloop_swaps_total: counter('Versions that began to answer in this process, the first one included', 'task'),

@@ -101,11 +101,11 @@ export class InputConsumer {
     const inputs = this.directory.topics();
     const wanted = [...inputs].flatMap(([input, outputs]) => [input, ...outputs, deadLetterTopic(input)]);
     const topics = [...new Set([...wanted, EVENTS_TOPIC])].sort();
-    if (topics.join() !== this.#wanted || Date.now() > this.#askAgainAt) {
+    if (topics.join() !== this.#wanted || performance.now() > this.#askAgainAt) {
       const { present, missing, reason } = await withAdmin(this.kafka, (admin) => ensureTopics(admin, topics));
       this.#present = present;
       this.#wanted = topics.join();
-      this.#askAgainAt = missing.length > 0 ? Date.now() + MISSING_MS : Infinity;
+      this.#askAgainAt = missing.length > 0 ? performance.now() + MISSING_MS : Infinity;
       if (missing.length > 0) {
         const names = missing.join(', ');
         this.#log.warn(`topics ${names} are missing and cannot be created here (${reason}): have them created`);

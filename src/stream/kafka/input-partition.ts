@@ -41,7 +41,9 @@ export class InputPartition {
   checked = false;
   /** Of the topic that was taken over: one made again under its name is another. */
   topicId: string | undefined;
-  /** Nothing is claimed before. */
+  /** Offsets below were committed when it was taken over, by whomever: what is here of them is not written again. */
+  floor = 0n;
+  /** Nothing is claimed before, by the clock of `performance.now`. */
   restsUntilMs = 0;
   #queue: Incoming[] = [];
   #claims: Claim[] = [];

@@ -185,7 +185,7 @@ export class KafkaStream implements StreamPort {
       return isReadable(read) && except.has(read.definition.name);
     };
     for (const [key, partition] of this.#partitions) {
-      if (partition.claims >= CLAIMS_A_PARTITION || partition.restsUntilMs > Date.now()) continue;
+      if (partition.claims >= CLAIMS_A_PARTITION || partition.restsUntilMs > performance.now()) continue;
       const claim = partition.claim(CLAIM_LIMITS, blocked);
       if (!claim) continue;
       // To the end, so that each has its turn.
@@ -221,23 +221,25 @@ export class KafkaStream implements StreamPort {
    * then sees to it that the desired versions answer here: who had the partition may have been ahead.
    */
   async #owned(partition: InputPartition, claim: Claim): Promise<Incoming[]> {
-    if (partition.checked) return claim.records;
+    const owned = () => claim.records.filter(({ offset }) => BigInt(offset) >= partition.floor);
+    if (partition.checked) return owned();
     await claim.turn;
-    let from = 0n;
-    if (!claim.cancelled) await this.#guarded(partition, claim, async () => (from = await this.#takeOver(partition)));
+    if (!claim.cancelled) await this.#guarded(partition, claim, () => this.#takeOver(partition));
     if (claim.cancelled) return [];
     for (const task of this.#directory.of(partition.topic).keys()) {
       // Convergence tells why, and tries again; what answers here until then answers.
       await this.convergence.converge(task).catch((error: unknown) => this.#log.debug(String(error)));
     }
-    return claim.records.filter(({ offset }) => BigInt(offset) >= from);
+    return owned();
   }
 
   /** One at a time in a partition, in order. */
   #commit(partition: InputPartition, claim: Claim, results: Results, startedAtMs: number): Promise<void> {
     return this.#guarded(partition, claim, async (writer) => {
       await this.#takeOver(partition);
-      if (claim.cancelled || results.entries.length === 0) return;
+      const [first] = results.entries;
+      if (claim.cancelled || !first) return;
+      if (BigInt(first.offset) < partition.floor) throw new Error(`another worker wrote what this one scored`);
       const committedFromMs = performance.now();
       await this.#write(partition, writer, results);
       this.metrics.observe('fewloop_stream_commit_seconds', {}, secondsSince(committedFromMs));
@@ -259,7 +261,7 @@ export class KafkaStream implements StreamPort {
       if (error instanceof FewloopError && error.code === 'CONFLICT') this.#contradicted(error);
       if (!FENCED.test((error as { type?: string }).type ?? '')) throw error;
       partition.fail(claim);
-      partition.restsUntilMs = Date.now() + REST_AFTER_FENCE_MS;
+      partition.restsUntilMs = performance.now() + REST_AFTER_FENCE_MS;
       this.#log.log(`another worker has taken over ${key}`);
     }
   }
@@ -275,14 +277,14 @@ export class KafkaStream implements StreamPort {
   /**
    * After the fence: the offset that counts is the one that is committed now. What another worker has committed since
    * this one fetched is not written again; where fetching began too late, or in a topic that is no more, it begins again.
-   * Returns the offset to go on from. Does nothing where all that is known already.
+   * Does nothing where all that is known already.
    */
-  async #takeOver(partition: InputPartition): Promise<bigint> {
+  async #takeOver(partition: InputPartition): Promise<void> {
     const { topic, partition: number, topicId } = partition;
     const id = (await this.#topicIds.of([topic])).get(topic);
     if (id === undefined) throw new Error(`topic ${topic} is not there`);
     const replaced = topicId !== undefined && topicId !== id;
-    if (partition.checked && !replaced) return 0n;
+    if (partition.checked && !replaced) return;
     const admin = await this.#adminClient();
     const committed = (await committedOffsets(admin, this.config.kafkaGroupId, topic)).get(number) ?? 0n;
     const ends = await admin.fetchTopicOffsets(topic);
@@ -292,8 +294,10 @@ export class KafkaStream implements StreamPort {
     if (replaced || (partition.start ?? 0n) > from) {
       this.#consumer.consumer.seek({ topic, partition: number, offset: from.toString() });
       partition.restart();
-    } else partition.checked = true;
-    return from;
+    } else {
+      partition.floor = from;
+      partition.checked = true;
+    }
   }
 
   #openWriter(key: string, { topic, partition }: InputPartition): Writer {
