@@ -5,7 +5,8 @@
 import { DefaultNamingStrategy, type DataSourceOptions, type Table } from 'typeorm';
 import { First1795450000000 } from '../../migrations/1795450000000-first.js';
 import { Kafka1795530000000 } from '../../migrations/1795530000000-kafka.js';
-import { RunEstimate1795550000000 } from '../../migrations/1795550000000-run-estimate.js';
+import { Bald1795620000000 } from '../../migrations/1795620000000-bald.js';
+import { RunEstimate1795630000000 } from '../../migrations/1795630000000-run-estimate.js';
 import { CandidateRow } from './entities/candidate.js';
 import { ExampleRow } from './entities/example.js';
 import { LedgerEntryRow } from './entities/ledger-entry.js';
@@ -56,7 +57,7 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       StreamRecordRow,
       OutboxEventRow,
     ],
-    migrations: [First1795450000000, Kafka1795530000000, RunEstimate1795550000000],
+    migrations: [First1795450000000, Kafka1795530000000, Bald1795620000000, RunEstimate1795630000000],
     migrationsTransactionMode: 'each',
     namingStrategy: new PostgresNames(),
     synchronize: false,

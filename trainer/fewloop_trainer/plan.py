@@ -70,6 +70,10 @@ class Plan:
         left = self._deadline(RESERVE_SHARE) - time.monotonic() - inference
         return inference + max(least, min(wished, left))
 
+    def left(self) -> float:
+        """Seconds of the budget."""
+        return self.started + self.budget_seconds - time.monotonic()
+
     def _deadline(self, reserve: float) -> float:
         return self.started + (1 - reserve) * self.budget_seconds
 

@@ -13,18 +13,22 @@
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import type { Admin, Batch, Kafka } from 'kafkajs';
 import { FewloopError } from '../../common/errors.js';
+import type { PartHealth } from '../../common/health.js';
+import { METRICS, secondsSince, type Metrics } from '../../common/metrics/metrics.js';
 import { Config } from '../../config/config.js';
 import { itemOf } from '../../learning/data-set.js';
 import { StreamHistory } from '../../learning/stream-history.js';
 import { ConvergenceService } from '../../registry/convergence.js';
+import { countKept } from '../kept-metrics.js';
 import type { RecordOutcome, StreamBatch, StreamPort } from '../records.js';
 import { Waiters } from '../waiters.js';
-import { committedOffsets, connectKafka } from './client.js';
+import { committedOffsets, connectKafka, uncommittedRanges } from './client.js';
 import { InputConsumer } from './input-consumer.js';
 import { InputPartition, type Claim } from './input-partition.js';
 import { TopicIds } from './internals.js';
+import { StreamLag } from './lag.js';
 import { isReadable, placeOf, readRecord, type Incoming, type Readable, type Refused } from './record.js';
-import { resultsOf, type Results } from './results.js';
+import { keptOf, resultsOf, type Results } from './results.js';
 import { TaskDirectory } from './task-directory.js';
 import { AtLeastOnceWriter, TransactionalWriter, type Writer } from './writer.js';
 
@@ -52,6 +56,9 @@ export class KafkaStream implements StreamPort {
   readonly #writers = new Map<string, Writer>();
   readonly #paused = new Set<string>();
   readonly #topicIds: TopicIds;
+  readonly #lag = new StreamLag(async (topic) =>
+    uncommittedRanges(await this.#adminClient(), this.config.kafkaGroupId, topic),
+  );
   #admin: Promise<Admin> | undefined;
   #clusterId: string | undefined;
   /** Nothing is read any more once Kafka's history contradicts what is known of it. */
@@ -62,6 +69,7 @@ export class KafkaStream implements StreamPort {
     @Inject(TaskDirectory) directory: TaskDirectory,
     @Inject(StreamHistory) private readonly history: Pick<StreamHistory, 'keep'>,
     @Inject(ConvergenceService) private readonly convergence: Pick<ConvergenceService, 'converge'>,
+    @Inject(METRICS) private readonly metrics: Metrics,
   ) {
     this.#kafka = connectKafka(config);
     this.#topicIds = new TopicIds(this.#kafka);
@@ -69,11 +77,21 @@ export class KafkaStream implements StreamPort {
     this.#consumer = new InputConsumer(this.#kafka, config, directory, this.#topicIds, {
       assigned: (partitions) => this.#assigned(partitions),
       fetched: (batch) => this.#fetched(batch),
+      passed: ({ topic, partition }, position, high) =>
+        this.#partitions.get(`${topic}:${partition}`)?.passed(position, high),
     });
   }
 
   async open(): Promise<void> {
     this.#consumer.start();
+    this.metrics.onScrape('stream', (set) => {
+      const views = [...this.#partitions.values()].map(({ view }) => view);
+      return this.#lag.gauges(set, views, ({ topic, partition }) => !this.#paused.has(`${topic}:${partition}`));
+    });
+  }
+
+  state(): PartHealth {
+    return this.#contradiction ? { ok: false, reason: this.#contradiction.message } : this.#consumer.state();
   }
 
   async process(exceptTasks: string[], score: Score): Promise<boolean> {
@@ -81,11 +99,14 @@ export class KafkaStream implements StreamPort {
     const claimed = this.#claim(new Set(exceptTasks));
     if (!claimed) return false;
     const { partition, claim } = claimed;
+    const startedAtMs = performance.now();
     try {
       const records = await this.#owned(partition, claim);
+      const scoredFromMs = performance.now();
       const results = await this.#results(await this.#read(records), score);
+      this.metrics.observe('fewloop_stream_inference_seconds', {}, secondsSince(scoredFromMs));
       await claim.turn;
-      if (!claim.cancelled) await this.#commit(partition, claim, results);
+      if (!claim.cancelled) await this.#commit(partition, claim, results, startedAtMs);
       partition.finish(claim);
       return true;
     } catch (error) {
@@ -213,13 +234,17 @@ export class KafkaStream implements StreamPort {
   }
 
   /** One at a time in a partition, in order. */
-  #commit(partition: InputPartition, claim: Claim, results: Results): Promise<void> {
+  #commit(partition: InputPartition, claim: Claim, results: Results, startedAtMs: number): Promise<void> {
     return this.#guarded(partition, claim, async (writer) => {
       await this.#takeOver(partition);
       const [first] = results.entries;
       if (claim.cancelled || !first) return;
       if (BigInt(first.offset) < partition.floor) throw new Error(`another worker wrote what this one scored`);
+      const committedFromMs = performance.now();
       await this.#write(partition, writer, results);
+      this.metrics.observe('fewloop_stream_commit_seconds', {}, secondsSince(committedFromMs));
+      countKept(this.metrics, keptOf(results));
+      this.#lag.rate.kept(results.entries.length, startedAtMs, performance.now());
     });
   }
 

@@ -1,7 +1,7 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 
-export class RunEstimate1795550000000 implements MigrationInterface {
-  name = 'RunEstimate1795550000000';
+export class RunEstimate1795630000000 implements MigrationInterface {
+  name = 'RunEstimate1795630000000';
 
   async up(query: QueryRunner): Promise<void> {
     await query.query('ALTER TABLE training_run ADD COLUMN estimate_seconds double precision');
