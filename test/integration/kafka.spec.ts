@@ -297,6 +297,7 @@ it.each(['none', 'lz4', 'snappy', 'zstd'] as const)('writes %s', async (kafkaCom
   await apply(service);
   await topics.send(input, numbered(50));
   expectExactlyOnce(await topics.read(output, 50), 50);
+  expect(await service.get(IngestService).stats('tiny')).toMatchObject({ scored: 50, failed: 0 });
 });
 
 it('reads gzip, lz4, snappy and zstd, and writes gzip', async () => {
