@@ -69,6 +69,17 @@ class Efl:
 
 
 @dataclass(frozen=True)
+class Adaptation:
+    """`tapt`: whether a run adapts the base model to its unlabelled texts first, in `passes` over them and
+    `budget_share` of its budget at most. `auxiliary`: the weight of PET's masked-language-modelling loss."""
+
+    tapt: bool = False
+    passes: float = 3
+    budget_share: float = 0.3
+    auxiliary: float = 0.0
+
+
+@dataclass(frozen=True)
 class Task:
     name: str
     kind: str
@@ -81,6 +92,7 @@ class Task:
     strategies: tuple[str, ...]
     selection: Selection
     efl: Efl
+    adaptation: Adaptation
     rounds: int
     budget_seconds: float
     definition: dict
@@ -109,6 +121,7 @@ def load_task(definition: dict) -> Task:
     learning = definition["learning"]
     selection = learning["selection"]
     efl = definition.get("efl", {})
+    adaptation = learning.get("adaptation", {})
     return Task(
         name=definition["name"],
         kind=definition["kind"],
@@ -133,6 +146,11 @@ def load_task(definition: dict) -> Task:
             efl.get("negativeLabel"),
             efl.get("shortlist", DEFAULT_SHORTLIST),
         ),
+        adaptation=Adaptation(
+            adaptation["tapt"], adaptation["passes"], adaptation["budgetShare"], adaptation["auxiliary"]
+        )
+        if adaptation
+        else Adaptation(),
         rounds=learning["rounds"],
         budget_seconds=learning["budgetSeconds"],
         definition=definition,
