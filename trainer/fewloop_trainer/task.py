@@ -93,7 +93,13 @@ class Task:
     selection: Selection
     efl: Efl
     adaptation: Adaptation
+    teachers: str
+    """`in-turn`: PET's strategies in turn over the templates; `product`: every strategy with every template."""
+    seeds: int
     rounds: int
+    student_templates: str
+    """`best`: the best teacher's; `all`: the student is tried with each."""
+    student_strategies: tuple[str, ...]
     budget_seconds: float
     definition: dict
 
@@ -120,8 +126,7 @@ class Task:
 def load_task(definition: dict) -> Task:
     learning = definition["learning"]
     selection = learning["selection"]
-    efl = definition.get("efl", {})
-    adaptation = learning.get("adaptation", {})
+    efl, student = definition.get("efl", {}), learning.get("student", {})
     return Task(
         name=definition["name"],
         kind=definition["kind"],
@@ -146,15 +151,21 @@ def load_task(definition: dict) -> Task:
             efl.get("negativeLabel"),
             efl.get("shortlist", DEFAULT_SHORTLIST),
         ),
-        adaptation=Adaptation(
-            adaptation["tapt"], adaptation["passes"], adaptation["budgetShare"], adaptation["auxiliary"]
-        )
-        if adaptation
-        else Adaptation(),
+        adaptation=_adaptation(learning.get("adaptation")),
+        teachers=learning.get("teachers", "in-turn"),
+        seeds=learning.get("seeds", 1),
         rounds=learning["rounds"],
+        student_templates=student.get("templates", "best"),
+        student_strategies=tuple(student.get("strategies", ["plain"])),
         budget_seconds=learning["budgetSeconds"],
         definition=definition,
     )
+
+
+def _adaptation(written: dict | None) -> Adaptation:
+    if written is None:
+        return Adaptation()
+    return Adaptation(written["tapt"], written["passes"], written["budgetShare"], written["auxiliary"])
 
 
 _SPECIAL: dict[str, Piece] = {"mask": Mask(), "sep": Sep(), "hypothesis": Hypothesis()}
