@@ -19,6 +19,7 @@ import { StreamHistory } from '../../learning/stream-history.js';
 import { ConvergenceService } from '../../registry/convergence.js';
 import type { RecordOutcome, StreamBatch, StreamPort } from '../records.js';
 import { Waiters } from '../waiters.js';
+import { ClaimSize } from './claim-size.js';
 import { committedOffsets, connectKafka } from './client.js';
 import { InputConsumer } from './input-consumer.js';
 import { InputPartition, type Claim } from './input-partition.js';
@@ -30,12 +31,10 @@ import { AtLeastOnceWriter, TransactionalWriter, type Writer } from './writer.js
 
 type Score = (batch: StreamBatch) => Promise<RecordOutcome[]>;
 
-/** A transaction costs 30 to 85 ms whatever is in it. */
-const CLAIM_LIMITS = { records: 512, bytes: 1_000_000 };
+const CLAIM_BYTES = 1_000_000;
 /** While one claim of a partition is committed, the next is scored. */
 const CLAIMS_A_PARTITION = 2;
-const HIGH_WATER = { records: 4 * CLAIM_LIMITS.records, bytes: 8_000_000 };
-const LOW_WATER_RECORDS = CLAIM_LIMITS.records;
+const HIGH_WATER = { claims: 4, bytes: 8_000_000 };
 /** A worker that was fenced hears of it from the group by then; to go on before would fence the rightful owner. */
 const REST_AFTER_FENCE_MS = 5_000;
 const FENCED = /FENCED|INVALID_PRODUCER_EPOCH/u;
@@ -52,6 +51,7 @@ export class KafkaStream implements StreamPort {
   readonly #writers = new Map<string, Writer>();
   readonly #paused = new Set<string>();
   readonly #topicIds: TopicIds;
+  readonly #claimSize = new ClaimSize();
   #admin: Promise<Admin> | undefined;
   #clusterId: string | undefined;
   /** Nothing is read any more once Kafka's history contradicts what is known of it. */
@@ -83,7 +83,9 @@ export class KafkaStream implements StreamPort {
     const { partition, claim } = claimed;
     try {
       const records = await this.#owned(partition, claim);
+      const startedMs = performance.now();
       const results = await this.#results(await this.#read(records), score);
+      this.#claimSize.scored(records.length, performance.now() - startedMs);
       await claim.turn;
       if (!claim.cancelled) await this.#commit(partition, claim, results);
       partition.finish(claim);
@@ -142,7 +144,7 @@ export class KafkaStream implements StreamPort {
     });
     const { fetchedOffset } = batch as unknown as { fetchedOffset: string };
     state.push(BigInt(fetchedOffset), BigInt(records.at(-1)!.offset), records);
-    if (state.waiting > HIGH_WATER.records || state.bytes > HIGH_WATER.bytes) {
+    if (state.waiting > HIGH_WATER.claims * this.#claimSize.records || state.bytes > HIGH_WATER.bytes) {
       this.#paused.add(key);
       this.#consumer.pause(topic, partition);
     }
@@ -152,7 +154,7 @@ export class KafkaStream implements StreamPort {
   #resume(state: InputPartition): void {
     const key = `${state.topic}:${state.partition}`;
     if (this.#partitions.get(key) !== state || !this.#paused.has(key)) return;
-    if (state.waiting > LOW_WATER_RECORDS || state.bytes > HIGH_WATER.bytes / 2) return;
+    if (state.waiting > this.#claimSize.records || state.bytes > HIGH_WATER.bytes / 2) return;
     this.#paused.delete(key);
     this.#consumer.resume(state.topic, state.partition);
   }
@@ -165,7 +167,7 @@ export class KafkaStream implements StreamPort {
     };
     for (const [key, partition] of this.#partitions) {
       if (partition.claims >= CLAIMS_A_PARTITION || partition.restsUntilMs > Date.now()) continue;
-      const claim = partition.claim(CLAIM_LIMITS, blocked);
+      const claim = partition.claim({ records: this.#claimSize.records, bytes: CLAIM_BYTES }, blocked);
       if (!claim) continue;
       // To the end, so that each has its turn.
       this.#partitions.delete(key);
