@@ -5,7 +5,7 @@
  */
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { GROUP, INPUT, openBroker, OUTPUT, startService, watch } from './service.mjs';
+import { GROUP, INPUT, openBroker, OUTPUT, startService, TOPICS, watch } from './service.mjs';
 
 const { values } = parseArgs({
   options: {
@@ -47,10 +47,10 @@ const task = {
   stream: { input: INPUT, output: OUTPUT },
 };
 
-const broker = await openBroker({ partitions, producer: ['--records', values.records] });
+const broker = await openBroker(TOPICS, partitions);
+await broker.produce(INPUT, ['--records', values.records]);
 const service = await startService({
   broker,
-  group: GROUP,
   profile: values.profile,
   build: values.build,
   delivery: values.delivery,
@@ -59,7 +59,7 @@ const service = await startService({
   task,
   free: prediction,
 });
-const measured = await watch(() => broker.committed(), Number(values.records));
+const measured = await watch(() => broker.committed(GROUP, INPUT), Number(values.records));
 const report = { partitions, delivery: values.delivery, ...measured };
 process.stdout.write(`${JSON.stringify({ ...report, series: undefined }, null, 2)}\n`);
 if (values.out) writeFileSync(values.out, `${JSON.stringify(report)}\n`);

@@ -1,7 +1,7 @@
 /**
- * Fills a topic:  node produce.mjs BROKERS TOPIC --records 200000 [--texts FILE]
- * FILE holds a text a line; without one, a made-up text of about 50 characters. A text that comes again gets a number, so
- * that all differ and nothing is answered from memory.
+ * Fills a topic:  node produce.mjs BROKERS TOPIC --records 200000 [--texts FILE] [--mlserver]
+ * FILE holds a text a line; without one, made-up texts of about 50 characters. With --mlserver each message is a request of
+ * the V2 protocol, which is what MLServer reads.
  */
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
@@ -9,7 +9,11 @@ import kafkajs from 'kafkajs';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { records: { type: 'string', default: '200000' }, texts: { type: 'string' } },
+  options: {
+    records: { type: 'string', default: '200000' },
+    texts: { type: 'string' },
+    mlserver: { type: 'boolean', default: false },
+  },
 });
 const [brokers, topic] = positionals;
 const records = Number(values.records);
@@ -26,6 +30,9 @@ for (let from = 0; from < records; from += 1000) {
 await producer.disconnect();
 
 function message(i) {
+  const key = `k${i % 5000}`;
   const text = texts ? texts[i % texts.length] : `${MADE}${i}`;
-  return { key: `k${i % 5000}`, value: JSON.stringify({ id: `r${i}`, text, shop: i % 97 }) };
+  if (!values.mlserver) return { key, value: JSON.stringify({ id: `r${i}`, text, shop: i % 97 }) };
+  const inputs = [{ name: 'text', shape: [1, 1], datatype: 'BYTES', parameters: { content_type: 'str' }, data: [text] }];
+  return { key, value: JSON.stringify({ id: `r${i}`, inputs }), headers: { 'mlserver-model': 'bench' } };
 }

@@ -10,31 +10,42 @@ import { cpuSeconds, difference, machineSeconds, memoryMib } from './usage.mjs';
 
 export const root = resolve(import.meta.dirname, '../..');
 export const [INPUT, OUTPUT, GROUP] = ['bench.texts', 'bench.predictions', 'bench'];
+export const TOPICS = [INPUT, OUTPUT, `${INPUT}.dlq`];
 
-/** Topics with so many partitions, the input filled by `producer` (the options of produce.mjs). */
-export async function openBroker({ partitions, producer }) {
+/** `topics` with so many partitions each. */
+export async function openBroker(topics, partitions) {
   const folder = mkdtempSync(join(tmpdir(), 'fewloop-bench-'));
   // PostgreSQL, which may run as another user, walks through it.
   chmodSync(folder, 0o755);
   const ports = { port: await freePort(), controllerPort: await freePort() };
   const broker = await startBroker({ dir: join(folder, 'kafka'), ...ports });
-  const kafka = new kafkajs.Kafka({ brokers: [broker.brokers], logLevel: kafkajs.logLevel.NOTHING });
+  const { brokers } = broker;
+  const kafka = new kafkajs.Kafka({ brokers: [brokers], logLevel: kafkajs.logLevel.NOTHING });
   const admin = kafka.admin();
   await admin.connect();
-  const topics = [INPUT, OUTPUT, `${INPUT}.dlq`].map((topic) => ({ topic, numPartitions: partitions }));
-  await admin.createTopics({ topics, waitForLeaders: false });
+  await admin.createTopics({
+    topics: topics.map((topic) => ({ topic, numPartitions: partitions })),
+    waitForLeaders: false,
+  });
   await sleep(1000);
-  // In a process of its own: what it holds is not the service's memory.
-  const child = fork(join(import.meta.dirname, 'produce.mjs'), [broker.brokers, INPUT, ...producer]);
-  const code = await new Promise((ended) => child.once('exit', ended));
-  if (code !== 0) throw new Error('the texts were not produced');
   return {
-    brokers: broker.brokers,
+    brokers,
     folder,
-    /** Records whose offsets the group has committed; markers of transactions are in the outputs alone. */
-    async committed(groupId = GROUP) {
-      const [offsets] = await admin.fetchOffsets({ groupId, topics: [INPUT] });
+    /** `options`: those of produce.mjs. In a process of its own: what that holds is not the service's memory. */
+    async produce(topic, options) {
+      const child = fork(join(import.meta.dirname, 'produce.mjs'), [brokers, topic, ...options]);
+      const code = await new Promise((ended) => child.once('exit', ended));
+      if (code !== 0) throw new Error('the texts were not produced');
+    },
+    /** Records whose offsets the group has committed. */
+    async committed(groupId, topic) {
+      const [offsets] = await admin.fetchOffsets({ groupId, topics: [topic] });
       return offsets.partitions.reduce((sum, { offset }) => sum + Math.max(0, Number(offset)), 0);
+    },
+    /** Records in a topic, the markers of transactions among them. */
+    async written(topic) {
+      const ends = await admin.fetchTopicOffsets(topic);
+      return ends.reduce((sum, { high }) => sum + Number(high), 0);
     },
     async close() {
       await admin.disconnect();
@@ -49,7 +60,7 @@ export async function openBroker({ partitions, producer }) {
  * every text gets, without a model; `profile`: a folder for a profile of its processor time.
  */
 export async function startService({ broker, profile, ...options }) {
-  const settings = JSON.stringify({ ...options, brokers: broker.brokers, dataDir: join(broker.folder, 'data') });
+  const settings = JSON.stringify({ group: GROUP, ...options, brokers: broker.brokers, dataDir: join(broker.folder, 'data') });
   const execArgv = profile ? ['--cpu-prof', `--cpu-prof-dir=${profile}`] : [];
   const child = fork(join(import.meta.dirname, 'serve.mjs'), [settings], { execArgv });
   const ended = new Promise((resolve) => child.once('exit', resolve));

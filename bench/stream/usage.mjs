@@ -4,6 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 const TICKS_PER_SECOND = 100;
 const PARTS = [
   ['worker', /bench\/stream\/serve\.mjs/u],
+  ['peer', /bench\/stream\/peers|mlserver/u],
   ['broker', /\bkafka\.Kafka\b/u],
   ['postgresql', /postgres/u],
   ['hosts', /runtime\/host\.[jt]s/u],

@@ -24,7 +24,7 @@ import { committedOffsets, connectKafka } from './client.js';
 import { InputConsumer } from './input-consumer.js';
 import { InputPartition, type Claim } from './input-partition.js';
 import { TopicIds } from './internals.js';
-import { isReadable, placeOf, readRecord, type Incoming, type Readable, type Refused } from './record.js';
+import { isReadable, readRecord, type Incoming, type Readable, type Refused } from './record.js';
 import { resultsOf, type Results } from './results.js';
 import { TaskDirectory } from './task-directory.js';
 import { AtLeastOnceWriter, TransactionalWriter, type Writer } from './writer.js';
@@ -190,7 +190,7 @@ export class KafkaStream implements StreamPort {
     const outcomes = new Map<string, RecordOutcome>();
     const tasks = Map.groupBy(records.filter(isReadable), ({ definition }) => definition.name);
     const scoreTask = async ([task, own]: [string, Readable[]]) => {
-      const batch = own.map(({ incoming, id, item }) => ({ ref: placeOf(incoming), id, item: itemOf(item) }));
+      const batch = own.map(({ incoming, id, item }) => ({ ref: incoming.offset, id, item: itemOf(item) }));
       for (const outcome of await score({ task, records: batch })) outcomes.set(outcome.ref, outcome);
     };
     await Promise.all([...tasks].map(scoreTask));
