@@ -1,7 +1,8 @@
 /**
  * The stream's own speed: records through Kafka, PostgreSQL and back with a model that costs nothing.
  *   node bench/stream/path.mjs [--records 1000000] [--partitions 4] [--build dist] [--delivery exactly-once] [--out FILE] [--profile FOLDER]
- * Needs a build (npm run build). To compare two builds, run it by turns with one's folder and the other's as --build.
+ *     [--before BUILD --rounds 3]
+ * Needs a build (npm run build). With --before, the folder of another build, the two run by turns and ratios are reported.
  */
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
@@ -12,6 +13,8 @@ const { values } = parseArgs({
     records: { type: 'string', default: '1000000' },
     partitions: { type: 'string', default: '4' },
     build: { type: 'string', default: 'dist' },
+    before: { type: 'string' },
+    rounds: { type: 'string', default: '1' },
     delivery: { type: 'string', default: 'exactly-once' },
     profile: { type: 'string' },
     out: { type: 'string' },
@@ -47,21 +50,57 @@ const task = {
   stream: { input: INPUT, output: OUTPUT },
 };
 
-const broker = await openBroker(TOPICS, partitions);
-await broker.produce(INPUT, ['--records', values.records]);
-const service = await startService({
-  broker,
-  profile: values.profile,
-  build: values.build,
-  delivery: values.delivery,
-  hosts: 1,
-  baseModel: 'test/fixtures/tiny-model',
-  task,
-  free: prediction,
-});
-const measured = await watch(() => broker.committed(GROUP, INPUT), Number(values.records));
-const report = { partitions, delivery: values.delivery, ...measured };
-process.stdout.write(`${JSON.stringify({ ...report, series: undefined }, null, 2)}\n`);
-if (values.out) writeFileSync(values.out, `${JSON.stringify(report)}\n`);
-await service.close();
-await broker.close();
+const runs = [];
+for (let round = 0; round < Number(values.rounds); round++) {
+  const builds = values.before ? ['before', 'now'] : ['now'];
+  for (const build of round % 2 === 0 ? builds : builds.toReversed()) {
+    runs.push({ build, round, ...(await once(build === 'now' ? values.build : values.before)) });
+    process.stdout.write(`${JSON.stringify({ ...runs.at(-1), series: undefined })}\n`);
+    const report = { records: Number(values.records), partitions, delivery: values.delivery, ratios: ratios(), runs };
+    if (values.out) writeFileSync(values.out, `${JSON.stringify(report)}\n`);
+  }
+}
+if (values.before) process.stdout.write(`${JSON.stringify(ratios())}\n`);
+
+async function once(build) {
+  const broker = await openBroker(TOPICS, partitions);
+  try {
+    await broker.produce(INPUT, ['--records', values.records]);
+    const service = await startService({
+      broker,
+      profile: values.profile,
+      build,
+      delivery: values.delivery,
+      hosts: 1,
+      baseModel: 'test/fixtures/tiny-model',
+      task,
+      free: prediction,
+    });
+    const found = await watch(() => broker.committed(GROUP, INPUT), Number(values.records));
+    await service.close();
+    return found;
+  } finally {
+    await broker.close();
+  }
+}
+
+/** Now by before, of the medians; null where one of them has not run. */
+function ratios() {
+  const of = (take) => {
+    const [now, before] = ['now', 'before'].map((build) => median(runs.filter((run) => run.build === build).map(take)));
+    return now && before ? Number((now / before).toFixed(2)) : null;
+  };
+  const cpu = (run) => Object.values(run.cpuMicrosecondsPerRecord).reduce((sum, value) => sum + value, 0);
+  return {
+    recordsPerSecond: of((run) => run.recordsPerSecond),
+    cpu: of(cpu),
+    ...Object.fromEntries(
+      ['worker', 'postgresql', 'broker'].map((part) => [part, of((run) => run.cpuMicrosecondsPerRecord[part])]),
+    ),
+  };
+}
+
+function median(numbers) {
+  const sorted = numbers.toSorted((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)];
+}
