@@ -76,10 +76,12 @@ async function fewloop() {
       baseModel: values.model,
       task: { ...task, stream: { input: INPUT, output: OUTPUT } },
     });
-    const found = await watch(() => broker.committed(GROUP, INPUT), records);
-    const written = await broker.written(`${INPUT}.dlq`);
-    await service.close();
-    return { ...found, deadLetters: written };
+    try {
+      const found = await watch(() => broker.committed(GROUP, INPUT), records);
+      return { ...found, deadLetters: await broker.written(`${INPUT}.dlq`) };
+    } finally {
+      await service.close();
+    }
   });
 }
 

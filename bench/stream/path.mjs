@@ -76,9 +76,11 @@ async function once(build) {
       task,
       free: prediction,
     });
-    const found = await watch(() => broker.committed(GROUP, INPUT), Number(values.records));
-    await service.close();
-    return found;
+    try {
+      return await watch(() => broker.committed(GROUP, INPUT), Number(values.records));
+    } finally {
+      await service.close();
+    }
   } finally {
     await broker.close();
   }

@@ -30,9 +30,11 @@ if (free) {
     return request.items.map(() => ({ ok: true, prediction: free, embedding: null, itemKey: '' }));
   };
 }
+// Where the bench ends before it could ask, the service ends too.
+process.once('disconnect', () => process.exit(1));
 process.once('message', async () => {
   await app.close();
-  process.disconnect();
+  process.exit(0);
 });
 await app.get(TaskService).apply(JSON.stringify(task), 'bench');
 process.send('ready');

@@ -37,9 +37,12 @@ export async function openBroker(topics, partitions) {
       const code = await new Promise((ended) => child.once('exit', ended));
       if (code !== 0) throw new Error('the texts were not produced');
     },
-    /** Records whose offsets the group has committed. */
+    /** Records whose offsets the group has committed; 0 while its coordinator is still loading. */
     async committed(groupId, topic) {
-      const [offsets] = await admin.fetchOffsets({ groupId, topics: [topic] });
+      const [offsets] = await admin.fetchOffsets({ groupId, topics: [topic] }).catch((error) => {
+        if (error.retriable) return [{ partitions: [] }];
+        throw error;
+      });
       return offsets.partitions.reduce((sum, { offset }) => sum + Math.max(0, Number(offset)), 0);
     },
     /** Records in a topic, the markers of transactions among them. */
@@ -70,7 +73,7 @@ export async function startService({ broker, profile, ...options }) {
   });
   return {
     async close() {
-      child.send('close');
+      if (child.connected) child.send('close');
       await ended;
     },
   };
