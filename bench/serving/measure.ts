@@ -117,16 +117,26 @@ export async function ingest(server: Server, task: string, texts: string[], seco
     for (let i = 0; i < inputs.length; i += 500) await query(server.url, text, { task, inputs: inputs.slice(i, i + 500) });
   };
   const stats = async () => {
-    const { task: found } = await query<{ task: { activeVersion: { version: number }; stream: { pending: number; scored: number } } }>(
+    const { task: found } = await query<{
+      task: {
+        activeVersion: { version: number };
+        stream: { pending: number; scored: number };
+        pool: { outdated: number };
+      };
+    }>(
       server.url,
-      `{ task(name: "${task}") { activeVersion { version } stream { pending scored } } }`,
+      `{ task(name: "${task}") { activeVersion { version } stream { pending scored } pool { outdated } } }`,
     );
     return found;
   };
   const MATCHED = 400;
   await send(texts.slice(0, MATCHED));
-  for (let now = await stats(); now.activeVersion.version < 2 || now.stream.pending > 0; now = await stats()) await sleep(500);
-  await sleep(3000); // candidates are scored anew by the new version
+  const isSettled = async () => {
+    const { activeVersion, stream, pool } = await stats();
+    // Candidates are scored anew by the version that the priors made.
+    return activeVersion.version > 1 && stream.pending === 0 && pool.outdated === 0;
+  };
+  while (!(await isSettled())) await sleep(500);
   const own = texts.slice(MATCHED);
   const before = (await stats()).stream.scored;
   const memory = watchMemory(server.pid);

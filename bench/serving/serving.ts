@@ -276,6 +276,7 @@ async function measurePipeline(round: number): Promise<void> {
 async function measureOverload(): Promise<void> {
   const [own] = contestants;
   const ratePerSecond = Math.round(OVERLOAD * closedRate('fewloop', '128 connections'));
+  if (ratePerSecond === 0) return; // its capacity was not measured
   const settings = { ratePerSecond, seconds: Number(values['overload-seconds']), deadlineMs: DEADLINE_MS };
   await once<Overload>(['overload'], () => using(own!, undefined, (server) => overload(own!, server, sets.mixed, settings)));
 }
