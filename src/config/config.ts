@@ -34,6 +34,7 @@ export class Config {
   readonly role: Environment['role'];
   readonly device: string;
   readonly launcher: Environment['launcher'];
+  readonly precision: Environment['precision'];
   /** Absolute. */
   readonly baseModel: string;
   readonly auth: Environment['auth'];

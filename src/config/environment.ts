@@ -93,6 +93,12 @@ export const environment = {
     z.enum(['process', 'kubernetes']),
   ),
   baseModel: variable('FEWLOOP_BASE_MODEL', 'models/base-zh', 'Folder of the base model', z.string()),
+  precision: variable(
+    'FEWLOOP_PRECISION',
+    'auto',
+    '`auto`: the fastest here of those that a trained version was admitted in; `fp32`, `fp16` or `int8`: that one or an error. Versions without training are fp32',
+    z.enum(['auto', 'fp32', 'fp16', 'int8']),
+  ),
   auth: variable(
     'FEWLOOP_AUTH',
     'none',

@@ -1,12 +1,15 @@
 /** A verified bundle, opened: its graphs in model hosts, its tokenizer loaded. Whoever opens it releases it. */
 import type { ServedModel } from '../inference/types.js';
 import type { HostPool, MakeRoom } from '../runtime/host-pool.js';
+import type { Precision } from '../task/types.js';
 import type { BatchBudgets } from './batch-budget.js';
 import { invalid, type Bundle } from './bundle.js';
+import type { BundleManifest } from './manifest.js';
 import { openTokenizer } from './tokenizer.js';
 
 export interface OpenModel {
   model: ServedModel;
+  precision: Precision;
   /** Processes that hold its graphs. */
   pids(): number[];
   /** Of memory that releasing it would free: none while other models hold the same graphs. */
@@ -15,10 +18,20 @@ export interface OpenModel {
   release(): Promise<void>;
 }
 
+/** What is measured once for all versions of a base model. */
+export function budgetKind({ baseModel }: BundleManifest, precision: Precision): string {
+  return `base ${baseModel.digest.slice(0, 16)} ${precision}`;
+}
+
+/** `precision`: of the graphs. */
 export async function openBundle(
   { manifest, members, tokenizerJson, graphs }: Pick<Bundle, 'manifest' | 'members' | 'tokenizerJson' | 'graphs'>,
   hostPool: HostPool,
-  { budgets, makeRoom }: { budgets?: BatchBudgets; makeRoom?: MakeRoom } = {},
+  {
+    budgets,
+    makeRoom,
+    precision = 'fp32',
+  }: { budgets?: BatchBudgets; makeRoom?: MakeRoom; precision?: Precision } = {},
 ): Promise<OpenModel> {
   let tokenizer;
   try {
@@ -42,8 +55,7 @@ export async function openBundle(
   const [graph] = manifest.graphs;
   if (budgets && graph) {
     try {
-      const kind = `base ${manifest.baseModel.digest.slice(0, 16)} ${graph.precision}`;
-      model.maxBatchTokens = await budgets.budgetOf(kind, lease, graph.id);
+      model.maxBatchTokens = await budgets.budgetOf(budgetKind(manifest, precision), lease, graph.id);
     } catch (error) {
       await lease.release();
       throw error;
@@ -51,6 +63,7 @@ export async function openBundle(
   }
   return {
     model,
+    precision,
     pids: () => lease.pids(),
     bytes: () => lease.bytes,
     release: () => lease.release(),

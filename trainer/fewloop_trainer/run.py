@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from fewloop_trainer import calibrate
+from fewloop_trainer.admission import BUDGET_SHARE
 from fewloop_trainer.budget import make_plan, measure
 from fewloop_trainer.bundle import TrainedMember, write_bundle
 from fewloop_trainer.data import RunError
@@ -71,6 +72,7 @@ def execute(run: Run) -> dict[str, object]:
         report,
         len(pseudo.chosen),
         run.threads,
+        max(BUDGET_SHARE * run.plan.budget_seconds, run.plan.left()),
     )
     run.enter("done", 1.0)
     return {

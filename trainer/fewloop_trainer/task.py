@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 DEFAULT_NEGATIVES, DEFAULT_SHORTLIST = 3, 16
 """Of definitions that were written before the settings were; the task file's own defaults."""
+DEFAULT_PRECISIONS = ("fp32",)
+"""Likewise; the task file's own default has int8, too."""
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
@@ -69,6 +71,16 @@ class Efl:
 
 
 @dataclass(frozen=True)
+class Serving:
+    """Precisions to offer the service, and how far each must agree with fp32: shares of all texts, of any label's."""
+
+    policy: str
+    precisions: tuple[str, ...]
+    min_agreement: float
+    min_label_agreement: float
+
+
+@dataclass(frozen=True)
 class Task:
     name: str
     kind: str
@@ -76,7 +88,7 @@ class Task:
     labels: tuple[Label, ...]
     templates: tuple[str, ...]
     max_length: int
-    serving_policy: str
+    serving: Serving
     prior: str
     strategies: tuple[str, ...]
     selection: Selection
@@ -115,6 +127,7 @@ def load_task(definition: dict) -> Task:
     learning = definition["learning"]
     selection = learning["selection"]
     efl, student = definition.get("efl", {}), learning.get("student", {})
+    serving = definition["serving"]
     return Task(
         name=definition["name"],
         kind=definition["kind"],
@@ -124,7 +137,12 @@ def load_task(definition: dict) -> Task:
         ),
         templates=tuple(definition["templates"]),
         max_length=definition["maxLength"],
-        serving_policy=definition["serving"]["policy"],
+        serving=Serving(
+            serving["policy"],
+            tuple(serving.get("precisions", DEFAULT_PRECISIONS)),
+            serving.get("minAgreement", 0.99),
+            serving.get("minLabelAgreement", 0.97),
+        ),
         prior=learning["prior"],
         strategies=tuple(learning["strategies"]),
         selection=Selection(
