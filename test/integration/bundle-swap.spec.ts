@@ -51,8 +51,8 @@ class World {
       hosts = 2,
       idleMinutes = 0,
       memoryBytes = Number.POSITIVE_INFINITY,
-      precision = 'auto' as Config['precision'],
-    } = {},
+      precision = 'auto',
+    }: { hosts?: number; idleMinutes?: number; memoryBytes?: number; precision?: Config['precision'] } = {},
   ) {
     const settings = { device: 'cpu', precision, maxBatchTokens: 512, maxTextLength: 20_000, idleMinutes };
     this.config = { dataDir, baseModel: TINY_MODEL, ...settings } as Config;
