@@ -14,6 +14,7 @@ import { GateService } from './gate.js';
 import { IngestService } from './ingest.js';
 import { JobQueue } from './job-queue.js';
 import { LedgerService } from './ledger.js';
+import { LearningObservation } from './observation.js';
 import { Outbox } from './outbox.js';
 import { PoolService } from './pool.js';
 import { PromotionService } from './promotion.js';
@@ -57,6 +58,7 @@ const SERVICES = [
     DiverseQuestions,
     GateService,
     JobQueue,
+    LearningObservation,
     RunData,
     RunVersions,
     RunWorker,

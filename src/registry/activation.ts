@@ -12,6 +12,7 @@
 import { Inject, Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
 import { join } from 'node:path';
 import { FewloopError } from '../common/errors.js';
+import { METRICS, NO_METRICS, secondsSince, type Metrics } from '../common/metrics/metrics.js';
 import { Config } from '../config/config.js';
 import type { ServedModel } from '../inference/types.js';
 import { HostPool, type MakeRoom } from '../runtime/host-pool.js';
@@ -91,6 +92,7 @@ export class ActivationService implements OnApplicationShutdown {
     @Inject(BatchBudgets) private readonly budgets: BatchBudgets,
     @Inject(TasksRepository) private readonly tasks: TasksRepository,
     @Inject(VersionsRepository) private readonly versions: VersionsRepository,
+    @Inject(METRICS) private readonly metrics: Metrics = NO_METRICS,
   ) {
     const afterMs = config.idleMinutes * 60_000;
     const look = () => this.#restIdle(afterMs);
@@ -177,6 +179,7 @@ export class ActivationService implements OnApplicationShutdown {
     return this.#step(task, async () => {
       const before = this.#current.get(task);
       if (before?.open.model.version === version) return;
+      const startedAtMs = performance.now();
       await this.#draining.get(task);
       const rests = mayRest && !before;
       let next = await this.#takePrepared(task, version);
@@ -190,6 +193,8 @@ export class ActivationService implements OnApplicationShutdown {
       this.#current.set(task, next);
       this.#resting.delete(task);
       if (before) void this.#drain(task, before);
+      this.metrics.add('fewloop_swaps_total', { task });
+      this.metrics.observe('fewloop_swap_seconds', {}, secondsSince(startedAtMs));
       this.#log.log(`task ${task}: version ${version} answers`);
     });
   }
@@ -246,8 +251,7 @@ export class ActivationService implements OnApplicationShutdown {
   }
 
   async #openVerified(bundle: Bundle, precision: Precision, makeRoom: MakeRoom): Promise<OpenModel> {
-    const graphs = bundle.precisions.get(precision) ?? bundle.graphs;
-    const open = await openBundle({ ...bundle, graphs }, this.hostPool, { budgets: this.budgets, makeRoom, precision });
+    const open = await openBundle(bundle, this.hostPool, { budgets: this.budgets, makeRoom, precision });
     try {
       await verifyGolden(this.engine, open.model, bundle.golden, precision);
       return open;

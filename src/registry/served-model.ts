@@ -23,15 +23,23 @@ export function budgetKind({ baseModel }: BundleManifest, precision: Precision):
   return `base ${baseModel.digest.slice(0, 16)} ${precision}`;
 }
 
-/** `precision`: of the graphs. */
+export interface OpenOptions {
+  budgets?: BatchBudgets;
+  makeRoom?: MakeRoom;
+  /** One that the bundle has. */
+  precision?: Precision;
+}
+
 export async function openBundle(
-  { manifest, members, tokenizerJson, graphs }: Pick<Bundle, 'manifest' | 'members' | 'tokenizerJson' | 'graphs'>,
-  hostPool: HostPool,
   {
-    budgets,
-    makeRoom,
-    precision = 'fp32',
-  }: { budgets?: BatchBudgets; makeRoom?: MakeRoom; precision?: Precision } = {},
+    manifest,
+    members,
+    tokenizerJson,
+    graphs,
+    precisions,
+  }: Pick<Bundle, 'manifest' | 'members' | 'tokenizerJson' | 'graphs'> & Partial<Pick<Bundle, 'precisions'>>,
+  hostPool: HostPool,
+  { budgets, makeRoom, precision = 'fp32' }: OpenOptions = {},
 ): Promise<OpenModel> {
   let tokenizer;
   try {
@@ -39,7 +47,7 @@ export async function openBundle(
   } catch (cause) {
     throw invalid(`${manifest.tokenizer.file} is no tokenizer`, cause);
   }
-  const lease = await hostPool.open(graphs, makeRoom);
+  const lease = await hostPool.open(precision === 'fp32' ? graphs : precisions!.get(precision)!, makeRoom);
   const { task, version, taskRevision, definition, policies, thresholds = {} } = manifest;
   const model: ServedModel = {
     task,
