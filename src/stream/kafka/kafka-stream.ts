@@ -28,6 +28,7 @@ import { InputPartition, type Claim } from './input-partition.js';
 import { TopicIds } from './internals.js';
 import { StreamLag } from './lag.js';
 import { isReadable, placeOf, readRecord, type Incoming, type Readable, type Refused } from './record.js';
+import { RecordTraces } from './record-traces.js';
 import { keptOf, resultsOf, type Results } from './results.js';
 import { TaskDirectory } from './task-directory.js';
 import { AtLeastOnceWriter, TransactionalWriter, type Writer } from './writer.js';
@@ -207,13 +208,19 @@ export class KafkaStream implements StreamPort {
 
   async #results(records: (Readable | Refused)[], score: Score): Promise<Results> {
     const outcomes = new Map<string, RecordOutcome>();
-    const tasks = Map.groupBy(records.filter(isReadable), ({ definition }) => definition.name);
+    const readable = records.filter(isReadable);
+    const traces = new RecordTraces(readable);
     const scoreTask = async ([task, own]: [string, Readable[]]) => {
       const batch = own.map(({ incoming, id, item }) => ({ ref: placeOf(incoming), id, item: itemOf(item) }));
-      for (const outcome of await score({ task, records: batch })) outcomes.set(outcome.ref, outcome);
+      const scored = await traces.score(own, (trace) => score({ task, records: batch, trace }));
+      for (const outcome of scored) outcomes.set(outcome.ref, outcome);
     };
-    await Promise.all([...tasks].map(scoreTask));
-    return resultsOf(records, outcomes);
+    try {
+      await Promise.all([...Map.groupBy(readable, ({ definition }) => definition.name)].map(scoreTask));
+      return resultsOf(records, outcomes, traces);
+    } finally {
+      traces.end();
+    }
   }
 
   /**
