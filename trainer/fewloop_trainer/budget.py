@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 
+from fewloop_trainer.admission import BUDGET_SHARE, tokens_to_measure
 from fewloop_trainer.plan import Job
 from fewloop_trainer.run_state import TRIAL_CANDIDATES, Run, Teacher
 from fewloop_trainer.training import TrainSettings
@@ -51,7 +52,7 @@ def make_plan(run: Run) -> None:
             jobs.append(Job(teacher.id, steps, tokens))
     first = run.learners[run.teachers[0].id]
     steps = first.wished_steps(STUDENT_STEPS if run.candidates else wished)
-    tokens = first.step_tokens(run.rows[0]) / first.passes
+    tokens = first.step_tokens(run.rows[0]) / first.passes * (1 + first.further_passes)
     jobs.append(Job("student", steps, tokens))
     if run.tries_students:
         share = (FOLDS - 1) / FOLDS
@@ -68,6 +69,8 @@ def make_plan(run: Run) -> None:
     if run.tries_students:
         texts += passes * FOLDS * min(TRIAL_CANDIDATES, len(run.candidates))
     run.plan.infer_tokens = per_text * texts + (per_text + 100) * len(run.data.dev)
+    most = BUDGET_SHARE * run.data.settings["budgetSeconds"] / run.plan.infer_cost
+    run.plan.infer_tokens += min(most, tokens_to_measure(run.data, per_text))
     run.report(
         0.06,
         trainTokensPerSecond=round(1 / run.plan.train_cost),

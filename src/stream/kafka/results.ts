@@ -8,8 +8,9 @@ import type { RecordTraces } from './record-traces.js';
 import { deadLetterTopic } from './topics.js';
 import type { Outgoing } from './writer.js';
 
-/** An entry and a message for each record, in order. */
+/** A record, its entry and its message, each at the same place, in order. */
 export interface Results {
+  records: (Readable | Refused)[];
   entries: HistoryEntry[];
   outgoing: Outgoing[];
 }
@@ -21,7 +22,7 @@ export function resultsOf(
   traces: Pick<RecordTraces, 'headersOf'>,
 ): Results {
   const scoredAt = new Date().toISOString();
-  const results: Results = { entries: [], outgoing: [] };
+  const results: Results = { records, entries: [], outgoing: [] };
   for (const record of records) {
     const dead = isReadable(record)
       ? addOutput(results, record, outcomes.get(placeOf(record.incoming))!, scoredAt, traces)
@@ -29,6 +30,20 @@ export function resultsOf(
     if (dead) addDeadLetter(results, dead);
   }
   return results;
+}
+
+/** The same, but the record at that place is dead after all. */
+export function withDead(results: Results, at: number, error: FewloopError): Results {
+  const record = results.records[at]!;
+  const { incoming, id } = record;
+  const task = isReadable(record) ? record.definition.name : record.task;
+  const dead: Results = { records: [record], entries: [], outgoing: [] };
+  addDeadLetter(dead, { incoming, task, id, error });
+  return {
+    records: results.records,
+    entries: results.entries.with(at, dead.entries[0]!),
+    outgoing: results.outgoing.with(at, dead.outgoing[0]!),
+  };
 }
 
 /** The record, where it is dead. */
