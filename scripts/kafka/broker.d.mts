@@ -13,6 +13,8 @@ export interface SecureListener {
   /** User → password. */
   scram?: Record<string, string>;
   plain?: Record<string, string>;
+  /** A listener that wants a client's certificate, signed by one of the PEM file `truststore`. */
+  mutual?: { port: number; truststore: string };
 }
 
 export function ensureKafka(): Promise<void>;
@@ -22,4 +24,8 @@ export function startBroker(options: {
   port: number;
   controllerPort: number;
   secure?: SecureListener;
+  /** Clients that come by its port are told to come by the advertised one. */
+  proxied?: { port: number; advertised: number };
+  /** Further properties of the broker. */
+  settings?: Record<string, string | number>;
 }): Promise<Broker>;

@@ -76,8 +76,8 @@ export class ZeroShotVersions implements OnApplicationBootstrap {
 
   /** To be called when texts have come in: matches the priors on them once there are enough. Looks now and then. */
   async rematch(task: string): Promise<void> {
-    const now = Date.now();
-    if (now - (this.checkedAt.get(task) ?? 0) < CHECK_MS) return;
+    const now = performance.now();
+    if (now - (this.checkedAt.get(task) ?? -Infinity) < CHECK_MS) return;
     this.checkedAt.set(task, now);
     const row = await this.tasks.find(task);
     if (row?.activeVersion && (await this.isShortOfTexts(row))) await this.follow(task, SERVICE);

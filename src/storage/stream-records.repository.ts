@@ -32,6 +32,16 @@ const COLUMNS = [
   'errorMessage',
 ] as const satisfies readonly (keyof NewStreamRecord)[];
 
+/** Of one source, which rows may go. */
+export interface PruneLimits {
+  /** Offsets. */
+  below: bigint;
+  /** Offsets below which age does not matter; null: there are none. */
+  anyAgeBelow: bigint | null;
+  /** Rows that were scored earlier are old; null: none is. */
+  before: Date | null;
+}
+
 const LONGEST_IDLE_MS = 5_000;
 
 @Injectable()
@@ -73,9 +83,52 @@ export class StreamRecordsRepository {
     return result!.written;
   }
 
+  /** Every partition of every topic that the history knows, found by leaps through the primary key. */
+  sources(): Promise<RecordSource[]> {
+    return this.dataSource.manager.query(
+      `WITH RECURSIVE source AS (
+         (SELECT cluster_id, topic_id, partition, topic FROM stream_record
+          ORDER BY cluster_id, topic_id, partition LIMIT 1)
+         UNION ALL
+         SELECT next.* FROM source s, LATERAL (
+           SELECT r.cluster_id, r.topic_id, r.partition, r.topic FROM stream_record r
+           WHERE (r.cluster_id, r.topic_id, r.partition) > (s.cluster_id, s.topic_id, s.partition)
+           ORDER BY r.cluster_id, r.topic_id, r.partition LIMIT 1) AS next)
+       SELECT cluster_id AS "clusterId", topic_id AS "topicId", partition, topic FROM source`,
+    );
+  }
+
+  /**
+   * Deletes up to `batch` of the oldest rows that may go, and adds them to what was counted. Returns how many; fewer than
+   * `batch` where the next one is too young. Rows that somebody holds are passed over.
+   */
+  async prune(source: RecordSource, { below, anyAgeBelow, before }: PruneLimits, batch: number): Promise<number> {
+    const { clusterId, topicId, partition } = source;
+    const [row] = await this.dataSource.manager.query<[{ count: number }]>(
+      `WITH oldest AS (
+         SELECT ctid FROM stream_record
+         WHERE cluster_id = $1 AND topic_id = $2 AND partition = $3 AND "offset" < $4
+         ORDER BY "offset" LIMIT $7 FOR UPDATE SKIP LOCKED),
+       gone AS (
+         DELETE FROM stream_record
+         WHERE ctid = ANY (ARRAY(SELECT ctid FROM oldest)) AND ("offset" < $5 OR scored_at < $6)
+         RETURNING task, state),
+       counted AS (
+         INSERT INTO stream_pruned AS p (task, state, count)
+         SELECT task, state, count(*) FROM gone WHERE task IS NOT NULL GROUP BY task, state ORDER BY task, state
+         ON CONFLICT (task, state) DO UPDATE SET count = p.count + excluded.count)
+       SELECT count(*)::int AS count FROM gone`,
+      [clusterId, topicId, partition, String(below), anyAgeBelow === null ? null : String(anyAgeBelow), before, batch],
+    );
+    return row.count;
+  }
+
   async countByState(task: string): Promise<Record<StreamRecordRow['state'], number>> {
     const rows = await this.dataSource.manager.query<{ state: StreamRecordRow['state']; count: number }[]>(
-      `SELECT state, count(*)::int AS count FROM stream_record WHERE task = $1 GROUP BY state`,
+      `SELECT state, sum(count)::int AS count FROM (
+         SELECT state, count(*) AS count FROM stream_record WHERE task = $1 GROUP BY state
+         UNION ALL SELECT state, count FROM stream_pruned WHERE task = $1) AS counted
+       GROUP BY state`,
       [task],
     );
     const counts = { SCORED: 0, FAILED: 0 };

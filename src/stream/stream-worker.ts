@@ -16,6 +16,7 @@ import {
 } from '@nestjs/common';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FewloopError } from '../common/errors.js';
+import { Health, type PartHealth } from '../common/health.js';
 import { Config } from '../config/config.js';
 import { InferenceEngine } from '../inference/engine.js';
 import type { Prediction, Priority, ServedModel } from '../inference/types.js';
@@ -51,7 +52,7 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
   readonly #stop = new AbortController();
   /** What was last said of a pause. */
   #pausedFor = '';
-  /** Tasks that nothing can be scored for now → until when. */
+  /** Tasks that nothing can be scored for now → until when, by a clock that nobody sets. */
   readonly #blocked = new Map<string, number>();
   /** Of each task, an item that was scored: where it fails too, the model is at fault and not the texts. */
   readonly #control = new Map<string, Item>();
@@ -67,10 +68,13 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     @Inject(ZeroShotVersions) private readonly zeroShot: Pick<ZeroShotVersions, 'rematch'>,
     @Inject(LearningEvents) private readonly events: Pick<LearningEvents, 'predicted'>,
     @Inject(RunWorker) private readonly runs: Pick<RunWorker, 'training'>,
+    @Inject(Health) private readonly health: Pick<Health, 'register'>,
   ) {}
 
   onApplicationBootstrap(): void {
     if (!['all', 'stream'].includes(this.config.role)) return;
+    // Where requests are answered too, they are while Kafka is away.
+    this.health.register('stream', () => this.#state(), { required: this.config.role === 'stream' });
     const lanes = () => Promise.all(Array.from({ length: LANES }, (_, lane) => this.#run(lane)));
     this.#lanes = this.port.open().then(lanes);
   }
@@ -80,6 +84,11 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     this.#stop.abort();
     await this.#lanes;
     await this.port.close();
+  }
+
+  #state(): PartHealth {
+    const state = this.port.state();
+    return this.#pausedFor === '' || !state.ok ? state : { ok: true, reason: `scoring pauses: ${this.#pausedFor}` };
   }
 
   async #run(lane: number): Promise<void> {
@@ -116,7 +125,7 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
   }
 
   async #scoreNext(): Promise<boolean> {
-    const now = Date.now();
+    const now = performance.now();
     for (const [task, until] of this.#blocked) if (until <= now) this.#blocked.delete(task);
     const done: { batch: StreamBatch; outcomes: RecordOutcome[] }[] = [];
     const busy = await this.port.process([...this.#blocked.keys()], async (batch) => {
@@ -134,7 +143,7 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     } catch (error) {
       // Other tasks go on meanwhile.
       if (error instanceof FewloopError && error.code !== 'OVERLOADED')
-        this.#blocked.set(task, Date.now() + BLOCKED_MS);
+        this.#blocked.set(task, performance.now() + BLOCKED_MS);
       throw error;
     }
   }

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DataSource } from 'typeorm';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { Health } from '../../src/common/health.js';
 import { InferenceEngine } from '../../src/inference/engine.js';
 import { IngestService } from '../../src/learning/ingest.js';
 import { PoolService } from '../../src/learning/pool.js';
@@ -252,7 +253,55 @@ it('finds the record that the model cannot take, and scores the rest', async () 
   expect(dead.map(({ headers }) => String(headers['fewloop-error-code']))).toEqual(Array(3).fill('INTERNAL'));
 });
 
-it('reads gzip, lz4, snappy and zstd', async () => {
+it('goes on where another worker has come to, though far more than a batch was scored here', async () => {
+  const service = await start();
+  await apply(service);
+  const one = unique('one');
+  await topics.create([one, `${one}.dlq`], 1);
+  await topics.send(one, numbered(1500));
+  let release = (): void => undefined;
+  const held = new Promise<void>((resolve) => (release = resolve));
+  let holding = (): void => undefined;
+  const reached = new Promise<void>((resolve) => (holding = resolve));
+  const classify = InferenceEngine.prototype.classify;
+  vi.spyOn(InferenceEngine.prototype, 'classify').mockImplementation(async function (
+    this: InferenceEngine,
+    model,
+    request,
+  ) {
+    if (request.priority === 'bulk') holding();
+    if (request.priority === 'bulk') await held;
+    return classify.call(this, model, request);
+  });
+  await apply(service, { name: 'one', stream: { input: one, output } });
+  await reached;
+  // The other one: takes the partition's transactional id over, and commits beyond two batches.
+  const other = topics.kafka.producer({
+    transactionalId: `${group}-${one}-0`,
+    idempotent: true,
+    maxInFlightRequests: 1,
+  });
+  await other.connect();
+  const transaction = await other.transaction();
+  const partitions = [{ partition: 0, offset: '1200' }];
+  await transaction.sendOffsets({ consumerGroupId: group, topics: [{ topic: one, partitions }] });
+  await transaction.commit();
+  await other.disconnect();
+  release();
+  const outputs = await topics.read(output, 300);
+  expectExactlyOnce(outputs, 300);
+  expect(Math.min(...outputs.map((message) => Number(String(valueOf(message)['id']).slice(1))))).toBe(1200);
+});
+
+it.each(['none', 'lz4', 'snappy', 'zstd'] as const)('writes %s', async (kafkaCompression) => {
+  const service = await start('all', { kafkaCompression });
+  await apply(service);
+  await topics.send(input, numbered(50));
+  expectExactlyOnce(await topics.read(output, 50), 50);
+  expect(await service.get(IngestService).stats('tiny')).toMatchObject({ scored: 50, failed: 0 });
+});
+
+it('reads gzip, lz4, snappy and zstd, and writes gzip', async () => {
   const service = await start();
   await apply(service);
   const codecs = ['GZIP', 'LZ4', 'Snappy', 'ZSTD'] as const;
@@ -299,6 +348,8 @@ describe('what is known of a place', () => {
       timeout: 20_000,
     });
     expect(await topics.read(output, 20)).toHaveLength(20);
+    const { stream: health } = await again.get(Health).report();
+    expect(health).toMatchObject({ ok: false, reason: expect.stringContaining('has changed under its offsets') });
   });
 });
 

@@ -4,8 +4,9 @@ import time
 
 import numpy as np
 
+from fewloop_trainer.admission import BUDGET_SHARE, tokens_to_measure
 from fewloop_trainer.plan import Job
-from fewloop_trainer.run_state import Run
+from fewloop_trainer.run_state import TRIAL_CANDIDATES, Run, Teacher
 from fewloop_trainer.training import TrainSettings
 
 FOLDS = 2
@@ -51,20 +52,50 @@ def make_plan(run: Run) -> None:
             jobs.append(Job(teacher.id, steps, tokens))
     first = run.learners[run.teachers[0].id]
     steps = first.wished_steps(STUDENT_STEPS if run.candidates else wished)
-    jobs.append(Job("student", steps, first.step_tokens(run.rows[0]) / first.passes))
+    tokens = first.step_tokens(run.rows[0]) / first.passes
+    jobs.append(Job("student", steps, tokens))
+    if run.tries_students:
+        share = (FOLDS - 1) / FOLDS
+        jobs += [Job(trial_job(v, k), int(steps * share), tokens) for v in range(run.trials) for k in range(FOLDS)]
+    if run.candidates:
+        jobs += _later_rounds(run)
     run.jobs = {job.name: job for job in jobs}
     run.plan.waiting = [job for job in jobs if not run.workspace.finished(job.name)]
     run.candidates = affordable_candidates(run)
     passes = 2 if run.tunes_all else 1
     texts = len(run.candidates) + passes * (len(run.wanted) + len(run.calibration))
     per_text = tokens_a_text(run)
+    texts += (run.task.rounds - 1) * (len(run.candidates) + len(run.calibration))
+    if run.tries_students:
+        texts += passes * FOLDS * min(TRIAL_CANDIDATES, len(run.candidates))
     run.plan.infer_tokens = per_text * texts + (per_text + 100) * len(run.data.dev)
+    most = BUDGET_SHARE * run.data.settings["budgetSeconds"] / run.plan.infer_cost
+    run.plan.infer_tokens += min(most, tokens_to_measure(run.data, per_text))
     run.report(
         0.06,
         trainTokensPerSecond=round(1 / run.plan.train_cost),
         inferTokensPerSecond=round(1 / run.plan.infer_cost),
         pseudoCandidates=len(run.candidates),
     )
+
+
+def round_job(teacher: Teacher, number: int) -> str:
+    """A teacher of a later round of self-training."""
+    return f"{teacher.id}.round{number}"
+
+
+def trial_job(variant: int, fold: int) -> str:
+    """A student that is tried."""
+    return f"student-{variant}.fold{fold}"
+
+
+def _later_rounds(run: Run) -> list[Job]:
+    return [
+        Job(round_job(teacher, number), learner.wished_steps(STUDENT_STEPS), learner.step_tokens(rows))
+        for number in range(2, run.task.rounds + 1)
+        for teacher, rows in zip(run.teachers, run.rows, strict=True)
+        for learner in [run.learners[teacher.id]]
+    ]
 
 
 def tokens_a_text(run: Run) -> float:

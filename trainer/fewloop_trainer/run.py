@@ -11,6 +11,7 @@ Every model starts from the base and human labels, never from an earlier version
 last.
 """
 
+import resource
 import sys
 import time
 import traceback
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from fewloop_trainer import calibrate
+from fewloop_trainer.admission import BUDGET_SHARE
 from fewloop_trainer.budget import make_plan, measure
 from fewloop_trainer.bundle import TrainedMember, write_bundle
 from fewloop_trainer.data import RunError
@@ -27,7 +29,7 @@ from fewloop_trainer.offsets import judge_base, match_base, remember, training_o
 from fewloop_trainer.pseudo import pseudo_labels
 from fewloop_trainer.run_report import report_of, summary_of
 from fewloop_trainer.run_state import Run, Teacher
-from fewloop_trainer.student import Student, calibrate_student, student_of, train_student
+from fewloop_trainer.student import Student, calibrate_student, choose_student, train_student
 from fewloop_trainer.teachers import dev_distributions, fit_out_of_fold, train_teacher
 
 
@@ -47,16 +49,20 @@ def execute(run: Run) -> dict[str, object]:
     for number, teacher in enumerate(run.teachers):
         train_teacher(run, teacher, number)
     run.enter("pseudo-labels", 0.7)
-    pseudo = pseudo_labels(run, fit.weights, fit.temperature)
+    pseudo = pseudo_labels(run, fit)
     run.enter("student", 0.78)
-    member = student_of(run, fit.rows)
+    member, trials = choose_student(run, fit)
     train_student(run, pseudo)
     run.enter("calibrate", 0.92)
     dev = dev_distributions(run, fit.weights)
-    student = calibrate_student(run, member, fit)
+    student = calibrate_student(run, member, fit, trials)
     report = report_of(run, (offsets, base_scores), fit, dev, pseudo, student)
     run.enter("bundle", 0.94)
-    report |= {"steps": run.workspace.steps_taken(list(run.jobs)), "seconds": run.seconds}
+    report |= {
+        "steps": run.workspace.steps_taken(list(run.jobs)),
+        "seconds": run.seconds,
+        "peakMemoryBytes": peak_memory(),
+    }
     write_bundle(
         run.folder / "bundle",
         run.data,
@@ -66,6 +72,7 @@ def execute(run: Run) -> dict[str, object]:
         report,
         len(pseudo.chosen),
         run.threads,
+        max(BUDGET_SHARE * run.plan.budget_seconds, run.plan.left()),
     )
     run.enter("done", 1.0)
     return {
@@ -74,6 +81,12 @@ def execute(run: Run) -> dict[str, object]:
         "bundle": "bundle",
         "report": summary_of(report) | {"seconds": round(time.monotonic() - run.started, 1)},
     }
+
+
+def peak_memory() -> int:
+    """Bytes of this process that were resident at once, at most."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def policies_of(run: Run, temperature: float, student: Student) -> dict[str, dict[str, object]]:

@@ -6,6 +6,7 @@ among the attributes at the end of `__init__`.
 
 import time
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,19 @@ MATCHING_TEXTS = 300
 CALIBRATION_TEXTS = MATCHING_TEXTS
 """Texts that no pseudo-label is taken from, for the student's temperature and what offsets come to out of fold."""
 PSEUDO_CANDIDATES = 2000
+TRIAL_CANDIDATES = 600
+"""Of the candidates, those that every fold's teachers score where several students are tried."""
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """`template` is an index, for PET alone."""
+    """`template` is an index, for PET alone; `seed` numbers those that differ in nothing else."""
 
     id: str
     method: str
     template: int
     strategy: str
+    seed: int = 0
 
 
 class Run:
@@ -75,6 +79,11 @@ class Run:
         self.candidates = [self.data.unlabelled[i] for i in order[len(self.calibration) :]][:PSEUDO_CANDIDATES]
         self.tunes_all = len(self.wanted) >= FEWEST_ROWS_FOR_ALL_WEIGHTS
         self.base_knows = True
+        self.trials = len(self.task.student_strategies) * (
+            len(self.task.templates) if self.task.student_templates == "all" and "pet" in self.task.methods else 1
+        )
+        """Students that may be tried (fewer where the best teacher's method has no templates)."""
+        self.tries_students = self.trials > 1 and len(self.candidates) > 0
         self.plan = Plan(self.started, settings["budgetSeconds"])
         self.jobs: dict[str, Job] = {}
         self.shrinkage: Shrinkage
@@ -155,19 +164,29 @@ class Run:
 
 
 def plan_teachers(task: Task) -> list[Teacher]:
-    """PET: one teacher a template, strategies in turn; with fewer templates than strategies, one a strategy. Other
-    methods: one a strategy; the embedding member, which has none, once."""
-    strategies, teachers = task.strategies, []
+    """PET: one teacher a template, strategies in turn (with fewer templates than strategies, one a strategy), or the
+    product of both. Other methods: one a strategy; the embedding member, which has none, once. All that for each of
+    `task.seeds`, the first seed's teachers first."""
+    strategies = task.strategies
+    found: list[tuple[str, str, int, str]] = []
     for method in task.methods:
         if method == "pet":
-            templates = len(task.templates)
-            for i in range(max(templates, len(strategies))):
-                template, strategy = i % templates, strategies[i % len(strategies)]
-                teachers.append(Teacher(f"t{template}-{strategy}", method, template, strategy))
+            pairs = product(range(len(task.templates)), strategies) if task.teachers == "product" else _in_turn(task)
+            found += [(f"t{template}-{strategy}", method, template, strategy) for template, strategy in pairs]
         else:
             chosen = ("plain",) if method == "embedding" else strategies
-            teachers += [Teacher(f"{method}-{strategy}", method, 0, strategy) for strategy in chosen]
-    return teachers
+            found += [(f"{method}-{strategy}", method, 0, strategy) for strategy in chosen]
+    return [
+        Teacher(f"{name}-s{seed + 1}" if seed else name, *rest, seed)
+        for seed in range(task.seeds)
+        for name, *rest in found
+    ]
+
+
+def _in_turn(task: Task) -> list[tuple[int, str]]:
+    templates, strategies = len(task.templates), task.strategies
+    many = max(templates, len(strategies))
+    return [(i % templates, strategies[i % len(strategies)]) for i in range(many)]
 
 
 def balance_of(task: Task, wanted: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from fewloop_trainer.budget import FOLDS
 from fewloop_trainer.keys import split_group
 from fewloop_trainer.learners import PetLearner
 from fewloop_trainer.offsets import first_offsets
-from fewloop_trainer.run_state import Run, Teacher
+from fewloop_trainer.run_state import TRIAL_CANDIDATES, Run, Teacher
 from fewloop_trainer.scores import combine_members
 from fewloop_trainer.shrink import FEWEST_MATCHING_TEXTS, OutOfFold, choose
 
@@ -33,6 +33,8 @@ class OutOfFoldFit:
     temperature: float
     ensemble: np.ndarray
     """The teachers' weighted mean [N, C] of labelled rows, tempered."""
+    candidates: list[np.ndarray] | None
+    """Where several students are tried: scores [T, M, C] of candidates by each fold's teachers."""
 
 
 def fit_out_of_fold(run: Run, offsets: np.ndarray) -> OutOfFoldFit:
@@ -43,7 +45,7 @@ def fit_out_of_fold(run: Run, offsets: np.ndarray) -> OutOfFoldFit:
     # Pairs and questions share texts: what is out of fold must be of texts that the fold has not seen.
     groups = [split_group(row["text"]) for row in run.data.train]
     fold = ensemble.folds_of(run.balance, groups, FOLDS, run.seed)
-    near, far = _cross_fit(run, fold)
+    near, far, stages = _cross_fit(run, fold)
     run.served_offsets = [first_offsets(run, t, offsets) for t in run.teachers]
     rows, texts = _choose_shrinkage(run, near, far)
     weights, weighing = ensemble.choose_weights(
@@ -53,28 +55,42 @@ def fit_out_of_fold(run: Run, offsets: np.ndarray) -> OutOfFoldFit:
     temperature = run.observe.fit_temperature(combined, run.wanted)
     tempered = run.observe.temper(combined, temperature)
     run.thresholds = calibrate.fit_thresholds(tempered, run.wanted) if run.observe.sets else None
-    return OutOfFoldFit(fold, rows, texts, weights, weighing, temperature, tempered)
+    candidates = _at_share(run, stages) if run.tries_students else None
+    return OutOfFoldFit(fold, rows, texts, weights, weighing, temperature, tempered, candidates)
 
 
-def _cross_fit(run: Run, fold: np.ndarray) -> tuple[OutOfFold, OutOfFold | None]:
+def _cross_fit(run: Run, fold: np.ndarray) -> tuple[OutOfFold, OutOfFold | None, list[list[np.ndarray]]]:
     """What first-stage and wholly tuned models say of rows and texts that they have not seen; scores.
 
     Each text is judged by one fold's model, which has seen as many labels as those that judged the rows.
+    Where students are tried, also what each fold's models say of candidates: scores [1 or 2, M, C], teacher by teacher.
     """
     of_rows = len(run.teachers), len(run.wanted), run.classes
     of_texts = len(run.teachers), len(run.calibration), run.classes
     found = [OutOfFold(np.zeros(of_rows), np.zeros(of_texts)) for _ in range(2 if run.tunes_all else 1)]
     folds = int(fold.max()) + 1
+    candidates: list[list[np.ndarray]] = [[] for _ in range(folds)]
     fold_of_text = np.arange(len(run.calibration)) % folds
     for number, teacher in enumerate(run.teachers):
         for k in range(folds):
             name, seed = f"{teacher.id}.fold{k}", run.seed + 101 * number + k + 1
             compute = partial(_fold, run, name, number, seed, fold != k, fold_of_text == k)
-            rows, texts = run.workspace.cached(name, compute)
+            rows, texts, *of_candidates = run.workspace.cached(name, compute)
+            candidates[k] += of_candidates
             for part, said_of_rows, said_of_texts in zip(found, rows, texts, strict=True):
                 part.rows[number, fold == k], part.texts[number, fold_of_text == k] = said_of_rows, said_of_texts
             run.report(0.08 + 0.42 * (number * folds + k + 1) / (len(run.teachers) * folds))
-    return found[0], found[1] if run.tunes_all else None
+    return found[0], found[1] if run.tunes_all else None, candidates
+
+
+def _at_share(run: Run, stages: list[list[np.ndarray]]) -> list[np.ndarray]:
+    """Of each fold: scores [T, M, C] between those of the two stages, as far as the shrinkage goes."""
+    # Attempts on machines of different speed may have scored different numbers of candidates.
+    many = min(len(run.candidates), *(scores.shape[1] for fold in stages for scores in fold))
+    share = run.shrinkage.share
+    return [
+        np.stack([(1 - share) * scores[0, :many] + share * scores[-1, :many] for scores in fold]) for fold in stages
+    ]
 
 
 def _fold(
@@ -87,8 +103,11 @@ def _fold(
     texts = learner.encode([run.calibration[i] for i in np.flatnonzero(own_texts)])
     index, model = np.flatnonzero(kept), learner.start()
 
-    def ask() -> tuple[np.ndarray, np.ndarray]:
-        return run.predict(learner, model, asked), run.predict(learner, model, texts, fast=True)
+    trial = learner.encode(run.candidates[:TRIAL_CANDIDATES]) if run.tries_students else None
+
+    def ask() -> dict[str, np.ndarray]:
+        answers = {"rows": run.predict(learner, model, asked), "texts": run.predict(learner, model, texts, fast=True)}
+        return answers if trial is None else answers | {"candidates": run.predict(learner, model, trial, fast=True)}
 
     said = []
     if isinstance(learner, PetLearner):
@@ -100,7 +119,7 @@ def _fold(
         said.append(ask())
     if not learner.knows and run.tunes_all:
         said.append(said[0])
-    return {"rows": np.stack([rows for rows, _ in said]), "texts": np.stack([texts for _, texts in said])}
+    return {of: np.stack([answers[of] for answers in said]) for of in said[0]}
 
 
 def _tune_head(run: Run, learner: PetLearner, model: Any, number: int, index: np.ndarray, seed: int) -> None:

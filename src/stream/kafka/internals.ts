@@ -28,6 +28,30 @@ export function fixIdleTimer(): void {
   };
 }
 
+interface ConsumerGroup {
+  /** By Date.now. */
+  lastRequest: number;
+  heartbeat(options: { interval: number }): Promise<void>;
+}
+
+/**
+ * A heartbeat is due an interval after the last one by the machine's clock: once that is set back, none leaves until it
+ * has caught up, and the member is put out without noticing. A last one that lies in the future was now. Idempotent.
+ */
+export function fixHeartbeat(): void {
+  const { prototype } = require('kafkajs/src/consumer/consumerGroup') as {
+    prototype: ConsumerGroup & { fixed?: true };
+  };
+  if (prototype.fixed) return;
+  prototype.fixed = true;
+  // oxlint-disable-next-line typescript/unbound-method
+  const beat = prototype.heartbeat;
+  prototype.heartbeat = function (this: ConsumerGroup, options) {
+    this.lastRequest = Math.min(this.lastRequest, Date.now());
+    return beat.call(this, options);
+  };
+}
+
 interface Encoder {
   writeBuffer(bytes: Buffer): Encoder;
   writeBoolean(value: boolean): Encoder;
