@@ -16,6 +16,16 @@ export type NewStreamRecord = Omit<StreamRecordRow, keyof RecordSource | 'scored
   recordedAt: string;
 };
 
+/** Of one source, which rows may go. */
+export interface PruneLimits {
+  /** Offsets. */
+  below: bigint;
+  /** Offsets below which age does not matter; null: there are none. */
+  anyAgeBelow: bigint | null;
+  /** Rows that were scored earlier are old; null: none is. */
+  before: Date | null;
+}
+
 /** In the order of the statement's arrays. */
 const COLUMNS = [
   'offset',
@@ -31,16 +41,6 @@ const COLUMNS = [
   'errorCode',
   'errorMessage',
 ] as const satisfies readonly (keyof NewStreamRecord)[];
-
-/** Of one source, which rows may go. */
-export interface PruneLimits {
-  /** Offsets. */
-  below: bigint;
-  /** Offsets below which age does not matter; null: there are none. */
-  anyAgeBelow: bigint | null;
-  /** Rows that were scored earlier are old; null: none is. */
-  before: Date | null;
-}
 
 const LONGEST_IDLE_MS = 5_000;
 
