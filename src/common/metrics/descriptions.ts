@@ -89,7 +89,7 @@ export const DESCRIPTIONS = {
   fewloop_stream_dead_letters_total: counter('Dead letters', 'task', 'code'),
   fewloop_stream_batch_records: histogram(
     'Records of a batch of the stream, which is a transaction',
-    [1, 2, 4, 8, 16, 32, 64, 128, 256, 512],
+    [1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096],
   ),
   fewloop_stream_inference_seconds: histogram('Time that a batch of the stream is scored', LATENCY),
   fewloop_stream_commit_seconds: histogram(
