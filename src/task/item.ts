@@ -1,7 +1,7 @@
 /** Items: what may be classified by a task, checked before anything is stored or scored. */
 import { badInput } from '../common/errors.js';
 import { normalise } from './keys.js';
-import { templateFields } from './template.js';
+import { templateFields, templatesOf } from './template.js';
 import type { Item, TaskDefinition } from './types.js';
 
 export interface ItemLimits {
@@ -23,7 +23,7 @@ export function labelsOf(definition: TaskDefinition, item: Item): string[] {
 export function validateItem(definition: TaskDefinition, item: Item, limits: ItemLimits, fieldPrefix = ''): void {
   const check = (field: string, value: unknown) => checkText(`${fieldPrefix}${field}`, value, limits);
   check('text', item.text);
-  const named = definition.templates.flatMap(templateFields);
+  const named = templatesOf(definition).flatMap(templateFields);
   if (definition.kind === 'sentence-pair' || named.some((field) => field.name === 'textPair')) {
     check('textPair', item.textPair);
   } else if (isGiven(item.textPair)) {

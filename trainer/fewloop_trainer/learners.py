@@ -173,7 +173,7 @@ class ClassifierLearner(_OneRowAnItem):
     def __init__(self, base: BertForMaskedLM, renderer: Renderer, task: Task, method: str, strategy: str):
         self.base, self.renderer, self.task = base, renderer, task
         self.method, self.strategy = method, strategy
-        self.template = efl.PAIR if task.kind == "sentence-pair" else "{text}"
+        self.template = task.input
         self.label_sets = task.kind == "multi-label"
         self.outputs = len(task.labels)
 
@@ -237,7 +237,7 @@ class TaggingLearner(ClassifierLearner):
 
     def __init__(self, base: BertForMaskedLM, renderer: Renderer, task: Task, strategy: str):
         super().__init__(base, renderer, task, "efl", strategy)
-        self.template = efl.TAGGING
+        self.template = efl.beside_hypothesis(task.input)
         self.label_sets, self.outputs = False, 2
         self.hypotheses = efl.Hypotheses(renderer, [label.description for label in task.labels])
         self.size = min(task.efl.shortlist, len(task.labels))

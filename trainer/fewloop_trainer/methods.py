@@ -89,18 +89,13 @@ def learned(method: str) -> Callable[[Cell], np.ndarray]:
     def predict(cell: Cell) -> np.ndarray:
         prompted, wanted = Prompted(cell), targets(cell.task, cell.train)
         learner = learner_of(prompted.base, prompted.renderer, cell.task, cell.classes, method, 0, "plain")
-        rows, model = learner.encode(told(cell.train)), learner.start()
+        rows, model = learner.encode(cell.train), learner.start()
         steps = embedding.STEPS if method == "embedding" else HEAD_STEPS * steps_for(len(wanted))
         settings = TrainSettings(steps=steps, seed=cell.seed, **learner.rates(student=False))
         learner.train(model, rows, np.eye(cell.classes)[wanted], wanted, settings, lambda step, loss: None)
-        return distribution_of(learner.predict(model, learner.encode(told(cell.test))))
+        return distribution_of(learner.predict(model, learner.encode(cell.test)))
 
     return predict
-
-
-def told(rows: list[dict]) -> list[dict]:
-    """Rows whose fields stand before their text: these methods see nothing but text, and it is cut at its end."""
-    return [row | {"text": peers.joined(row)} if "fields" in row else row for row in rows]
 
 
 def zero_shot(cell: Cell) -> np.ndarray:
@@ -169,7 +164,7 @@ def _learned(method: str, *kinds: str) -> Method:
     def refuses(task: Task) -> str | None:
         return None if task.kind in kinds else f"{method} does not go with {task.kind}"
 
-    return Method(learned(method), LEARNED, refuses, reads=("kind", "labels", "maxLength", "efl"))
+    return Method(learned(method), LEARNED, refuses, reads=("kind", "labels", "maxLength", "efl", "input"))
 
 
 def _peer(name: str) -> Method:
