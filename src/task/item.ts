@@ -1,7 +1,7 @@
 /** Items: what may be classified by a task, checked before anything is stored or scored. */
 import { badInput } from '../common/errors.js';
 import { normalise } from './keys.js';
-import { templateFields } from './template.js';
+import { templateFields, templatesOf } from './template.js';
 import type { Item, TaskDefinition } from './types.js';
 
 export interface ItemLimits {
@@ -48,7 +48,7 @@ const fieldsOfDefinitions = new WeakMap<TaskDefinition, ReturnType<typeof templa
 function fieldsOf(definition: TaskDefinition): ReturnType<typeof templateFields> {
   const known = fieldsOfDefinitions.get(definition);
   if (known) return known;
-  const fields = definition.templates.flatMap(templateFields);
+  const fields = templatesOf(definition).flatMap(templateFields);
   fieldsOfDefinitions.set(definition, fields);
   return fields;
 }

@@ -108,6 +108,14 @@ export const taskFile = z
       .max(50)
       .default([])
       .describe('PET, and needed for it alone: {mask} and fields in braces.'),
+    input: z
+      .string()
+      .min(1)
+      .max(2000)
+      .optional()
+      .describe(
+        'fine-tune, efl, embedding: what they see, fields in braces and {sep} between two segments; absent: {text}, or {text}{sep}{textPair}.',
+      ),
     efl: z
       .strictObject({
         negatives: z.int().min(1).max(8).default(3).describe('Random negatives for each example.'),

@@ -26,6 +26,8 @@ export interface TaskDefinition {
   /** Empty for multiple-choice, where an item's choices are its labels. */
   labels: LabelDefinition[];
   templates: string[];
+  /** What fine-tune, efl and embedding see of an item; absent: `inputOf` has it (template.ts). */
+  input?: string;
   efl: {
     /** Random negatives for each example. */
     negatives: number;

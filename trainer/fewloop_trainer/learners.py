@@ -15,11 +15,12 @@ import onnxruntime
 import torch
 from transformers import BertForMaskedLM
 
-from fewloop_trainer import auxiliary, classifier, efl, embedding, export, head, pet
+from fewloop_trainer import auxiliary, classifier, efl, embedding, export, head, pairs, pet
 from fewloop_trainer.augment import parse_strategy
 from fewloop_trainer.classifier import Classifier
 from fewloop_trainer.encoder import copy_of, load_model
 from fewloop_trainer.export import round_to_half
+from fewloop_trainer.pairs import PairClassifier
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.scores import NOT_LISTED, shortlist_of
 from fewloop_trainer.task import Task
@@ -186,16 +187,18 @@ class PetLearner(_OneRowAnItem):
 
 
 class ClassifierLearner(_OneRowAnItem):
-    """Fine-tuning, EFL on pairs, and the embedding member: one output a label."""
+    """Fine-tuning, EFL on pairs, and the embedding member, whose pairs are embedded each side alone: one output a
+    label."""
 
     graph, knows = "classifier", False
 
     def __init__(self, base: BertForMaskedLM, renderer: Renderer, task: Task, method: str, strategy: str):
         self.base, self.renderer, self.task = base, renderer, task
         self.method, self.strategy = method, strategy
-        self.template = efl.PAIR if task.kind == "sentence-pair" else "{text}"
+        self.template = task.input
         self.label_sets = task.kind == "multi-label"
         self.outputs = len(task.labels)
+        self.embeds_pairs = method == "embedding" and task.kind == "sentence-pair"
 
     def encode(self, items: Sequence[dict]) -> list[classifier.Encoded]:
         if self.method == "efl":
@@ -208,15 +211,18 @@ class ClassifierLearner(_OneRowAnItem):
 
     def wished_steps(self, wished: int) -> int:
         if self.method == "embedding":
-            return embedding.STEPS
+            return pairs.STEPS if self.embeds_pairs else embedding.STEPS
         return int(np.clip(2 * wished, *CLASSIFIER_STEPS))
 
     def rates(self, student: bool) -> dict[str, float]:
         if self.method == "embedding":
-            return {"encoder_rate": embedding.ENCODER_RATE, "batch_rows": embedding.BATCH_ROWS}
+            rate = pairs.ENCODER_RATE if self.embeds_pairs else embedding.ENCODER_RATE
+            return {"encoder_rate": rate, "batch_rows": embedding.BATCH_ROWS}
         return {"encoder_rate": classifier.ENCODER_RATE, "head_rate": classifier.HEAD_RATE}
 
-    def start(self) -> Classifier:
+    def start(self) -> Classifier | PairClassifier:
+        if self.embeds_pairs:
+            return pairs.pair_classifier_of(self.base, self.outputs)
         return classifier.classifier_of(self.base, self.outputs, self.method == "embedding", self.label_sets)
 
     def train(self, model, rows, wanted, balance, settings, on_step) -> None:
@@ -232,13 +238,15 @@ class ClassifierLearner(_OneRowAnItem):
         else:
             classifier.train(model, rows, wanted, self.strategy, settings, on_step, balance)
 
-    def predict(self, model: Classifier, rows: Sequence[classifier.Encoded], fast: bool = False) -> np.ndarray:
+    def predict(
+        self, model: Classifier | PairClassifier, rows: Sequence[classifier.Encoded], fast: bool = False
+    ) -> np.ndarray:
         return classifier.predict(model, rows, fast=fast)
 
-    def state(self, model: Classifier) -> dict[str, torch.Tensor]:
+    def state(self, model: Classifier | PairClassifier) -> dict[str, torch.Tensor]:
         return {name: t for name, t in model.state_dict().items() if name.startswith(("bert.encoder.", "head."))}
 
-    def export(self, model: Classifier, base_folder: Path, path: Path) -> None:
+    def export(self, model: Classifier | PairClassifier, base_folder: Path, path: Path) -> None:
         export.export_classifier(model, path)
 
     def served(
@@ -259,7 +267,7 @@ class TaggingLearner(ClassifierLearner):
 
     def __init__(self, base: BertForMaskedLM, renderer: Renderer, task: Task, strategy: str):
         super().__init__(base, renderer, task, "efl", strategy)
-        self.template = efl.TAGGING
+        self.template = efl.beside_hypothesis(task.input)
         self.label_sets, self.outputs = False, 2
         self.hypotheses = efl.Hypotheses(renderer, [label.description for label in task.labels])
         self.size = min(task.efl.shortlist, len(task.labels))

@@ -11,6 +11,9 @@ DEFAULT_NEGATIVES, DEFAULT_SHORTLIST = 3, 16
 DEFAULT_PRECISIONS = ("fp32",)
 """Likewise; the task file's own default has int8, too."""
 
+DEFAULT_INPUT = {"sentence-pair": "{text}{sep}{textPair}"}
+"""By kind; of the others `{text}`."""
+
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
@@ -98,6 +101,8 @@ class Task:
     methods: tuple[str, ...]
     labels: tuple[Label, ...]
     templates: tuple[str, ...]
+    input: str
+    """What methods other than PET see of an item: a template without masks."""
     max_length: int
     serving: Serving
     prior: str
@@ -118,6 +123,11 @@ class Task:
     @property
     def label_names(self) -> list[str]:
         return [label.name for label in self.labels]
+
+    @property
+    def rendered_by(self) -> list[str]:
+        """All templates that items are rendered by, whichever method has them."""
+        return [*self.templates, *([self.input] if set(self.methods) - {"pet"} else [])]
 
     @property
     def label_words(self) -> dict[str, list[str]]:
@@ -148,6 +158,7 @@ def load_task(definition: dict) -> Task:
             Label(label["name"], tuple(label["words"]), label.get("description", "")) for label in definition["labels"]
         ),
         templates=tuple(definition["templates"]),
+        input=definition.get("input") or DEFAULT_INPUT.get(definition["kind"], "{text}"),
         max_length=definition["maxLength"],
         serving=Serving(
             serving["policy"],
