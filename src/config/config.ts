@@ -3,6 +3,7 @@
  * process.env. What is asked for and cannot be had is refused here: the service never falls back in silence.
  */
 import { existsSync } from 'node:fs';
+import { totalmem } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Environment, readEnvironment } from './environment.js';
@@ -36,6 +37,7 @@ export class Config {
   readonly role: Environment['role'];
   readonly device: string;
   readonly launcher: Environment['launcher'];
+  readonly precision: Environment['precision'];
   /** Absolute. */
   readonly baseModel: string;
   readonly auth: Environment['auth'];
@@ -43,6 +45,9 @@ export class Config {
   readonly python: string;
   readonly hosts: number;
   readonly hostThreads: number;
+  /** Empty: half of what there is. */
+  readonly modelMemoryMb: number | '';
+  readonly idleMinutes: number;
   /** Empty: measured. */
   readonly maxBatchTokens: number | '';
   readonly cacheMb: number;
@@ -63,10 +68,21 @@ export class Config {
     return new Config(readEnvironment(env));
   }
 
+  /** What all model hosts together may take. */
+  get modelMemoryBytes(): number {
+    return this.modelMemoryMb === '' ? availableBytes() / 2 : this.modelMemoryMb * 2 ** 20;
+  }
+
   /** The same with some values of its own: a test's folder, its database. */
   with(changes: Partial<Environment>): Config {
     return new Config(Object.assign({}, this, changes));
   }
+}
+
+/** Of the machine, or of the container where that has a limit of its own. */
+function availableBytes(): number {
+  const limit = process.constrainedMemory();
+  return limit > 0 ? Math.min(limit, totalmem()) : totalmem();
 }
 
 function refuseWhatCannotBe(environment: Environment): void {

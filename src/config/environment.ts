@@ -111,6 +111,12 @@ export const environment = {
     z.enum(['process', 'kubernetes']),
   ),
   baseModel: variable('FEWLOOP_BASE_MODEL', 'models/base-zh', 'Folder of the base model', z.string()),
+  precision: variable(
+    'FEWLOOP_PRECISION',
+    'auto',
+    '`auto`: the fastest here of those that a trained version was admitted in; `fp32`, `fp16` or `int8`: that one or an error. Versions without training are fp32',
+    z.enum(['auto', 'fp32', 'fp16', 'int8']),
+  ),
   auth: variable(
     'FEWLOOP_AUTH',
     'none',
@@ -131,6 +137,18 @@ export const environment = {
   ),
   hosts: variable('FEWLOOP_HOSTS', '2', 'Model host processes for each set of graphs', whole(1, 64)),
   hostThreads: variable('FEWLOOP_HOST_THREADS', '1', 'Threads of a model host', whole(1, 64)),
+  modelMemoryMb: variable(
+    'FEWLOOP_MODEL_MEMORY_MB',
+    '',
+    'Megabytes that all model hosts may take; over it idle tasks rest until they are asked; empty: half of what there is',
+    z.union([z.literal(''), whole(64, 2 ** 24)]),
+  ),
+  idleMinutes: variable(
+    'FEWLOOP_IDLE_MINUTES',
+    '60',
+    'Minutes after which a task that nobody asks gives its memory back until it is asked; 0: never',
+    whole(0, 100_000),
+  ),
   maxBatchTokens: variable(
     'FEWLOOP_MAX_BATCH_TOKENS',
     '',

@@ -7,6 +7,7 @@
  *      └── more than `maxQueuedTokens` wait: OVERLOADED
  */
 import { FewloopError } from '../common/errors.js';
+import { NO_METRICS, secondsSince, type Metrics } from '../common/metrics/metrics.js';
 import { groupOf, packBatch, rowKey, takeBatch, type Pending, type Row } from './batch.js';
 import type { ClassifyRequest, GraphRunner, HostResult, Priority } from './types.js';
 
@@ -27,7 +28,15 @@ export interface RowResult {
 
 export type RowOutcome = RowResult | FewloopError;
 
+/** What the rows of one call have in common. */
+interface Origin {
+  task: string;
+  priority: Priority;
+  enqueuedAtMs: number;
+}
+
 interface Waiting extends Pending {
+  origin: Origin;
   settle(outcome: RowOutcome): void;
   settled: boolean;
 }
@@ -39,6 +48,8 @@ interface Lane {
 }
 
 export interface SubmitOptions extends Pick<ClassifyRequest, 'priority' | 'deadlineAt'> {
+  /** Whose rows they are, for the metrics. */
+  task?: string;
   /** Of the runner's batches; absent: the queue's own limit. */
   maxBatchTokens?: number | undefined;
 }
@@ -51,26 +62,36 @@ export class BatchQueue {
   /** Moving average, for `retryAfterMs`. */
   private tokensPerMs = 1;
 
-  constructor(private readonly limits: QueueLimits) {}
+  constructor(
+    private readonly limits: QueueLimits,
+    private readonly metrics: Metrics = NO_METRICS,
+  ) {}
+
+  /** That wait or are in flight. */
+  get tokens(): number {
+    return this.queuedTokens;
+  }
 
   /** An outcome a row, in order; throws OVERLOADED for all of them before any is queued. */
   async submit(
     runner: GraphRunner,
     rows: Row[],
     padId: number,
-    { priority, deadlineAt, maxBatchTokens = this.limits.maxBatchTokens }: SubmitOptions,
+    { task = '', priority, deadlineAt, maxBatchTokens = this.limits.maxBatchTokens }: SubmitOptions,
   ): Promise<RowOutcome[]> {
     if (rows.length === 0) return [];
     this.admit(rows, priority);
     const lane = this.lanes.get(runner) ?? { pending: [], inFlight: 0, maxBatchTokens };
     this.lanes.set(runner, lane);
     const enqueuedAtMs = performance.now();
+    const origin = { task, priority, enqueuedAtMs };
     const waiting: Waiting[] = [];
     const outcomes = rows.map(
       (row) =>
         new Promise<RowOutcome>((resolve) => {
           const entry: Waiting = {
             row,
+            origin,
             group: groupOf(row),
             priority,
             enqueuedAtMs,
@@ -144,7 +165,10 @@ export class BatchQueue {
       const taken = new Set(batch);
       lane.pending = lane.pending.filter((entry) => !taken.has(entry));
       lane.inFlight++;
-      void this.runBatch(runner, batch, padId).finally(() => {
+      for (const { task, priority, enqueuedAtMs } of new Set(batch.map(({ origin }) => origin))) {
+        this.metrics.observe('fewloop_queue_seconds', { task, priority }, secondsSince(enqueuedAtMs));
+      }
+      void this.runBatch(runner, batch, lane.maxBatchTokens, padId).finally(() => {
         lane.inFlight--;
         this.pump(runner, lane, padId);
         if (lane.inFlight === 0 && lane.pending.length === 0) this.lanes.delete(runner);
@@ -152,17 +176,18 @@ export class BatchQueue {
     }
   }
 
-  private async runBatch(runner: GraphRunner, batch: Waiting[], padId: number): Promise<void> {
+  private async runBatch(runner: GraphRunner, batch: Waiting[], maxBatchTokens: number, padId: number): Promise<void> {
     const tokens = tokensOf(batch.map(({ row }) => row));
     const startedAtMs = performance.now();
+    const priority = mostUrgent(batch);
     // Requests that ask the same share a row.
     const askers = Map.groupBy(batch, ({ row }) => rowKey(row));
     try {
-      const packed = packBatch(
-        [...askers.values()].map(([first]) => first!.row),
-        padId,
-      );
+      const rows = [...askers.values()].map(([first]) => first!.row);
+      const packed = packBatch(rows, padId);
       const result = await runner.run(packed);
+      this.metrics.observe('fewloop_batch_seconds', { priority }, secondsSince(startedAtMs));
+      this.measure(rows, packed.rows * packed.length, priority, maxBatchTokens);
       [...askers.values()].forEach((entries, i) => {
         const row = rowOf(result, i, packed.rows);
         for (const entry of entries) entry.settle(row);
@@ -170,6 +195,7 @@ export class BatchQueue {
       const rate = tokens / Math.max(0.1, performance.now() - startedAtMs);
       this.tokensPerMs = 0.8 * this.tokensPerMs + 0.2 * rate;
     } catch (cause) {
+      this.metrics.add('fewloop_batch_failures_total', { priority });
       const error =
         cause instanceof FewloopError ? cause : new FewloopError('INTERNAL', 'the model host failed', { cause });
       for (const entry of batch) entry.settle(error);
@@ -177,6 +203,17 @@ export class BatchQueue {
       for (const { row, priority } of batch) this.count([row], priority, -1);
     }
   }
+
+  private measure(rows: Row[], tokens: number, priority: Priority, maxBatchTokens: number): void {
+    this.metrics.observe('fewloop_batch_tokens', { priority }, tokens);
+    this.metrics.observe('fewloop_batch_fill_ratio', { priority }, tokens / maxBatchTokens);
+    this.metrics.add('fewloop_batch_padding_tokens_total', { priority }, tokens - tokensOf(rows));
+  }
+}
+
+function mostUrgent(batch: Waiting[]): Priority {
+  const present = new Set(batch.map(({ priority }) => priority));
+  return (['interactive', 'bulk'] as const).find((priority) => present.has(priority)) ?? 'background';
 }
 
 function tokensOf(rows: Row[]): number {

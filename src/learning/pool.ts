@@ -123,6 +123,8 @@ export function admission(
 function scoreOf(itemKey: string, prediction: Prediction): CandidateScore {
   const { modelVersion, confidence, margin, entropy, disagreement, route } = prediction;
   const voteEntropy = disagreement?.voteEntropy ?? 0;
+  const jensenShannon = disagreement?.jensenShannon ?? 0;
   const dissenting = disagreement?.dissenting ?? 0;
-  return { itemKey, prediction, modelVersion, confidence, margin, entropy, voteEntropy, dissenting, route };
+  const said = { confidence, margin, entropy, voteEntropy, jensenShannon, dissenting, route };
+  return { itemKey, prediction, modelVersion, ...said };
 }

@@ -5,23 +5,28 @@
  *
  * A request takes a lease and keeps its model to its end: no answer mixes versions, and no model is closed under a
  * request. Whatever fails before the pointer moves leaves the current model as it is.
+ *
+ * A current model that nobody has asked for long, or whose memory another one needs, is given back and rests; the next
+ * request opens it again, digests, golden texts and all.
  */
 import { Inject, Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
 import { join } from 'node:path';
 import { FewloopError } from '../common/errors.js';
+import { METRICS, NO_METRICS, secondsSince, type Metrics } from '../common/metrics/metrics.js';
 import { Config } from '../config/config.js';
 import type { ServedModel } from '../inference/types.js';
-import { HostPool } from '../runtime/host-pool.js';
+import { HostPool, type MakeRoom } from '../runtime/host-pool.js';
 import type { TaskRow } from '../storage/entities/task.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
 import { hasZeroShot } from '../task/support.js';
-import type { TaskDefinition } from '../task/types.js';
+import type { Precision, TaskDefinition } from '../task/types.js';
 import { BatchBudgets } from './batch-budget.js';
-import { invalid, readBundle } from './bundle.js';
+import { invalid, readBundle, type Bundle } from './bundle.js';
 import { verifyGolden } from './golden.js';
+import { openInPrecision } from './precision.js';
 import { RehearsalEngine } from './rehearsal.js';
-import { openBundle, type OpenModel } from './served-model.js';
+import { budgetKind, openBundle, type OpenModel } from './served-model.js';
 
 export interface ModelLease {
   model: ServedModel;
@@ -32,14 +37,23 @@ export interface ModelLease {
 /** How long a prepared model waits for its activation before its memory is given back. */
 const PREPARED_KEPT_MS = 60_000;
 
+const LOOK_FOR_IDLE_MS = 15_000;
+
 /** An open model and those who use it; closed when it is retired and nobody does. */
 class Tenure {
   #users = 0;
   #idle: (() => void) | undefined;
+  /** Monotonic milliseconds. */
+  lastUsedMs = performance.now();
 
   constructor(readonly open: OpenModel) {}
 
-  lease(): ModelLease {
+  get isIdle(): boolean {
+    return this.#users === 0;
+  }
+
+  /** `counts`: as a use, which keeps it from resting. */
+  lease(counts = true): ModelLease {
     this.#users++;
     let released = false;
     return {
@@ -47,6 +61,7 @@ class Tenure {
       release: () => {
         if (released) return;
         released = true;
+        if (counts) this.lastUsedMs = performance.now();
         if (--this.#users === 0) this.#idle?.();
       },
     };
@@ -62,10 +77,13 @@ class Tenure {
 export class ActivationService implements OnApplicationShutdown {
   readonly #log = new Logger(ActivationService.name);
   readonly #current = new Map<string, Tenure>();
+  /** Tasks whose current model was given back → its version. */
+  readonly #resting = new Map<string, number>();
   readonly #prepared = new Map<string, { tenure: Tenure; timer: NodeJS.Timeout }>();
   /** The last step of each task: steps of one task follow each other. */
   readonly #steps = new Map<string, Promise<unknown>>();
   readonly #draining = new Map<string, Promise<void>>();
+  readonly #idleTimer: NodeJS.Timeout | undefined;
 
   constructor(
     @Inject(Config) private readonly config: Config,
@@ -74,7 +92,12 @@ export class ActivationService implements OnApplicationShutdown {
     @Inject(BatchBudgets) private readonly budgets: BatchBudgets,
     @Inject(TasksRepository) private readonly tasks: TasksRepository,
     @Inject(VersionsRepository) private readonly versions: VersionsRepository,
-  ) {}
+    @Inject(METRICS) private readonly metrics: Metrics = NO_METRICS,
+  ) {
+    const afterMs = config.idleMinutes * 60_000;
+    const look = () => this.#restIdle(afterMs);
+    if (afterMs > 0) this.#idleTimer = setInterval(look, Math.min(afterMs, LOOK_FOR_IDLE_MS)).unref();
+  }
 
   /**
    * The model that answers for the task now. Throws TASK_NOT_FOUND; NO_ACTIVE_MODEL where no version is active, or
@@ -83,12 +106,14 @@ export class ActivationService implements OnApplicationShutdown {
   async current(task: string): Promise<ModelLease> {
     const tenure = this.#current.get(task);
     if (tenure) return tenure.lease();
+    // While it loads, requests for it wait in one line.
     const row = await this.tasks.find(task);
     if (!row) throw new FewloopError('TASK_NOT_FOUND', `there is no task ${task}`);
     if (row.activeVersion === null) throw noActiveModel(row);
     try {
       await this.activate(task, row.activeVersion);
     } catch (cause) {
+      if (isOverloaded(cause)) throw cause;
       const text = `version ${row.activeVersion} of task ${task} cannot be served: ${(cause as Error).message}`;
       throw new FewloopError('NO_ACTIVE_MODEL', text, { cause });
     }
@@ -108,9 +133,26 @@ export class ActivationService implements OnApplicationShutdown {
     return { model: lease.model, release };
   }
 
-  /** Task → version that answers in this process. */
+  /** The model that answers for the task, if it is open; not counted as a use of it. */
+  peek(task: string): ModelLease | undefined {
+    return this.#current.get(task)?.lease(false);
+  }
+
+  /** Task → version that answers in this process, at once or, where it rests, when it is asked. */
   served(): Record<string, number> {
-    return Object.fromEntries([...this.#current].map(([task, { open }]) => [task, open.model.version]));
+    const open = [...this.#current].map(([task, tenure]) => [task, tenure.open.model.version] as const);
+    return Object.fromEntries([...this.#resting, ...open]);
+  }
+
+  /** Tasks whose model is open. */
+  loaded(): string[] {
+    return [...this.#current.keys()];
+  }
+
+  /** In which precision this process serves the version; undefined where it does not. */
+  precisionOf(task: string, version: number): Precision | undefined {
+    const open = this.#current.get(task)?.open;
+    return open?.model.version === version ? open.precision : undefined;
   }
 
   /**
@@ -130,15 +172,29 @@ export class ActivationService implements OnApplicationShutdown {
   /**
    * Makes the version the one that answers here. Resolves when it does; the one before drains behind it, and the next
    * activation of the task waits for that, so that a task never holds more than two. Throws as `prepare`.
+   *
+   * `mayRest`: where other tasks have the memory, they keep it, and a task's first version here rests until it is asked.
    */
-  activate(task: string, version: number): Promise<void> {
+  activate(task: string, version: number, { mayRest = false } = {}): Promise<void> {
     return this.#step(task, async () => {
       const before = this.#current.get(task);
       if (before?.open.model.version === version) return;
+      const startedAtMs = performance.now();
       await this.#draining.get(task);
-      const next = (await this.#takePrepared(task, version)) ?? (await this.#open(task, version));
+      const rests = mayRest && !before;
+      let next = await this.#takePrepared(task, version);
+      try {
+        next ??= await this.#open(task, version, rests ? async () => false : undefined);
+      } catch (error) {
+        if (!rests || !isOverloaded(error)) throw error;
+        this.#resting.set(task, version);
+        return;
+      }
       this.#current.set(task, next);
-      if (before) this.#drain(task, before);
+      this.#resting.delete(task);
+      if (before) void this.#drain(task, before);
+      this.metrics.add('fewloop_swaps_total', { task });
+      this.metrics.observe('fewloop_swap_seconds', {}, secondsSince(startedAtMs));
       this.#log.log(`task ${task}: version ${version} answers`);
     });
   }
@@ -150,23 +206,55 @@ export class ActivationService implements OnApplicationShutdown {
   }
 
   async onApplicationShutdown(): Promise<void> {
+    clearInterval(this.#idleTimer);
     await Promise.all(this.#steps.values());
-    for (const [task, tenure] of this.#current) this.#drain(task, tenure);
+    for (const [task, tenure] of this.#current) void this.#drain(task, tenure);
     this.#current.clear();
     await Promise.all([...this.#prepared.keys()].map((task) => this.#dropPrepared(task)));
     await Promise.all(this.#draining.values());
     await this.hostPool.close();
   }
 
-  async #open(task: string, version: number): Promise<Tenure> {
+  /** Gives back the model that has rested longest, of those whose memory that frees. */
+  async #makeRoom(): Promise<boolean> {
+    const idle = [...this.#current].filter(([, tenure]) => tenure.isIdle && tenure.open.bytes() > 0);
+    const [oldest] = idle.sort(([, a], [, b]) => a.lastUsedMs - b.lastUsedMs);
+    if (!oldest) return false;
+    await this.#rest(...oldest);
+    return true;
+  }
+
+  #restIdle(afterMs: number): void {
+    for (const [task, tenure] of this.#current) {
+      if (tenure.isIdle && performance.now() - tenure.lastUsedMs >= afterMs) void this.#rest(task, tenure);
+    }
+  }
+
+  #rest(task: string, tenure: Tenure): Promise<void> {
+    const { version } = tenure.open.model;
+    this.#current.delete(task);
+    this.#resting.set(task, version);
+    this.#log.log(`task ${task}: version ${version} rests`);
+    return this.#drain(task, tenure);
+  }
+
+  async #open(task: string, version: number, makeRoom = () => this.#makeRoom()): Promise<Tenure> {
     const row = await this.versions.find(task, version);
     if (!row) throw new FewloopError('VERSION_NOT_FOUND', `task ${task} has no version ${version}`);
     const bundle = await readBundle(join(this.config.dataDir, row.folder), { baseModel: this.config.baseModel });
     if (bundle.digest !== row.digest) throw invalid('its manifest is not the one that was registered');
-    const open = await openBundle(bundle, this.hostPool, this.budgets);
+    const open = await openInPrecision(bundle, this.config, {
+      open: (precision) => this.#openVerified(bundle, precision, makeRoom),
+      rateOf: (precision) => this.budgets.rateOf(budgetKind(bundle.manifest, precision)),
+    });
+    return new Tenure(open);
+  }
+
+  async #openVerified(bundle: Bundle, precision: Precision, makeRoom: MakeRoom): Promise<OpenModel> {
+    const open = await openBundle(bundle, this.hostPool, { budgets: this.budgets, makeRoom, precision });
     try {
-      await verifyGolden(this.engine, open.model, bundle.golden);
-      return new Tenure(open);
+      await verifyGolden(this.engine, open.model, bundle.golden, precision);
+      return open;
     } catch (error) {
       await open.release();
       throw error;
@@ -200,13 +288,18 @@ export class ActivationService implements OnApplicationShutdown {
     await prepared.tenure.retire();
   }
 
-  #drain(task: string, tenure: Tenure): void {
+  #drain(task: string, tenure: Tenure): Promise<void> {
     const before = this.#draining.get(task);
     const drained = Promise.all([before, tenure.retire()])
       .catch((error: unknown) => this.#log.error(error))
       .finally(() => this.#draining.get(task) === drained && this.#draining.delete(task)) as Promise<void>;
     this.#draining.set(task, drained);
+    return drained;
   }
+}
+
+function isOverloaded(error: unknown): boolean {
+  return error instanceof FewloopError && error.code === 'OVERLOADED';
 }
 
 function noActiveModel({ name, definition }: TaskRow): FewloopError {

@@ -14,6 +14,7 @@ import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import { setTimeout as wait } from 'node:timers/promises';
 import { FewloopError } from '../common/errors.js';
+import { METRICS, NO_METRICS, type Metrics } from '../common/metrics/metrics.js';
 import { Notifications } from '../storage/notifications.js';
 import { ReplicasRepository } from '../storage/replicas.repository.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
@@ -38,6 +39,7 @@ export class ConvergenceService implements OnApplicationBootstrap, BeforeApplica
   readonly #failures = new Map<string, Failure>();
   readonly #stop = new AbortController();
   #first: Promise<void> | undefined;
+  #tried = false;
   #loops: Promise<unknown> = Promise.resolve();
 
   constructor(
@@ -45,6 +47,7 @@ export class ConvergenceService implements OnApplicationBootstrap, BeforeApplica
     @Inject(ReplicasRepository) private readonly replicas: ReplicasRepository,
     @Inject(Notifications) private readonly notifications: Notifications,
     @Inject(ActivationService) private readonly activation: ActivationService,
+    @Inject(METRICS) private readonly metrics: Metrics = NO_METRICS,
   ) {}
 
   onApplicationBootstrap(): void {
@@ -52,7 +55,7 @@ export class ConvergenceService implements OnApplicationBootstrap, BeforeApplica
       this.#failures.delete(task);
       void this.#quietly(() => this.converge(task));
     });
-    this.#first = this.#convergeAll();
+    this.#first = this.#convergeAll().then(() => void (this.#tried = true));
     this.#loops = Promise.all([
       this.#first.then(() => this.#every(POLL_MS, () => this.#convergeAll())),
       this.#every(REPORT_MS, () => this.#report()),
@@ -71,15 +74,21 @@ export class ConvergenceService implements OnApplicationBootstrap, BeforeApplica
     return this.#first ?? Promise.resolve();
   }
 
-  /** Serves the task's active version here and now; throws what keeps it from serving. */
-  async converge(task: string): Promise<void> {
+  /** Whether every active version has been tried once, and the tasks whose version cannot be served here for now. */
+  state(): { tried: boolean; failing: string[] } {
+    return { tried: this.#tried, failing: [...this.#failures.keys()].sort() };
+  }
+
+  /** Serves the task's active version here and now (`mayRest`: or once it is asked); throws what keeps it from that. */
+  async converge(task: string, options: { mayRest?: boolean } = {}): Promise<void> {
     const row = await this.tasks.find(task);
     if (!row) throw new FewloopError('TASK_NOT_FOUND', `there is no task ${task}`);
     if (row.activeVersion === null) return;
     try {
-      await this.activation.activate(task, row.activeVersion);
+      await this.activation.activate(task, row.activeVersion, options);
       this.#failures.delete(task);
     } catch (error) {
+      this.metrics.add('fewloop_activation_failures_total', { task });
       const before = this.#failures.get(task);
       const delayMs = before?.version === row.activeVersion ? Math.min(before.delayMs * 2, LONGEST_RETRY_MS) : POLL_MS;
       this.#failures.set(task, { version: row.activeVersion, retryAt: performance.now() + delayMs, delayMs });
@@ -101,7 +110,8 @@ export class ConvergenceService implements OnApplicationBootstrap, BeforeApplica
         if (activeVersion === null || served[name] === activeVersion) continue;
         const failure = this.#failures.get(name);
         if (failure?.version === activeVersion && performance.now() < failure.retryAt) continue;
-        await this.#quietly(() => this.converge(name));
+        // Nobody asked for it yet: it takes no other task's memory.
+        await this.#quietly(() => this.converge(name, { mayRest: true }));
       }
     });
   }

@@ -1,11 +1,17 @@
 /**
  * Model hosts by what they hold: bundles with the same graphs share hosts, so that all zero-shot tasks share the base
- * graph's. The last lease to go drains and ends them. Imports of other modules: types of inference, errors.
+ * graph's. The last lease to go drains and ends them. Hosts are admitted by memory: before new ones start, what they
+ * will take (measured where the graphs have run here, else estimated) must fit beside what the others take; where it
+ * does not, whoever holds leases is asked to give some back. Imports of other modules: types of inference, errors.
  */
 import { FewloopError } from '../common/errors.js';
+import { NO_METRICS, type Metrics } from '../common/metrics/metrics.js';
 import type { GraphRunner, HostBatch, HostResult } from '../inference/types.js';
-import { HostGroup } from './host-group.js';
-import type { HostSettings } from './protocol.js';
+import { HostGroup, type HostState } from './host-group.js';
+import { estimatedBytes, measuredBytes } from './host-memory.js';
+import type { HostGraph, HostSettings } from './protocol.js';
+
+const NO_ROOM_RETRY_MS = 2000;
 
 export interface GraphFile {
   /** What the bundle's members call it. */
@@ -18,38 +24,69 @@ export interface GraphFile {
 export interface HostPoolSettings extends HostSettings {
   /** Processes a set of graphs. */
   hosts: number;
+  /** Of all hosts together; absent: as much as there is. */
+  memoryBytes?: number;
 }
 
 interface SharedGroup {
   leases: number;
   started: Promise<HostGroup>;
+  /** Once it has. */
+  group: HostGroup | undefined;
+  /** Estimated until its hosts are warm. */
+  bytes: number;
 }
+
+/** Gives back what nobody uses; false where there is nothing of the kind. */
+export type MakeRoom = () => Promise<boolean>;
 
 export class HostPool {
   readonly #groups = new Map<string, SharedGroup>();
   readonly #ending = new Set<Promise<void>>();
+  /** Sets of graphs that have run here → what their hosts took. */
+  readonly #measured = new Map<string, number>();
 
-  constructor(private readonly settings: HostPoolSettings) {}
+  constructor(
+    private readonly settings: HostPoolSettings,
+    private readonly metrics: Metrics = NO_METRICS,
+  ) {}
 
-  /** Hosts with these graphs loaded and warm: new ones, or those that hold the same graphs already. */
-  async open(graphs: GraphFile[]): Promise<HostLease> {
+  /**
+   * Hosts with these graphs loaded and warm: new ones, or those that hold the same graphs already. Throws OVERLOADED
+   * where there is no memory for new ones and `makeRoom`, asked again and again, has nothing more to give.
+   */
+  async open(graphs: GraphFile[], makeRoom: MakeRoom = async () => false): Promise<HostLease> {
     const bySha = new Map(graphs.map(({ sha256, path }) => [sha256, path]));
     const key = [...bySha.keys()].sort().join(' ');
+    const files = [...bySha].map(([sha256, path]) => ({ sha256, path }));
+    if (!this.#groups.has(key)) await this.#admit(key, files, makeRoom);
     let shared = this.#groups.get(key);
     if (!shared) {
-      const files = [...bySha].map(([sha256, path]) => ({ sha256, path }));
-      shared = { leases: 0, started: HostGroup.start(files, this.settings, this.settings.hosts) };
+      const started = HostGroup.start(files, this.settings, this.settings.hosts, this.metrics);
+      shared = { leases: 0, started, group: undefined, bytes: this.#bytesOf(key, files) };
       this.#groups.set(key, shared);
     }
     const used = shared;
     used.leases++;
     try {
-      const group = await used.started;
-      return new HostLease(group, new Map(graphs.map(({ id, sha256 }) => [id, sha256])), () => this.#leave(key, used));
+      const group = (used.group = await used.started);
+      used.bytes = measuredBytes(group.pids()) ?? used.bytes;
+      this.#measured.set(key, used.bytes);
+      return new HostLease(
+        group,
+        new Map(graphs.map(({ id, sha256 }) => [id, sha256])),
+        () => (used.leases > 1 ? 0 : used.bytes),
+        () => this.#leave(key, used),
+      );
     } catch (error) {
       if (this.#groups.get(key) === used) this.#groups.delete(key);
       throw error;
     }
+  }
+
+  /** Bytes that the hosts take, those that still load by estimate. */
+  get bytes(): number {
+    return [...this.#groups.values()].reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
   /** Processes of all hosts, for the readiness report and for tests. */
@@ -58,12 +95,42 @@ export class HostPool {
     return groups.flatMap((group) => group?.pids() ?? []);
   }
 
+  /** What the hosts take now; undefined where the system does not say. */
+  measuredBytes(): number | undefined {
+    return measuredBytes([...this.#groups.values()].flatMap(({ group }) => group?.pids() ?? []));
+  }
+
+  /** Of every group that has started. */
+  states(): HostState[] {
+    return [...this.#groups.values()].flatMap(({ group }) => (group ? [group.state()] : []));
+  }
+
   /** Drains and ends every host, whoever holds leases. */
   async close(): Promise<void> {
     const groups = [...this.#groups.values()];
     this.#groups.clear();
     await Promise.all(groups.map(({ started }) => started.then((group) => group.close()).catch(() => undefined)));
     await Promise.all(this.#ending);
+  }
+
+  async #admit(key: string, files: HostGraph[], makeRoom: MakeRoom): Promise<void> {
+    const { memoryBytes = Number.POSITIVE_INFINITY } = this.settings;
+    const needed = this.#bytesOf(key, files);
+    // What fits nowhere is let in alone: refusing it would serve nobody.
+    while (this.#groups.size > 0 && this.bytes + needed > memoryBytes) {
+      if (await makeRoom()) continue;
+      const mb = (bytes: number) => Math.ceil(bytes / 2 ** 20);
+      throw new FewloopError(
+        'OVERLOADED',
+        `the model needs about ${mb(needed)} MB beside the ${mb(this.bytes)} MB of those in use, and models may take ` +
+          `${mb(memoryBytes)} MB: raise FEWLOOP_MODEL_MEMORY_MB, or ask again when other tasks rest`,
+        { retryAfterMs: NO_ROOM_RETRY_MS },
+      );
+    }
+  }
+
+  #bytesOf(key: string, files: HostGraph[]): number {
+    return this.#measured.get(key) ?? estimatedBytes(files, this.settings.hosts);
   }
 
   async #leave(key: string, shared: SharedGroup): Promise<void> {
@@ -82,6 +149,7 @@ export class HostLease implements GraphRunner {
   constructor(
     private readonly group: HostGroup,
     private readonly graphs: Map<string, string>,
+    private readonly own: () => number,
     private readonly leave: () => Promise<void>,
   ) {}
 
@@ -94,6 +162,11 @@ export class HostLease implements GraphRunner {
 
   pids(): number[] {
     return this.group.pids();
+  }
+
+  /** Bytes that giving it back would free: none while others hold the same graphs. */
+  get bytes(): number {
+    return this.own();
   }
 
   /** Gives the lease back; where it was the last, waits until the hosts have finished and ended. */

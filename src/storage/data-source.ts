@@ -6,6 +6,7 @@ import { DefaultNamingStrategy, type DataSourceOptions, type Table } from 'typeo
 import { First1795450000000 } from '../../migrations/1795450000000-first.js';
 import { Kafka1795530000000 } from '../../migrations/1795530000000-kafka.js';
 import { History1795600000000 } from '../../migrations/1795600000000-history.js';
+import { Bald1795620000000 } from '../../migrations/1795620000000-bald.js';
 import { CandidateRow } from './entities/candidate.js';
 import { ExampleRow } from './entities/example.js';
 import { LedgerEntryRow } from './entities/ledger-entry.js';
@@ -58,7 +59,7 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       StreamPrunedRow,
       OutboxEventRow,
     ],
-    migrations: [First1795450000000, Kafka1795530000000, History1795600000000],
+    migrations: [First1795450000000, Kafka1795530000000, History1795600000000, Bald1795620000000],
     migrationsTransactionMode: 'each',
     namingStrategy: new PostgresNames(),
     synchronize: false,

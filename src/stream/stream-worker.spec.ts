@@ -13,6 +13,9 @@ class MemoryStream implements StreamPort {
   waits = 0;
 
   async open(): Promise<void> {}
+  state() {
+    return { ok: true };
+  }
   async close(): Promise<void> {}
 
   async process(except: string[], score: (batch: StreamBatch) => Promise<RecordOutcome[]>) {
@@ -39,33 +42,35 @@ const prediction = { label: 'good', modelVersion: 1 } as Prediction;
 const good: Outcome = { ok: true, prediction, embedding: new Float32Array(), itemKey: 'k' };
 const released = vi.fn();
 const predicted = vi.fn();
-const current = vi.fn(async (task: string) => ({
+const peek = (task: string) => ({
   model: { task, version: 1, definition: { maxLength: 128 }, members: [{}] } as ServedModel,
   release: released,
-}));
+});
+const current = vi.fn(async (task: string) => peek(task));
 const classify = vi.fn(async (_model: ServedModel, { items }: ClassifyRequest): Promise<Outcome[]> =>
   items.map(() => good),
 );
 const refresh = vi.fn(async () => false);
 const runs = { training: false };
-let served: Record<string, number>;
+let loaded: string[];
 let port: MemoryStream;
 let worker: StreamWorker;
 
 beforeEach(() => {
   vi.clearAllMocks();
-  served = {};
+  loaded = [];
   runs.training = false;
   port = new MemoryStream();
   worker = new StreamWorker(
     { role: 'all' },
     port,
     { classify },
-    { current, served: () => served },
+    { current, loaded: () => loaded, peek },
     { refresh },
     { rematch: async () => undefined },
     { predicted },
     runs,
+    { register: () => undefined },
   );
 });
 afterEach(() => worker.beforeApplicationShutdown());
@@ -129,7 +134,7 @@ it('blames no text where one that was scored before fails too', async () => {
 }, 10_000);
 
 it('scores candidates anew when nothing else is to do, and not while a trainer has the cores', async () => {
-  served = { a: 1 };
+  loaded = ['a'];
   runs.training = true;
   port.pending.push(batch('a', '一'));
   worker.onApplicationBootstrap();

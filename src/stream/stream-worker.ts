@@ -16,6 +16,7 @@ import {
 } from '@nestjs/common';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FewloopError } from '../common/errors.js';
+import { Health, type PartHealth } from '../common/health.js';
 import { Config } from '../config/config.js';
 import { InferenceEngine } from '../inference/engine.js';
 import type { Prediction, Priority, ServedModel } from '../inference/types.js';
@@ -62,15 +63,18 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     @Inject(Config) private readonly config: Pick<Config, 'role'>,
     @Inject(STREAM_PORT) private readonly port: StreamPort,
     @Inject(InferenceEngine) private readonly engine: Pick<InferenceEngine, 'classify'>,
-    @Inject(ActivationService) private readonly activation: Pick<ActivationService, 'current' | 'served'>,
+    @Inject(ActivationService) private readonly activation: Pick<ActivationService, 'current' | 'loaded' | 'peek'>,
     @Inject(PoolService) private readonly pool: Pick<PoolService, 'refresh'>,
     @Inject(ZeroShotVersions) private readonly zeroShot: Pick<ZeroShotVersions, 'rematch'>,
     @Inject(LearningEvents) private readonly events: Pick<LearningEvents, 'predicted'>,
     @Inject(RunWorker) private readonly runs: Pick<RunWorker, 'training'>,
+    @Inject(Health) private readonly health: Pick<Health, 'register'>,
   ) {}
 
   onApplicationBootstrap(): void {
     if (!['all', 'stream'].includes(this.config.role)) return;
+    // Where requests are answered too, they are while Kafka is away.
+    this.health.register('stream', () => this.#state(), { required: this.config.role === 'stream' });
     const lanes = () => Promise.all(Array.from({ length: LANES }, (_, lane) => this.#run(lane)));
     this.#lanes = this.port.open().then(lanes);
   }
@@ -80,6 +84,11 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     this.#stop.abort();
     await this.#lanes;
     await this.port.close();
+  }
+
+  #state(): PartHealth {
+    const state = this.port.state();
+    return this.#pausedFor === '' || !state.ok ? state : { ok: true, reason: `scoring pauses: ${this.#pausedFor}` };
   }
 
   async #run(lane: number): Promise<void> {
@@ -229,9 +238,10 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
 
   async #refreshPool(): Promise<boolean> {
     let busy = false;
-    for (const task of Object.keys(this.activation.served())) {
+    for (const task of this.activation.loaded()) {
       if (this.#stop.signal.aborted) return false;
-      const lease = await this.activation.current(task);
+      const lease = this.activation.peek(task);
+      if (!lease) continue;
       try {
         const { model } = lease;
         const score = (items: Item[]) => this.#classify(model, items, 'background');

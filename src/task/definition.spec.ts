@@ -35,9 +35,12 @@ describe('parseTask', () => {
       learning: {
         prior: 'estimated',
         strategies: ['plain', 'r-drop'],
+        teachers: 'in-turn',
+        seeds: 1,
         selection: { strategy: 'fused', threshold1: 0.9, threshold2: 0.95, threshold3: 0.7, floor: 0.5 },
         trigger: { newLabels: 50, schedule: null, drift: null, cooldownMinutes: 60 },
         rounds: 1,
+        student: { templates: 'best', strategies: ['plain'] },
         budgetSeconds: 240,
         promotion: { minVerdict: 'not-worse', margin: 0.01, fourEyes: false, shadowMinutes: 0, canaryPercent: 0 },
       },

@@ -38,6 +38,13 @@ const selection = z.strictObject({
   floor: probability.default(0.5).describe('fused: least confidence where all members agree.'),
 });
 
+const student = z
+  .strictObject({
+    templates: z.enum(['best', 'all']).default('best').describe("pet: the best teacher's template, or each."),
+    strategies: z.array(z.enum(STRATEGIES)).min(1).default(['plain']),
+  })
+  .describe('What a student is tried with; of several the best on cross-fitted predictions is trained.');
+
 const trigger = z.strictObject({
   newLabels: z.int().min(1).nullable().default(50).describe('A run after that many new labels; null: none.'),
   schedule: z
@@ -69,9 +76,20 @@ const learning = z.strictObject({
     .min(1)
     .default(['plain', 'r-drop'])
     .describe('Training strategies of the teachers, in turn; parts joined by + are used together.'),
+  teachers: z
+    .enum(['in-turn', 'product'])
+    .default('in-turn')
+    .describe('pet: strategies in turn over the templates, or every strategy with every template.'),
+  seeds: z.int().min(1).max(10).default(1).describe('Teachers of each method, template and strategy, drawn otherwise.'),
   selection: selection.prefault({}),
   trigger: trigger.prefault({}),
-  rounds: z.int().min(1).max(10).default(1).describe('Rounds of self-training.'),
+  rounds: z
+    .int()
+    .min(1)
+    .max(10)
+    .default(1)
+    .describe('Rounds of self-training: from the second on, teachers also learn the pseudo-labels so far.'),
+  student: student.prefault({}),
   budgetSeconds: z.number().min(10).max(86_400).default(240).describe('What a training run may take.'),
   promotion: promotion.prefault({}),
 });
@@ -116,7 +134,20 @@ export const taskFile = z
         beforeCalibration: z.enum(['review', 'accept']).default('review'),
       })
       .prefault({}),
-    serving: z.strictObject({ policy: z.enum(['ensemble', 'student', 'cascade']).default('ensemble') }).prefault({}),
+    serving: z
+      .strictObject({
+        policy: z.enum(['ensemble', 'student', 'cascade']).default('ensemble'),
+        precisions: z
+          .array(z.enum(['fp32', 'fp16', 'int8']))
+          .refine((list) => list.includes('fp32'), 'must have fp32, which the others are compared with')
+          .default(['fp32', 'int8'])
+          .describe('What a trained version may be served in; int8 is for CPUs, fp16 for GPUs.'),
+        minAgreement: probability
+          .default(0.99)
+          .describe('Share of at least 2,000 texts whose label in another precision must be that in fp32.'),
+        minLabelAgreement: probability.default(0.97).describe('The same of the texts of any label, from 100 texts on.'),
+      })
+      .prefault({}),
     pool: z
       .strictObject({ capacity: z.int().min(1).default(200_000), auditRate: probability.default(0.01) })
       .prefault({}),

@@ -16,9 +16,18 @@ export function requireSupported(definition: TaskDefinition): void {
   if (refused !== undefined) {
     throw badInput('method', `${refused} does not go with ${definition.kind}. ${table()}`);
   }
-  const mixing = definition.learning.strategies.find((strategy) => strategy.includes('mixup'));
-  if (definition.kind === 'multiple-choice' && mixing !== undefined) {
-    throw badInput('learning.strategies', `${mixing}: choices of two rows are not the same labels and cannot be mixed`);
+  if (definition.kind === 'multiple-choice') refuseMixing(definition.learning);
+}
+
+function refuseMixing({ strategies, student }: TaskDefinition['learning']): void {
+  for (const [field, named] of [
+    ['learning.strategies', strategies],
+    ['learning.student.strategies', student.strategies],
+  ] as const) {
+    const mixing = named.find((strategy) => strategy.includes('mixup'));
+    if (mixing !== undefined) {
+      throw badInput(field, `${mixing}: choices of two rows are not the same labels and cannot be mixed`);
+    }
   }
 }
 

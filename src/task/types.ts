@@ -5,6 +5,7 @@
 export type TaskKind = 'single-label' | 'multi-label' | 'sentence-pair' | 'multiple-choice';
 export type Method = 'pet' | 'efl' | 'embedding' | 'fine-tune';
 export type ServingPolicy = 'ensemble' | 'student' | 'cascade';
+export type Precision = 'fp32' | 'fp16' | 'int8';
 export type SelectionStrategyName = 'top_confidence' | 'confident_contested' | 'fused';
 export type VerdictName = 'worse' | 'inconclusive' | 'not-worse' | 'better';
 
@@ -36,12 +37,23 @@ export interface TaskDefinition {
   /** Tokens, special ones included. */
   maxLength: number;
   routing: { accept: number; reviewContested: boolean; beforeCalibration: 'review' | 'accept' };
-  serving: { policy: ServingPolicy };
+  serving: {
+    policy: ServingPolicy;
+    /** What the trainer makes of each member; fp32 always. */
+    precisions: Precision[];
+    /** Share of texts on which a precision's label must be fp32's: of all, and of those of any label. */
+    minAgreement: number;
+    minLabelAgreement: number;
+  };
   pool: { capacity: number; auditRate: number };
   learning: {
     prior: 'uniform' | 'estimated';
     /** `plain`, or parts joined by `+`: mixup or manifold-mixup, r-drop, fgm or pgd. */
     strategies: string[];
+    /** pet: strategies in turn over the templates, or each with each. */
+    teachers: 'in-turn' | 'product';
+    /** Teachers of each method, template and strategy. */
+    seeds: number;
     selection: {
       strategy: SelectionStrategyName;
       threshold1: number;
@@ -57,6 +69,8 @@ export interface TaskDefinition {
       cooldownMinutes: number;
     };
     rounds: number;
+    /** What a student is tried with; the best on cross-fitted predictions is trained. */
+    student: { templates: 'best' | 'all'; strategies: string[] };
     /** What a training run may take; the trainer plans its steps by it. */
     budgetSeconds: number;
     promotion: {

@@ -51,9 +51,12 @@ def definition(kind: str, templates: list[str], labels: dict[str, list[str]], ma
         "learning": {
             "prior": "estimated",
             "strategies": ["plain", "r-drop"],
+            "teachers": "in-turn",
+            "seeds": 1,
             "selection": selection,
             "trigger": trigger,
             "rounds": 1,
+            "student": {"templates": "best", "strategies": ["plain"]},
             "budgetSeconds": 240,
             "promotion": gate,
         },

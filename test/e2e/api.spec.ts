@@ -273,6 +273,8 @@ describe('watching', () => {
   it('says that it is ready, and live', async () => {
     const health = (path: string) => fetch(new URL(`/health/${path}`, service.url)).then((response) => response.json());
     expect(await health('live')).toEqual({ status: 'live' });
-    expect(await health('ready')).toEqual({ status: 'ready', database: true, models: true });
+    const part = { ok: true, required: true };
+    const parts = { database: part, models: part, hosts: part, stream: { ok: true, required: false } };
+    for (const status of ['ready', 'started']) expect(await health(status)).toEqual({ status, parts });
   });
 });

@@ -47,10 +47,10 @@ class World {
 
   constructor(
     readonly dataDir: string,
-    hosts = 2,
+    { hosts = 2, idleMinutes = 0, memoryBytes = Number.POSITIVE_INFINITY } = {},
   ) {
-    this.config = { dataDir, baseModel: TINY_MODEL, maxBatchTokens: 512, maxTextLength: 20_000 } as Config;
-    this.pool = new HostPool({ hosts, threads: 1, device: 'cpu' });
+    this.config = { dataDir, baseModel: TINY_MODEL, maxBatchTokens: 512, maxTextLength: 20_000, idleMinutes } as Config;
+    this.pool = new HostPool({ hosts, threads: 1, device: 'cpu', memoryBytes });
     const transactions = { run: (work: (tx: Tx) => unknown) => work({} as Tx) } as unknown as Transactions;
     const versions = {
       lockRegistration: async () => undefined,
@@ -248,6 +248,63 @@ describe('bundles', () => {
     candidate.release();
     await expect.poll(() => world.pool.pids()).toHaveLength(2);
     expect(world.activation.served()).toEqual({ tiny: 1 });
+  });
+
+  describe('memory', () => {
+    /** Two tasks with hosts of their own, of which one has room. */
+    async function narrow(settings: { idleMinutes?: number; memoryBytes?: number }): Promise<void> {
+      world = new World(dataDir, { hosts: 1, ...settings });
+      await world.version(1, { own: true });
+      // Another number in its graph, and so another digest.
+      await world.version(2, { own: true, definition: tinyTask('second') });
+      world.desired.set('tiny', 1).set('second', 2);
+    }
+
+    it('is given back by who was not asked longest, and taken again when it is asked', async () => {
+      await narrow({ memoryBytes: 1 });
+      await world.activation.activate('tiny', 1);
+      await world.activation.activate('second', 2);
+      expect(world.activation.loaded()).toEqual(['second']);
+      expect(world.activation.served()).toEqual({ tiny: 1, second: 2 });
+      expect(await world.pool.pids()).toHaveLength(1);
+      expect((await world.classify('tiny')).every((outcome) => outcome.ok)).toBe(true);
+      expect(world.activation.loaded()).toEqual(['tiny']);
+      expect(await world.pool.pids()).toHaveLength(1);
+    });
+
+    it('is not taken from who is being asked', async () => {
+      await narrow({ memoryBytes: 1 });
+      const lease = await world.activation.current('tiny');
+      await expect(world.activation.current('second')).rejects.toMatchObject({
+        code: 'OVERLOADED',
+        message: expect.stringContaining('FEWLOOP_MODEL_MEMORY_MB'),
+        retryAfterMs: expect.any(Number),
+      });
+      // Nobody asks for it yet: it rests until there is room.
+      await world.activation.activate('second', 2, { mayRest: true });
+      expect(world.activation.served()).toEqual({ tiny: 1, second: 2 });
+      lease.release();
+      expect((await world.classify('second')).every((outcome) => outcome.ok)).toBe(true);
+    });
+
+    it('is measured, and both have room where there is enough', async () => {
+      await narrow({ memoryBytes: 4 * 2 ** 30 });
+      await world.activation.activate('tiny', 1);
+      const one = world.pool.bytes;
+      expect(one).toBeGreaterThan(20 * 2 ** 20);
+      await world.activation.activate('second', 2);
+      expect(world.activation.loaded()).toEqual(['tiny', 'second']);
+      expect(world.pool.bytes).toBeGreaterThan(one);
+    });
+
+    it('is given back by tasks that nobody asks', async () => {
+      await narrow({ idleMinutes: 0.001 });
+      await world.activation.activate('tiny', 1);
+      await expect.poll(() => world.activation.loaded()).toEqual([]);
+      expect(world.activation.served()).toEqual({ tiny: 1 });
+      await expect.poll(() => world.pool.pids()).toEqual([]);
+      expect((await world.classify('tiny')).every((outcome) => outcome.ok)).toBe(true);
+    });
   });
 
   it('swaps under load: no failure, no mixture of versions, old hosts gone, memory as before', async () => {

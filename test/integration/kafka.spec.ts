@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DataSource } from 'typeorm';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { Health } from '../../src/common/health.js';
 import { InferenceEngine } from '../../src/inference/engine.js';
 import { IngestService } from '../../src/learning/ingest.js';
 import { PoolService } from '../../src/learning/pool.js';
@@ -347,6 +348,8 @@ describe('what is known of a place', () => {
       timeout: 20_000,
     });
     expect(await topics.read(output, 20)).toHaveLength(20);
+    const { stream: health } = await again.get(Health).report();
+    expect(health).toMatchObject({ ok: false, reason: expect.stringContaining('has changed under its offsets') });
   });
 });
 

@@ -79,7 +79,7 @@ function keyed(text: string) {
 }
 
 function score(key: string) {
-  const figures = { confidence: 0.6, margin: 0.2, entropy: 0.5, voteEntropy: 0, dissenting: 0 };
+  const figures = { confidence: 0.6, margin: 0.2, entropy: 0.5, voteEntropy: 0, jensenShannon: 0, dissenting: 0 };
   return { itemKey: key, prediction: {}, modelVersion: 1, route: 'REVIEW' as const, ...figures };
 }
 

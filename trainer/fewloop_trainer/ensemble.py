@@ -43,6 +43,15 @@ def fit_weights(
     return weights
 
 
+def weights_of_rows(distributions: np.ndarray, wanted: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """[T, N]: the weights that each row's folds elsewhere are fitted to, so that no row has a part in its own."""
+    weights = np.zeros(distributions.shape[:2])
+    for part in np.unique(fold):
+        held = fold == part
+        weights[:, held] = fit_weights(distributions[:, ~held], wanted[~held], PRIOR_ROWS)[:, None]
+    return weights
+
+
 def choose_weights(
     distributions: np.ndarray, wanted: np.ndarray, fold: np.ndarray
 ) -> tuple[np.ndarray, dict[str, float]]:
@@ -53,11 +62,8 @@ def choose_weights(
     if members == 1 or rows < 4 or len(np.unique(fold)) < 2:
         return uniform, {"gain": 0.0, "standardError": 0.0, "fitted": False}
     likelihood = distributions[:, np.arange(rows), wanted] + EPSILON
-    gain = np.zeros(rows)
-    for part in np.unique(fold):
-        held = fold == part
-        weights = fit_weights(distributions[:, ~held], wanted[~held], PRIOR_ROWS)
-        gain[held] = np.log(weights @ likelihood[:, held]) - np.log(uniform @ likelihood[:, held])
+    fitted_elsewhere = weights_of_rows(distributions, wanted, fold)
+    gain = np.log((fitted_elsewhere * likelihood).sum(0)) - np.log(uniform @ likelihood)
     mean, error = float(gain.mean()), float(gain.std(ddof=1) / np.sqrt(rows))
     fitted = mean > error
     weights = fit_weights(distributions, wanted, PRIOR_ROWS) if fitted else uniform

@@ -65,7 +65,7 @@ class Learner(Protocol):
     def state(self, model: Any) -> dict[str, torch.Tensor]: ...
     def restore(self, state: dict[str, torch.Tensor]) -> Any: ...
     def export(self, model: Any, base_folder: Path, path: Path) -> None: ...
-    def served(self, session: onnxruntime.InferenceSession, model: Any, row: Any) -> np.ndarray: ...
+    def served(self, session: onnxruntime.InferenceSession, model: Any, rows: Sequence[Any]) -> np.ndarray: ...
     def golden(self, row: Any) -> dict[str, object]: ...
     def member(self, model: Any, write: Write) -> dict[str, object]: ...
 
@@ -151,9 +151,9 @@ class PetLearner(_OneRowAnItem):
         except (ValueError, FileNotFoundError):
             export.export_pet(model, path)  # a base model of one's own, with no graph beside it
 
-    def served(self, session: onnxruntime.InferenceSession, model: Any, row: pet.Encoded) -> np.ndarray:
-        """Scores [1, C] of what was exported."""
-        batch = pet.collate([row])
+    def served(self, session: onnxruntime.InferenceSession, model: Any, rows: Sequence[pet.Encoded]) -> np.ndarray:
+        """Scores [N, C] of what was exported, in one batch; rows have equally many masks."""
+        batch = pet.collate(rows)
         feeds = {name: value.numpy() for name, value in zip(export.PET_INPUTS, batch.inputs, strict=True)}
         (words,) = session.run(["word_logits"], feeds)
         return pet.label_logits(torch.from_numpy(words), batch.word_labels, self.classes).double().numpy()
@@ -221,8 +221,10 @@ class ClassifierLearner(_OneRowAnItem):
     def export(self, model: Classifier, base_folder: Path, path: Path) -> None:
         export.export_classifier(model, path)
 
-    def served(self, session: onnxruntime.InferenceSession, model: Any, row: classifier.Encoded) -> np.ndarray:
-        return _classifier_outputs(session, "logits", [row])
+    def served(
+        self, session: onnxruntime.InferenceSession, model: Any, rows: Sequence[classifier.Encoded]
+    ) -> np.ndarray:
+        return _classifier_outputs(session, "logits", rows)
 
     def golden(self, row: classifier.Encoded) -> dict[str, object]:
         return {"ids": row.ids, "typeIds": row.type_ids, "maskPositions": []}
@@ -279,7 +281,12 @@ class TaggingLearner(ClassifierLearner):
     def state(self, model: Classifier) -> dict[str, torch.Tensor]:
         return super().state(model) | ({"vectors": model.vectors} if self.lists else {})
 
-    def served(self, session: onnxruntime.InferenceSession, model: Classifier, row: efl.Tagging) -> np.ndarray:
+    def served(
+        self, session: onnxruntime.InferenceSession, model: Classifier, rows: Sequence[efl.Tagging]
+    ) -> np.ndarray:
+        return np.concatenate([self._served(session, model, row) for row in rows])
+
+    def _served(self, session: onnxruntime.InferenceSession, model: Classifier, row: efl.Tagging) -> np.ndarray:
         scores = np.full((1, len(self.hypotheses.texts)), NOT_LISTED)
         listed = np.ones(scores.shape, dtype=bool)
         if self.lists:

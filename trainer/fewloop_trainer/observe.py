@@ -7,11 +7,14 @@ that is fitted to distributions [..., N, C] and labels [N] serves both.
 
 import numpy as np
 
-from fewloop_trainer.evaluate import evaluate, evaluate_sets
+from fewloop_trainer import calibrate
+from fewloop_trainer.evaluate import calibration_error, evaluate, evaluate_sets
 from fewloop_trainer.scores import (
     apply_temperature,
+    chosen_of,
     distribution_of,
     independent_of,
+    least_certain,
     temper_independent,
 )
 from fewloop_trainer.task import Task
@@ -60,6 +63,24 @@ class Observations:
     def per_row(self, values: np.ndarray, classes: int) -> np.ndarray:
         """What each row [N] has, for each of its observations."""
         return np.repeat(values, classes) if self.sets else values
+
+    def decisions(
+        self, probabilities: np.ndarray, wanted: np.ndarray, thresholds: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Confidence [N] of each row's answer, and whether it is right; of a label set as a whole."""
+        if not self.sets:
+            return probabilities.max(-1), probabilities.argmax(-1) == wanted
+        chosen = chosen_of(probabilities, thresholds)
+        return least_certain(probabilities, chosen), (chosen == wanted).all(-1)
+
+    def calibration_error(self, probabilities: np.ndarray, wanted: np.ndarray) -> float:
+        """As `evaluate` has it."""
+        flat = self.flat(probabilities)
+        return calibration_error(flat.max(-1), flat.argmax(-1) == self.flat_wanted(wanted))
+
+    def fit_temperature(self, probabilities: np.ndarray, wanted: np.ndarray) -> float:
+        """Of rows [N, C]."""
+        return calibrate.fit_temperature(self.flat(probabilities), self.flat_wanted(wanted))
 
     def evaluate(
         self, probabilities: np.ndarray, wanted: np.ndarray, thresholds: np.ndarray | None

@@ -62,6 +62,10 @@ class Plan:
         spare = left - others * self.train_cost - self.infer_tokens * self.infer_cost
         return max(1e-3, min(1.5 * planned, left), spare)
 
+    def left(self) -> float:
+        """Seconds of the budget."""
+        return self.started + self.budget_seconds - time.monotonic()
+
     def _deadline(self, reserve: float) -> float:
         return self.started + (1 - reserve) * self.budget_seconds
 

@@ -61,7 +61,8 @@ def definition_for(cell: Cell, selection: str | None) -> dict:
     learning = cell.task.definition["learning"] | {"budgetSeconds": BUDGET_SECONDS}
     if selection is not None:
         learning |= {"selection": learning["selection"] | {"strategy": selection}}
-    return cell.task.definition | {"learning": learning}
+    serving = cell.task.definition["serving"] | {"precisions": ["fp32"]}  # nothing of a cell is ever served
+    return cell.task.definition | {"learning": learning, "serving": serving}
 
 
 def settings_for(cell: Cell, definition: dict) -> dict:

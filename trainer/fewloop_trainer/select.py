@@ -8,6 +8,7 @@ Classes have ceilings in proportion to the prior, never floors: a rare class is 
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,7 @@ class PseudoLabel:
     confidence: float
     contested: bool
     rule: str
+    round: int = 1
 
 
 def select(
@@ -34,8 +36,11 @@ def select(
     prior: np.ndarray | None,
     limit: int,
     thresholds: np.ndarray | None = None,
+    earlier: Sequence[PseudoLabel] = (),
 ) -> list[PseudoLabel]:
     """At most `limit` rows of member distributions [T, N, C] and their mean [N, C], most confident first by class.
+
+    What `earlier` rounds selected is not selected again, and counts towards the limit and the ceilings.
 
     With `thresholds` [C] they are probabilities of labels on their own: a row is contested where a member chooses
     another set, as sure as its least certain decision, and `label` is its most probable one.
@@ -48,19 +53,20 @@ def select(
         confidence = least_certain(ensemble, chosen)
         contested = (chosen_of(members, thresholds) != chosen).any((0, 2))
     rules = _rules(selection, confidence, contested)
-    eligible = [row for row in np.argsort(-confidence, kind="stable") if rules[row]]
-    total = min(limit, len(eligible))
+    done, number = {p.row for p in earlier}, 1 + max((p.round for p in earlier), default=0)
+    eligible = [row for row in np.argsort(-confidence, kind="stable") if rules[row] and row not in done]
+    total = min(limit, len(eligible) + len(earlier))
     ceilings = None if prior is None else np.ceil(prior * total - 1e-9).astype(int)
-    taken: Counter[int] = Counter()
+    taken = Counter(p.label for p in earlier)
     selected = []
     for row in eligible:
-        if len(selected) == total:
+        if len(selected) + len(earlier) >= total:
             break
         if ceilings is not None and taken[label[row]] >= ceilings[label[row]]:
             continue
         taken[label[row]] += 1
         selected.append(
-            PseudoLabel(int(row), int(label[row]), float(confidence[row]), bool(contested[row]), rules[row])
+            PseudoLabel(int(row), int(label[row]), float(confidence[row]), bool(contested[row]), rules[row], number)
         )
     return selected
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 DEFAULT_NEGATIVES, DEFAULT_SHORTLIST = 3, 16
 """Of definitions that were written before the settings were; the task file's own defaults."""
+DEFAULT_PRECISIONS = ("fp32",)
+"""Likewise; the task file's own default has int8, too."""
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
@@ -69,6 +71,16 @@ class Efl:
 
 
 @dataclass(frozen=True)
+class Serving:
+    """Precisions to offer the service, and how far each must agree with fp32: shares of all texts, of any label's."""
+
+    policy: str
+    precisions: tuple[str, ...]
+    min_agreement: float
+    min_label_agreement: float
+
+
+@dataclass(frozen=True)
 class Task:
     name: str
     kind: str
@@ -76,12 +88,18 @@ class Task:
     labels: tuple[Label, ...]
     templates: tuple[str, ...]
     max_length: int
-    serving_policy: str
+    serving: Serving
     prior: str
     strategies: tuple[str, ...]
     selection: Selection
     efl: Efl
+    teachers: str
+    """`in-turn`: PET's strategies in turn over the templates; `product`: every strategy with every template."""
+    seeds: int
     rounds: int
+    student_templates: str
+    """`best`: the best teacher's; `all`: the student is tried with each."""
+    student_strategies: tuple[str, ...]
     budget_seconds: float
     definition: dict
 
@@ -108,7 +126,8 @@ class Task:
 def load_task(definition: dict) -> Task:
     learning = definition["learning"]
     selection = learning["selection"]
-    efl = definition.get("efl", {})
+    efl, student = definition.get("efl", {}), learning.get("student", {})
+    serving = definition["serving"]
     return Task(
         name=definition["name"],
         kind=definition["kind"],
@@ -118,7 +137,12 @@ def load_task(definition: dict) -> Task:
         ),
         templates=tuple(definition["templates"]),
         max_length=definition["maxLength"],
-        serving_policy=definition["serving"]["policy"],
+        serving=Serving(
+            serving["policy"],
+            tuple(serving.get("precisions", DEFAULT_PRECISIONS)),
+            serving.get("minAgreement", 0.99),
+            serving.get("minLabelAgreement", 0.97),
+        ),
         prior=learning["prior"],
         strategies=tuple(learning["strategies"]),
         selection=Selection(
@@ -133,7 +157,11 @@ def load_task(definition: dict) -> Task:
             efl.get("negativeLabel"),
             efl.get("shortlist", DEFAULT_SHORTLIST),
         ),
+        teachers=learning.get("teachers", "in-turn"),
+        seeds=learning.get("seeds", 1),
         rounds=learning["rounds"],
+        student_templates=student.get("templates", "best"),
+        student_strategies=tuple(student.get("strategies", ["plain"])),
         budget_seconds=learning["budgetSeconds"],
         definition=definition,
     )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import BertForMaskedLM
 
-from fewloop_trainer import run
+from fewloop_trainer import run, run_state
 from fewloop_trainer.encoder import load_model, load_tokenizer
 from fewloop_trainer.fixture import VOCABULARY
 from fewloop_trainer.render import Renderer
@@ -18,7 +18,7 @@ from folders import TINY_MODEL, definition_of, ordinary_run
 torch.set_num_threads(1)
 
 # Runs of a few rows pass through all stages too.
-run.FEWEST_ROWS_FOR_ALL_WEIGHTS = 8
+run_state.FEWEST_ROWS_FOR_ALL_WEIGHTS = 8
 
 
 @pytest.fixture(scope="session")
@@ -63,16 +63,16 @@ def finished_run(tmp_path_factory) -> FinishedRun:
         if isinstance(module, torch.nn.Embedding) and module.num_embeddings == VOCABULARY:
             seen.update((stage, module.training, token) for token in inputs[0].unique().tolist())
 
-    enter_stage = run.Run.enter
+    enter_stage = run_state.Run.enter
 
-    def enter(self: run.Run, name: str, fraction: float) -> None:
+    def enter(self: run_state.Run, name: str, fraction: float) -> None:
         nonlocal stage
         stage = name
         enter_stage(self, name, fraction)
 
     hook = torch.nn.modules.module.register_module_forward_pre_hook(watch)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(run.Run, "enter", enter)
+        patched.setattr(run_state.Run, "enter", enter)
         status = run.run(folder)
     hook.remove()
     return FinishedRun(folder, status, seen)

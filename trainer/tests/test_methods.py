@@ -12,7 +12,7 @@ from fewloop_trainer.classifier import Classifier
 from fewloop_trainer.data import targets
 from fewloop_trainer.observe import Observations
 from fewloop_trainer.render import Renderer
-from fewloop_trainer.run import balance_of
+from fewloop_trainer.run_state import balance_of
 from fewloop_trainer.scores import NOT_LISTED
 from fewloop_trainer.task import load_task
 from fewloop_trainer.training import TrainSettings

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from bundles import broken_entries, largest_golden_difference
-from fewloop_trainer import pet, plan, run, training
+from fewloop_trainer import budget, pet, plan, run, run_state, training
 from fewloop_trainer.task import load_task
 from folders import (
     TINY_MODEL,
@@ -28,16 +28,16 @@ from folders import (
 
 END_YOURSELF = """
 import os, pathlib, signal, sys
-from fewloop_trainer import cli, run
+from fewloop_trainer import cli, run_state
 folder, model, number = sys.argv[1:]
-run.FEWEST_ROWS_FOR_ALL_WEIGHTS = 8
-report = run.Run.report
+run_state.FEWEST_ROWS_FOR_ALL_WEIGHTS = 8
+report = run_state.Run.report
 def report_and_end(self, fraction, **metrics):
     report(self, fraction, **metrics)
     if metrics.get("model") == model:
         pathlib.Path(folder, "ended").touch()
         os.kill(os.getpid(), int(getattr(signal, number)))
-run.Run.report = report_and_end
+run_state.Run.report = report_and_end
 raise SystemExit(cli.main(["run", folder]))
 """
 
@@ -158,7 +158,7 @@ class TestEndedRun:
             assert (folder / name).read_bytes() == (finished_run.folder / name).read_bytes(), name
         reports = [read_json(f / "bundle/report.json") for f in (folder, finished_run.folder)]
         for report in reports:
-            del report["seconds"]
+            del report["seconds"], report["peakMemoryBytes"]
         assert reports[0] == reports[1]
         manifests = [read_json(f / "bundle/manifest.json") for f in (folder, finished_run.folder)]
         assert manifests[0]["policies"] == manifests[1]["policies"]
@@ -166,7 +166,7 @@ class TestEndedRun:
 
 
 def test_few_rows_tune_heads_alone(monkeypatch, tmp_path, tiny_model):
-    monkeypatch.setattr(run, "FEWEST_ROWS_FOR_ALL_WEIGHTS", 25)
+    monkeypatch.setattr(run_state, "FEWEST_ROWS_FOR_ALL_WEIGHTS", 25)
     rows = reviews_of("train", 40)
     folder = write_run(tmp_path, rows[:24], rows[24:])
     assert run.run(folder) == 0
@@ -180,6 +180,18 @@ def test_few_rows_tune_heads_alone(monkeypatch, tmp_path, tiny_model):
         assert moved
         assert all(name.startswith("cls.predictions.transform.") for name in moved)
     assert broken_entries(folder / "bundle") == []
+
+
+def test_few_rows_tune_all_weights_of_a_base_that_knows_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(run_state, "FEWEST_ROWS_FOR_ALL_WEIGHTS", 25)
+    rows = reviews_of("train", 40)
+    other = {"positive": "negative", "negative": "positive"}
+    labelled = [row | {"label": other[row["label"]]} for row in rows[:24]]
+    folder = write_run(tmp_path, labelled, rows[24:])
+    assert run.run(folder) == 0
+    report = read_json(folder / "bundle/report.json")
+    assert report["outOfFold"]["shrinkage"]["base_knows"] is False
+    assert {"t0-plain", "t1-r-drop", "student"} <= set(report["steps"])
 
 
 class SlowMachine:
@@ -204,9 +216,8 @@ class SlowMachine:
             return predict(model, rows, classes, **settings)
 
         monkeypatch.setattr(pet, "predict", slow_predict)
-        monkeypatch.setattr(run, "time", clock)
-        monkeypatch.setattr(plan, "time", clock)
-        monkeypatch.setattr(training, "time", clock)
+        for module in (run, run_state, budget, plan, training):
+            monkeypatch.setattr(module, "time", clock)
         monkeypatch.setattr(pet, "train", slow_train)
 
 
@@ -300,7 +311,7 @@ class TestRefusedRun:
         def fail(*_):
             raise MemoryError("no more")
 
-        monkeypatch.setattr(run, "load_model", fail)
+        monkeypatch.setattr(run_state, "load_model", fail)
         result = self.result_of(write_run(tmp_path, reviews(2), []))
         assert (result["code"], result["message"]) == ("INTERNAL", "MemoryError: no more")
 
@@ -328,7 +339,7 @@ def test_teachers_are_one_a_template_or_one_a_strategy():
         task = load_task(
             definition_of(method=method, templates=["{mask}{text}"] * templates, learning={"strategies": strategies})
         )
-        return [(t.method, t.template, t.strategy) for t in run.plan_teachers(task)]
+        return [(t.method, t.template, t.strategy) for t in run_state.plan_teachers(task)]
 
     assert teachers(3, "plain", "r-drop") == [("pet", 0, "plain"), ("pet", 1, "r-drop"), ("pet", 2, "plain")]
     assert teachers(1, "plain", "r-drop") == [("pet", 0, "plain"), ("pet", 0, "r-drop")]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fewloop_trainer.shrink import OutOfFold, choose
+from fewloop_trainer.shrink import OutOfFold, beats_guessing, choose
 
 ROWS, TEXTS = 400, 600
 
@@ -55,6 +55,40 @@ def test_a_gain_within_a_standard_error_goes_nowhere(truth):
     slightly = OutOfFold(near.rows + 0.4 * np.random.default_rng(5).normal(size=near.rows.shape), near.texts)
     shrinkage, _, _ = choose(near, slightly, np.zeros((1, 2)), np.array([0.5, 0.5]), wanted[:few])
     assert shrinkage.share == 0
+
+
+def test_where_there_is_nothing_to_lose_it_stays_wholly_tuned_unless_that_is_clearly_worse(truth):
+    rows, others, wanted = truth
+    few = 12
+
+    near = OutOfFold(logits_of(rows, ROWS, 1.0, 1)[:, :few], logits_of(others, TEXTS, 1.0, 3))
+    alike = OutOfFold(near.rows + 0.1 * np.random.default_rng(6).normal(size=near.rows.shape), near.texts)
+    prior = np.array([0.5, 0.5])
+    assert choose(near, alike, np.zeros((1, 2)), prior, wanted[:few], base_knows=False)[0].share == 1
+    clearly_worse = choose(
+        OutOfFold(logits_of(rows, ROWS, 2.0, 1), logits_of(others, TEXTS, 2.0, 3)),
+        OutOfFold(logits_of(rows, ROWS, -1.0, 2), logits_of(others, TEXTS, -1.0, 4)),
+        np.zeros((1, 2)),
+        None,
+        wanted,
+        base_knows=False,
+    )[0]
+    assert clearly_worse.share == 0
+
+
+def test_a_guess_is_beaten_by_more_than_chance_would(truth):
+    rows, _, wanted = truth
+
+    def said(strength, count):
+        return (1 / (1 + np.exp(-np.diff(logits_of(rows, ROWS, strength, 1)[..., ::-1], axis=-1)[..., 0])))[:, :count]
+
+    def distributions(strength, count):
+        first = said(strength, count)
+        return np.stack([first, 1 - first], axis=-1)
+
+    assert beats_guessing(distributions(1.5, 32), wanted[:32])
+    assert not beats_guessing(distributions(0.0, 32), wanted[:32])
+    assert not beats_guessing(distributions(-1.5, 32), wanted[:32])
 
 
 def test_independent_errors_are_shared_out_half_way(truth):

@@ -51,41 +51,47 @@ export class Committer {
     return this.#guarded(partition, claim, () => this.#takeOver(partition));
   }
 
-  /** One at a time in a partition, in order. What a topic does not take is tried in smaller requests, by a new writer. */
-  async commit(partition: InputPartition, claim: Claim, results: Results): Promise<void> {
-    for (let wanted: Results | null = results; wanted;) {
-      wanted = await this.#tryCommit(partition, claim, wanted);
-    }
-  }
-
-  /** What is to be committed in place of it; null where all is done. */
-  async #tryCommit(partition: InputPartition, claim: Claim, results: Results): Promise<Results | null> {
-    try {
-      await this.#commitOnce(partition, claim, results);
-      return null;
-    } catch (error) {
-      if (!(error instanceof RequestTooLarge)) throw error;
-      const [message, ...others] = error.messages;
-      if (others.length > 0) {
-        this.#requestBytes = Math.ceil(error.bytes / 2);
-        return results;
+  /**
+   * One at a time in a partition, in order. What a topic does not take is tried in smaller requests, by a new writer.
+   * Returns what was written; null where it was another's to write.
+   */
+  async commit(partition: InputPartition, claim: Claim, results: Results): Promise<Results | null> {
+    for (let wanted = results; ;) {
+      try {
+        return (await this.#commitOnce(partition, claim, wanted)) ? wanted : null;
+      } catch (error) {
+        if (!(error instanceof RequestTooLarge)) throw error;
+        wanted = this.#smaller(partition, wanted, error);
       }
-      const { topic } = message!;
-      const limit = `${error.bytes} bytes are more than topic ${topic} takes: raise its max.message.bytes`;
-      // A letter is the last place for a record.
-      if (topic === deadLetterTopic(partition.topic)) throw new Error(limit, { cause: error });
-      return withDead(results, results.outgoing.indexOf(message!), badInput('metadata', `the prediction's ${limit}`));
     }
   }
 
-  #commitOnce(partition: InputPartition, claim: Claim, results: Results): Promise<void> {
-    return this.#guarded(partition, claim, async (writer) => {
+  /** What is to be tried in place of what was too large. Throws where nothing smaller is left. */
+  #smaller(partition: InputPartition, results: Results, error: RequestTooLarge): Results {
+    const [message, ...others] = error.messages;
+    if (others.length > 0) {
+      this.#requestBytes = Math.ceil(error.bytes / 2);
+      return results;
+    }
+    const { topic } = message!;
+    const limit = `${error.bytes} bytes are more than topic ${topic} takes: raise its max.message.bytes`;
+    // A letter is the last place for a record.
+    if (topic === deadLetterTopic(partition.topic)) throw new Error(limit, { cause: error });
+    return withDead(results, results.outgoing.indexOf(message!), badInput('metadata', `the prediction's ${limit}`));
+  }
+
+  /** Whether it was written. */
+  async #commitOnce(partition: InputPartition, claim: Claim, results: Results): Promise<boolean> {
+    let written = false;
+    await this.#guarded(partition, claim, async (writer) => {
       await this.#takeOver(partition);
       const [first] = results.entries;
       if (claim.cancelled || !first) return;
       if (BigInt(first.offset) < partition.floor) throw new Error(`another worker wrote what this one scored`);
       await this.#write(partition, writer, results);
+      written = true;
     });
+    return written;
   }
 
   /** Whether a commit that failed took place, only the broker knows: it is asked anew. */
@@ -108,7 +114,7 @@ export class Committer {
 
   async #write(partition: InputPartition, writer: Writer, { entries, outgoing }: Results): Promise<void> {
     const { topic, partition: number } = partition;
-    const clusterId = (this.#clusterId ??= (await (await this.#adminClient()).describeCluster()).clusterId);
+    const clusterId = (this.#clusterId ??= (await (await this.admin()).describeCluster()).clusterId);
     await this.history.keep({ clusterId, topicId: partition.topicId!, topic, partition: number }, entries);
     const offset = (BigInt(entries.at(-1)!.offset) + 1n).toString();
     await writer.write(outgoing, { topic, partition: number, offset }, this.#requestBytes);
@@ -125,7 +131,7 @@ export class Committer {
     if (id === undefined) throw new Error(`topic ${topic} is not there`);
     const replaced = topicId !== undefined && topicId !== id;
     if (partition.checked && !replaced) return;
-    const admin = await this.#adminClient();
+    const admin = await this.admin();
     const committed = (await committedOffsets(admin, this.config.kafkaGroupId, topic)).get(number) ?? 0n;
     const ends = await admin.fetchTopicOffsets(topic);
     const first = BigInt(ends.find((one) => one.partition === number)?.low ?? 0);
@@ -162,7 +168,8 @@ export class Committer {
     this.#contradiction = error;
   }
 
-  #adminClient(): Promise<Admin> {
+  /** Kept open. */
+  admin(): Promise<Admin> {
     this.#admin ??= (async () => {
       const admin = this.kafka.admin();
       await admin.connect();

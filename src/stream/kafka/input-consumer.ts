@@ -5,6 +5,7 @@
 import { Logger } from '@nestjs/common';
 import type { Batch, Consumer, Kafka } from 'kafkajs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { PartHealth } from '../../common/health.js';
 import { withAdmin, type KafkaSettings } from './client.js';
 import type { TopicIds } from './internals.js';
 import type { TaskDirectory } from './task-directory.js';
@@ -14,6 +15,8 @@ export interface ConsumerHandlers {
   /** All partitions that are this worker's from now on, each to be read from its committed offset. */
   assigned(partitions: { topic: string; partition: number }[]): void;
   fetched(batch: Batch): void;
+  /** A fetch was taken in, records, markers or both: the next begins at `position`. */
+  passed(place: { topic: string; partition: number }, position: bigint, high: bigint): void;
 }
 
 const LOOK_MS = 2_000;
@@ -57,6 +60,13 @@ export class InputConsumer {
   get consumer(): Consumer {
     if (!this.#consumer) throw new Error('the consumer is not connected now');
     return this.#consumer;
+  }
+
+  /** Whether it reads, where there is something to read. */
+  state(): PartHealth {
+    if (this.#complaint !== '') return { ok: false, reason: this.#complaint };
+    if (this.#subscribed === null && this.#wanted !== '') return { ok: false, reason: 'no topic is read yet' };
+    return { ok: true };
   }
 
   pause(topic: string, partition: number): void {
@@ -125,6 +135,9 @@ export class InputConsumer {
         ),
       );
       for (const [topic, partitions] of Object.entries(memberAssignment)) consumer.resume([{ topic, partitions }]);
+    });
+    consumer.on(consumer.events.END_BATCH_PROCESS, ({ payload }) => {
+      this.handlers.passed(payload, BigInt(payload.lastOffset) + 1n, BigInt(payload.highWatermark));
     });
     consumer.on(consumer.events.CRASH, ({ payload }) => {
       this.#complain(`the consumer ended and is started again: ${payload.error.message}`);

@@ -12,20 +12,24 @@
  */
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import type { Batch, Kafka } from 'kafkajs';
+import type { PartHealth } from '../../common/health.js';
+import { METRICS, secondsSince, type Metrics } from '../../common/metrics/metrics.js';
 import { Config } from '../../config/config.js';
 import { itemOf } from '../../learning/data-set.js';
 import { StreamHistory } from '../../learning/stream-history.js';
 import { ConvergenceService } from '../../registry/convergence.js';
+import { countKept } from '../kept-metrics.js';
 import type { RecordOutcome, StreamBatch, StreamPort } from '../records.js';
 import { Waiters } from '../waiters.js';
-import { connectKafka } from './client.js';
+import { connectKafka, uncommittedRanges } from './client.js';
 import { Committer } from './committer.js';
 import { InputConsumer } from './input-consumer.js';
 import { InputPartition, type Claim } from './input-partition.js';
 import { TopicIds } from './internals.js';
+import { StreamLag } from './lag.js';
 import { isReadable, placeOf, readRecord, type Incoming, type Readable, type Refused } from './record.js';
-import { resultsOf, type Results } from './results.js';
 import { isWithoutModel, Patience } from './patience.js';
+import { keptOf, resultsOf, type Results } from './results.js';
 import { TaskDirectory } from './task-directory.js';
 
 type Score = (batch: StreamBatch) => Promise<RecordOutcome[]>;
@@ -50,12 +54,16 @@ export class KafkaStream implements StreamPort {
   readonly #paused = new Set<string>();
   readonly #topicIds: TopicIds;
   readonly #committer: Committer;
+  readonly #lag = new StreamLag(async (topic) =>
+    uncommittedRanges(await this.#committer.admin(), this.config.kafkaGroupId, topic),
+  );
 
   constructor(
     @Inject(Config) private readonly config: Config,
     @Inject(TaskDirectory) directory: TaskDirectory,
     @Inject(StreamHistory) history: Pick<StreamHistory, 'keep'>,
     @Inject(ConvergenceService) private readonly convergence: Pick<ConvergenceService, 'converge'>,
+    @Inject(METRICS) private readonly metrics: Metrics,
   ) {
     this.#kafka = connectKafka(config);
     this.#topicIds = new TopicIds(this.#kafka);
@@ -64,12 +72,23 @@ export class KafkaStream implements StreamPort {
     this.#consumer = new InputConsumer(this.#kafka, config, directory, this.#topicIds, {
       assigned: (partitions) => this.#assigned(partitions),
       fetched: (batch) => this.#fetched(batch),
+      passed: ({ topic, partition }, position, high) =>
+        this.#partitions.get(`${topic}:${partition}`)?.passed(position, high),
     });
     this.#committer = new Committer(this.#kafka, config, history, this.#topicIds, () => this.#consumer.consumer);
   }
 
   async open(): Promise<void> {
     this.#consumer.start();
+    this.metrics.onScrape('stream', (set) => {
+      const views = [...this.#partitions.values()].map(({ view }) => view);
+      return this.#lag.gauges(set, views, ({ topic, partition }) => !this.#paused.has(`${topic}:${partition}`));
+    });
+  }
+
+  state(): PartHealth {
+    const { contradiction } = this.#committer;
+    return contradiction ? { ok: false, reason: contradiction.message } : this.#consumer.state();
   }
 
   async process(exceptTasks: string[], score: Score): Promise<boolean> {
@@ -77,11 +96,14 @@ export class KafkaStream implements StreamPort {
     const claimed = this.#claim(new Set(exceptTasks));
     if (!claimed) return false;
     const { partition, claim } = claimed;
+    const startedAtMs = performance.now();
     try {
       const records = await this.#owned(partition, claim);
+      const scoredFromMs = performance.now();
       const results = await this.#results(await this.#read(records), score);
+      this.metrics.observe('fewloop_stream_inference_seconds', {}, secondsSince(scoredFromMs));
       await claim.turn;
-      if (!claim.cancelled) await this.#committer.commit(partition, claim, results);
+      if (!claim.cancelled) await this.#commit(partition, claim, results, startedAtMs);
       partition.finish(claim);
       return true;
     } catch (error) {
@@ -227,5 +249,14 @@ export class KafkaStream implements StreamPort {
       await this.convergence.converge(task).catch((error: unknown) => this.#log.debug(String(error)));
     }
     return owned();
+  }
+
+  async #commit(partition: InputPartition, claim: Claim, results: Results, startedAtMs: number): Promise<void> {
+    const fromMs = performance.now();
+    const kept = await this.#committer.commit(partition, claim, results);
+    if (!kept) return;
+    this.metrics.observe('fewloop_stream_commit_seconds', {}, secondsSince(fromMs));
+    countKept(this.metrics, keptOf(kept));
+    this.#lag.rate.kept(kept.entries.length, startedAtMs, performance.now());
   }
 }

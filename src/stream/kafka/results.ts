@@ -1,6 +1,7 @@
 /** What a batch became. Pure. */
 import type { FewloopError } from '../../common/errors.js';
 import type { HistoryEntry } from '../../learning/stream-history.js';
+import type { Kept } from '../kept-metrics.js';
 import type { RecordOutcome } from '../records.js';
 import { deadLetterMessage, fault, isReadable, outputMessage, placeOf, type Readable, type Refused } from './record.js';
 import { deadLetterTopic } from './topics.js';
@@ -55,6 +56,15 @@ function addOutput(results: Results, record: Readable, outcome: RecordOutcome, s
   const { offset, timestamp } = incoming;
   results.entries.push({ state: 'scored', offset, timestamp, externalId: id, definition, item, prediction });
   return null;
+}
+
+/** For the metrics. */
+export function keptOf({ entries }: Results): Kept[] {
+  return entries.map((entry) =>
+    entry.state === 'scored'
+      ? { task: entry.definition.name, prediction: entry.prediction }
+      : { task: entry.task, code: entry.error.code },
+  );
 }
 
 function addDeadLetter(results: Results, { incoming, task, id, error }: Refused): void {

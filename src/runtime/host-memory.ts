@@ -1,0 +1,29 @@
+/** What a model host takes of the machine's memory: measured, and before it runs estimated by its graphs' files. */
+import { readFileSync, statSync } from 'node:fs';
+import type { HostGraph } from './protocol.js';
+
+/** Node and ONNX Runtime without a graph, measured. */
+const EMPTY_HOST_BYTES = 90 * 2 ** 20;
+/** Weights kept in fp16 are computed in fp32, and a batch's activations come on top. */
+const BYTES_A_FILE_BYTE = 3;
+
+/** Bytes of the processes, shared pages by their share; undefined where the system does not say. */
+export function measuredBytes(pids: number[]): number | undefined {
+  let kibibytes = 0;
+  for (const pid of pids) {
+    try {
+      const [, size] = /^Pss:\s+(\d+) kB/mu.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8')) ?? [];
+      if (size === undefined) return undefined;
+      kibibytes += Number(size);
+    } catch {
+      return undefined;
+    }
+  }
+  return kibibytes * 1024;
+}
+
+/** Of `hosts` processes with these graphs. */
+export function estimatedBytes(graphs: HostGraph[], hosts: number): number {
+  const files = graphs.reduce((sum, { path }) => sum + (statSync(path, { throwIfNoEntry: false })?.size ?? 0), 0);
+  return hosts * (EMPTY_HOST_BYTES + BYTES_A_FILE_BYTE * files);
+}

@@ -1,0 +1,110 @@
+"""A run's jobs and their wishes, from the measured cost of a step; plan.py shares the time among them."""
+
+import time
+
+import numpy as np
+
+from fewloop_trainer.admission import BUDGET_SHARE, tokens_to_measure
+from fewloop_trainer.plan import Job
+from fewloop_trainer.run_state import TRIAL_CANDIDATES, Run, Teacher
+from fewloop_trainer.training import TrainSettings
+
+FOLDS = 2
+"""A third would cost as many steps more as all teachers' own training takes (3 * 2/3 of them in place of 2 * 1/2)."""
+PASSES = 6
+"""Wished passes over the labelled rows; more than `MOST_STEPS` batches bring little."""
+FEWEST_STEPS, MOST_STEPS = 40, 120
+STUDENT_STEPS = 150
+PSEUDO_SHARE = 0.15
+"""Of the budget, at most, for scoring candidates of pseudo-labels."""
+
+
+def measure(run: Run) -> None:
+    """The cost of a step, on a copy that is thrown away."""
+    learner, rows = run.learners[run.teachers[0].id], run.rows[0]
+    model = learner.start()
+    if run.plan.infer_cost == 0:  # the offsets came from an earlier attempt, or nothing had any
+        run.predict(learner, model, rows[:32])
+    first = None
+    seconds: list[float] = []
+
+    def on_step(step: int, loss: float) -> None:
+        nonlocal first
+        now = time.monotonic()
+        if first is not None:
+            seconds.append(now - first)
+        first = now
+
+    settings = TrainSettings(steps=4, seed=run.seed)
+    learner.train(model, rows, run.goal, np.zeros(len(rows), int), settings, on_step)
+    run.plan.train_cost = float(np.mean(seconds)) / learner.step_tokens(rows)
+
+
+def make_plan(run: Run) -> None:
+    wished = int(np.clip(PASSES * len(run.wanted) / TrainSettings.batch_rows, FEWEST_STEPS, MOST_STEPS))
+    jobs = []
+    for teacher, rows in zip(run.teachers, run.rows, strict=True):
+        learner = run.learners[teacher.id]
+        tokens, steps = learner.step_tokens(rows), learner.wished_steps(wished)
+        share = (FOLDS - 1) / FOLDS  # as many passes over fewer rows
+        if run.tunes_all or not learner.knows:
+            jobs += [Job(f"{teacher.id}.fold{k}", max(20, int(steps * share)), tokens) for k in range(FOLDS)]
+            jobs.append(Job(teacher.id, steps, tokens))
+    first = run.learners[run.teachers[0].id]
+    steps = first.wished_steps(STUDENT_STEPS if run.candidates else wished)
+    tokens = first.step_tokens(run.rows[0]) / first.passes
+    jobs.append(Job("student", steps, tokens))
+    if run.tries_students:
+        share = (FOLDS - 1) / FOLDS
+        jobs += [Job(trial_job(v, k), int(steps * share), tokens) for v in range(run.trials) for k in range(FOLDS)]
+    if run.candidates:
+        jobs += _later_rounds(run)
+    run.jobs = {job.name: job for job in jobs}
+    run.plan.waiting = [job for job in jobs if not run.workspace.finished(job.name)]
+    run.candidates = affordable_candidates(run)
+    passes = 2 if run.tunes_all else 1
+    texts = len(run.candidates) + passes * (len(run.wanted) + len(run.calibration))
+    per_text = tokens_a_text(run)
+    texts += (run.task.rounds - 1) * (len(run.candidates) + len(run.calibration))
+    if run.tries_students:
+        texts += passes * FOLDS * min(TRIAL_CANDIDATES, len(run.candidates))
+    run.plan.infer_tokens = per_text * texts + (per_text + 100) * len(run.data.dev)
+    most = BUDGET_SHARE * run.data.settings["budgetSeconds"] / run.plan.infer_cost
+    run.plan.infer_tokens += min(most, tokens_to_measure(run.data, per_text))
+    run.report(
+        0.06,
+        trainTokensPerSecond=round(1 / run.plan.train_cost),
+        inferTokensPerSecond=round(1 / run.plan.infer_cost),
+        pseudoCandidates=len(run.candidates),
+    )
+
+
+def round_job(teacher: Teacher, number: int) -> str:
+    """A teacher of a later round of self-training."""
+    return f"{teacher.id}.round{number}"
+
+
+def trial_job(variant: int, fold: int) -> str:
+    """A student that is tried."""
+    return f"student-{variant}.fold{fold}"
+
+
+def _later_rounds(run: Run) -> list[Job]:
+    return [
+        Job(round_job(teacher, number), learner.wished_steps(STUDENT_STEPS), learner.step_tokens(rows))
+        for number in range(2, run.task.rounds + 1)
+        for teacher, rows in zip(run.teachers, run.rows, strict=True)
+        for learner in [run.learners[teacher.id]]
+    ]
+
+
+def tokens_a_text(run: Run) -> float:
+    """Of all teachers together."""
+    each = (run.learners[t.id].tokens(rows) / len(rows) for t, rows in zip(run.teachers, run.rows, strict=True))
+    return float(sum(each))
+
+
+def affordable_candidates(run: Run) -> list[dict]:
+    cost = tokens_a_text(run) * run.plan.infer_cost
+    affordable = PSEUDO_SHARE * run.data.settings["budgetSeconds"] / max(1e-9, cost)
+    return run.candidates[: max(20, int(affordable))]

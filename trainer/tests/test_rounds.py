@@ -1,0 +1,169 @@
+"""Self-training in rounds, committees of seeds, and students that are tried: whole runs on the tiny model."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from bundles import broken_entries
+from fewloop_trainer import pseudo, run, run_state, student
+from folders import definition_of, read_json, read_lines, reviews_of, write_run
+
+ROWS = reviews_of("train", 60)
+TAKES_ALL = {"strategy": "top_confidence"}
+
+
+def finished(folder, learning: dict, selection: dict = TAKES_ALL, **settings):
+    """A run of 12 labelled rows and 108 candidates, its report and its pseudo-labels."""
+    definition = definition_of(learning=learning, selection=selection)
+    folder = write_run(folder, ROWS[:12], ROWS[12:], definition, **{"budgetSeconds": 0.1} | settings)
+    assert run.run(folder) == 0, read_json(folder / "result.json")
+    return folder, read_json(folder / "bundle/report.json"), read_lines(folder / "pseudo-labels.jsonl")
+
+
+class TestRounds:
+    def test_each_learns_from_the_one_before_and_adds_to_it(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(pseudo, "PSEUDO_LABELS", 30)
+        learnt: dict[str, int] = {}
+        train = run_state.Run.train
+
+        def watched(self, name, learner, model, rows, *rest, **more):
+            learnt[name] = len(rows)
+            train(self, name, learner, model, rows, *rest, **more)
+
+        monkeypatch.setattr(run_state.Run, "train", watched)
+        folder, report, lines = finished(tmp_path, {"rounds": 3}, budgetSeconds=600)
+        assert Counter(line["round"] for line in lines) == {1: 10, 2: 10, 3: 10}
+        assert len({line["itemKey"] for line in lines}) == 30, "none is selected twice"
+        assert {name: n for name, n in learnt.items() if "round" in name} == {
+            "t0-plain.round2": 12 + 10,
+            "t1-r-drop.round2": 12 + 10,
+            "t0-plain.round3": 12 + 20,
+            "t1-r-drop.round3": 12 + 20,
+        }
+        assert learnt["student"] == 12 + 30
+        assert learnt["t0-plain.fold0"] < 12, "what is calibrated knows human labels alone"
+        by_label = Counter(line["label"] for line in lines)
+        assert max(by_label.values()) <= 15, "the ceilings are of all rounds together"
+        assert [r["selected"] for r in report["pseudoLabels"]["rounds"]] == [10, 10, 10]
+        assert all(0.25 <= r["temperature"] <= 4 for r in report["pseudoLabels"]["rounds"])
+        assert report["pseudoLabels"]["stopped"] is None
+        assert broken_entries(folder / "bundle") == []
+
+    def test_every_pseudo_label_says_where_it_came_from(self, tmp_path):
+        _, _, lines = finished(tmp_path, {"rounds": 2}, {"strategy": "fused", "floor": 0.0, "threshold2": 1.0})
+        assert lines
+        for line in lines:
+            assert line["strategy"] == "fused"
+            assert line["round"] in (1, 2)
+            assert set(line["votes"]) == {"t0-plain", "t1-r-drop"}
+            assert line["contested"] == any(vote != line["label"] for vote in line["votes"].values())
+            assert 0.5 <= line["confidence"] <= 1
+
+    def test_a_round_that_selects_nothing_is_the_last_and_says_so(self, tmp_path):
+        nothing = {"strategy": "confident_contested", "threshold1": 1.0}
+        _, report, lines = finished(tmp_path, {"rounds": 4}, nothing)
+        assert lines == []
+        assert report["pseudoLabels"]["stopped"] == "round 1 of 4 selected nothing"
+        assert len(report["pseudoLabels"]["rounds"]) == 1
+        assert not any("round" in name for name in report["steps"])
+
+    def test_a_later_round_stops_where_every_candidate_is_taken(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(pseudo, "PSEUDO_LABELS", 6000)
+        # Label sets have no prior, so no ceilings: the first round takes all there is.
+        definition = definition_of(
+            kind="multi-label",
+            method=["fine-tune"],
+            templates=[],
+            learning={"rounds": 3, "strategies": ["plain"]},
+            selection=TAKES_ALL,
+        )
+        labelled = [{"text": row["text"], "labels": [row["label"]]} for row in ROWS[:12]]
+        folder = write_run(tmp_path, labelled, ROWS[12:], definition, budgetSeconds=0.1)
+        assert run.run(folder) == 0
+        found = read_json(folder / "bundle/report.json")["pseudoLabels"]
+        assert [r["selected"] for r in found["rounds"]] == [found["candidates"], 0]
+        assert found["stopped"] == "round 2 of 3 selected nothing"
+        lines = read_lines(folder / "pseudo-labels.jsonl")
+        assert all(line["votes"] == {"fine-tune-plain": line["labels"]} for line in lines)
+
+
+class TestSeeds:
+    def test_make_teachers_that_differ_in_nothing_else_and_the_report_shows_their_spread(self, tmp_path):
+        folder, report, _ = finished(tmp_path, {"seeds": 2, "strategies": ["plain"]})
+        teachers = [m for m in read_json(folder / "bundle/manifest.json")["members"] if m["role"] == "teacher"]
+        assert [t["id"] for t in teachers] == ["t0-plain", "t1-plain", "t0-plain-s2", "t1-plain-s2"]
+        graphs = {t["id"]: t["graph"] for t in teachers}
+        digests = {g["id"]: g["sha256"] for g in read_json(folder / "bundle/manifest.json")["graphs"]}
+        assert len({digests[graph] for graph in graphs.values()}) == 4
+        seeds = report["outOfFold"]["seeds"]
+        assert len(seeds["each"]) == 2
+        losses = [each["logLoss"] for each in seeds["each"]]
+        assert seeds["logLoss"]["mean"] == pytest.approx(np.mean(losses))
+        assert seeds["logLoss"]["standardDeviation"] == pytest.approx(np.std(losses, ddof=1))
+        assert seeds["logLoss"]["standardDeviation"] > 0
+
+    def test_uniform_weights_stand_beside_fitted_ones(self, tmp_path):
+        _, report, _ = finished(tmp_path, {})
+        combination = report["outOfFold"]["combination"]
+        assert set(combination) == {"uniform", "fitted"}
+        gain = combination["uniform"]["logLoss"] - combination["fitted"]["logLoss"]
+        assert gain == pytest.approx(report["weights"]["gain"], abs=1e-9)
+
+
+class TestTriedStudents:
+    def test_are_judged_on_rows_that_neither_they_nor_their_teachers_know(self, tmp_path, monkeypatch):
+        fits, learnt, heard = [], [], []
+        choose, learn, ask = run.choose_student, student.learn, student._train_and_ask
+
+        def watched_choice(state, fit):
+            fits.append(fit)
+            return choose(state, fit)
+
+        def watched_learning(state, name, learner, index, texts, soft, seed):
+            learnt.append((name, set(index.tolist()), len(texts)))
+            return learn(state, name, learner, index, texts, soft, seed)
+
+        def watched_teachers(state, fit, number, variant, k, scores):
+            stored = [np.load(state.workspace.work / f"{t.id}.fold{k}.npz")["candidates"] for t in state.teachers]
+            share = state.shrinkage.share
+            np.testing.assert_allclose(scores, [(1 - share) * s[0] + share * s[-1] for s in stored])
+            heard.append(k)
+            return ask(state, fit, number, variant, k, scores)
+
+        monkeypatch.setattr(run, "choose_student", watched_choice)
+        monkeypatch.setattr(student, "learn", watched_learning)
+        monkeypatch.setattr(student, "_train_and_ask", watched_teachers)
+        tried = {"templates": "all", "strategies": ["plain", "fgm"]}
+        folder, report, _ = finished(tmp_path, {"student": tried})
+        (fit,) = fits
+        trials = [(name, index, texts) for name, index, texts in learnt if name.startswith("student-")]
+        assert len(trials) == len(heard) == 4 * 2
+        for name, index, texts in trials:
+            held = set(np.flatnonzero(fit.fold == int(name[-1])).tolist())
+            assert held
+            assert index == set(range(12)) - held
+            assert texts > 0
+        losses = report["student"]["trials"]
+        assert set(losses) == {"t0-plain", "t0-fgm", "t1-plain", "t1-fgm"}
+        chosen = f"t{report['student']['template']}-{report['student']['strategy']}"
+        assert losses[chosen] == min(losses.values()) or chosen == next(iter(losses))
+        member = read_json(folder / "bundle/manifest.json")["members"][-1]
+        assert (member["role"], member["strategy"]) == ("student", report["student"]["strategy"])
+
+    def test_one_alone_is_not_tried(self, tmp_path):
+        _, report, _ = finished(tmp_path, {"student": {"templates": "best", "strategies": ["r-drop"]}})
+        assert report["student"]["trials"] is None
+        assert report["student"]["strategy"] == "r-drop"
+        assert not any(name.startswith("student-") for name in report["steps"])
+
+
+def test_the_product_has_every_strategy_with_every_template():
+    from fewloop_trainer.task import load_task
+
+    task = load_task(definition_of(learning={"teachers": "product", "strategies": ["plain", "fgm"], "seeds": 2}))
+    teachers = run_state.plan_teachers(task)
+    assert len({t.id for t in teachers}) == len(teachers) == 8
+    assert {(t.template, t.strategy, t.seed) for t in teachers} == {
+        (template, strategy, seed) for template in (0, 1) for strategy in ("plain", "fgm") for seed in (0, 1)
+    }
