@@ -14,7 +14,8 @@ import { StreamWorker } from './stream-worker.js';
 @Module({})
 export class StreamModule {
   static register({ kafkaBrokers }: Pick<Config, 'kafkaBrokers'>): DynamicModule {
-    const carrier = kafkaBrokers === '' ? [EmbeddedStream] : [KafkaStream, EventPublisher, HistoryPruner, TaskDirectory];
+    const carrier =
+      kafkaBrokers === '' ? [EmbeddedStream] : [KafkaStream, EventPublisher, HistoryPruner, TaskDirectory];
     return {
       module: StreamModule,
       imports: [LearningModule, RegistryModule],
