@@ -217,6 +217,8 @@ export const typeDefs = /* GraphQL */ `
     "In [0, 1]."
     progress: Float!
     stage: String
+    "From the trainer's start to its end, by the steps that it measured; null before it has."
+    estimateSeconds: Float
     error: String
     produced: ModelVersion
     createdAt: DateTime!

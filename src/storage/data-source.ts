@@ -7,6 +7,7 @@ import { First1795450000000 } from '../../migrations/1795450000000-first.js';
 import { Kafka1795530000000 } from '../../migrations/1795530000000-kafka.js';
 import { History1795600000000 } from '../../migrations/1795600000000-history.js';
 import { Bald1795620000000 } from '../../migrations/1795620000000-bald.js';
+import { RunEstimate1795630000000 } from '../../migrations/1795630000000-run-estimate.js';
 import { CandidateRow } from './entities/candidate.js';
 import { ExampleRow } from './entities/example.js';
 import { LedgerEntryRow } from './entities/ledger-entry.js';
@@ -59,7 +60,13 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       StreamPrunedRow,
       OutboxEventRow,
     ],
-    migrations: [First1795450000000, Kafka1795530000000, History1795600000000, Bald1795620000000],
+    migrations: [
+      First1795450000000,
+      Kafka1795530000000,
+      History1795600000000,
+      Bald1795620000000,
+      RunEstimate1795630000000,
+    ],
     migrationsTransactionMode: 'each',
     namingStrategy: new PostgresNames(),
     synchronize: false,

@@ -100,6 +100,7 @@ describe('a run', () => {
     const { id } = await service.get(RunService).start('tiny', 'MANUAL', 'ann');
     const run = await settled(service, id);
     expect(run).toMatchObject({ state: 'SUCCEEDED', progress: 1, producedVersion: 2, startedBy: 'ann', error: null });
+    expect(run.estimateSeconds).toBe(93);
     expect(run.dataDigest).toMatch(/^[0-9a-f]{64}$/);
     expect(new Set(seen.map(({ state }) => state))).toEqual(new Set(['QUEUED', 'RUNNING', 'SUCCEEDED']));
 

@@ -15,6 +15,8 @@ PASSES = 6
 """Wished passes over the labelled rows; more than `MOST_STEPS` batches bring little."""
 FEWEST_STEPS, MOST_STEPS = 40, 120
 STUDENT_STEPS = 150
+EXPORT_SECONDS = 2.0
+"""Of a member, with its golden rows: what the base model that comes with the service takes on two cores."""
 PSEUDO_SHARE = 0.15
 """Of the budget, at most, for scoring candidates of pseudo-labels."""
 
@@ -36,7 +38,8 @@ def measure(run: Run) -> None:
         first = now
 
     settings = TrainSettings(steps=4, seed=run.seed)
-    learner.train(model, rows, run.goal, np.zeros(len(rows), int), settings, on_step)
+    with run.told_of_divergence("the first model, to measure a step,"):
+        learner.train(model, rows, run.goal, np.zeros(len(rows), int), settings, on_step)
     run.plan.train_cost = float(np.mean(seconds)) / learner.step_tokens(rows)
 
 
@@ -52,7 +55,7 @@ def make_plan(run: Run) -> None:
             jobs.append(Job(teacher.id, steps, tokens))
     first = run.learners[run.teachers[0].id]
     steps = first.wished_steps(STUDENT_STEPS if run.candidates else wished)
-    tokens = first.step_tokens(run.rows[0]) / first.passes
+    tokens = first.step_tokens(run.rows[0]) / first.passes * (1 + first.further_passes)
     jobs.append(Job("student", steps, tokens))
     if run.tries_students:
         share = (FOLDS - 1) / FOLDS
@@ -76,7 +79,18 @@ def make_plan(run: Run) -> None:
         trainTokensPerSecond=round(1 / run.plan.train_cost),
         inferTokensPerSecond=round(1 / run.plan.infer_cost),
         pseudoCandidates=len(run.candidates),
+        estimateSeconds=round(estimate(run)),
     )
+
+
+def estimate(run: Run) -> float:
+    """Seconds from the run's start to its end, by what steps and inference have cost so far.
+
+    A resumed run counts from its own start, and only what is left to do.
+    """
+    elapsed = time.monotonic() - run.started
+    members = len(run.teachers) + 1
+    return elapsed + run.plan.seconds_left() + EXPORT_SECONDS * members
 
 
 def round_job(teacher: Teacher, number: int) -> str:

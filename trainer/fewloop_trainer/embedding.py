@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from fewloop_trainer import classifier
 from fewloop_trainer.augment import encode
 from fewloop_trainer.classifier import Classifier, Encoded, collate
-from fewloop_trainer.training import TrainSettings, balanced, precision, schedule
+from fewloop_trainer.training import TrainSettings, balanced, precision, require_finite, schedule
 
 INVERSE_REGULARISATION = 10.0
 """scikit-learn's C for unit-length states: at 1, a head on 32 rows stays near the prior."""
@@ -50,7 +50,7 @@ def tune(
             state = encode(model.bert, ids, mask, types)[:, 0]
         loss = cosine_loss(F.normalize(state.float(), dim=-1), F.normalize(drawn.target, dim=-1))
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        require_finite(step + 1, loss.item(), float(torch.nn.utils.clip_grad_norm_(trained, 1.0)))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         on_step(step + 1, loss.item())

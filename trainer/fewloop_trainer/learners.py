@@ -15,10 +15,10 @@ import onnxruntime
 import torch
 from transformers import BertForMaskedLM
 
-from fewloop_trainer import classifier, efl, embedding, export, head, pet
+from fewloop_trainer import auxiliary, classifier, efl, embedding, export, head, pet
 from fewloop_trainer.augment import parse_strategy
 from fewloop_trainer.classifier import Classifier
-from fewloop_trainer.encoder import copy_of
+from fewloop_trainer.encoder import copy_of, load_model
 from fewloop_trainer.export import round_to_half
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.scores import NOT_LISTED, shortlist_of
@@ -71,16 +71,17 @@ class Learner(Protocol):
 
 
 class _OneRowAnItem:
-    """What methods share whose items are a row each."""
+    """What methods share whose items are a row each. `further_passes`: of what is not the strategy's."""
 
     strategy: str
+    further_passes = 0.0
 
     def tokens(self, rows: Sequence[Any]) -> float:
         return sum(len(row.ids) for row in rows)
 
     @property
     def passes(self) -> float:
-        return parse_strategy(self.strategy).passes
+        return parse_strategy(self.strategy).passes + self.further_passes
 
     def restore(self, state: dict[str, torch.Tensor]) -> Any:
         """The model of a stored state, its weights as a graph will hold them."""
@@ -91,7 +92,8 @@ class _OneRowAnItem:
 
 
 class PetLearner(_OneRowAnItem):
-    """`offsets` [C], added to scores in training, are matched by the run once it has asked the base model."""
+    """`offsets` [C], added to scores in training, are matched by the run once it has asked the base model. On items
+    `unlabelled` training has the task's auxiliary loss, if it has one."""
 
     method, graph, knows = "pet", "pet", True
 
@@ -101,7 +103,9 @@ class PetLearner(_OneRowAnItem):
         self.base, self.renderer, self.task, self.classes = base, renderer, task, classes
         self.template, self.strategy = template, strategy
         self.offsets = np.zeros(classes)
+        self.unlabelled: Sequence[dict] = ()
         self._hidden: dict[int, torch.Tensor] = {}
+        self._texts: list[pet.Encoded] | None = None
 
     def encode(self, items: Sequence[dict]) -> list[pet.Encoded]:
         return pet.encode(self.task, self.renderer, self.template, items)
@@ -135,7 +139,22 @@ class PetLearner(_OneRowAnItem):
         head.tune(model, rows, [self._hidden[id(row)] for row in rows], wanted, self.offsets, balance, seed)
 
     def train(self, model, rows, wanted, balance, settings, on_step) -> None:
-        pet.train(model, rows, wanted, self.strategy, settings, self.offsets, on_step, balance)
+        further = {"further": self._auxiliary(model, settings).add} if self._has_auxiliary else {}
+        pet.train(model, rows, wanted, self.strategy, settings, self.offsets, on_step, balance, **further)
+
+    @property
+    def further_passes(self) -> float:
+        return auxiliary.PASSES if self._has_auxiliary else 0.0
+
+    @property
+    def _has_auxiliary(self) -> bool:
+        return self.task.adaptation.auxiliary > 0 and len(self.unlabelled) > 0
+
+    def _auxiliary(self, model: BertForMaskedLM, settings: TrainSettings) -> auxiliary.Auxiliary:
+        if self._texts is None:
+            self._texts = self.encode(self.unlabelled)
+        weight = self.task.adaptation.auxiliary
+        return auxiliary.Auxiliary(model, self._texts, self.renderer.tokenizer, weight, settings)
 
     def predict(self, model: BertForMaskedLM, rows: Sequence[pet.Encoded], fast: bool = False) -> np.ndarray:
         return pet.predict(model, rows, self.classes, fast=fast)
@@ -147,7 +166,8 @@ class PetLearner(_OneRowAnItem):
 
     def export(self, model: BertForMaskedLM, base_folder: Path, path: Path) -> None:
         try:
-            export.export_from(base_folder / "model.onnx", self.base, model, path)
+            # By the base as it is published: a run may have adapted its own.
+            export.export_from(base_folder / "model.onnx", load_model(base_folder), model, path)
         except (ValueError, FileNotFoundError):
             export.export_pet(model, path)  # a base model of one's own, with no graph beside it
 

@@ -81,6 +81,17 @@ class Serving:
 
 
 @dataclass(frozen=True)
+class Adaptation:
+    """`tapt`: whether a run adapts the base model to its unlabelled texts first, in `passes` over them and
+    `budget_share` of its budget at most. `auxiliary`: the weight of PET's masked-language-modelling loss."""
+
+    tapt: bool = False
+    passes: float = 3
+    budget_share: float = 0.3
+    auxiliary: float = 0.0
+
+
+@dataclass(frozen=True)
 class Task:
     name: str
     kind: str
@@ -93,6 +104,7 @@ class Task:
     strategies: tuple[str, ...]
     selection: Selection
     efl: Efl
+    adaptation: Adaptation
     teachers: str
     """`in-turn`: PET's strategies in turn over the templates; `product`: every strategy with every template."""
     seeds: int
@@ -157,6 +169,7 @@ def load_task(definition: dict) -> Task:
             efl.get("negativeLabel"),
             efl.get("shortlist", DEFAULT_SHORTLIST),
         ),
+        adaptation=_adaptation(learning.get("adaptation")),
         teachers=learning.get("teachers", "in-turn"),
         seeds=learning.get("seeds", 1),
         rounds=learning["rounds"],
@@ -165,6 +178,12 @@ def load_task(definition: dict) -> Task:
         budget_seconds=learning["budgetSeconds"],
         definition=definition,
     )
+
+
+def _adaptation(written: dict | None) -> Adaptation:
+    if written is None:
+        return Adaptation()
+    return Adaptation(written["tapt"], written["passes"], written["budgetShare"], written["auxiliary"])
 
 
 _SPECIAL: dict[str, Piece] = {"mask": Mask(), "sep": Sep(), "hypothesis": Hypothesis()}

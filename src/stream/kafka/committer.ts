@@ -53,7 +53,7 @@ export class Committer {
 
   /**
    * One at a time in a partition, in order. What a topic does not take is tried in smaller requests, by a new writer.
-   * Returns what was written; null where it was another's to write.
+   * What was kept; null where another worker has the partition.
    */
   async commit(partition: InputPartition, claim: Claim, results: Results): Promise<Results | null> {
     for (let wanted = results; ;) {
@@ -61,13 +61,13 @@ export class Committer {
         return (await this.#commitOnce(partition, claim, wanted)) ? wanted : null;
       } catch (error) {
         if (!(error instanceof RequestTooLarge)) throw error;
-        wanted = this.#smaller(partition, wanted, error);
+        wanted = this.#inPlaceOf(wanted, error, partition);
       }
     }
   }
 
-  /** What is to be tried in place of what was too large. Throws where nothing smaller is left. */
-  #smaller(partition: InputPartition, results: Results, error: RequestTooLarge): Results {
+  /** What is to be committed in place of what a topic did not take. */
+  #inPlaceOf(results: Results, error: RequestTooLarge, partition: InputPartition): Results {
     const [message, ...others] = error.messages;
     if (others.length > 0) {
       this.#requestBytes = Math.ceil(error.bytes / 2);
@@ -80,7 +80,6 @@ export class Committer {
     return withDead(results, results.outgoing.indexOf(message!), badInput('metadata', `the prediction's ${limit}`));
   }
 
-  /** Whether it was written. */
   async #commitOnce(partition: InputPartition, claim: Claim, results: Results): Promise<boolean> {
     let written = false;
     await this.#guarded(partition, claim, async (writer) => {
@@ -168,7 +167,6 @@ export class Committer {
     this.#contradiction = error;
   }
 
-  /** Kept open. */
   admin(): Promise<Admin> {
     this.#admin ??= (async () => {
       const admin = this.kafka.admin();

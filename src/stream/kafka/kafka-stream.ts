@@ -21,25 +21,24 @@ import { ConvergenceService } from '../../registry/convergence.js';
 import { countKept } from '../kept-metrics.js';
 import type { RecordOutcome, StreamBatch, StreamPort } from '../records.js';
 import { Waiters } from '../waiters.js';
+import { ClaimSize } from './claim-size.js';
 import { connectKafka, uncommittedRanges } from './client.js';
 import { Committer } from './committer.js';
 import { InputConsumer } from './input-consumer.js';
 import { InputPartition, type Claim } from './input-partition.js';
 import { TopicIds } from './internals.js';
 import { StreamLag } from './lag.js';
-import { isReadable, placeOf, readRecord, type Incoming, type Readable, type Refused } from './record.js';
-import { isWithoutModel, Patience } from './patience.js';
+import { isReadable, readRecord, type Incoming, type Readable, type Refused } from './record.js';
 import { keptOf, resultsOf, type Results } from './results.js';
+import { isWithoutModel, Patience } from './patience.js';
 import { TaskDirectory } from './task-directory.js';
 
 type Score = (batch: StreamBatch) => Promise<RecordOutcome[]>;
 
-/** A transaction costs 30 to 85 ms whatever is in it. */
-const CLAIM_LIMITS = { records: 512, bytes: 1_000_000 };
+const CLAIM_BYTES = 1_000_000;
 /** While one claim of a partition is committed, the next is scored. */
 const CLAIMS_A_PARTITION = 2;
-const HIGH_WATER = { records: 4 * CLAIM_LIMITS.records, bytes: 8_000_000 };
-const LOW_WATER_RECORDS = CLAIM_LIMITS.records;
+const HIGH_WATER = { claims: 4, bytes: 8_000_000 };
 
 @Injectable()
 export class KafkaStream implements StreamPort {
@@ -53,6 +52,7 @@ export class KafkaStream implements StreamPort {
   #partitions = new Map<string, InputPartition>();
   readonly #paused = new Set<string>();
   readonly #topicIds: TopicIds;
+  readonly #claimSize = new ClaimSize();
   readonly #committer: Committer;
   readonly #lag = new StreamLag(async (topic) =>
     uncommittedRanges(await this.#committer.admin(), this.config.kafkaGroupId, topic),
@@ -101,6 +101,7 @@ export class KafkaStream implements StreamPort {
       const records = await this.#owned(partition, claim);
       const scoredFromMs = performance.now();
       const results = await this.#results(await this.#read(records), score);
+      this.#claimSize.scored(records.length, performance.now() - scoredFromMs);
       this.metrics.observe('fewloop_stream_inference_seconds', {}, secondsSince(scoredFromMs));
       await claim.turn;
       if (!claim.cancelled) await this.#commit(partition, claim, results, startedAtMs);
@@ -159,7 +160,7 @@ export class KafkaStream implements StreamPort {
     });
     const { fetchedOffset } = batch as unknown as { fetchedOffset: string };
     state.push(BigInt(fetchedOffset), BigInt(records.at(-1)!.offset), records);
-    if (state.waiting > HIGH_WATER.records || state.bytes > HIGH_WATER.bytes) {
+    if (state.waiting > HIGH_WATER.claims * this.#claimSize.records || state.bytes > HIGH_WATER.bytes) {
       this.#paused.add(key);
       this.#consumer.pause(topic, partition);
     }
@@ -169,7 +170,7 @@ export class KafkaStream implements StreamPort {
   #resume(state: InputPartition): void {
     const key = `${state.topic}:${state.partition}`;
     if (this.#partitions.get(key) !== state || !this.#paused.has(key)) return;
-    if (state.waiting > LOW_WATER_RECORDS || state.bytes > HIGH_WATER.bytes / 2) return;
+    if (state.waiting > this.#claimSize.records || state.bytes > HIGH_WATER.bytes / 2) return;
     this.#paused.delete(key);
     this.#consumer.resume(state.topic, state.partition);
   }
@@ -184,7 +185,7 @@ export class KafkaStream implements StreamPort {
     };
     for (const [key, partition] of this.#partitions) {
       if (partition.claims >= CLAIMS_A_PARTITION || partition.restsUntilMs > performance.now()) continue;
-      const claim = partition.claim(CLAIM_LIMITS, blocked);
+      const claim = partition.claim({ records: this.#claimSize.records, bytes: CLAIM_BYTES }, blocked);
       if (!claim) continue;
       // To the end, so that each has its turn.
       this.#partitions.delete(key);
@@ -207,7 +208,7 @@ export class KafkaStream implements StreamPort {
     const outcomes = new Map<string, RecordOutcome>();
     const tasks = Map.groupBy(records.filter(isReadable), ({ definition }) => definition.name);
     const scoreTask = async ([task, own]: [string, Readable[]]) => {
-      const batch = own.map(({ incoming, id, item }) => ({ ref: placeOf(incoming), id, item: itemOf(item) }));
+      const batch = own.map(({ incoming, id, item }) => ({ ref: incoming.offset, id, item: itemOf(item) }));
       for (const outcome of await this.#scoreOrGiveUp(own[0]!.incoming.topic, { task, records: batch }, score)) {
         outcomes.set(outcome.ref, outcome);
       }
@@ -252,10 +253,10 @@ export class KafkaStream implements StreamPort {
   }
 
   async #commit(partition: InputPartition, claim: Claim, results: Results, startedAtMs: number): Promise<void> {
-    const fromMs = performance.now();
+    const committedFromMs = performance.now();
     const kept = await this.#committer.commit(partition, claim, results);
     if (!kept) return;
-    this.metrics.observe('fewloop_stream_commit_seconds', {}, secondsSince(fromMs));
+    this.metrics.observe('fewloop_stream_commit_seconds', {}, secondsSince(committedFromMs));
     countKept(this.metrics, keptOf(kept));
     this.#lag.rate.kept(kept.entries.length, startedAtMs, performance.now());
   }

@@ -3,7 +3,7 @@ import type { FewloopError } from '../../common/errors.js';
 import type { HistoryEntry } from '../../learning/stream-history.js';
 import type { Kept } from '../kept-metrics.js';
 import type { RecordOutcome } from '../records.js';
-import { deadLetterMessage, fault, isReadable, outputMessage, placeOf, type Readable, type Refused } from './record.js';
+import { deadLetterMessage, fault, isReadable, outputMessage, type Readable, type Refused } from './record.js';
 import { deadLetterTopic } from './topics.js';
 import type { Outgoing } from './writer.js';
 
@@ -14,13 +14,13 @@ export interface Results {
   outgoing: Outgoing[];
 }
 
-/** `outcomes`: by place, of every readable record. */
+/** Records of one partition; `outcomes`: by offset, of every readable one. */
 export function resultsOf(records: (Readable | Refused)[], outcomes: ReadonlyMap<string, RecordOutcome>): Results {
   const scoredAt = new Date().toISOString();
   const results: Results = { records, entries: [], outgoing: [] };
   for (const record of records) {
     const dead = isReadable(record)
-      ? addOutput(results, record, outcomes.get(placeOf(record.incoming))!, scoredAt)
+      ? addOutput(results, record, outcomes.get(record.incoming.offset)!, scoredAt)
       : record;
     if (dead) addDeadLetter(results, dead);
   }
