@@ -71,8 +71,8 @@ def check(method: str, lesson: Lesson) -> None:
         raise RunError("BAD_INPUT", f"{name}: pet learns from tasks with templates whose labels exclude each other")
     if method == "efl" and task.kind != "sentence-pair":
         raise RunError("BAD_INPUT", f"{name}: efl continues on tasks of kind sentence-pair, and this is {task.kind}")
-    if len(lesson.train) < 2 or len({row["label"] for row in lesson.train}) < 2:
-        raise RunError("BAD_INPUT", f"{name}: there have to be labelled rows of at least two labels")
+    if len({row["label"] for row in lesson.train}) < (1 if task.kind == "multiple-choice" else 2):
+        raise RunError("BAD_INPUT", f"{name}: learning needs labelled rows of at least two labels")
     for number, row in enumerate(lesson.train, 1):
         if row["label"] not in task.labels_of(row):
             raise RunError("BAD_INPUT", f"{name}, row {number}: the task file has no label {row['label']!r}")
