@@ -48,6 +48,7 @@ class Method:
 
     def settings_for(self, task: Task) -> dict[str, object]:
         return self.settings | (self.of_pairs if task.kind == "sentence-pair" else {})
+
     lessons: tuple[str, ...] = ()
     """Tasks whose train rows, of all splits, it learns from first; of the cell's own it never does."""
 
