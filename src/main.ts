@@ -1,6 +1,6 @@
 /**
  * Starts the process in its role. It ends on SIGTERM and SIGINT in this order: no new requests, workers, model hosts,
- * database connections, the embedded PostgreSQL; a second signal does not hurry it.
+ * database connections, the embedded PostgreSQL; a second signal does not hurry it. SIGUSR2 switches the level of its logs.
  */
 import 'reflect-metadata';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
@@ -8,6 +8,7 @@ import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node
 import { join } from 'node:path';
 import { Logger } from 'nestjs-pino';
 import { createApp } from './app.module.js';
+import { switchLevelOnSignal } from './common/logging/level.js';
 import { Config } from './config/config.js';
 
 async function main(): Promise<void> {
@@ -16,6 +17,7 @@ async function main(): Promise<void> {
   await refuseSecond(config);
   const app = await createApp(config);
   endOnSignal(app, config);
+  switchLevelOnSignal(config.logLevel, app.get(Logger));
   await app.listen(config.port, config.host);
   const url = `${await app.getUrl()}/graphql`;
   writeServiceFile(config, url);

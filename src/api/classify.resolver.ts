@@ -1,8 +1,10 @@
 import { Inject } from '@nestjs/common';
 import { Args, Query, Resolver } from '@nestjs/graphql';
 import { badInput } from '../common/errors.js';
+import { METRICS, type Metrics } from '../common/metrics/metrics.js';
 import { Config } from '../config/config.js';
 import { InferenceEngine } from '../inference/engine.js';
+import { countPredictions } from '../inference/prediction-metrics.js';
 import { ActivationService } from '../registry/activation.js';
 import type { Item, ServingPolicy } from '../task/types.js';
 import { checkCount } from './limits.js';
@@ -22,6 +24,7 @@ export class ClassifyResolver {
     @Inject(Config) private readonly config: Config,
     @Inject(ActivationService) private readonly activation: ActivationService,
     @Inject(InferenceEngine) private readonly engine: InferenceEngine,
+    @Inject(METRICS) private readonly metrics: Metrics,
   ) {}
 
   /** An Error among the answers becomes the error at its path. */
@@ -40,6 +43,8 @@ export class ClassifyResolver {
         items: inputs.map(readItem),
         priority: 'interactive',
       });
+      const predictions = outcomes.flatMap((outcome) => (outcome.ok ? [outcome.prediction] : []));
+      countPredictions(this.metrics, task, 'api', predictions);
       const members = options?.members ?? false;
       return outcomes.map((o, i) => (o.ok ? predictionView(o.prediction, inputs[i]?.id ?? null, members) : o.error));
     } finally {

@@ -162,7 +162,7 @@ async function askOnce(
   const padId = model.tokenizer.tokenToId('[PAD]') ?? 0;
   const rows = [...distinct.values()].map(({ row }) => row);
   const { runner, maxBatchTokens } = model;
-  const outcomes = await queue.submit(runner, rows, padId, { ...options, maxBatchTokens });
+  const outcomes = await queue.submit(runner, rows, padId, { ...options, task: model.task, maxBatchTokens });
   return indices.map((own) => (own instanceof FewloopError ? own : wholly(own.map((index) => outcomes[index]!))));
 }
 

@@ -16,6 +16,7 @@ import {
 } from '@nestjs/common';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FewloopError } from '../common/errors.js';
+import { Health, type PartHealth } from '../common/health.js';
 import { Config } from '../config/config.js';
 import { InferenceEngine } from '../inference/engine.js';
 import type { Prediction, Priority, ServedModel } from '../inference/types.js';
@@ -67,10 +68,13 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     @Inject(ZeroShotVersions) private readonly zeroShot: Pick<ZeroShotVersions, 'rematch'>,
     @Inject(LearningEvents) private readonly events: Pick<LearningEvents, 'predicted'>,
     @Inject(RunWorker) private readonly runs: Pick<RunWorker, 'training'>,
+    @Inject(Health) private readonly health: Pick<Health, 'register'>,
   ) {}
 
   onApplicationBootstrap(): void {
     if (!['all', 'stream'].includes(this.config.role)) return;
+    // Where requests are answered too, they are while Kafka is away.
+    this.health.register('stream', () => this.#state(), { required: this.config.role === 'stream' });
     const lanes = () => Promise.all(Array.from({ length: LANES }, (_, lane) => this.#run(lane)));
     this.#lanes = this.port.open().then(lanes);
   }
@@ -80,6 +84,11 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     this.#stop.abort();
     await this.#lanes;
     await this.port.close();
+  }
+
+  #state(): PartHealth {
+    const state = this.port.state();
+    return this.#pausedFor === '' || !state.ok ? state : { ok: true, reason: `scoring pauses: ${this.#pausedFor}` };
   }
 
   async #run(lane: number): Promise<void> {

@@ -47,7 +47,7 @@ def definition(kind: str, templates: list[str], labels: dict[str, list[str]], ma
         "efl": {"negatives": 3, "negativeLabel": None, "shortlist": 16},
         "maxLength": max_length,
         "routing": {"accept": 0.85, "reviewContested": True, "beforeCalibration": "review"},
-        "serving": {"policy": "ensemble"},
+        "serving": {"policy": "ensemble", "precisions": ["fp32", "int8"], "minAgreement": 0.99, "minLabelAgreement": 0.97},
         "pool": {"capacity": 200000, "auditRate": 0.01},
         "learning": {
             "prior": "estimated",

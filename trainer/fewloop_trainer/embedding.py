@@ -19,7 +19,7 @@ from fewloop_trainer import classifier, pairs
 from fewloop_trainer.augment import encode
 from fewloop_trainer.classifier import Classifier, Encoded, collate
 from fewloop_trainer.pairs import PairClassifier
-from fewloop_trainer.training import Drawn, TrainSettings, balanced, precision, schedule
+from fewloop_trainer.training import Drawn, TrainSettings, balanced, precision, require_finite, schedule
 
 INVERSE_REGULARISATION = 10.0
 """scikit-learn's C for unit-length states: at 1, a head on 32 rows stays near the prior."""
@@ -50,7 +50,7 @@ def tune(
             group["lr"] = settings.encoder_rate * schedule(step, settings.steps, settings.warmup)
         loss = loss_of(next(draws))
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        require_finite(step + 1, loss.item(), float(torch.nn.utils.clip_grad_norm_(trained, 1.0)))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         on_step(step + 1, loss.item())

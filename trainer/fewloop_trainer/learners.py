@@ -15,10 +15,10 @@ import onnxruntime
 import torch
 from transformers import BertForMaskedLM
 
-from fewloop_trainer import classifier, efl, embedding, export, head, pairs, pet
+from fewloop_trainer import auxiliary, classifier, efl, embedding, export, head, pairs, pet
 from fewloop_trainer.augment import parse_strategy
 from fewloop_trainer.classifier import Classifier
-from fewloop_trainer.encoder import copy_of
+from fewloop_trainer.encoder import copy_of, load_model
 from fewloop_trainer.export import round_to_half
 from fewloop_trainer.pairs import PairClassifier
 from fewloop_trainer.render import Renderer
@@ -66,22 +66,23 @@ class Learner(Protocol):
     def state(self, model: Any) -> dict[str, torch.Tensor]: ...
     def restore(self, state: dict[str, torch.Tensor]) -> Any: ...
     def export(self, model: Any, base_folder: Path, path: Path) -> None: ...
-    def served(self, session: onnxruntime.InferenceSession, model: Any, row: Any) -> np.ndarray: ...
+    def served(self, session: onnxruntime.InferenceSession, model: Any, rows: Sequence[Any]) -> np.ndarray: ...
     def golden(self, row: Any) -> dict[str, object]: ...
     def member(self, model: Any, write: Write) -> dict[str, object]: ...
 
 
 class _OneRowAnItem:
-    """What methods share whose items are a row each."""
+    """What methods share whose items are a row each. `further_passes`: of what is not the strategy's."""
 
     strategy: str
+    further_passes = 0.0
 
     def tokens(self, rows: Sequence[Any]) -> float:
         return sum(len(row.ids) for row in rows)
 
     @property
     def passes(self) -> float:
-        return parse_strategy(self.strategy).passes
+        return parse_strategy(self.strategy).passes + self.further_passes
 
     def restore(self, state: dict[str, torch.Tensor]) -> Any:
         """The model of a stored state, its weights as a graph will hold them."""
@@ -92,7 +93,8 @@ class _OneRowAnItem:
 
 
 class PetLearner(_OneRowAnItem):
-    """`offsets` [C], added to scores in training, are matched by the run once it has asked the base model."""
+    """`offsets` [C], added to scores in training, are matched by the run once it has asked the base model. On items
+    `unlabelled` training has the task's auxiliary loss, if it has one."""
 
     method, graph, knows = "pet", "pet", True
 
@@ -102,7 +104,9 @@ class PetLearner(_OneRowAnItem):
         self.base, self.renderer, self.task, self.classes = base, renderer, task, classes
         self.template, self.strategy = template, strategy
         self.offsets = np.zeros(classes)
+        self.unlabelled: Sequence[dict] = ()
         self._hidden: dict[int, torch.Tensor] = {}
+        self._texts: list[pet.Encoded] | None = None
 
     def encode(self, items: Sequence[dict]) -> list[pet.Encoded]:
         return pet.encode(self.task, self.renderer, self.template, items)
@@ -136,7 +140,22 @@ class PetLearner(_OneRowAnItem):
         head.tune(model, rows, [self._hidden[id(row)] for row in rows], wanted, self.offsets, balance, seed)
 
     def train(self, model, rows, wanted, balance, settings, on_step) -> None:
-        pet.train(model, rows, wanted, self.strategy, settings, self.offsets, on_step, balance)
+        further = {"further": self._auxiliary(model, settings).add} if self._has_auxiliary else {}
+        pet.train(model, rows, wanted, self.strategy, settings, self.offsets, on_step, balance, **further)
+
+    @property
+    def further_passes(self) -> float:
+        return auxiliary.PASSES if self._has_auxiliary else 0.0
+
+    @property
+    def _has_auxiliary(self) -> bool:
+        return self.task.adaptation.auxiliary > 0 and len(self.unlabelled) > 0
+
+    def _auxiliary(self, model: BertForMaskedLM, settings: TrainSettings) -> auxiliary.Auxiliary:
+        if self._texts is None:
+            self._texts = self.encode(self.unlabelled)
+        weight = self.task.adaptation.auxiliary
+        return auxiliary.Auxiliary(model, self._texts, self.renderer.tokenizer, weight, settings)
 
     def predict(self, model: BertForMaskedLM, rows: Sequence[pet.Encoded], fast: bool = False) -> np.ndarray:
         return pet.predict(model, rows, self.classes, fast=fast)
@@ -148,13 +167,14 @@ class PetLearner(_OneRowAnItem):
 
     def export(self, model: BertForMaskedLM, base_folder: Path, path: Path) -> None:
         try:
-            export.export_from(base_folder / "model.onnx", self.base, model, path)
+            # By the base as it is published: a run may have adapted its own.
+            export.export_from(base_folder / "model.onnx", load_model(base_folder), model, path)
         except (ValueError, FileNotFoundError):
             export.export_pet(model, path)  # a base model of one's own, with no graph beside it
 
-    def served(self, session: onnxruntime.InferenceSession, model: Any, row: pet.Encoded) -> np.ndarray:
-        """Scores [1, C] of what was exported."""
-        batch = pet.collate([row])
+    def served(self, session: onnxruntime.InferenceSession, model: Any, rows: Sequence[pet.Encoded]) -> np.ndarray:
+        """Scores [N, C] of what was exported, in one batch; rows have equally many masks."""
+        batch = pet.collate(rows)
         feeds = {name: value.numpy() for name, value in zip(export.PET_INPUTS, batch.inputs, strict=True)}
         (words,) = session.run(["word_logits"], feeds)
         return pet.label_logits(torch.from_numpy(words), batch.word_labels, self.classes).double().numpy()
@@ -229,8 +249,10 @@ class ClassifierLearner(_OneRowAnItem):
     def export(self, model: Classifier | PairClassifier, base_folder: Path, path: Path) -> None:
         export.export_classifier(model, path)
 
-    def served(self, session: onnxruntime.InferenceSession, model: Any, row: classifier.Encoded) -> np.ndarray:
-        return _classifier_outputs(session, "logits", [row])
+    def served(
+        self, session: onnxruntime.InferenceSession, model: Any, rows: Sequence[classifier.Encoded]
+    ) -> np.ndarray:
+        return _classifier_outputs(session, "logits", rows)
 
     def golden(self, row: classifier.Encoded) -> dict[str, object]:
         return {"ids": row.ids, "typeIds": row.type_ids, "maskPositions": []}
@@ -287,7 +309,12 @@ class TaggingLearner(ClassifierLearner):
     def state(self, model: Classifier) -> dict[str, torch.Tensor]:
         return super().state(model) | ({"vectors": model.vectors} if self.lists else {})
 
-    def served(self, session: onnxruntime.InferenceSession, model: Classifier, row: efl.Tagging) -> np.ndarray:
+    def served(
+        self, session: onnxruntime.InferenceSession, model: Classifier, rows: Sequence[efl.Tagging]
+    ) -> np.ndarray:
+        return np.concatenate([self._served(session, model, row) for row in rows])
+
+    def _served(self, session: onnxruntime.InferenceSession, model: Classifier, row: efl.Tagging) -> np.ndarray:
         scores = np.full((1, len(self.hypotheses.texts)), NOT_LISTED)
         listed = np.ones(scores.shape, dtype=bool)
         if self.lists:

@@ -62,7 +62,8 @@ def definition_for(cell: Cell, selection: str | None) -> dict:
     learning = definition["learning"] | {"budgetSeconds": BUDGET_SECONDS}
     if selection is not None:
         learning |= {"selection": learning["selection"] | {"strategy": selection}}
-    return definition | {"learning": learning}
+    serving = definition["serving"] | {"precisions": ["fp32"]}  # nothing of a cell is ever served
+    return definition | {"learning": learning, "serving": serving}
 
 
 def settings_for(cell: Cell, definition: dict) -> dict:

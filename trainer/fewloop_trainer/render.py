@@ -28,7 +28,7 @@ class Encoding:
 
 class Renderer:
     def __init__(self, tokenizer: Tokenizer, task: Task):
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._task = task
         self._cls, self._sep, self._mask, self._unknown = (
             tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[MASK]", "[UNK]")
@@ -112,9 +112,7 @@ class Renderer:
             self._known.clear()
             fresh = list(dict.fromkeys(texts))
         if fresh:
-            for text, encoding in zip(
-                fresh, self._tokenizer.encode_batch(fresh, add_special_tokens=False), strict=True
-            ):
+            for text, encoding in zip(fresh, self.tokenizer.encode_batch(fresh, add_special_tokens=False), strict=True):
                 self._known[text] = [self._unknown if token in self._reserved else token for token in encoding.ids]
         return [self._known[text] for text in texts]
 

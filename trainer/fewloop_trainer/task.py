@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 DEFAULT_NEGATIVES, DEFAULT_SHORTLIST = 3, 16
 """Of definitions that were written before the settings were; the task file's own defaults."""
+DEFAULT_PRECISIONS = ("fp32",)
+"""Likewise; the task file's own default has int8, too."""
 
 DEFAULT_INPUT = {"sentence-pair": "{text}{sep}{textPair}"}
 """By kind; of the others `{text}`."""
@@ -72,6 +74,27 @@ class Efl:
 
 
 @dataclass(frozen=True)
+class Serving:
+    """Precisions to offer the service, and how far each must agree with fp32: shares of all texts, of any label's."""
+
+    policy: str
+    precisions: tuple[str, ...]
+    min_agreement: float
+    min_label_agreement: float
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """`tapt`: whether a run adapts the base model to its unlabelled texts first, in `passes` over them and
+    `budget_share` of its budget at most. `auxiliary`: the weight of PET's masked-language-modelling loss."""
+
+    tapt: bool = False
+    passes: float = 3
+    budget_share: float = 0.3
+    auxiliary: float = 0.0
+
+
+@dataclass(frozen=True)
 class Task:
     name: str
     kind: str
@@ -81,11 +104,12 @@ class Task:
     input: str
     """What methods other than PET see of an item: a template without masks."""
     max_length: int
-    serving_policy: str
+    serving: Serving
     prior: str
     strategies: tuple[str, ...]
     selection: Selection
     efl: Efl
+    adaptation: Adaptation
     teachers: str
     """`in-turn`: PET's strategies in turn over the templates; `product`: every strategy with every template."""
     seeds: int
@@ -125,6 +149,7 @@ def load_task(definition: dict) -> Task:
     learning = definition["learning"]
     selection = learning["selection"]
     efl, student = definition.get("efl", {}), learning.get("student", {})
+    serving = definition["serving"]
     return Task(
         name=definition["name"],
         kind=definition["kind"],
@@ -135,7 +160,12 @@ def load_task(definition: dict) -> Task:
         templates=tuple(definition["templates"]),
         input=definition.get("input") or DEFAULT_INPUT.get(definition["kind"], "{text}"),
         max_length=definition["maxLength"],
-        serving_policy=definition["serving"]["policy"],
+        serving=Serving(
+            serving["policy"],
+            tuple(serving.get("precisions", DEFAULT_PRECISIONS)),
+            serving.get("minAgreement", 0.99),
+            serving.get("minLabelAgreement", 0.97),
+        ),
         prior=learning["prior"],
         strategies=tuple(learning["strategies"]),
         selection=Selection(
@@ -150,6 +180,7 @@ def load_task(definition: dict) -> Task:
             efl.get("negativeLabel"),
             efl.get("shortlist", DEFAULT_SHORTLIST),
         ),
+        adaptation=_adaptation(learning.get("adaptation")),
         teachers=learning.get("teachers", "in-turn"),
         seeds=learning.get("seeds", 1),
         rounds=learning["rounds"],
@@ -158,6 +189,12 @@ def load_task(definition: dict) -> Task:
         budget_seconds=learning["budgetSeconds"],
         definition=definition,
     )
+
+
+def _adaptation(written: dict | None) -> Adaptation:
+    if written is None:
+        return Adaptation()
+    return Adaptation(written["tapt"], written["passes"], written["budgetShare"], written["auxiliary"])
 
 
 _SPECIAL: dict[str, Piece] = {"mask": Mask(), "sep": Sep(), "hypothesis": Hypothesis()}
