@@ -4,7 +4,9 @@ import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
 import { Logger } from 'nestjs-pino';
 import { ApiModule } from './api/api.module.js';
+import { followRequests, requestId } from './common/logging/request-id.js';
 import { loggingModule } from './common/logging/logging.module.js';
+import { ObservationModule } from './common/observation.module.js';
 import { Config } from './config/config.js';
 import { LearningModule } from './learning/learning.module.js';
 import { RegistryModule } from './registry/registry.module.js';
@@ -30,6 +32,7 @@ class AppModule {
       imports: [
         loggingModule(logLevel),
         ConfigModule.of(config),
+        ObservationModule,
         StorageModule,
         RegistryModule,
         StreamGatewayModule.register(config),
@@ -43,7 +46,12 @@ class AppModule {
 
 /** The application, not listening yet. Its `close` ends what it started, the embedded database last. */
 export async function createApp(config: Config): Promise<NestFastifyApplication> {
-  const adapter = new FastifyAdapter({ bodyLimit: config.maxBodyBytes, forceCloseConnections: 'idle' });
+  const adapter = new FastifyAdapter({
+    bodyLimit: config.maxBodyBytes,
+    forceCloseConnections: 'idle',
+    genReqId: requestId,
+  });
+  followRequests(adapter.getInstance());
   const options = { bufferLogs: true, abortOnError: false };
   const app = await NestFactory.create<NestFastifyApplication>(AppModule.register(config), adapter, options);
   app.useLogger(app.get(Logger));

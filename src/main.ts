@@ -1,6 +1,6 @@
 /**
  * Starts the process in its role. It ends on SIGTERM and SIGINT in this order: no new requests, workers, model hosts,
- * database connections, the embedded PostgreSQL; a second signal does not hurry it.
+ * database connections, the embedded PostgreSQL; a second signal does not hurry it. SIGUSR2 switches the level of its logs.
  */
 import 'reflect-metadata';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
@@ -8,14 +8,17 @@ import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node
 import { join } from 'node:path';
 import { Logger } from 'nestjs-pino';
 import { createApp } from './app.module.js';
+import { switchLevelOnSignal } from './common/logging/level.js';
 import { Config } from './config/config.js';
 
 async function main(): Promise<void> {
   const config = readConfig();
   mkdirSync(config.dataDir, { recursive: true });
   await refuseSecond(config);
+  const endTracing = await startTraces(config);
   const app = await createApp(config);
-  endOnSignal(app, config);
+  endOnSignal(app, config, endTracing);
+  switchLevelOnSignal(config.logLevel, app.get(Logger));
   await app.listen(config.port, config.host);
   const url = `${await app.getUrl()}/graphql`;
   writeServiceFile(config, url);
@@ -63,7 +66,18 @@ function readServiceFile(config: Config): { pid?: number; url?: string } {
   }
 }
 
-function endOnSignal(app: NestFastifyApplication, config: Config): void {
+/** The libraries are loaded where they are wanted alone. */
+async function startTraces({
+  otlpEndpoint: endpoint,
+  serviceName,
+  traceShare: share,
+}: Config): Promise<() => Promise<void>> {
+  if (endpoint === '') return async () => undefined;
+  const { startTracing } = await import('./common/tracing/sdk.js');
+  return startTracing({ endpoint, serviceName, share });
+}
+
+function endOnSignal(app: NestFastifyApplication, config: Config, endTracing: () => Promise<void>): void {
   let ending = false;
   const end = async (signal: string) => {
     if (ending) return;
@@ -71,6 +85,8 @@ function endOnSignal(app: NestFastifyApplication, config: Config): void {
     app.get(Logger).log(`${signal}: ending`);
     rmSync(serviceFile(config), { force: true });
     await app.close();
+    // A collector that is away is no reason to fail.
+    await endTracing().catch(() => undefined);
     process.exit(0);
   };
   for (const signal of ['SIGINT', 'SIGTERM']) {

@@ -1,8 +1,12 @@
 import { Inject } from '@nestjs/common';
-import { Args, Query, Resolver } from '@nestjs/graphql';
+import { Args, Context, Query, Resolver } from '@nestjs/graphql';
+import type { FastifyReply } from 'fastify';
 import { badInput } from '../common/errors.js';
+import { METRICS, type Metrics } from '../common/metrics/metrics.js';
+import { inSpan, traceOf } from '../common/tracing/tracing.js';
 import { Config } from '../config/config.js';
 import { InferenceEngine } from '../inference/engine.js';
+import { countPredictions } from '../inference/prediction-metrics.js';
 import { ActivationService } from '../registry/activation.js';
 import type { Item, ServingPolicy } from '../task/types.js';
 import { checkCount } from './limits.js';
@@ -22,6 +26,7 @@ export class ClassifyResolver {
     @Inject(Config) private readonly config: Config,
     @Inject(ActivationService) private readonly activation: ActivationService,
     @Inject(InferenceEngine) private readonly engine: InferenceEngine,
+    @Inject(METRICS) private readonly metrics: Metrics,
   ) {}
 
   /** An Error among the answers becomes the error at its path. */
@@ -29,17 +34,23 @@ export class ClassifyResolver {
   async classify(
     @Args('task') task: string,
     @Args('inputs') inputs: TextInput[],
-    @Args('options') options?: ClassifyOptions | null,
+    @Args('options') options: ClassifyOptions | null | undefined,
+    @Context() { reply }: { reply: FastifyReply },
   ) {
     checkCount('inputs', inputs, this.config.textsPerRequest);
     const request = readOptions(options ?? {});
     const lease = await this.activation.current(task);
     try {
-      const outcomes = await this.engine.classify(lease.model, {
-        ...request,
-        items: inputs.map(readItem),
-        priority: 'interactive',
-      });
+      const items = inputs.map(readItem);
+      const attributes = { 'fewloop.task': task, 'fewloop.texts': items.length };
+      const outcomes = await inSpan(
+        'classify',
+        traceOf(reply.request.headers),
+        { kind: 'server', attributes },
+        (trace) => this.engine.classify(lease.model, { ...request, items, priority: 'interactive', trace }),
+      );
+      const predictions = outcomes.flatMap((outcome) => (outcome.ok ? [outcome.prediction] : []));
+      countPredictions(this.metrics, task, 'api', predictions);
       const members = options?.members ?? false;
       return outcomes.map((o, i) => (o.ok ? predictionView(o.prediction, inputs[i]?.id ?? null, members) : o.error));
     } finally {

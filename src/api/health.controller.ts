@@ -1,16 +1,20 @@
-import { Controller, Get, Inject, Logger, ServiceUnavailableException } from '@nestjs/common';
-import { TaskService } from '../learning/task-service.js';
-import { ConvergenceService } from '../registry/convergence.js';
+/**
+ * For whoever keeps the process running: `live` restarts it, `started` gives it time to open its models, `ready` sends
+ * it requests. The last two name every part.
+ */
+import { Controller, Get, Inject, ServiceUnavailableException } from '@nestjs/common';
+import { Health, type PartReport } from '../common/health.js';
+
+interface Report {
+  status: string;
+  parts: Record<string, PartReport>;
+}
 
 @Controller('health')
 export class HealthController {
-  private readonly log = new Logger(HealthController.name);
-  private modelsReady = false;
+  private wasReady = false;
 
-  constructor(
-    @Inject(TaskService) private readonly tasks: TaskService,
-    @Inject(ConvergenceService) private readonly convergence: ConvergenceService,
-  ) {}
+  constructor(@Inject(Health) private readonly health: Health) {}
 
   /** The process runs. */
   @Get('live')
@@ -18,17 +22,29 @@ export class HealthController {
     return { status: 'live' };
   }
 
-  /** The database answers and every task's active version has been opened once. */
-  @Get('ready')
-  async ready() {
-    const database = await this.tasks.list().then(
-      () => true,
-      (error: unknown) => this.log.warn(`the database does not answer: ${String(error)}`) ?? false,
-    );
-    void this.convergence.ready().then(() => (this.modelsReady = true));
-    await new Promise((resolve) => setImmediate(resolve));
-    const parts = { database, models: this.modelsReady };
-    if (!database || !this.modelsReady) throw new ServiceUnavailableException({ status: 'not ready', ...parts });
-    return { status: 'ready', ...parts };
+  /** It has been ready once. */
+  @Get('started')
+  async started(): Promise<Report> {
+    const { ready, parts } = await this.look();
+    return answer(this.wasReady || ready, 'started', parts);
   }
+
+  /** All that is required to answer requests is in order. */
+  @Get('ready')
+  async ready(): Promise<Report> {
+    const { ready, parts } = await this.look();
+    return answer(ready, 'ready', parts);
+  }
+
+  private async look(): Promise<{ ready: boolean; parts: Record<string, PartReport> }> {
+    const parts = await this.health.report();
+    const ready = Object.values(parts).every(({ ok, required }) => ok || !required);
+    this.wasReady ||= ready;
+    return { ready, parts };
+  }
+}
+
+function answer(ok: boolean, status: string, parts: Report['parts']): Report {
+  if (!ok) throw new ServiceUnavailableException({ status: `not ${status}`, parts });
+  return { status, parts };
 }

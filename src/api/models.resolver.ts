@@ -1,18 +1,20 @@
 import { Inject } from '@nestjs/common';
-import { Args, Mutation, Query, Resolver, Subscription } from '@nestjs/graphql';
+import { Args, Mutation, Parent, Query, ResolveField, Resolver, Subscription } from '@nestjs/graphql';
 import { defer, filter, map, type Observable, switchMap, throttleTime, throwError } from 'rxjs';
 import { badInput, FewloopError } from '../common/errors.js';
 import { LearningEvents } from '../learning/events.js';
 import { TaskService } from '../learning/task-service.js';
+import { ActivationService } from '../registry/activation.js';
 import { Catalogue } from '../registry/catalogue.js';
 import { payloads } from './subscriptions.js';
 import { predictionView, versionView } from './views.js';
 
-@Resolver()
+@Resolver('ModelVersion')
 export class ModelsResolver {
   constructor(
     @Inject(TaskService) private readonly tasks: TaskService,
     @Inject(Catalogue) private readonly catalogue: Catalogue,
+    @Inject(ActivationService) private readonly activation: ActivationService,
     @Inject(LearningEvents) private readonly events: LearningEvents,
   ) {}
 
@@ -20,6 +22,11 @@ export class ModelsResolver {
   async modelVersion(@Args('task') task: string, @Args('version') version: number) {
     const row = await this.catalogue.find(task, version);
     return row && versionView(row);
+  }
+
+  @ResolveField('precision')
+  precision(@Parent() { task, version }: { task: string; version: number }) {
+    return this.activation.precisionOf(task, version) ?? null;
   }
 
   @Query('replicas')

@@ -199,6 +199,10 @@ export const typeDefs = /* GraphQL */ `
     "SHA-256 of the bundle's manifest."
     digest: String!
     members: [JSONObject!]!
+    "The precision that this process serves it in: fp32, fp16 or int8; null where it does not serve it."
+    precision: String
+    "Other precisions: admitted or why not, agreement with fp32 by policy and label."
+    precisions: [JSONObject!]!
     "accuracy, macroF1, ece, augrc, latency, each with its confidence interval and the data set's digest."
     report: JSONObject!
     createdAt: DateTime!
@@ -213,6 +217,8 @@ export const typeDefs = /* GraphQL */ `
     "In [0, 1]."
     progress: Float!
     stage: String
+    "From the trainer's start to its end, by the steps that it measured; null before it has."
+    estimateSeconds: Float
     error: String
     produced: ModelVersion
     createdAt: DateTime!

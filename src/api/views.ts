@@ -20,8 +20,8 @@ interface VersionRow {
 
 export function versionView(row: VersionRow) {
   const { task, version, state, digest, manifest, report, createdAt, activatedAt } = row;
-  const { members } = manifest as { members: object[] };
-  return { task, version, state, digest, members, report, createdAt, activatedAt };
+  const { members, precisions = [] } = manifest as { members: object[]; precisions?: object[] };
+  return { task, version, state, digest, members, precisions, report, createdAt, activatedAt };
 }
 
 export interface TaskParent {

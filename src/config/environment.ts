@@ -56,6 +56,24 @@ export const environment = {
     'A stream worker that is silent for so long loses its partitions',
     whole(1000, 1_800_000),
   ),
+  kafkaModelPatienceS: variable(
+    'KAFKA_MODEL_PATIENCE_S',
+    '60',
+    'Seconds that a task without a model may hold up an input topic which others read too, before its records go to the dead-letter topic; 0: for ever',
+    whole(0, 31_536_000),
+  ),
+  historyDays: variable(
+    'FEWLOOP_HISTORY_DAYS',
+    '30',
+    "Days that what became of Kafka's records is kept in PostgreSQL; 0: for ever",
+    whole(0, 36_500),
+  ),
+  historyRecords: variable(
+    'FEWLOOP_HISTORY_RECORDS',
+    '10000000',
+    'Records of an input partition of which it is kept, at most; 0: of all',
+    whole(0, 1_000_000_000_000),
+  ),
   kafkaSsl: variable('KAFKA_SSL', 'false', 'TLS to the brokers: `true` or `false`', z.stringbool()),
   kafkaSslCaFile: variable('KAFKA_SSL_CA_FILE', '', "PEM file of the brokers' CA; empty: the system's", z.string()),
   kafkaSslCertFile: variable('KAFKA_SSL_CERT_FILE', '', "PEM file of the client's certificate", z.string()),
@@ -93,6 +111,12 @@ export const environment = {
     z.enum(['process', 'kubernetes']),
   ),
   baseModel: variable('FEWLOOP_BASE_MODEL', 'models/base-zh', 'Folder of the base model', z.string()),
+  precision: variable(
+    'FEWLOOP_PRECISION',
+    'auto',
+    '`auto`: the fastest here of those that a trained version was admitted in; `fp32`, `fp16` or `int8`: that one or an error. Versions without training are fp32',
+    z.enum(['auto', 'fp32', 'fp16', 'int8']),
+  ),
   auth: variable(
     'FEWLOOP_AUTH',
     'none',
@@ -104,6 +128,19 @@ export const environment = {
     'info',
     '`fatal`, `error`, `warn`, `info`, `debug`, `trace` or `silent`',
     z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']),
+  ),
+  otlpEndpoint: variable(
+    'OTEL_EXPORTER_OTLP_ENDPOINT',
+    '',
+    'Collector that traces are sent to, OTLP over HTTP; empty: none are made',
+    z.union([z.literal(''), z.url({ protocol: /^https?$/u })]),
+  ),
+  serviceName: variable('OTEL_SERVICE_NAME', 'fewloop', 'Name of the service in traces', z.string().min(1)),
+  traceShare: variable(
+    'OTEL_TRACES_SAMPLER_ARG',
+    '0.01',
+    'Share of the requests without a `traceparent` that are traced, 0 to 1; of the others the header says it',
+    z.coerce.number().min(0).max(1),
   ),
   python: variable(
     'FEWLOOP_PYTHON',

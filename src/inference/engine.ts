@@ -7,6 +7,7 @@
  * where the student's answer would be reviewed or is less sure than the task accepts.
  */
 import { badInput, FewloopError } from '../common/errors.js';
+import { NO_METRICS, secondsSince, type Metrics } from '../common/metrics/metrics.js';
 import { validateItem } from '../task/item.js';
 import { itemKey } from '../task/keys.js';
 import type { Item, ServingPolicy } from '../task/types.js';
@@ -28,9 +29,17 @@ export class InferenceEngine {
   private readonly queue: BatchQueue;
   private readonly recent: RecentAnswers;
 
-  constructor(private readonly options: EngineOptions) {
-    this.queue = new BatchQueue(options);
+  constructor(
+    private readonly options: EngineOptions,
+    private readonly metrics: Metrics = NO_METRICS,
+  ) {
+    this.queue = new BatchQueue(options, metrics);
     this.recent = new RecentAnswers(options.cacheBytes ?? 0);
+  }
+
+  /** Tokens of rows that wait or are with a host. */
+  get queuedTokens(): number {
+    return this.queue.tokens;
   }
 
   /** Throws BAD_INPUT on `policy`, and OVERLOADED; every other failure is an item's own. */
@@ -45,7 +54,8 @@ export class InferenceEngine {
       if (known) outcomes.set(key, known);
       else unknown.set(key, request.items[i]!);
     });
-    for (const [key, outcome] of await this.answer(model, policy, unknown, request)) {
+    if (outcomes.size > 0) this.metrics.add('fewloop_recent_answers_total', { task: model.task }, outcomes.size);
+    for (const [key, outcome] of await this.answerTimed(model, policy, unknown, request)) {
       outcomes.set(key, outcome);
       // What nobody waits for comes in bulk and once.
       if (outcome.ok && request.priority !== 'background') this.recent.keep(model, policy, outcome);
@@ -59,6 +69,21 @@ export class InferenceEngine {
    */
   rawScores(model: ServedModel, items: Item[]): Promise<ItemScores[]> {
     return scoreMembers(model, model.members, items, this.queue, { priority: 'bulk' });
+  }
+
+  private async answerTimed(
+    model: ServedModel,
+    policy: ServingPolicy,
+    items: Map<string, Item>,
+    request: ClassifyRequest,
+  ): Promise<Map<string, Outcome>> {
+    if (items.size === 0) return new Map();
+    const startedAtMs = performance.now();
+    const outcomes = await this.answer(model, policy, items, request);
+    const { task, version } = model;
+    const labels = { task, version: String(version), policy, priority: request.priority };
+    this.metrics.observe('fewloop_inference_seconds', labels, secondsSince(startedAtMs));
+    return outcomes;
   }
 
   private async answer(

@@ -5,6 +5,7 @@ import { Config } from '../config/config.js';
 import { LAUNCHER } from '../launch/launcher.js';
 import { ProcessLauncher } from '../launch/process.js';
 import { RegistryModule } from '../registry/registry.module.js';
+import { DiverseQuestions } from './diverse-questions.js';
 import { LearningEvents } from './events.js';
 import { ExampleExport } from './example-export.js';
 import { ExampleService } from './examples.js';
@@ -13,6 +14,7 @@ import { GateService } from './gate.js';
 import { IngestService } from './ingest.js';
 import { JobQueue } from './job-queue.js';
 import { LedgerService } from './ledger.js';
+import { LearningObservation } from './observation.js';
 import { Outbox } from './outbox.js';
 import { PoolService } from './pool.js';
 import { PromotionService } from './promotion.js';
@@ -53,8 +55,10 @@ const SERVICES = [
       inject: [Config],
       useFactory: ({ python, dataDir }: Config) => new ProcessLauncher({ python, dataDir }),
     },
+    DiverseQuestions,
     GateService,
     JobQueue,
+    LearningObservation,
     RunData,
     RunVersions,
     RunWorker,

@@ -4,7 +4,6 @@
  * labels the columns hold what corresponds: the least certain decision, the label nearest to its threshold, the mean of
  * the labels' entropies (score.ts).
  */
-import { badInput } from '../common/errors.js';
 import type { QuestionOrder } from '../storage/questions.repository.js';
 
 export const QUERY_STRATEGIES = [
@@ -20,30 +19,31 @@ export type QueryStrategyName = (typeof QUERY_STRATEGIES)[number];
 
 export const DEFAULT_STRATEGY: QueryStrategyName = 'BREAKING_TIES';
 
-/** Columns in order of weight. Null: nothing is chosen, all questions come from the audit slice. Throws BAD_INPUT. */
+/** Columns in order of weight. Null: nothing is chosen by columns (DIVERSE), or nothing at all (RANDOM_AUDIT). */
 export function orderOf(strategy: QueryStrategyName): QuestionOrder[] | null {
-  switch (strategy) {
-    case 'LEAST_CONFIDENCE':
-      return [
-        { column: 'confidence', direction: 'ASC' },
-        { column: 'margin', direction: 'ASC' },
-      ];
-    case 'BREAKING_TIES':
-      return [
-        { column: 'margin', direction: 'ASC' },
-        { column: 'confidence', direction: 'ASC' },
-      ];
-    case 'ENTROPY':
-      return [{ column: 'entropy', direction: 'DESC' }];
-    case 'VOTE_ENTROPY':
-      // Few members give few distinct values: the margin decides between equals.
-      return [
-        { column: 'voteEntropy', direction: 'DESC' },
-        { column: 'margin', direction: 'ASC' },
-      ];
-    case 'RANDOM_AUDIT':
-      return null;
-    default:
-      throw badInput('strategy', `${strategy} is not supported yet`);
-  }
+  return ORDERS[strategy];
 }
+
+const ORDERS: Record<QueryStrategyName, QuestionOrder[] | null> = {
+  LEAST_CONFIDENCE: [
+    { column: 'confidence', direction: 'ASC' },
+    { column: 'margin', direction: 'ASC' },
+  ],
+  BREAKING_TIES: [
+    { column: 'margin', direction: 'ASC' },
+    { column: 'confidence', direction: 'ASC' },
+  ],
+  ENTROPY: [{ column: 'entropy', direction: 'DESC' }],
+  // Few members give few distinct values: the margin decides between equals.
+  VOTE_ENTROPY: [
+    { column: 'voteEntropy', direction: 'DESC' },
+    { column: 'margin', direction: 'ASC' },
+  ],
+  // What the members know together and not each: H of the mean minus mean H (Houlsby et al. 2011).
+  BALD: [
+    { column: 'jensenShannon', direction: 'DESC' },
+    { column: 'margin', direction: 'ASC' },
+  ],
+  DIVERSE: null,
+  RANDOM_AUDIT: null,
+};

@@ -10,9 +10,10 @@ import { CandidatesRepository } from '../storage/candidates.repository.js';
 import type { CandidateRow } from '../storage/entities/candidate.js';
 import { ExamplesRepository } from '../storage/examples.repository.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
-import { QuestionsRepository, type QuestionOrder, type QuestionPosition } from '../storage/questions.repository.js';
+import { QuestionsRepository, type QuestionPosition } from '../storage/questions.repository.js';
 import { Transactions, type Tx } from '../storage/transactions.js';
 import type { TaskDefinition } from '../task/types.js';
+import { DiverseQuestions } from './diverse-questions.js';
 import { LearningEvents } from './events.js';
 import { checkedLabels } from './intake.js';
 import { DEFAULT_STRATEGY, orderOf, type QueryStrategyName } from './query-strategies.js';
@@ -40,6 +41,14 @@ interface Cursor {
   audit: string | null;
 }
 
+/** Questions that a strategy chose, in order, and where a page goes on behind each. */
+interface Chosen {
+  rows: CandidateRow[];
+  /** Over all pages. */
+  total: number;
+  position(row: CandidateRow): QuestionPosition;
+}
+
 const AUDIT_EVERY = 5;
 const MAX_PAGE = 200;
 
@@ -49,6 +58,7 @@ export class ReviewService {
     @Inject(TaskService) private readonly tasks: TaskService,
     @Inject(TasksRepository) private readonly taskRows: TasksRepository,
     @Inject(QuestionsRepository) private readonly questions: QuestionsRepository,
+    @Inject(DiverseQuestions) private readonly diverse: DiverseQuestions,
     @Inject(CandidatesRepository) private readonly candidates: CandidatesRepository,
     @Inject(ExamplesRepository) private readonly examples: ExamplesRepository,
     @Inject(Transactions) private readonly transactions: Transactions,
@@ -61,20 +71,18 @@ export class ReviewService {
     const strategy = request.strategy ?? DEFAULT_STRATEGY;
     const first = request.first ?? 20;
     if (!Number.isInteger(first) || first < 0 || first > MAX_PAGE) throw badInput('first', `must be 0 to ${MAX_PAGE}`);
-    const order = orderOf(strategy);
     const start: Cursor = request.after
       ? readCursor(request.after, strategy)
       : { strategy, asked: await this.candidates.countAnswered(task), chosen: null, audit: null };
-    const [chosen, audit, countChosen, countAudit] = await Promise.all([
-      order ? this.questions.chosen(task, order, start.chosen, first + 1) : [],
+    const [chosen, audit, countAudit] = await Promise.all([
+      this.chosen(task, strategy, start.chosen, first + 1),
       this.questions.audit(task, start.audit, first + 1),
-      order ? this.questions.countChosen(task) : 0,
       this.questions.countAudit(task),
     ]);
-    const edges = interleave(start, order, chosen, audit, first);
+    const edges = interleave(start, chosen, audit, first);
     const endCursor = edges.at(-1)?.cursor ?? null;
-    const hasNextPage = chosen.length + audit.length > edges.length;
-    return { edges, pageInfo: { hasNextPage, endCursor }, totalCount: countChosen + countAudit };
+    const hasNextPage = chosen.rows.length + audit.length > edges.length;
+    return { edges, pageInfo: { hasNextPage, endCursor }, totalCount: chosen.total + countAudit };
   }
 
   /** Throws CANDIDATE_NOT_FOUND, BAD_INPUT on `labels`, CONFLICT where it was answered otherwise or may not be asked. */
@@ -102,6 +110,32 @@ export class ReviewService {
       requireOpen(candidate);
       await this.candidates.setSkipped(id, reason, by, tx);
     });
+  }
+
+  private async chosen(
+    task: string,
+    strategy: QueryStrategyName,
+    after: QuestionPosition | null,
+    limit: number,
+  ): Promise<Chosen> {
+    const order = orderOf(strategy);
+    if (order) {
+      const [rows, total] = await Promise.all([
+        this.questions.chosen(task, order, after, limit),
+        this.questions.countChosen(task),
+      ]);
+      return { rows, total, position: (row) => ({ values: order.map(({ column }) => row[column]), id: row.id }) };
+    }
+    if (strategy === 'RANDOM_AUDIT') return { rows: [], total: 0, position: () => ({ values: [], id: '' }) };
+    const listed = await this.diverse.list(task);
+    // Behind the row where the page before ended, or, once that is answered, as far on as it stood.
+    const known = listed.findIndex(({ id }) => id === after?.id);
+    const from = after === null ? 0 : known === -1 ? after.values[0]! : known + 1;
+    return {
+      rows: listed.slice(from, from + limit),
+      total: listed.length,
+      position: (row) => ({ values: [listed.indexOf(row)], id: row.id }),
+    };
   }
 
   private answer(id: string, act: (candidate: CandidateRow, tx: Tx) => Promise<void>): Promise<CandidateRow> {
@@ -137,8 +171,7 @@ export class ReviewService {
 /** Every fifth from the audit slice; where one kind has run out, the other goes on. */
 function interleave(
   start: Cursor,
-  order: QuestionOrder[] | null,
-  chosen: CandidateRow[],
+  { rows: chosen, position }: Chosen,
   audit: CandidateRow[],
   first: number,
 ): QueuePage['edges'] {
@@ -149,8 +182,7 @@ function interleave(
     const auditsTurn = cursor.asked % AUDIT_EVERY === AUDIT_EVERY - 1;
     const takeAudit = a < audit.length && (auditsTurn || c === chosen.length);
     const node = takeAudit ? audit[a++]! : chosen[c++]!;
-    const position = { values: (order ?? []).map(({ column }) => node[column]), id: node.id };
-    const moved = takeAudit ? { audit: node.itemKey } : { chosen: position };
+    const moved = takeAudit ? { audit: node.itemKey } : { chosen: position(node) };
     cursor = { ...cursor, ...moved, asked: cursor.asked + 1 };
     edges.push({ cursor: Buffer.from(JSON.stringify(cursor)).toString('base64url'), node });
   }
@@ -167,7 +199,7 @@ function readCursor(text: string, strategy: QueryStrategyName): Cursor {
   }
   if (cursor?.strategy !== strategy) throw bad('is a cursor of another strategy');
   const { asked, chosen, audit } = cursor;
-  const columns = orderOf(strategy)?.length ?? 0;
+  const columns = orderOf(strategy)?.length ?? 1;
   const positionHolds =
     chosen === null ||
     (typeof chosen === 'object' &&

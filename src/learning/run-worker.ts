@@ -111,9 +111,12 @@ export class RunWorker implements OnApplicationBootstrap, BeforeApplicationShutd
     const watch = new Watch(this.runs, run, AbortSignal.any([claim, this.stopping.signal]));
     try {
       const tell = throttled((progress) => this.progressed(runId, progress));
+      let estimate: number | undefined;
       const report = (progress: RunProgress) => {
         watch.heard();
-        tell(progress);
+        // Said once, in a line that the next one may overtake.
+        estimate = estimateOf(progress) ?? estimate;
+        tell({ ...progress, metrics: { ...progress.metrics, estimateSeconds: estimate } });
       };
       const version = await this.steps(run, watch, report);
       await this.finish(runId, { state: 'SUCCEEDED', progress: 1, stage: null, producedVersion: version });
@@ -175,8 +178,11 @@ export class RunWorker implements OnApplicationBootstrap, BeforeApplicationShutd
     }
   }
 
-  private async progressed(runId: string, { stage: name, progress }: RunProgress): Promise<void> {
-    if (await this.runs.updateOpen(runId, { stage: name, progress })) await this.tell(runId);
+  private async progressed(runId: string, line: RunProgress): Promise<void> {
+    const { stage: name, progress } = line;
+    const estimateSeconds = estimateOf(line);
+    const patch = { stage: name, progress, ...(estimateSeconds === undefined ? {} : { estimateSeconds }) };
+    if (await this.runs.updateOpen(runId, patch)) await this.tell(runId);
   }
 
   private async finish(runId: string, patch: RunPatch): Promise<void> {
@@ -269,6 +275,11 @@ class Watch {
   private readonly stopTrainer = (): void => {
     void this.trainer?.stop();
   };
+}
+
+function estimateOf({ metrics }: RunProgress): number | undefined {
+  const seconds = metrics?.['estimateSeconds'];
+  return typeof seconds === 'number' && seconds >= 0 ? seconds : undefined;
 }
 
 function stage(name: string, progress: number): RunProgress {

@@ -12,19 +12,21 @@
 import { Inject, Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
 import { join } from 'node:path';
 import { FewloopError } from '../common/errors.js';
+import { METRICS, NO_METRICS, secondsSince, type Metrics } from '../common/metrics/metrics.js';
 import { Config } from '../config/config.js';
 import type { ServedModel } from '../inference/types.js';
-import { HostPool } from '../runtime/host-pool.js';
+import { HostPool, type MakeRoom } from '../runtime/host-pool.js';
 import type { TaskRow } from '../storage/entities/task.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
 import { hasZeroShot } from '../task/support.js';
-import type { TaskDefinition } from '../task/types.js';
+import type { Precision, TaskDefinition } from '../task/types.js';
 import { BatchBudgets } from './batch-budget.js';
-import { invalid, readBundle } from './bundle.js';
+import { invalid, readBundle, type Bundle } from './bundle.js';
 import { verifyGolden } from './golden.js';
+import { openInPrecision } from './precision.js';
 import { RehearsalEngine } from './rehearsal.js';
-import { openBundle, type OpenModel } from './served-model.js';
+import { budgetKind, openBundle, type OpenModel } from './served-model.js';
 
 export interface ModelLease {
   model: ServedModel;
@@ -90,6 +92,7 @@ export class ActivationService implements OnApplicationShutdown {
     @Inject(BatchBudgets) private readonly budgets: BatchBudgets,
     @Inject(TasksRepository) private readonly tasks: TasksRepository,
     @Inject(VersionsRepository) private readonly versions: VersionsRepository,
+    @Inject(METRICS) private readonly metrics: Metrics = NO_METRICS,
   ) {
     const afterMs = config.idleMinutes * 60_000;
     const look = () => this.#restIdle(afterMs);
@@ -146,6 +149,12 @@ export class ActivationService implements OnApplicationShutdown {
     return [...this.#current.keys()];
   }
 
+  /** In which precision this process serves the version; undefined where it does not. */
+  precisionOf(task: string, version: number): Precision | undefined {
+    const open = this.#current.get(task)?.open;
+    return open?.model.version === version ? open.precision : undefined;
+  }
+
   /**
    * Opens and verifies a version ahead of its activation, so that a bundle that cannot serve fails before anything is
    * decided. Throws VERSION_NOT_FOUND, BUNDLE_INVALID.
@@ -170,6 +179,7 @@ export class ActivationService implements OnApplicationShutdown {
     return this.#step(task, async () => {
       const before = this.#current.get(task);
       if (before?.open.model.version === version) return;
+      const startedAtMs = performance.now();
       await this.#draining.get(task);
       const rests = mayRest && !before;
       let next = await this.#takePrepared(task, version);
@@ -183,6 +193,8 @@ export class ActivationService implements OnApplicationShutdown {
       this.#current.set(task, next);
       this.#resting.delete(task);
       if (before) void this.#drain(task, before);
+      this.metrics.add('fewloop_swaps_total', { task });
+      this.metrics.observe('fewloop_swap_seconds', {}, secondsSince(startedAtMs));
       this.#log.log(`task ${task}: version ${version} answers`);
     });
   }
@@ -231,10 +243,18 @@ export class ActivationService implements OnApplicationShutdown {
     if (!row) throw new FewloopError('VERSION_NOT_FOUND', `task ${task} has no version ${version}`);
     const bundle = await readBundle(join(this.config.dataDir, row.folder), { baseModel: this.config.baseModel });
     if (bundle.digest !== row.digest) throw invalid('its manifest is not the one that was registered');
-    const open = await openBundle(bundle, this.hostPool, { budgets: this.budgets, makeRoom });
+    const open = await openInPrecision(bundle, this.config, {
+      open: (precision) => this.#openVerified(bundle, precision, makeRoom),
+      rateOf: (precision) => this.budgets.rateOf(budgetKind(bundle.manifest, precision)),
+    });
+    return new Tenure(open);
+  }
+
+  async #openVerified(bundle: Bundle, precision: Precision, makeRoom: MakeRoom): Promise<OpenModel> {
+    const open = await openBundle(bundle, this.hostPool, { budgets: this.budgets, makeRoom, precision });
     try {
-      await verifyGolden(this.engine, open.model, bundle.golden);
-      return new Tenure(open);
+      await verifyGolden(this.engine, open.model, bundle.golden, precision);
+      return open;
     } catch (error) {
       await open.release();
       throw error;

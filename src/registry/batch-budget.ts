@@ -86,10 +86,15 @@ export class BatchBudgets {
     return found;
   }
 
+  /** Tokens a second of such graphs at their best budget, where that has been measured on this machine. */
+  async rateOf(kind: string): Promise<number | undefined> {
+    const measured = (await this.#read())[this.#key(kind)];
+    return measured && Math.max(...measured.map(({ tokensPerSecond }) => tokensPerSecond));
+  }
+
   async #find(kind: string, runner: GraphRunner, graph: string): Promise<number> {
-    const { device, hosts, hostThreads } = this.config;
-    const machine = [cpus()[0]?.model ?? '', `${availableParallelism()} cores`, device, `${hosts}x${hostThreads}`];
-    const key = [kind, ...machine].join(' | ');
+    const { device, hosts } = this.config;
+    const key = this.#key(kind);
     const known = await this.#read();
     if (known[key]) return chooseBudget(known[key]);
     const largest = device === 'cpu' ? LARGEST.cpu : LARGEST.cuda;
@@ -98,6 +103,12 @@ export class BatchBudgets {
     const rates = measured.map((one) => `${one.batchTokens}: ${Math.round(one.tokensPerSecond)}`).join(', ');
     this.#log.log(`batches of ${chooseBudget(measured)} tokens (tokens a second by tokens of a batch: ${rates})`);
     return chooseBudget(measured);
+  }
+
+  #key(kind: string): string {
+    const { device, hosts, hostThreads } = this.config;
+    const machine = [cpus()[0]?.model ?? '', `${availableParallelism()} cores`, device, `${hosts}x${hostThreads}`];
+    return [kind, ...machine].join(' | ');
   }
 
   /** What cannot be read is measured again. */

@@ -12,7 +12,7 @@ import { FewloopError } from '../common/errors.js';
 import type { Member } from '../inference/types.js';
 import type { GraphFile } from '../runtime/host-pool.js';
 import { definitionDigest, parseTask } from '../task/definition.js';
-import type { TaskDefinition } from '../task/types.js';
+import type { Precision, TaskDefinition } from '../task/types.js';
 import {
   BUNDLE_FORMAT_VERSION,
   type BundleFile,
@@ -28,7 +28,10 @@ export interface Bundle {
   manifest: BundleManifest;
   /** SHA-256 of manifest.json: with the digests in it, of the whole bundle. */
   digest: string;
+  /** In fp32. */
   graphs: GraphFile[];
+  /** The graphs of each precision that was admitted; fp32 among them. */
+  precisions: Map<Precision, GraphFile[]>;
   tokenizerJson: string;
   golden: GoldenFile;
   report: Record<string, unknown>;
@@ -55,6 +58,7 @@ export async function readBundle(folder: string, { baseModel }: { baseModel: str
     }
     graphs.push({ id, path, sha256 });
   }
+  const precisions = await readVariants(root, manifest, graphs);
   checkRelations(manifest, golden);
   const members = await Promise.all(manifest.members.map((entry) => readMember(root, manifest.definition, entry)));
   return {
@@ -62,11 +66,37 @@ export async function readBundle(folder: string, { baseModel }: { baseModel: str
     manifest,
     digest: digest(bytes),
     graphs,
+    precisions,
     tokenizerJson: tokenizer.toString('utf8'),
     golden,
     report,
     members,
   };
+}
+
+/** All variants are read, whether they will be served or not: a bundle with a changed file is refused. */
+async function readVariants(
+  root: string,
+  manifest: BundleManifest,
+  graphs: GraphFile[],
+): Promise<Map<Precision, GraphFile[]>> {
+  const found = new Map<Precision, GraphFile[]>([['fp32', graphs]]);
+  for (const { id, variants = [] } of manifest.graphs) {
+    for (const { precision, file, sha256 } of variants) {
+      const path = await pathInside(root, file);
+      if ((await fileDigest(path)) !== sha256) throw invalid(`${file} is not what it was`);
+      found.set(precision, [...(found.get(precision) ?? []), { id, path, sha256 }]);
+    }
+  }
+  for (const { precision, admitted } of manifest.precisions ?? []) {
+    if (!admitted) found.delete(precision);
+  }
+  for (const [precision, files] of found) {
+    if (files.length !== graphs.length) {
+      throw invalid(`it has ${precision} graphs for ${files.length} of its ${graphs.length} graphs`);
+    }
+  }
+  return found;
 }
 
 /** SHA-256 (hex) of a file; BUNDLE_INVALID where it cannot be read. */

@@ -14,6 +14,7 @@ import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import { setTimeout as wait } from 'node:timers/promises';
 import { FewloopError } from '../common/errors.js';
+import { METRICS, NO_METRICS, type Metrics } from '../common/metrics/metrics.js';
 import { Notifications } from '../storage/notifications.js';
 import { ReplicasRepository } from '../storage/replicas.repository.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
@@ -38,6 +39,7 @@ export class ConvergenceService implements OnApplicationBootstrap, BeforeApplica
   readonly #failures = new Map<string, Failure>();
   readonly #stop = new AbortController();
   #first: Promise<void> | undefined;
+  #tried = false;
   #loops: Promise<unknown> = Promise.resolve();
 
   constructor(
@@ -45,6 +47,7 @@ export class ConvergenceService implements OnApplicationBootstrap, BeforeApplica
     @Inject(ReplicasRepository) private readonly replicas: ReplicasRepository,
     @Inject(Notifications) private readonly notifications: Notifications,
     @Inject(ActivationService) private readonly activation: ActivationService,
+    @Inject(METRICS) private readonly metrics: Metrics = NO_METRICS,
   ) {}
 
   onApplicationBootstrap(): void {
@@ -52,7 +55,7 @@ export class ConvergenceService implements OnApplicationBootstrap, BeforeApplica
       this.#failures.delete(task);
       void this.#quietly(() => this.converge(task));
     });
-    this.#first = this.#convergeAll();
+    this.#first = this.#convergeAll().then(() => void (this.#tried = true));
     this.#loops = Promise.all([
       this.#first.then(() => this.#every(POLL_MS, () => this.#convergeAll())),
       this.#every(REPORT_MS, () => this.#report()),
@@ -71,6 +74,11 @@ export class ConvergenceService implements OnApplicationBootstrap, BeforeApplica
     return this.#first ?? Promise.resolve();
   }
 
+  /** Whether every active version has been tried once, and the tasks whose version cannot be served here for now. */
+  state(): { tried: boolean; failing: string[] } {
+    return { tried: this.#tried, failing: [...this.#failures.keys()].sort() };
+  }
+
   /** Serves the task's active version here and now (`mayRest`: or once it is asked); throws what keeps it from that. */
   async converge(task: string, options: { mayRest?: boolean } = {}): Promise<void> {
     const row = await this.tasks.find(task);
@@ -80,6 +88,7 @@ export class ConvergenceService implements OnApplicationBootstrap, BeforeApplica
       await this.activation.activate(task, row.activeVersion, options);
       this.#failures.delete(task);
     } catch (error) {
+      this.metrics.add('fewloop_activation_failures_total', { task });
       const before = this.#failures.get(task);
       const delayMs = before?.version === row.activeVersion ? Math.min(before.delayMs * 2, LONGEST_RETRY_MS) : POLL_MS;
       this.#failures.set(task, { version: row.activeVersion, retryAt: performance.now() + delayMs, delayMs });

@@ -5,10 +5,13 @@ const sha256 = z.string().regex(/^[0-9a-f]{64}$/u, 'is no SHA-256 in hex');
 const bundleFile = z.object({ file: z.string().min(1), sha256 });
 const calibration = z.object({ temperature: z.number().positive().finite(), calibrated: z.boolean() });
 
+const furtherPrecision = z.enum(['fp16', 'int8']);
+
 const graph = bundleFile.extend({
   id: z.string().min(1),
   kind: z.enum(['pet', 'classifier']),
   precision: z.literal('fp32'),
+  variants: z.array(bundleFile.extend({ precision: furtherPrecision })).optional(),
   base: z.boolean(),
 });
 
@@ -36,6 +39,9 @@ export const manifestSchema = z.object({
   origin: z.string(),
   createdAt: z.string(),
   graphs: z.array(graph).min(1),
+  precisions: z
+    .array(z.looseObject({ precision: furtherPrecision, admitted: z.boolean(), reason: z.string().nullable() }))
+    .optional(),
   members: z.array(member).min(1),
   policies: z.object({
     ensemble: calibration.optional(),

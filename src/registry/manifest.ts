@@ -1,6 +1,6 @@
 /** `manifest.json` of a model bundle (format version 1): what the trainer and the zero-shot builder both write. */
 import type { Member, PolicyCalibration } from '../inference/types.js';
-import type { ServingPolicy, TaskDefinition } from '../task/types.js';
+import type { Precision, ServingPolicy, TaskDefinition } from '../task/types.js';
 
 export const BUNDLE_FORMAT_VERSION = 1;
 
@@ -14,8 +14,21 @@ export interface GraphEntry extends BundleFile {
   id: string;
   kind: 'pet' | 'classifier';
   precision: 'fp32';
+  /** The same graph in the precisions that were admitted. */
+  variants?: (BundleFile & { precision: Precision })[];
   /** True: the file is the base model's `model.onnx`, not part of the bundle folder. */
   base: boolean;
+}
+
+/** What came of a precision when the version was trained. */
+export interface PrecisionEntry {
+  precision: Precision;
+  admitted: boolean;
+  /** Why it was refused. */
+  reason: string | null;
+  /** Texts whose labels were compared with fp32's, and the share that agreed, by policy. */
+  texts?: number;
+  agreement?: Record<string, unknown>;
 }
 
 /** A member as the manifest has it: the vectors of its shortlist are in a file, label → numbers. */
@@ -34,6 +47,8 @@ export interface BundleManifest {
   origin: string;
   createdAt: string;
   graphs: GraphEntry[];
+  /** Other than fp32. Absent: the version was made before there were any. */
+  precisions?: PrecisionEntry[];
   members: MemberEntry[];
   policies: Partial<Record<ServingPolicy, PolicyCalibration>>;
   /** Multi-label: from which probability on a text has the label; 0.5 for one that is not named. */

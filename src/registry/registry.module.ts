@@ -1,5 +1,6 @@
 /** Model versions, the hosts that run them and the engine that serves them. Imports runtime, storage, inference, task. */
 import { Module } from '@nestjs/common';
+import { METRICS, type Metrics } from '../common/metrics/metrics.js';
 import { Config } from '../config/config.js';
 import { InferenceEngine } from '../inference/engine.js';
 import { JOBS_A_HOST } from '../runtime/host-process.js';
@@ -10,11 +11,9 @@ import { BatchBudgets, UNMEASURED_BATCH_TOKENS } from './batch-budget.js';
 import { Catalogue } from './catalogue.js';
 import { ConvergenceService } from './convergence.js';
 import { RehearsalEngine } from './rehearsal.js';
+import { MAX_QUEUED_TOKENS, RegistryObservation } from './observation.js';
 import { ModelRegistry } from './versions.js';
 import { ZeroShotBuilder } from './zero-shot.js';
-
-/** About half a minute of work for one core and a small model: who comes later had better ask again. */
-const MAX_QUEUED_TOKENS = 200_000;
 
 const SERVICES = [ActivationService, BatchBudgets, Catalogue, ConvergenceService, ModelRegistry, ZeroShotBuilder];
 
@@ -22,23 +21,27 @@ const SERVICES = [ActivationService, BatchBudgets, Catalogue, ConvergenceService
   providers: [
     {
       provide: HostPool,
-      inject: [Config],
-      useFactory: ({ hosts, hostThreads, device, modelMemoryBytes }: Config) =>
-        new HostPool({ hosts, threads: hostThreads, device, memoryBytes: modelMemoryBytes }),
+      inject: [Config, METRICS],
+      useFactory: ({ hosts, hostThreads, device, modelMemoryBytes }: Config, metrics: Metrics) =>
+        new HostPool({ hosts, threads: hostThreads, device, memoryBytes: modelMemoryBytes }, metrics),
     },
     {
       provide: InferenceEngine,
-      inject: [Config],
-      useFactory: ({ hosts, maxTextLength, cacheMb }: Config) =>
-        new InferenceEngine({
-          maxBatchTokens: UNMEASURED_BATCH_TOKENS,
-          maxConcurrentBatches: hosts * JOBS_A_HOST,
-          maxQueuedTokens: MAX_QUEUED_TOKENS,
-          maxTextLength,
-          cacheBytes: cacheMb * 2 ** 20,
-        }),
+      inject: [Config, METRICS],
+      useFactory: ({ hosts, maxTextLength, cacheMb }: Config, metrics: Metrics) =>
+        new InferenceEngine(
+          {
+            maxBatchTokens: UNMEASURED_BATCH_TOKENS,
+            maxConcurrentBatches: hosts * JOBS_A_HOST,
+            maxQueuedTokens: MAX_QUEUED_TOKENS,
+            maxTextLength,
+            cacheBytes: cacheMb * 2 ** 20,
+          },
+          metrics,
+        ),
     },
     { provide: BaseTokenizer, inject: [Config], useFactory: ({ baseModel }: Config) => BaseTokenizer.open(baseModel) },
+    RegistryObservation,
     RehearsalEngine,
     ...SERVICES,
   ],

@@ -1,12 +1,15 @@
 /** A verified bundle, opened: its graphs in model hosts, its tokenizer loaded. Whoever opens it releases it. */
 import type { ServedModel } from '../inference/types.js';
 import type { HostPool, MakeRoom } from '../runtime/host-pool.js';
+import type { Precision } from '../task/types.js';
 import type { BatchBudgets } from './batch-budget.js';
 import { invalid, type Bundle } from './bundle.js';
+import type { BundleManifest } from './manifest.js';
 import { openTokenizer } from './tokenizer.js';
 
 export interface OpenModel {
   model: ServedModel;
+  precision: Precision;
   /** Processes that hold its graphs. */
   pids(): number[];
   /** Of memory that releasing it would free: none while other models hold the same graphs. */
@@ -15,10 +18,28 @@ export interface OpenModel {
   release(): Promise<void>;
 }
 
+/** What is measured once for all versions of a base model. */
+export function budgetKind({ baseModel }: BundleManifest, precision: Precision): string {
+  return `base ${baseModel.digest.slice(0, 16)} ${precision}`;
+}
+
+export interface OpenOptions {
+  budgets?: BatchBudgets;
+  makeRoom?: MakeRoom;
+  /** One that the bundle has. */
+  precision?: Precision;
+}
+
 export async function openBundle(
-  { manifest, members, tokenizerJson, graphs }: Pick<Bundle, 'manifest' | 'members' | 'tokenizerJson' | 'graphs'>,
+  {
+    manifest,
+    members,
+    tokenizerJson,
+    graphs,
+    precisions,
+  }: Pick<Bundle, 'manifest' | 'members' | 'tokenizerJson' | 'graphs'> & Partial<Pick<Bundle, 'precisions'>>,
   hostPool: HostPool,
-  { budgets, makeRoom }: { budgets?: BatchBudgets; makeRoom?: MakeRoom } = {},
+  { budgets, makeRoom, precision = 'fp32' }: OpenOptions = {},
 ): Promise<OpenModel> {
   let tokenizer;
   try {
@@ -26,7 +47,7 @@ export async function openBundle(
   } catch (cause) {
     throw invalid(`${manifest.tokenizer.file} is no tokenizer`, cause);
   }
-  const lease = await hostPool.open(graphs, makeRoom);
+  const lease = await hostPool.open(precision === 'fp32' ? graphs : precisions!.get(precision)!, makeRoom);
   const { task, version, taskRevision, definition, policies, thresholds = {} } = manifest;
   const model: ServedModel = {
     task,
@@ -42,8 +63,7 @@ export async function openBundle(
   const [graph] = manifest.graphs;
   if (budgets && graph) {
     try {
-      const kind = `base ${manifest.baseModel.digest.slice(0, 16)} ${graph.precision}`;
-      model.maxBatchTokens = await budgets.budgetOf(kind, lease, graph.id);
+      model.maxBatchTokens = await budgets.budgetOf(budgetKind(manifest, precision), lease, graph.id);
     } catch (error) {
       await lease.release();
       throw error;
@@ -51,6 +71,7 @@ export async function openBundle(
   }
   return {
     model,
+    precision,
     pids: () => lease.pids(),
     bytes: () => lease.bytes,
     release: () => lease.release(),

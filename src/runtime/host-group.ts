@@ -5,6 +5,7 @@
  */
 import { setTimeout } from 'node:timers/promises';
 import { FewloopError } from '../common/errors.js';
+import { NO_METRICS, type Metrics } from '../common/metrics/metrics.js';
 import type { HostBatch, HostResult } from '../inference/types.js';
 import { HostProcess, type HostEvents, type Job } from './host-process.js';
 import type { HostGraph, HostSettings } from './protocol.js';
@@ -12,6 +13,12 @@ import type { HostGraph, HostSettings } from './protocol.js';
 const CRASHES_ALLOWED = 1;
 const FIRST_RESTART_DELAY_MS = 100;
 const LONGEST_RESTART_DELAY_MS = 30_000;
+
+export interface HostState {
+  /** Processes that are ready for jobs. */
+  loaded: number;
+  expected: number;
+}
 
 export class HostGroup {
   readonly #hosts = new Set<HostProcess>();
@@ -27,6 +34,8 @@ export class HostGroup {
   private constructor(
     private readonly graphs: HostGraph[],
     private readonly settings: HostSettings,
+    private readonly expected: number,
+    private readonly metrics: Metrics,
   ) {
     this.#events = {
       onFree: () => this.#pump(),
@@ -35,8 +44,13 @@ export class HostGroup {
   }
 
   /** All hosts loaded, or none left running and the error of the first that failed. */
-  static async start(graphs: HostGraph[], settings: HostSettings, hosts: number): Promise<HostGroup> {
-    const group = new HostGroup(graphs, settings);
+  static async start(
+    graphs: HostGraph[],
+    settings: HostSettings,
+    hosts: number,
+    metrics: Metrics = NO_METRICS,
+  ): Promise<HostGroup> {
+    const group = new HostGroup(graphs, settings, hosts, metrics);
     const starts = Array.from({ length: hosts }, () => group.#add());
     const outcomes = await Promise.allSettled(starts);
     const failed = outcomes.find((outcome) => outcome.status === 'rejected');
@@ -47,6 +61,10 @@ export class HostGroup {
 
   pids(): number[] {
     return [...this.#hosts].map((host) => host.pid);
+  }
+
+  state(): HostState {
+    return { loaded: this.#hosts.size, expected: this.expected };
   }
 
   run(graph: string, batch: HostBatch): Promise<HostResult> {
@@ -109,6 +127,7 @@ export class HostGroup {
       try {
         await this.#add();
         this.#failedRestarts = 0;
+        this.metrics.add('fewloop_host_restarts_total', {});
         return this.#pump();
       } catch {
         const delayMs = Math.min(LONGEST_RESTART_DELAY_MS, FIRST_RESTART_DELAY_MS * 2 ** this.#failedRestarts++);

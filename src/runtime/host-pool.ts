@@ -5,8 +5,9 @@
  * does not, whoever holds leases is asked to give some back. Imports of other modules: types of inference, errors.
  */
 import { FewloopError } from '../common/errors.js';
+import { NO_METRICS, type Metrics } from '../common/metrics/metrics.js';
 import type { GraphRunner, HostBatch, HostResult } from '../inference/types.js';
-import { HostGroup } from './host-group.js';
+import { HostGroup, type HostState } from './host-group.js';
 import { estimatedBytes, measuredBytes } from './host-memory.js';
 import type { HostGraph, HostSettings } from './protocol.js';
 
@@ -30,6 +31,8 @@ export interface HostPoolSettings extends HostSettings {
 interface SharedGroup {
   leases: number;
   started: Promise<HostGroup>;
+  /** Once it has. */
+  group: HostGroup | undefined;
   /** Estimated until its hosts are warm. */
   bytes: number;
 }
@@ -43,7 +46,10 @@ export class HostPool {
   /** Sets of graphs that have run here → what their hosts took. */
   readonly #measured = new Map<string, number>();
 
-  constructor(private readonly settings: HostPoolSettings) {}
+  constructor(
+    private readonly settings: HostPoolSettings,
+    private readonly metrics: Metrics = NO_METRICS,
+  ) {}
 
   /**
    * Hosts with these graphs loaded and warm: new ones, or those that hold the same graphs already. Throws OVERLOADED
@@ -56,14 +62,14 @@ export class HostPool {
     if (!this.#groups.has(key)) await this.#admit(key, files, makeRoom);
     let shared = this.#groups.get(key);
     if (!shared) {
-      const started = HostGroup.start(files, this.settings, this.settings.hosts);
-      shared = { leases: 0, started, bytes: this.#bytesOf(key, files) };
+      const started = HostGroup.start(files, this.settings, this.settings.hosts, this.metrics);
+      shared = { leases: 0, started, group: undefined, bytes: this.#bytesOf(key, files) };
       this.#groups.set(key, shared);
     }
     const used = shared;
     used.leases++;
     try {
-      const group = await used.started;
+      const group = (used.group = await used.started);
       used.bytes = measuredBytes(group.pids()) ?? used.bytes;
       this.#measured.set(key, used.bytes);
       return new HostLease(
@@ -87,6 +93,16 @@ export class HostPool {
   async pids(): Promise<number[]> {
     const groups = await Promise.all([...this.#groups.values()].map(({ started }) => started.catch(() => undefined)));
     return groups.flatMap((group) => group?.pids() ?? []);
+  }
+
+  /** What the hosts take now; undefined where the system does not say. */
+  measuredBytes(): number | undefined {
+    return measuredBytes([...this.#groups.values()].flatMap(({ group }) => group?.pids() ?? []));
+  }
+
+  /** Of every group that has started. */
+  states(): HostState[] {
+    return [...this.#groups.values()].flatMap(({ group }) => (group ? [group.state()] : []));
   }
 
   /** Drains and ends every host, whoever holds leases. */

@@ -13,6 +13,7 @@ export interface CandidateScore {
   margin: number;
   entropy: number;
   voteEntropy: number;
+  jensenShannon: number;
   dissenting: number;
   route: 'ACCEPT' | 'REVIEW';
 }
@@ -32,7 +33,8 @@ export interface PoolCounts {
 }
 
 const SCORE_COLUMNS = `"itemKey" text, prediction jsonb, "modelVersion" integer, confidence double precision,
-  margin double precision, entropy double precision, "voteEntropy" double precision, dissenting integer, route text`;
+  margin double precision, entropy double precision, "voteEntropy" double precision, "jensenShannon" double precision,
+  dissenting integer, route text`;
 
 @Injectable()
 export class CandidatesRepository {
@@ -56,17 +58,18 @@ export class CandidatesRepository {
   async upsert(task: string, rows: NewCandidate[], tx: Tx): Promise<void> {
     await tx.query(
       `INSERT INTO candidate (task, item_key, split_group, split, text, text_pair, choices, fields, prediction,
-         model_version, confidence, margin, entropy, vote_entropy, dissenting, route, audit, reservoir_rank)
+         model_version, confidence, margin, entropy, vote_entropy, jensen_shannon, dissenting, route, audit,
+         reservoir_rank)
        SELECT $1, r."itemKey", r."splitGroup", r.split, r.text, r."textPair", nullif(r.choices, 'null'::jsonb),
          nullif(r.fields, 'null'::jsonb), r.prediction, r."modelVersion", r.confidence, r.margin, r.entropy,
-         r."voteEntropy", r.dissenting, r.route, r.audit, r."reservoirRank"
+         r."voteEntropy", r."jensenShannon", r.dissenting, r.route, r.audit, r."reservoirRank"
        FROM jsonb_to_recordset($2::jsonb) AS r(${SCORE_COLUMNS}, "splitGroup" text, split text, text text,
          "textPair" text, choices jsonb, fields jsonb, audit boolean, "reservoirRank" double precision)
        ORDER BY r."itemKey"
        ON CONFLICT (task, item_key) DO UPDATE SET prediction = excluded.prediction,
          model_version = excluded.model_version, confidence = excluded.confidence, margin = excluded.margin,
-         entropy = excluded.entropy, vote_entropy = excluded.vote_entropy, dissenting = excluded.dissenting,
-         route = excluded.route, reservoir_rank = excluded.reservoir_rank
+         entropy = excluded.entropy, vote_entropy = excluded.vote_entropy,
+         jensen_shannon = excluded.jensen_shannon, dissenting = excluded.dissenting, route = excluded.route, reservoir_rank = excluded.reservoir_rank
        WHERE candidate.state = 'OPEN' AND candidate.model_version <= excluded.model_version`,
       [task, JSON.stringify(rows)],
     );
@@ -92,14 +95,21 @@ export class CandidatesRepository {
     );
   }
 
-  /** Brings the pool back to its capacity: confident, unanimous, old rows go; the audit slice, the reservoir and answered rows stay. */
-  async evict(task: string, capacity: number, tx: Tx): Promise<void> {
+  async count(task: string, tx: Tx): Promise<number> {
+    const [row] = await tx.query<{ total: number }[]>(`SELECT count(*)::int AS total FROM candidate WHERE task = $1`, [
+      task,
+    ]);
+    return row!.total;
+  }
+
+  /** At most so many: confident, unanimous, old rows go; the audit slice, the reservoir and answered rows stay. */
+  async evict(task: string, surplus: number, tx: Tx): Promise<void> {
     await tx.query(
       `DELETE FROM candidate WHERE id IN (
          SELECT id FROM candidate WHERE task = $1 AND state = 'OPEN' AND NOT audit AND reservoir_rank IS NULL
          ORDER BY (route = 'REVIEW'), (dissenting > 0), confidence DESC, received_at, id
-         LIMIT greatest(0, (SELECT count(*) FROM candidate WHERE task = $1) - $2))`,
-      [task, capacity],
+         LIMIT $2)`,
+      [task, surplus],
     );
   }
 
@@ -118,7 +128,7 @@ export class CandidatesRepository {
     await this.dataSource.manager.query(
       `UPDATE candidate AS c SET prediction = r.prediction, model_version = r."modelVersion",
          confidence = r.confidence, margin = r.margin, entropy = r.entropy, vote_entropy = r."voteEntropy",
-         dissenting = r.dissenting, route = r.route
+         jensen_shannon = r."jensenShannon", dissenting = r.dissenting, route = r.route
        FROM jsonb_to_recordset($2::jsonb) AS r(${SCORE_COLUMNS})
        WHERE c.task = $1 AND c.item_key = r."itemKey" AND c.state = 'OPEN'`,
       [task, JSON.stringify(scores)],

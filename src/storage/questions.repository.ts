@@ -4,7 +4,7 @@ import { CandidateRow } from './entities/candidate.js';
 
 /** A column that questions are ordered by. */
 export interface QuestionOrder {
-  column: 'confidence' | 'margin' | 'entropy' | 'voteEntropy';
+  column: 'confidence' | 'margin' | 'entropy' | 'voteEntropy' | 'jensenShannon';
   direction: 'ASC' | 'DESC';
 }
 
@@ -33,7 +33,7 @@ export class QuestionsRepository {
     const query = this.chosenRows(task);
     // Descending columns compare negated, so that one row comparison serves every order.
     const sql = order.map(({ column, direction }) => {
-      const name = column === 'voteEntropy' ? 'c.vote_entropy' : `c.${column}`;
+      const name = `c.${column.replace(/[A-Z]/gu, (letter) => `_${letter.toLowerCase()}`)}`;
       return direction === 'ASC' ? name : `-${name}`;
     });
     if (after) {
@@ -45,6 +45,12 @@ export class QuestionsRepository {
     }
     for (const { column, direction } of order) query.addOrderBy(`c.${column}`, direction);
     return query.addOrderBy('c.id').limit(limit).getMany();
+  }
+
+  /** Of what a strategy may choose from, the reservoir's part: at random. */
+  sampled(task: string, limit: number): Promise<CandidateRow[]> {
+    const query = this.chosenRows(task).andWhere('c.reservoirRank IS NOT NULL');
+    return query.orderBy('c.reservoirRank').addOrderBy('c.id').limit(limit).getMany();
   }
 
   /** Questions of the audit slice, in an order that has nothing to do with their score. */

@@ -1,11 +1,13 @@
 /** The database for the whole application: the connection, the repositories, notifications. Imports config and common. */
 import { Global, Inject, Module, type OnApplicationShutdown } from '@nestjs/common';
 import { DataSource } from 'typeorm';
+import { Health } from '../common/health.js';
 import { Config } from '../config/config.js';
 import { CandidatesRepository } from './candidates.repository.js';
 import { connect, Database } from './database.js';
 import { ExamplesRepository } from './examples.repository.js';
 import { LedgerRepository } from './ledger.repository.js';
+import { LoopCountsRepository } from './loop-counts.repository.js';
 import { Notifications } from './notifications.js';
 import { OutboxRepository } from './outbox.repository.js';
 import { PromotionsRepository } from './promotions.repository.js';
@@ -23,6 +25,7 @@ const REPOSITORIES = [
   CandidatesRepository,
   ExamplesRepository,
   LedgerRepository,
+  LoopCountsRepository,
   Notifications,
   OutboxRepository,
   PromotionsRepository,
@@ -50,7 +53,13 @@ export class StorageModule implements OnApplicationShutdown {
   constructor(
     @Inject(Database) private readonly database: Database,
     @Inject(DataSource) private readonly dataSource: DataSource,
-  ) {}
+    @Inject(Health) health: Health,
+  ) {
+    health.register('database', async () => {
+      await this.dataSource.query('SELECT 1');
+      return { ok: true };
+    });
+  }
 
   async onApplicationShutdown(): Promise<void> {
     await this.dataSource.destroy();

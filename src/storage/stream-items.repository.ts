@@ -79,6 +79,16 @@ export class StreamItemsRepository {
     return counts;
   }
 
+  /** Of all tasks: items that wait, and since when the oldest does, in seconds. */
+  async backlog(): Promise<{ pending: number; oldestSeconds: number }> {
+    const [row] = await this.dataSource.manager.query<[{ pending: number; oldestSeconds: number }]>(
+      `SELECT count(*)::int AS pending,
+         coalesce(extract(epoch FROM now() - min(received_at)), 0)::float8 AS "oldestSeconds"
+       FROM stream_item WHERE state = 'PENDING'`,
+    );
+    return row;
+  }
+
   /** Oldest first. */
   failed(task: string, limit: number): Promise<StreamItemRow[]> {
     return this.dataSource.manager.find(StreamItemRow, {

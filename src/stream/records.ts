@@ -1,5 +1,7 @@
 /** What goes through the stream, and the port to what carries it: PostgreSQL (embedded/) or Kafka. */
 import type { FewloopError } from '../common/errors.js';
+import type { PartHealth } from '../common/health.js';
+import type { Trace } from '../common/tracing/tracing.js';
 import type { Prediction } from '../inference/types.js';
 import type { Item } from '../task/types.js';
 
@@ -15,6 +17,8 @@ export interface StreamRecord {
 export interface StreamBatch {
   task: string;
   records: StreamRecord[];
+  /** Where its scoring stands. */
+  trace?: Trace;
 }
 
 export type RecordOutcome =
@@ -35,6 +39,8 @@ export interface StreamPort {
   process(exceptTasks: string[], score: (batch: StreamBatch) => Promise<RecordOutcome[]>): Promise<boolean>;
   /** Resolves when there may be something new, or after that time. */
   wait(timeoutMs: number): Promise<void>;
+  /** Whether what carries the stream is there and is read. */
+  state(): PartHealth;
   /** To be called when no `process` is under way. */
   close(): Promise<void>;
 }

@@ -13,6 +13,9 @@ class MemoryStream implements StreamPort {
   waits = 0;
 
   async open(): Promise<void> {}
+  state() {
+    return { ok: true };
+  }
   async close(): Promise<void> {}
 
   async process(except: string[], score: (batch: StreamBatch) => Promise<RecordOutcome[]>) {
@@ -67,6 +70,7 @@ beforeEach(() => {
     { rematch: async () => undefined },
     { predicted },
     runs,
+    { register: () => undefined },
   );
 });
 afterEach(() => worker.beforeApplicationShutdown());

@@ -16,6 +16,8 @@ import {
 } from '@nestjs/common';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FewloopError } from '../common/errors.js';
+import { Health, type PartHealth } from '../common/health.js';
+import type { Trace } from '../common/tracing/tracing.js';
 import { Config } from '../config/config.js';
 import { InferenceEngine } from '../inference/engine.js';
 import type { Prediction, Priority, ServedModel } from '../inference/types.js';
@@ -67,10 +69,13 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     @Inject(ZeroShotVersions) private readonly zeroShot: Pick<ZeroShotVersions, 'rematch'>,
     @Inject(LearningEvents) private readonly events: Pick<LearningEvents, 'predicted'>,
     @Inject(RunWorker) private readonly runs: Pick<RunWorker, 'training'>,
+    @Inject(Health) private readonly health: Pick<Health, 'register'>,
   ) {}
 
   onApplicationBootstrap(): void {
     if (!['all', 'stream'].includes(this.config.role)) return;
+    // Where requests are answered too, they are while Kafka is away.
+    this.health.register('stream', () => this.#state(), { required: this.config.role === 'stream' });
     const lanes = () => Promise.all(Array.from({ length: LANES }, (_, lane) => this.#run(lane)));
     this.#lanes = this.port.open().then(lanes);
   }
@@ -80,6 +85,11 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     this.#stop.abort();
     await this.#lanes;
     await this.port.close();
+  }
+
+  #state(): PartHealth {
+    const state = this.port.state();
+    return this.#pausedFor === '' || !state.ok ? state : { ok: true, reason: `scoring pauses: ${this.#pausedFor}` };
   }
 
   async #run(lane: number): Promise<void> {
@@ -128,9 +138,9 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     return busy;
   }
 
-  async #scoreOrBlock({ task, records }: StreamBatch): Promise<RecordOutcome[]> {
+  async #scoreOrBlock({ task, records, trace }: StreamBatch): Promise<RecordOutcome[]> {
     try {
-      return await this.#score(task, records);
+      return await this.#score(task, records, trace);
     } catch (error) {
       // Other tasks go on meanwhile.
       if (error instanceof FewloopError && error.code !== 'OVERLOADED')
@@ -139,12 +149,12 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     }
   }
 
-  async #score(task: string, records: StreamBatch['records']): Promise<RecordOutcome[]> {
+  async #score(task: string, records: StreamBatch['records'], trace: Trace): Promise<RecordOutcome[]> {
     const lease = await this.activation.current(task);
     try {
       const results = await isolate(
         records.map(({ item }) => item),
-        (items) => this.#classifyInParts(lease.model, items),
+        (items) => this.#classifyInParts(lease.model, items, trace),
       );
       await this.#checkModel(lease.model, records, results);
       return records.map(({ ref }, i): RecordOutcome => {
@@ -158,17 +168,17 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
   }
 
   /** So that the queue never holds more of the stream's than keeps the hosts busy: who asks for an answer comes next. */
-  async #classifyInParts(model: ServedModel, items: Item[]): Promise<(Prediction | FewloopError)[]> {
+  async #classifyInParts(model: ServedModel, items: Item[], trace: Trace): Promise<(Prediction | FewloopError)[]> {
     const results: (Prediction | FewloopError)[] = [];
-    for (const part of partsOf(model, items)) results.push(...(await this.#classifyPart(model, part)));
+    for (const part of partsOf(model, items)) results.push(...(await this.#classifyPart(model, part, trace)));
     return results;
   }
 
   /** What was scored of a batch is not given up at once because the queue is full for a moment. */
-  async #classifyPart(model: ServedModel, items: Item[]): Promise<(Prediction | FewloopError)[]> {
+  async #classifyPart(model: ServedModel, items: Item[], trace: Trace): Promise<(Prediction | FewloopError)[]> {
     for (let tries = 1; ; tries++) {
       try {
-        return await this.#classify(model, items);
+        return await this.#classify(model, items, 'bulk', trace);
       } catch (error) {
         const { retryAfterMs = Infinity } = error as FewloopError;
         if (tries === PART_TRIES || retryAfterMs > PART_WAIT_MS) throw error;
@@ -197,9 +207,10 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     model: ServedModel,
     items: Item[],
     priority: Priority = 'bulk',
+    trace?: Trace,
   ): Promise<(Prediction | FewloopError)[]> {
     try {
-      const outcomes = await this.engine.classify(model, { items, priority });
+      const outcomes = await this.engine.classify(model, { items, priority, trace });
       const results = outcomes.map((outcome) => (outcome.ok ? outcome.prediction : outcome.error));
       const full = results.find((result) => result instanceof FewloopError && result.code === 'OVERLOADED');
       if (full) throw full;

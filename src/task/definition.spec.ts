@@ -134,7 +134,7 @@ describe('parseTask', () => {
 
 describe('requireSupported', () => {
   it.each([
-    ['method', { kind: 'sentence-pair' as const, method: ['embedding' as const] }],
+    ['method', { kind: 'multiple-choice' as const, method: ['embedding' as const] }],
     ['method', { kind: 'multi-label' as const }],
   ])('refuses by %s', (field, change) => {
     expect(() => requireSupported({ ...parseTask(MINIMAL), ...change })).toThrow(expect.objectContaining({ field }));
@@ -165,7 +165,7 @@ describe('requireSupported', () => {
   it.each([
     ['single-label', ['pet', 'efl', 'embedding', 'fine-tune']],
     ['multi-label', ['efl', 'embedding', 'fine-tune']],
-    ['sentence-pair', ['pet', 'efl', 'fine-tune']],
+    ['sentence-pair', ['pet', 'efl', 'embedding', 'fine-tune']],
   ] as const)('takes a committee for %s', (kind, method) => {
     expect(() => requireSupported({ ...parseTask(MINIMAL), kind, method: [...method] })).not.toThrow();
   });

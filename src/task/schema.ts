@@ -123,6 +123,14 @@ export const taskFile = z
       .max(50)
       .default([])
       .describe('PET, and needed for it alone: {mask} and fields in braces.'),
+    input: z
+      .string()
+      .min(1)
+      .max(2000)
+      .optional()
+      .describe(
+        'fine-tune, efl, embedding: what they see, fields in braces and {sep} between two segments; absent: {text}, or {text}{sep}{textPair}.',
+      ),
     efl: z
       .strictObject({
         negatives: z.int().min(1).max(8).default(3).describe('Random negatives for each example.'),
@@ -149,7 +157,20 @@ export const taskFile = z
         beforeCalibration: z.enum(['review', 'accept']).default('review'),
       })
       .prefault({}),
-    serving: z.strictObject({ policy: z.enum(['ensemble', 'student', 'cascade']).default('ensemble') }).prefault({}),
+    serving: z
+      .strictObject({
+        policy: z.enum(['ensemble', 'student', 'cascade']).default('ensemble'),
+        precisions: z
+          .array(z.enum(['fp32', 'fp16', 'int8']))
+          .refine((list) => list.includes('fp32'), 'must have fp32, which the others are compared with')
+          .default(['fp32', 'int8'])
+          .describe('What a trained version may be served in; int8 is for CPUs, fp16 for GPUs.'),
+        minAgreement: probability
+          .default(0.99)
+          .describe('Share of at least 2,000 texts whose label in another precision must be that in fp32.'),
+        minLabelAgreement: probability.default(0.97).describe('The same of the texts of any label, from 100 texts on.'),
+      })
+      .prefault({}),
     pool: z
       .strictObject({ capacity: z.int().min(1).default(200_000), auditRate: probability.default(0.01) })
       .prefault({}),

@@ -5,7 +5,7 @@ import type { Method, TaskDefinition, TaskKind } from './types.js';
 const SUPPORTED: Record<TaskKind, Method[]> = {
   'single-label': ['pet', 'efl', 'embedding', 'fine-tune'],
   'multi-label': ['efl', 'embedding', 'fine-tune'],
-  'sentence-pair': ['pet', 'efl', 'fine-tune'],
+  'sentence-pair': ['pet', 'efl', 'embedding', 'fine-tune'],
   'multiple-choice': ['pet'],
 };
 

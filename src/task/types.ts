@@ -5,6 +5,7 @@
 export type TaskKind = 'single-label' | 'multi-label' | 'sentence-pair' | 'multiple-choice';
 export type Method = 'pet' | 'efl' | 'embedding' | 'fine-tune';
 export type ServingPolicy = 'ensemble' | 'student' | 'cascade';
+export type Precision = 'fp32' | 'fp16' | 'int8';
 export type SelectionStrategyName = 'top_confidence' | 'confident_contested' | 'fused';
 export type VerdictName = 'worse' | 'inconclusive' | 'not-worse' | 'better';
 
@@ -25,6 +26,8 @@ export interface TaskDefinition {
   /** Empty for multiple-choice, where an item's choices are its labels. */
   labels: LabelDefinition[];
   templates: string[];
+  /** What fine-tune, efl and embedding see of an item; absent: `inputOf` has it (template.ts). */
+  input?: string;
   efl: {
     /** Random negatives for each example. */
     negatives: number;
@@ -36,7 +39,14 @@ export interface TaskDefinition {
   /** Tokens, special ones included. */
   maxLength: number;
   routing: { accept: number; reviewContested: boolean; beforeCalibration: 'review' | 'accept' };
-  serving: { policy: ServingPolicy };
+  serving: {
+    policy: ServingPolicy;
+    /** What the trainer makes of each member; fp32 always. */
+    precisions: Precision[];
+    /** Share of texts on which a precision's label must be fp32's: of all, and of those of any label. */
+    minAgreement: number;
+    minLabelAgreement: number;
+  };
   pool: { capacity: number; auditRate: number };
   learning: {
     prior: 'uniform' | 'estimated';

@@ -158,7 +158,7 @@ describe('requests', () => {
 
   it('a deadline that has passed, a policy that the version lacks', async () => {
     const ask = (options: string) =>
-      service.ask(`{ classify(task: "reviews", inputs: [{text: "好"}], options: {${options}}) { label } }`);
+      service.ask(`{ classify(task: "reviews", inputs: [{text: "没有问过的"}], options: {${options}}) { label } }`);
     expect(only(await ask('deadlineMs: 0'))).toMatchObject({ path: ['classify', 0], code: 'DEADLINE_EXCEEDED' });
     expect(only(await ask('deadlineMs: -1'))).toMatchObject({ code: 'BAD_INPUT', field: 'options.deadlineMs' });
     expect(only(await ask('policy: STUDENT'))).toMatchObject({ code: 'BAD_INPUT', field: 'policy' });
@@ -273,6 +273,8 @@ describe('watching', () => {
   it('says that it is ready, and live', async () => {
     const health = (path: string) => fetch(new URL(`/health/${path}`, service.url)).then((response) => response.json());
     expect(await health('live')).toEqual({ status: 'live' });
-    expect(await health('ready')).toEqual({ status: 'ready', database: true, models: true });
+    const part = { ok: true, required: true };
+    const parts = { database: part, models: part, hosts: part, stream: { ok: true, required: false } };
+    for (const status of ['ready', 'started']) expect(await health(status)).toEqual({ status, parts });
   });
 });

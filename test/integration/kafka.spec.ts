@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DataSource } from 'typeorm';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { Health } from '../../src/common/health.js';
 import { InferenceEngine } from '../../src/inference/engine.js';
 import { IngestService } from '../../src/learning/ingest.js';
 import { PoolService } from '../../src/learning/pool.js';
@@ -292,7 +293,15 @@ it('goes on where another worker has come to, though far more than a batch was s
   expect(Math.min(...outputs.map((message) => Number(String(valueOf(message)['id']).slice(1))))).toBe(1200);
 });
 
-it('reads gzip, lz4, snappy and zstd', async () => {
+it.each(['none', 'lz4', 'snappy', 'zstd'] as const)('writes %s', async (kafkaCompression) => {
+  const service = await start('all', { kafkaCompression });
+  await apply(service);
+  await topics.send(input, numbered(50));
+  expectExactlyOnce(await topics.read(output, 50), 50);
+  expect(await service.get(IngestService).stats('tiny')).toMatchObject({ scored: 50, failed: 0 });
+});
+
+it('reads gzip, lz4, snappy and zstd, and writes gzip', async () => {
   const service = await start();
   await apply(service);
   const codecs = ['GZIP', 'LZ4', 'Snappy', 'ZSTD'] as const;
@@ -339,6 +348,8 @@ describe('what is known of a place', () => {
       timeout: 20_000,
     });
     expect(await topics.read(output, 20)).toHaveLength(20);
+    const { stream: health } = await again.get(Health).report();
+    expect(health).toMatchObject({ ok: false, reason: expect.stringContaining('has changed under its offsets') });
   });
 });
 

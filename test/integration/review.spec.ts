@@ -10,6 +10,7 @@ import { PoolService } from '../../src/learning/pool.js';
 import type { QueryStrategyName } from '../../src/learning/query-strategies.js';
 import { ReviewService, type QueueRequest } from '../../src/learning/review.js';
 import { TaskService } from '../../src/learning/task-service.js';
+import { ActivationService } from '../../src/registry/activation.js';
 import type { CandidateRow } from '../../src/storage/entities/candidate.js';
 import { ExamplesRepository } from '../../src/storage/examples.repository.js';
 import { itemKey, sha256, splitGroup, splitOf } from '../../src/task/keys.js';
@@ -47,7 +48,13 @@ function prediction(text: string): Prediction {
     calibrated: false,
     margin: 2 * confidence - 1,
     entropy: 1 - confidence,
-    disagreement: { voters: 2, dissenting, unanimous: dissenting === 0, voteEntropy: dissenting, jensenShannon: 0 },
+    disagreement: {
+      voters: 2,
+      dissenting,
+      unanimous: dissenting === 0,
+      voteEntropy: dissenting,
+      jensenShannon: (confidence * 7) % 0.5,
+    },
     distribution: [],
     members: [],
     route: 'REVIEW',
@@ -89,6 +96,7 @@ const ORDERS: [QueryStrategyName, (row: CandidateRow) => number[]][] = [
   ['BREAKING_TIES', (row) => [row.margin, row.confidence]],
   ['ENTROPY', (row) => [-row.entropy]],
   ['VOTE_ENTROPY', (row) => [-row.voteEntropy, row.margin]],
+  ['BALD', (row) => [-row.jensenShannon, row.margin]],
 ];
 
 describe('the queue', () => {
@@ -111,6 +119,30 @@ describe('the queue', () => {
       expect(page.totalCount).toBe(nodes.length);
     },
   );
+
+  it('DIVERSE: unlike each other, each question once over all pages, the audit among them', async () => {
+    await service.get(ActivationService).activate('tiny', 1);
+    for (const labelled of [false, true]) {
+      const nodes = await all({ strategy: 'DIVERSE', first: 13 });
+      expect(new Set(nodes.map(({ id }) => id)).size).toBe(nodes.length);
+      const chosen = nodes.filter(({ audit }) => !audit);
+      expect(chosen.length).toBeGreaterThan(100);
+      expect(chosen.every(({ split }) => split === 'train')).toBe(true);
+      // Not the order of any column.
+      const margins = chosen.map(({ margin }) => margin);
+      expect(margins).not.toEqual([...margins].sort((a, b) => a - b));
+      // Of a sample, before there are labels, the first need not be the most uncertain of the pool.
+      const least = Math.min(...margins);
+      expect(labelled ? chosen[0]!.margin : least).toBe(least);
+      await review.label(chosen[0]!.id, ['positive'], 'anna');
+    }
+    // A page goes on where the one before ended, although its last question was answered meanwhile.
+    const { edges, pageInfo } = await review.queue('tiny', { strategy: 'DIVERSE', first: 3 });
+    await review.label(edges.at(-1)!.node.id, ['positive'], 'anna');
+    const next = await review.queue('tiny', { strategy: 'DIVERSE', first: 3, after: pageInfo.endCursor });
+    const ids = [...edges, ...next.edges].map(({ node }) => node.id);
+    expect(new Set(ids).size).toBe(6);
+  });
 
   it('RANDOM_AUDIT: the audit slice alone, of all splits', async () => {
     const nodes = await all({ strategy: 'RANDOM_AUDIT', first: 50 });
@@ -145,7 +177,6 @@ describe('the queue', () => {
       });
     }
     await expect(review.queue('tiny', { first: -1 })).rejects.toMatchObject({ field: 'first' });
-    await expect(review.queue('tiny', { strategy: 'BALD' })).rejects.toMatchObject({ field: 'strategy' });
     await expect(review.queue('none', {})).rejects.toMatchObject({ code: 'TASK_NOT_FOUND' });
   });
 });

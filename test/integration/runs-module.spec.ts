@@ -6,6 +6,7 @@ import { expect, it } from 'vitest';
 import { Config } from '../../src/config/config.js';
 import { LearningModule } from '../../src/learning/learning.module.js';
 import { RunService } from '../../src/learning/runs.js';
+import { ObservationModule } from '../../src/common/observation.module.js';
 import { StorageModule } from '../../src/storage/storage.module.js';
 import { StreamGatewayModule } from '../../src/stream/gateway.module.js';
 import { TINY_MODEL } from '../fixtures/bundle.js';
@@ -20,6 +21,7 @@ it('starts and ends', async () => {
   class ConfigModule {}
   const imports = [
     { module: ConfigModule, global: true },
+    ObservationModule,
     StorageModule,
     StreamGatewayModule.register(config),
     LearningModule,

@@ -79,7 +79,7 @@ function keyed(text: string) {
 }
 
 function score(key: string) {
-  const figures = { confidence: 0.6, margin: 0.2, entropy: 0.5, voteEntropy: 0, dissenting: 0 };
+  const figures = { confidence: 0.6, margin: 0.2, entropy: 0.5, voteEntropy: 0, jensenShannon: 0, dissenting: 0 };
   return { itemKey: key, prediction: {}, modelVersion: 1, route: 'REVIEW' as const, ...figures };
 }
 
@@ -100,6 +100,7 @@ describe('a run', () => {
     const { id } = await service.get(RunService).start('tiny', 'MANUAL', 'ann');
     const run = await settled(service, id);
     expect(run).toMatchObject({ state: 'SUCCEEDED', progress: 1, producedVersion: 2, startedBy: 'ann', error: null });
+    expect(run.estimateSeconds).toBe(93);
     expect(run.dataDigest).toMatch(/^[0-9a-f]{64}$/);
     expect(new Set(seen.map(({ state }) => state))).toEqual(new Set(['QUEUED', 'RUNNING', 'SUCCEEDED']));
 

@@ -27,6 +27,7 @@ from transformers import BertForMaskedLM
 from fewloop_trainer.adapt_settings import AdaptSettings
 from fewloop_trainer.encoder import load_model, load_tokenizer
 from fewloop_trainer.keys import split_group, twentieth
+from fewloop_trainer.training import require_finite
 
 TEXT_FIELDS = ("text", "textPair", "sentence", "sentence1", "sentence2", "content", "abst", "review")
 HELD_OUT_BUCKETS = (1,)
@@ -182,6 +183,7 @@ def pretrain(
         ids = _batch(train_chunks, step, settings)
         inputs, chosen = mask_tokens(ids, settings.mask_rate, tokenizer, generator)
         loss = _step(model, inputs, chosen, ids[chosen], head_only, optimizer)
+        require_finite(step + 1, loss, 0.0)  # the last checkpoint stays
         loss_sum, loss_steps, step = loss_sum + loss, loss_steps + 1, step + 1
         now = time.monotonic()
         last = step == total_steps or seconds + now - saved_at >= seconds_limit

@@ -126,7 +126,7 @@ def compute(settings: BenchmarkSettings, place: Place) -> dict:
     reason = method.absent()
     if reason is not None:
         return where | {"state": "skipped", "reason": reason}
-    key = key_of(cell, place.method, method.settings | {"libraries": method.libraries()}, method.reads)
+    key = key_of(cell, place.method, method.settings_for(cell.task) | {"libraries": method.libraries()}, method.reads)
     file = settings.work / "cells" / f"{place.name.replace('<', '-from-')}-{key[:16]}.json"
     if file.exists():
         return json.loads(file.read_text(encoding="utf-8"))

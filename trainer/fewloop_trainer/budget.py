@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 
+from fewloop_trainer.admission import BUDGET_SHARE, tokens_to_measure
 from fewloop_trainer.plan import Job
 from fewloop_trainer.run_state import TRIAL_CANDIDATES, Run, Teacher
 from fewloop_trainer.training import TrainSettings
@@ -14,6 +15,8 @@ PASSES = 6
 """Wished passes over the labelled rows; more than `MOST_STEPS` batches bring little."""
 FEWEST_STEPS, MOST_STEPS = 40, 120
 STUDENT_STEPS = 150
+EXPORT_SECONDS = 2.0
+"""Of a member, with its golden rows: what the base model that comes with the service takes on two cores."""
 PSEUDO_SHARE = 0.15
 """Of the budget, at most, for scoring candidates of pseudo-labels."""
 
@@ -35,7 +38,8 @@ def measure(run: Run) -> None:
         first = now
 
     settings = TrainSettings(steps=4, seed=run.seed)
-    learner.train(model, rows, run.goal, np.zeros(len(rows), int), settings, on_step)
+    with run.told_of_divergence("the first model, to measure a step,"):
+        learner.train(model, rows, run.goal, np.zeros(len(rows), int), settings, on_step)
     run.plan.train_cost = float(np.mean(seconds)) / learner.step_tokens(rows)
 
 
@@ -68,12 +72,25 @@ def make_plan(run: Run) -> None:
     if run.tries_students:
         texts += passes * FOLDS * min(TRIAL_CANDIDATES, len(run.candidates))
     run.plan.infer_tokens = per_text * texts + (per_text + 100) * len(run.data.dev)
+    most = BUDGET_SHARE * run.data.settings["budgetSeconds"] / run.plan.infer_cost
+    run.plan.infer_tokens += min(most, tokens_to_measure(run.data, per_text))
     run.report(
         0.06,
         trainTokensPerSecond=round(1 / run.plan.train_cost),
         inferTokensPerSecond=round(1 / run.plan.infer_cost),
         pseudoCandidates=len(run.candidates),
+        estimateSeconds=round(estimate(run)),
     )
+
+
+def estimate(run: Run) -> float:
+    """Seconds from the run's start to its end, by what steps and inference have cost so far.
+
+    A resumed run counts from its own start, and only what is left to do.
+    """
+    elapsed = time.monotonic() - run.started
+    members = len(run.teachers) + 1
+    return elapsed + run.plan.seconds_left() + EXPORT_SECONDS * members
 
 
 def round_job(teacher: Teacher, number: int) -> str:

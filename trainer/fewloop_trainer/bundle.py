@@ -1,7 +1,7 @@
 """Writing a bundle: graphs, tokenizer, golden rows with PyTorch's own distributions, report, manifest.
 
 Nothing is a bundle before the folder gets its name: all is written to `bundle.partial` first. ONNX Runtime must agree
-with PyTorch on every golden row, or there is no bundle.
+with PyTorch on every golden row, or there is no bundle. Graphs in further precisions are for admission.py.
 """
 
 import importlib.metadata
@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial as lazily
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import onnxruntime
 import torch
 
+from fewloop_trainer.admission import Served, further_precisions
 from fewloop_trainer.data import RunData, RunError, file_digest
 from fewloop_trainer.encoder import load_model, load_tokenizer
 from fewloop_trainer.export import PET_INPUTS, PetGraph, export_pet
@@ -59,11 +61,12 @@ def write_bundle(
     report: dict[str, object],
     pseudo_labelled: int,
     threads: int,
+    seconds: float,
 ) -> float:
     """Writes `folder`; returns the largest difference of a golden probability between PyTorch and ONNX Runtime.
 
-    `thresholds` [C] are those of label sets. Raises RunError (INTERNAL) where the difference exceeds
-    `PARITY_TOLERANCE`.
+    `thresholds` [C] are those of label sets; `seconds`: what comparing precisions may take. Raises RunError (INTERNAL)
+    where the difference exceeds `PARITY_TOLERANCE`.
     """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -84,9 +87,17 @@ def write_bundle(
         entries.append(_member_entry(task, member, model, f"g{index}", partial))
     if largest > PARITY_TOLERANCE:
         raise RunError("INTERNAL", f"ONNX Runtime differs from PyTorch by {largest:.1e} on a golden row")
+    served = [
+        lazily(_served, rows, items, member, data.classes, partial / g["file"])
+        for member, g in zip(members, graphs, strict=True)
+    ]
+    precisions, variants = further_precisions(data, served, policies, thresholds, session_options(threads), seconds)
+    for precision, paths in variants.items():
+        for graph, path in zip(graphs, paths, strict=True):
+            graph.setdefault("variants", []).append({"precision": precision} | file_entry(path))
     shutil.copyfile(base_folder / "tokenizer.json", partial / "tokenizer.json")
     write_json(partial / "golden.json", {"rows": rows})
-    write_json(partial / "report.json", report | {"parity": largest})
+    write_json(partial / "report.json", report | {"parity": largest, "precisions": precisions})
     manifest = {
         "formatVersion": 1,
         "task": settings["task"],
@@ -97,6 +108,7 @@ def write_bundle(
         "origin": f"run:{settings['runId']}",
         "createdAt": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "graphs": graphs,
+        "precisions": precisions,
         "members": entries,
         "policies": policies,
         **({} if thresholds is None else {"thresholds": _by_label(task, thresholds)}),
@@ -132,7 +144,7 @@ def _made_item(task: Task, text: str, pair: str) -> dict:
         item["textPair"] = pair
     if task.kind == "multiple-choice":
         item["choices"] = list(GOLDEN_CHOICES)
-    for piece in (p for template in task.templates for p in parse_template(template)):
+    for piece in (p for template in task.rendered_by for p in parse_template(template)):
         if not isinstance(piece, Field):
             continue
         own = piece.name in ("text", "textPair")
@@ -154,10 +166,15 @@ def library_versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
 
 
-def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+def session_options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    options.log_severity_level = 3
+    return options
+
+
+def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(path), session_options(threads), providers=["CPUExecutionProvider"])
 
 
 def _member_entry(task: Task, member: TrainedMember, model: Any, graph: str, folder: Path) -> dict[str, object]:
@@ -190,12 +207,21 @@ def _golden(rows, items, task, member, model, offsets, runtime) -> float:
         encoded, labels = learner.encode([item]), len(task.labels_of(item))
         expected, got = (
             observe.probabilities(scores[:, :labels], offsets[:labels])[0]
-            for scores in (learner.predict(model, encoded), learner.served(runtime, model, encoded[0]))
+            for scores in (learner.predict(model, encoded), learner.served(runtime, model, encoded))
         )
         largest = max(largest, float(np.abs(expected - got).max()))
         entry = {"member": member.id, **learner.golden(encoded[0]), "distribution": [float(p) for p in expected]}
         row["members"].append(entry)
     return largest
+
+
+def _served(rows: list[dict], items: list[dict], member: TrainedMember, classes: int, graph: Path) -> Served:
+    golden = []
+    for row, encoded in zip(rows, member.learner.encode(items), strict=True):
+        (entry,) = (e for e in row["members"] if e["member"] == member.id)
+        golden.append((encoded, np.array(entry["distribution"])))
+    offsets = np.zeros(classes) if member.offsets is None else member.offsets
+    return Served(member.role, float(member.weight), offsets, member.learner, member.load(), graph, golden)
 
 
 def export_base(folder: Path) -> float:

@@ -48,14 +48,14 @@ class Cell:
 
 
 def key_of(cell: Cell, method: str, settings: dict[str, object], reads: Sequence[str] | None) -> str:
-    """SHA-256 (hex) of what the method `reads` of the task's definition (None: all), the method, the base model, every
-    row, the seed and the libraries.
+    """SHA-256 (hex) of what the method `reads` of the task's definition (None: all that a run reads), the method, the
+    base model, every row, the seed and the libraries.
 
     Threads and the processor's bf16 are of it too: sums in another order round otherwise.
     """
     return digest_of(
         {
-            "definition": {k: v for k, v in cell.task.definition.items() if reads is None or k in reads},
+            "definition": read_by_run(cell.task) if reads is None else _of(cell.task.definition, reads),
             "method": method,
             "settings": settings,
             "base": base_digest(cell.base),
@@ -69,6 +69,15 @@ def key_of(cell: Cell, method: str, settings: dict[str, object], reads: Sequence
         }
         | ({"lessons": [lesson.described for lesson in cell.lessons]} if cell.lessons else {})
     )
+
+
+def read_by_run(task: Task) -> dict:
+    """The definition without `input` where the task's own method is PET: its templates are all that it sees."""
+    return {k: v for k, v in task.definition.items() if k != "input" or set(task.methods) != {"pet"}}
+
+
+def _of(definition: dict, keys: Sequence[str]) -> dict:
+    return {k: v for k, v in definition.items() if k in keys}
 
 
 def digest_of(value: object) -> str:

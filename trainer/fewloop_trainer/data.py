@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fewloop_trainer.keys import split_group, split_of
-from fewloop_trainer.task import Task, load_task
+from fewloop_trainer.task import Field, Task, load_task, parse_template
 
 
 class RunError(Exception):
@@ -33,7 +33,8 @@ class RunData:
     labelled_digest: str
     unlabelled_digest: str
     dropped: int
-    """Unlabelled rows left out because their group is labelled, or is not a train group."""
+    """Unlabelled rows left out because their group is labelled, is not a train group, or because they lack a field that
+    a template names: older ones may, where a revision brought the field."""
 
     @property
     def classes(self) -> int:
@@ -71,15 +72,21 @@ def read_run(folder: Path) -> RunData:
     both = [row for row in train if split_group(row["text"]) in dev_groups]
     if both:
         raise RunError("BAD_INPUT", f"{len(both)} texts are both in train and in dev")
-    if len(train) < 2 or (task.kind != "multiple-choice" and len({tuple(answers_of(task, r)) for r in train}) < 2):
-        raise RunError("BAD_INPUT", "training needs labelled rows of at least two labels")
+    require_fields(task, labelled)
+    answers = {tuple(answers_of(task, row)) for row in train}
+    if len(train) < 2 or (task.kind != "multiple-choice" and len(answers) < 2):
+        raise RunError(
+            "BAD_INPUT",
+            "training needs labelled rows of at least two labels: of split train there are "
+            f"{len(train)} rows with {len(answers)} different answers",
+        )
     if len({split_group(row["text"]) for row in train}) < 2:
         raise RunError("BAD_INPUT", "training needs labelled rows of at least two texts")
     used = {split_group(row["text"]) for row in labelled}
     kept: dict[str, dict] = {}
     for row in unlabelled:
         group = split_group(row["text"])
-        if group not in used and split_of(group) == "train":
+        if group not in used and split_of(group) == "train" and lacking_field(task, row) is None:
             kept.setdefault(row.get("itemKey") or group, row)
     return RunData(
         settings,
@@ -91,6 +98,37 @@ def read_run(folder: Path) -> RunData:
         unlabelled_digest,
         len(unlabelled) - len(kept),
     )
+
+
+def require_fields(task: Task, labelled: list[dict]) -> None:
+    """Raises RunError (BAD_INPUT) where a labelled row has not what the templates take from it."""
+    for number, row in enumerate(labelled, 1):
+        lacking = lacking_field(task, row)
+        if lacking is not None:
+            raise RunError(
+                "BAD_INPUT",
+                f"labelled.jsonl line {number} lacks {lacking}: import the row again with it, or change the template",
+            )
+
+
+def lacking_field(task: Task, row: dict) -> str | None:
+    """What the kind or a template asks for and the row has not, or None."""
+    if task.kind == "sentence-pair" and not isinstance(row.get("textPair"), str):
+        return "textPair, which the kind sentence-pair asks for"
+    if task.kind == "multiple-choice" and not row.get("choices"):
+        return "choices, which the kind multiple-choice asks for"
+    for template in task.templates:
+        for piece in parse_template(template):
+            if not isinstance(piece, Field):
+                continue
+            own = piece.name in ("text", "textPair")
+            value = (row if own else row.get("fields") or {}).get(piece.name)
+            name = piece.name if own else f"fields.{piece.name}"
+            if not isinstance(value, str):
+                return f"{name}, which the template {template!r} names"
+            if piece.blank is not None and piece.blank not in value:
+                return f"the marker {piece.blank!r} in {name}, which the template {template!r} names"
+    return None
 
 
 def answers_of(task: Task, row: dict) -> list[str]:

@@ -1,15 +1,74 @@
-"""Loading a BERT-type masked language model and its tokenizer, and the encoder's embeddings."""
+"""Loading a BERT-type masked language model and its tokenizer, and what a base model's folder has to hold.
 
+What cannot be used is refused by name, with what would mend it: transformers itself fills whatever weights are missing
+with random ones and says so in a log that nobody reads.
+"""
+
+import json
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
-from transformers import BertForMaskedLM
+from transformers import BertConfig, BertForMaskedLM, ErnieForMaskedLM
+
+from fewloop_trainer.data import RunError
+
+SPECIAL_TOKENS = ("[CLS]", "[SEP]", "[MASK]", "[UNK]", "[PAD]")
+HEAD = "cls.predictions."
+TIED = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
+"""Left out of files: they are the word embeddings and the head's bias."""
 
 
-def load_model(folder: Path) -> BertForMaskedLM:
-    """The masked language model of a folder in transformers' format, in fp32."""
-    return BertForMaskedLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+def load_model(folder: Path, needs_head: bool = False) -> BertForMaskedLM:
+    """The masked language model of a folder in transformers' format, in fp32; ERNIE's as the BERT that it equals.
+
+    Without `needs_head` a head that the folder lacks is a random one. Raises RunError (BAD_INPUT) where the folder
+    holds no such model.
+    """
+    kind = _config_of(folder).get("model_type")
+    if kind not in ("bert", "ernie"):
+        raise RunError(
+            "BAD_INPUT",
+            f"baseModel: {folder} holds a model of type {kind!r} (config.json, model_type); only bert and ernie can be "
+            "trained and exported: take a BERT-type masked language model, as hfl/chinese-roberta-wwm-ext is one",
+        )
+    try:
+        model, found = (BertForMaskedLM if kind == "bert" else ErnieForMaskedLM).from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise RunError("BAD_INPUT", f"baseModel: cannot load the model in {folder}: {error}") from error
+    missing = sorted(set(found["missing_keys"]) - set(TIED))
+    encoder = [name for name in missing if not name.startswith(HEAD)]
+    if encoder:
+        raise RunError(
+            "BAD_INPUT",
+            f"baseModel: {folder}/model.safetensors lacks {len(encoder)} weights of the encoder that config.json "
+            f"describes, {encoder[0]} among them: both files have to be of one model",
+        )
+    if missing and needs_head:
+        raise RunError(
+            "BAD_INPUT",
+            f"baseModel: {folder} has no masked-language-model head ({missing[0]} is missing), which method pet scores "
+            "label words with: take a base model that has one, train one with `adapt`, or take pet out of the task's "
+            "method",
+        )
+    return model if kind == "bert" else bert_of(model)
+
+
+def bert_of(ernie: ErnieForMaskedLM) -> BertForMaskedLM:
+    """The BERT that says the same: ERNIE adds the embedding of task 0 to every token, which positions can carry."""
+    known = BertConfig().to_dict().keys() - {"model_type", "architectures", "transformers_version"}
+    model = BertForMaskedLM(BertConfig(**{k: v for k, v in ernie.config.to_dict().items() if k in known}))
+    state = {name.replace("ernie.", "bert.", 1): tensor for name, tensor in ernie.state_dict().items()}
+    of_task = state.pop("bert.embeddings.task_type_embeddings.weight", None)
+    if of_task is not None:
+        positions = "bert.embeddings.position_embeddings.weight"
+        state[positions] = state[positions] + of_task[0]
+    model.load_state_dict(state)
+    model.tie_weights()
+    return model
 
 
 def copy_of(model: BertForMaskedLM) -> BertForMaskedLM:
@@ -28,8 +87,48 @@ def has_bfloat16() -> bool:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The folder's `tokenizer.json`, without padding and truncation: the renderer does both."""
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    """The `tokenizer.json` of a base model's or a bundle's folder, without padding and truncation: the renderer does
+    both. Raises RunError (BAD_INPUT) where it is missing or has no masks."""
+    path = present(folder, "tokenizer.json")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises nothing more special
+        raise RunError("BAD_INPUT", f"baseModel: cannot read {path}: {error}") from error
+    lacking = [token for token in SPECIAL_TOKENS if tokenizer.token_to_id(token) is None]
+    if lacking:
+        raise RunError("BAD_INPUT", f"baseModel: {path} has no {lacking[0]}: it is not a BERT-type tokenizer")
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
+
+
+def require_own_tokenizer(folder: Path, model: BertForMaskedLM, tokenizer: Tokenizer) -> None:
+    """Raises RunError (BAD_INPUT) where the folder's tokenizer is not that of its model."""
+    words, pad = model.config.vocab_size, model.config.pad_token_id
+    # Models pad their vocabulary, by a few dozen rows; a tokenizer never has more than its model.
+    own, own_pad = tokenizer.get_vocab_size(), tokenizer.token_to_id("[PAD]")
+    if not 0.95 * words <= own <= words or own_pad != pad:
+        raise RunError(
+            "BAD_INPUT",
+            f"baseModel: {folder}/tokenizer.json is another model's tokenizer: it has {own} tokens with [PAD] as "
+            f"{own_pad}, the model {words} with {pad}; copy the file from where the model is from",
+        )
+
+
+def _config_of(folder: Path) -> dict:
+    try:
+        return json.loads(present(folder, "config.json").read_text())
+    except json.JSONDecodeError as error:
+        raise RunError("BAD_INPUT", f"baseModel: {folder}/config.json is no JSON: {error}") from error
+
+
+def present(folder: Path, name: str) -> Path:
+    """A file of a base model's folder. Raises RunError (BAD_INPUT) where it is not there."""
+    path = folder / name
+    if not path.is_file():
+        raise RunError(
+            "BAD_INPUT",
+            f"baseModel: {folder} has no {name}; a base model's folder is what transformers' save_pretrained writes, "
+            "with model.safetensors, config.json and tokenizer.json",
+        )
+    return path

@@ -16,7 +16,7 @@ from transformers import BertForMaskedLM
 
 from fewloop_trainer.export import PetGraph
 from fewloop_trainer.pet import Encoded, collate, label_logits
-from fewloop_trainer.training import chunks_of, schedule
+from fewloop_trainer.training import chunks_of, require_finite, schedule
 
 STEPS = 60
 RATE = 3e-4
@@ -76,6 +76,7 @@ def tune(
             picked = log_p[torch.arange(len(same)), target[same]]
             loss = loss - (weight[same] * picked).sum() / len(drawn)
         loss.backward()
+        require_finite(step + 1, loss.item(), 0.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     model.requires_grad_(True)

@@ -15,11 +15,12 @@ import onnxruntime
 import torch
 from transformers import BertForMaskedLM
 
-from fewloop_trainer import auxiliary, classifier, efl, embedding, export, head, pet
+from fewloop_trainer import auxiliary, classifier, efl, embedding, export, head, pairs, pet
 from fewloop_trainer.augment import parse_strategy
 from fewloop_trainer.classifier import Classifier
 from fewloop_trainer.encoder import copy_of, load_model
 from fewloop_trainer.export import round_to_half
+from fewloop_trainer.pairs import PairClassifier
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.scores import NOT_LISTED, shortlist_of
 from fewloop_trainer.task import Task
@@ -65,7 +66,7 @@ class Learner(Protocol):
     def state(self, model: Any) -> dict[str, torch.Tensor]: ...
     def restore(self, state: dict[str, torch.Tensor]) -> Any: ...
     def export(self, model: Any, base_folder: Path, path: Path) -> None: ...
-    def served(self, session: onnxruntime.InferenceSession, model: Any, row: Any) -> np.ndarray: ...
+    def served(self, session: onnxruntime.InferenceSession, model: Any, rows: Sequence[Any]) -> np.ndarray: ...
     def golden(self, row: Any) -> dict[str, object]: ...
     def member(self, model: Any, write: Write) -> dict[str, object]: ...
 
@@ -171,9 +172,9 @@ class PetLearner(_OneRowAnItem):
         except (ValueError, FileNotFoundError):
             export.export_pet(model, path)  # a base model of one's own, with no graph beside it
 
-    def served(self, session: onnxruntime.InferenceSession, model: Any, row: pet.Encoded) -> np.ndarray:
-        """Scores [1, C] of what was exported."""
-        batch = pet.collate([row])
+    def served(self, session: onnxruntime.InferenceSession, model: Any, rows: Sequence[pet.Encoded]) -> np.ndarray:
+        """Scores [N, C] of what was exported, in one batch; rows have equally many masks."""
+        batch = pet.collate(rows)
         feeds = {name: value.numpy() for name, value in zip(export.PET_INPUTS, batch.inputs, strict=True)}
         (words,) = session.run(["word_logits"], feeds)
         return pet.label_logits(torch.from_numpy(words), batch.word_labels, self.classes).double().numpy()
@@ -186,16 +187,18 @@ class PetLearner(_OneRowAnItem):
 
 
 class ClassifierLearner(_OneRowAnItem):
-    """Fine-tuning, EFL on pairs, and the embedding member: one output a label."""
+    """Fine-tuning, EFL on pairs, and the embedding member, whose pairs are embedded each side alone: one output a
+    label."""
 
     graph, knows = "classifier", False
 
     def __init__(self, base: BertForMaskedLM, renderer: Renderer, task: Task, method: str, strategy: str):
         self.base, self.renderer, self.task = base, renderer, task
         self.method, self.strategy = method, strategy
-        self.template = efl.PAIR if task.kind == "sentence-pair" else "{text}"
+        self.template = task.input
         self.label_sets = task.kind == "multi-label"
         self.outputs = len(task.labels)
+        self.embeds_pairs = method == "embedding" and task.kind == "sentence-pair"
 
     def encode(self, items: Sequence[dict]) -> list[classifier.Encoded]:
         if self.method == "efl":
@@ -208,15 +211,18 @@ class ClassifierLearner(_OneRowAnItem):
 
     def wished_steps(self, wished: int) -> int:
         if self.method == "embedding":
-            return embedding.STEPS
+            return pairs.STEPS if self.embeds_pairs else embedding.STEPS
         return int(np.clip(2 * wished, *CLASSIFIER_STEPS))
 
     def rates(self, student: bool) -> dict[str, float]:
         if self.method == "embedding":
-            return {"encoder_rate": embedding.ENCODER_RATE, "batch_rows": embedding.BATCH_ROWS}
+            rate = pairs.ENCODER_RATE if self.embeds_pairs else embedding.ENCODER_RATE
+            return {"encoder_rate": rate, "batch_rows": embedding.BATCH_ROWS}
         return {"encoder_rate": classifier.ENCODER_RATE, "head_rate": classifier.HEAD_RATE}
 
-    def start(self) -> Classifier:
+    def start(self) -> Classifier | PairClassifier:
+        if self.embeds_pairs:
+            return pairs.pair_classifier_of(self.base, self.outputs)
         return classifier.classifier_of(self.base, self.outputs, self.method == "embedding", self.label_sets)
 
     def train(self, model, rows, wanted, balance, settings, on_step) -> None:
@@ -232,17 +238,21 @@ class ClassifierLearner(_OneRowAnItem):
         else:
             classifier.train(model, rows, wanted, self.strategy, settings, on_step, balance)
 
-    def predict(self, model: Classifier, rows: Sequence[classifier.Encoded], fast: bool = False) -> np.ndarray:
+    def predict(
+        self, model: Classifier | PairClassifier, rows: Sequence[classifier.Encoded], fast: bool = False
+    ) -> np.ndarray:
         return classifier.predict(model, rows, fast=fast)
 
-    def state(self, model: Classifier) -> dict[str, torch.Tensor]:
+    def state(self, model: Classifier | PairClassifier) -> dict[str, torch.Tensor]:
         return {name: t for name, t in model.state_dict().items() if name.startswith(("bert.encoder.", "head."))}
 
-    def export(self, model: Classifier, base_folder: Path, path: Path) -> None:
+    def export(self, model: Classifier | PairClassifier, base_folder: Path, path: Path) -> None:
         export.export_classifier(model, path)
 
-    def served(self, session: onnxruntime.InferenceSession, model: Any, row: classifier.Encoded) -> np.ndarray:
-        return _classifier_outputs(session, "logits", [row])
+    def served(
+        self, session: onnxruntime.InferenceSession, model: Any, rows: Sequence[classifier.Encoded]
+    ) -> np.ndarray:
+        return _classifier_outputs(session, "logits", rows)
 
     def golden(self, row: classifier.Encoded) -> dict[str, object]:
         return {"ids": row.ids, "typeIds": row.type_ids, "maskPositions": []}
@@ -257,7 +267,7 @@ class TaggingLearner(ClassifierLearner):
 
     def __init__(self, base: BertForMaskedLM, renderer: Renderer, task: Task, strategy: str):
         super().__init__(base, renderer, task, "efl", strategy)
-        self.template = efl.TAGGING
+        self.template = efl.beside_hypothesis(task.input)
         self.label_sets, self.outputs = False, 2
         self.hypotheses = efl.Hypotheses(renderer, [label.description for label in task.labels])
         self.size = min(task.efl.shortlist, len(task.labels))
@@ -299,7 +309,12 @@ class TaggingLearner(ClassifierLearner):
     def state(self, model: Classifier) -> dict[str, torch.Tensor]:
         return super().state(model) | ({"vectors": model.vectors} if self.lists else {})
 
-    def served(self, session: onnxruntime.InferenceSession, model: Classifier, row: efl.Tagging) -> np.ndarray:
+    def served(
+        self, session: onnxruntime.InferenceSession, model: Classifier, rows: Sequence[efl.Tagging]
+    ) -> np.ndarray:
+        return np.concatenate([self._served(session, model, row) for row in rows])
+
+    def _served(self, session: onnxruntime.InferenceSession, model: Classifier, row: efl.Tagging) -> np.ndarray:
         scores = np.full((1, len(self.hypotheses.texts)), NOT_LISTED)
         listed = np.ones(scores.shape, dtype=bool)
         if self.lists:

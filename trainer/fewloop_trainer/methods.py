@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from fewloop_trainer import augment, classifier, embedding, peers, pet, recipe
+from fewloop_trainer import augment, classifier, embedding, pairs, peers, pet, recipe
 from fewloop_trainer.auxiliary import MASK_RATE, PAPER_WEIGHT, Auxiliary
 from fewloop_trainer.cell import Cell
 from fewloop_trainer.data import targets
@@ -45,6 +45,11 @@ class Method:
     """Keys of the task's definition that a result depends on; None: all."""
     lessons: tuple[str, ...] = ()
     """Tasks whose train rows, of all splits, it learns from first; of the cell's own it never does."""
+    of_pairs: dict[str, object] = field(default_factory=dict)
+    """Further settings, where the task is of pairs."""
+
+    def settings_for(self, task: Task) -> dict[str, object]:
+        return self.settings | (self.of_pairs if task.kind == "sentence-pair" else {})
 
 
 class Prompted:
@@ -98,18 +103,13 @@ def learned(method: str) -> Callable[[Cell], np.ndarray]:
     def predict(cell: Cell) -> np.ndarray:
         prompted, wanted = Prompted(cell), targets(cell.task, cell.train)
         learner = learner_of(prompted.base, prompted.renderer, cell.task, cell.classes, method, 0, "plain")
-        rows, model = learner.encode(told(cell.train)), learner.start()
-        steps = embedding.STEPS if method == "embedding" else HEAD_STEPS * steps_for(len(wanted))
+        rows, model = learner.encode(cell.train), learner.start()
+        steps = learner.wished_steps(0) if method == "embedding" else HEAD_STEPS * steps_for(len(wanted))
         settings = TrainSettings(steps=steps, seed=cell.seed, **learner.rates(student=False))
         learner.train(model, rows, np.eye(cell.classes)[wanted], wanted, settings, lambda step, loss: None)
-        return distribution_of(learner.predict(model, learner.encode(told(cell.test))))
+        return distribution_of(learner.predict(model, learner.encode(cell.test)))
 
     return predict
-
-
-def told(rows: list[dict]) -> list[dict]:
-    """Rows whose fields stand before their text: these methods see nothing but text, and it is cut at its end."""
-    return [row | {"text": peers.joined(row)} if "fields" in row else row for row in rows]
 
 
 def zero_shot(cell: Cell) -> np.ndarray:
@@ -153,6 +153,7 @@ LEARNED = PET | {
     "rates": [classifier.ENCODER_RATE, classifier.HEAD_RATE, classifier.DROPOUT],
     "embedding": [embedding.STEPS, embedding.ENCODER_RATE, embedding.BATCH_ROWS, embedding.INVERSE_REGULARISATION],
 }
+EMBEDDED_PAIRS = {"pairs": [pairs.STEPS, pairs.ENCODER_RATE, pairs.SCALE, pairs.INVERSE_REGULARISATION]}
 AUGMENT = {
     "mixupAlpha": augment.MIXUP_ALPHA,
     "rDropAlpha": augment.R_DROP_ALPHA,
@@ -179,13 +180,14 @@ def _recipe(policy: str, selection: str | None = None) -> Method:
     return Method(lambda cell: recipe.predict(cell, selection)[policy], settings, reads=None)
 
 
-def _learned(method: str, *kinds: str) -> Method:
+def _learned(method: str, *kinds: str, of_pairs: dict[str, object] | None = None) -> Method:
     """Refuses what the service's table of methods and kinds does (`src/task/support.ts`)."""
 
     def refuses(task: Task) -> str | None:
         return None if task.kind in kinds else f"{method} does not go with {task.kind}"
 
-    return Method(learned(method), LEARNED, refuses, reads=("kind", "labels", "maxLength", "efl"))
+    reads = ("kind", "labels", "maxLength", "efl", "input")
+    return Method(learned(method), LEARNED, refuses, reads=reads, of_pairs=of_pairs or {})
 
 
 def _efl_from(other: str) -> Method:
@@ -224,7 +226,7 @@ METHODS: dict[str, Method] = {
     "fine-tune": _learned("fine-tune", "single-label", "sentence-pair"),
     "efl": _learned("efl", "single-label", "sentence-pair"),
     **{f"efl<{other}": _efl_from(other) for other in ("bustm", "ocnli")},
-    "embedding": _learned("embedding", "single-label"),
+    "embedding": _learned("embedding", "single-label", "sentence-pair", of_pairs=EMBEDDED_PAIRS),
     "tf-idf": _peer("tf-idf"),
     "setfit": _peer("setfit"),
 }

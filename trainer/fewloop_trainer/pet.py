@@ -76,11 +76,17 @@ def collate(rows: Sequence[Encoded]) -> Batch:
 
 
 def label_logits(word_logits: torch.Tensor, word_labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """[B, W] to [B, classes]: the log-mean-exp over each label's words, `ABSENT` for labels without any."""
-    belongs = F.one_hot(word_labels + 1, classes + 1)[..., 1:].bool()  # [B, W, classes]
-    spread = word_logits.unsqueeze(-1).masked_fill(~belongs, ABSENT)
-    count = belongs.sum(1)
-    scores = spread.logsumexp(1) - count.clamp(min=1).log()
+    """[B, W] to [B, classes]: the log-mean-exp over each label's words, `ABSENT` for labels without any.
+
+    By sums over groups: a table [B, words, classes] took ten times as long with 200 labels.
+    """
+    label, real = word_labels.clamp(min=0), (word_labels >= 0).to(word_logits.dtype)
+    none = word_logits.new_zeros(len(word_logits), classes)
+    logits = word_logits.masked_fill(word_labels < 0, ABSENT)
+    most = (none + ABSENT).scatter_reduce(1, label, logits.detach(), "amax")
+    sums = none.scatter_add(1, label, (logits - most.gather(1, label)).exp() * real)
+    count = none.scatter_add(1, label, real)
+    scores = most + (sums + (count == 0)).log() - count.clamp(min=1).log()
     return torch.where(count > 0, scores, torch.full_like(scores, ABSENT))
 
 

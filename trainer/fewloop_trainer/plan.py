@@ -62,6 +62,18 @@ class Plan:
         spare = left - others * self.train_cost - self.infer_tokens * self.infer_cost
         return max(1e-3, min(1.5 * planned, left), spare)
 
+    def seconds_left(self) -> float:
+        """Of all training and inference to come: of what is wished, or what the budget has for it."""
+        inference = self.infer_tokens * self.infer_cost
+        wished = sum(job.wished_steps * job.tokens_per_step for job in self.waiting) * self.train_cost
+        least = sum(min(MINIMUM_STEPS, j.wished_steps) * j.tokens_per_step for j in self.waiting) * self.train_cost
+        left = self._deadline(RESERVE_SHARE) - time.monotonic() - inference
+        return inference + max(least, min(wished, left))
+
+    def left(self) -> float:
+        """Seconds of the budget."""
+        return self.started + self.budget_seconds - time.monotonic()
+
     def _deadline(self, reserve: float) -> float:
         return self.started + (1 - reserve) * self.budget_seconds
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fewloop_trainer.cell import Cell, digest_of
+from fewloop_trainer.cell import Cell, digest_of, read_by_run
 from fewloop_trainer.data import RunError, file_digest
 from fewloop_trainer.encoder import load_model, load_tokenizer
 from fewloop_trainer.files import write_json
@@ -65,12 +65,14 @@ def unlabelled_of(cell: Cell) -> list[dict]:
 
 
 def definition_for(cell: Cell, selection: str | None, adaptation: dict | None) -> dict:
-    learning = cell.task.definition["learning"] | {"budgetSeconds": BUDGET_SECONDS}
+    definition = read_by_run(cell.task)
+    learning = definition["learning"] | {"budgetSeconds": BUDGET_SECONDS}
     if selection is not None:
         learning |= {"selection": learning["selection"] | {"strategy": selection}}
     if adaptation is not None:
         learning |= {"adaptation": adaptation}
-    return cell.task.definition | {"learning": learning}
+    serving = cell.task.definition["serving"] | {"precisions": ["fp32"]}  # nothing of a cell is ever served
+    return definition | {"learning": learning, "serving": serving}
 
 
 def settings_for(cell: Cell, definition: dict) -> dict:

@@ -35,7 +35,8 @@ class Renderer:
         )
         # A text that spells a special token must not become one.
         self._reserved = {self._cls, self._sep, self._mask, tokenizer.token_to_id("[PAD]")}
-        self._pieces = {template: parse_template(template) for template in task.templates}
+        self.input = task.input
+        self._pieces = {template: parse_template(template) for template in (*task.templates, task.input)}
         self._known: dict[str, list[int]] = {}
 
     def word_tokens(self, words: Sequence[str]) -> list[list[int]]:

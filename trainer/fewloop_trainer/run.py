@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 
 from fewloop_trainer import calibrate
+from fewloop_trainer.admission import BUDGET_SHARE
 from fewloop_trainer.budget import make_plan, measure
 from fewloop_trainer.bundle import TrainedMember, write_bundle
 from fewloop_trainer.data import RunError
-from fewloop_trainer.files import write_json
+from fewloop_trainer.files import clear_partial, disk_full_message, is_disk_full, write_json
 from fewloop_trainer.offsets import judge_base, match_base, remember, training_offsets
 from fewloop_trainer.pseudo import pseudo_labels
 from fewloop_trainer.run_report import report_of, summary_of
@@ -75,6 +76,7 @@ def execute(run: Run) -> dict[str, object]:
         report,
         len(pseudo.chosen),
         run.threads,
+        max(BUDGET_SHARE * run.plan.budget_seconds, run.plan.left()),
     )
     run.enter("done", 1.0)
     return {
@@ -123,6 +125,9 @@ def run(folder: Path) -> int:
         result = {"ok": False, "code": error.code, "message": str(error)}
     except Exception as error:
         traceback.print_exc(file=sys.stderr)
-        result = {"ok": False, "code": "INTERNAL", "message": f"{type(error).__name__}: {error}"}
+        # What was half written goes first: the reason has to be written too.
+        full = is_disk_full(error)
+        message = disk_full_message(folder, clear_partial(folder)) if full else f"{type(error).__name__}: {error}"
+        result = {"ok": False, "code": "INTERNAL", "message": message}
     write_json(folder / "result.json", result)
     return 0 if result["ok"] else 1

@@ -5,6 +5,8 @@ among the attributes at the end of `__init__`.
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -14,14 +16,14 @@ import numpy as np
 import torch
 
 from fewloop_trainer.data import RunData, RunError, file_digest, read_run, targets
-from fewloop_trainer.encoder import load_model, load_tokenizer
+from fewloop_trainer.encoder import load_model, load_tokenizer, present, require_own_tokenizer
 from fewloop_trainer.learners import ClassifierLearner, PetLearner, learner_of
 from fewloop_trainer.observe import Observations
 from fewloop_trainer.plan import MINIMUM_STEPS, Job, Plan
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.shrink import Shrinkage
 from fewloop_trainer.task import Task
-from fewloop_trainer.training import TrainSettings
+from fewloop_trainer.training import Diverged, TrainSettings
 from fewloop_trainer.workspace import Workspace
 
 FEWEST_ROWS_FOR_ALL_WEIGHTS = 100
@@ -60,20 +62,32 @@ class Run:
         self.seed, self.threads = int(settings["seed"]), int(settings["threads"])
         torch.set_num_threads(self.threads)
         self.base_folder = Path(settings["baseModel"]["folder"])
-        digest = file_digest(self.base_folder / "model.safetensors")
+        digest = file_digest(present(self.base_folder, "model.safetensors"))
         if digest != settings["baseModel"]["digest"]:
             raise RunError(
                 "BAD_INPUT", f"the base model in {self.base_folder} has digest {digest}, not the one of run.json"
             )
-        self.base = load_model(self.base_folder).eval()
-        self.renderer = Renderer(load_tokenizer(self.base_folder), self.task)
+        self.base = load_model(self.base_folder, needs_head="pet" in self.task.methods).eval()
+        longest = self.base.config.max_position_embeddings
+        if self.task.max_length > longest:
+            raise RunError(
+                "BAD_INPUT",
+                f"maxLength: {self.task.max_length} tokens are more than the {longest} that the base model in "
+                f"{self.base_folder} can take",
+            )
+        tokenizer = load_tokenizer(self.base_folder)
+        require_own_tokenizer(self.base_folder, self.base, tokenizer)
+        self.renderer = Renderer(tokenizer, self.task)
         self.observe = Observations(self.task)
         self.wanted, self.classes = targets(self.task, self.data.train), self.data.classes
         self.goal = self.observe.goal(self.wanted, self.classes)
         self.balance = balance_of(self.task, self.wanted)
         self.teachers = plan_teachers(self.task)
         self.learners = {t.id: self.learner(t) for t in self.teachers}
-        self.rows = [self.learners[t.id].encode(self.data.train) for t in self.teachers]
+        try:
+            self.rows = [self.learners[t.id].encode(self.data.train) for t in self.teachers]
+        except ValueError as error:  # the renderer's: words that cannot be spelled, a template that is too long
+            raise RunError("BAD_INPUT", f"templates: {error}") from error
         order = np.random.default_rng(self.seed).permutation(len(self.data.unlabelled))
         self.calibration = [self.data.unlabelled[i] for i in order[: min(CALIBRATION_TEXTS, len(order) // 4)]]
         self.candidates = [self.data.unlabelled[i] for i in order[len(self.calibration) :]][:PSEUDO_CANDIDATES]
@@ -135,6 +149,20 @@ class Run:
             self.plan.inferred(learner.tokens(rows), time.monotonic() - started)
         return scores
 
+    @contextmanager
+    def told_of_divergence(self, name: str) -> Iterator[None]:
+        """Says which model it was, and that those before it are kept."""
+        try:
+            yield
+        except Diverged as error:
+            finished = ", ".join(self.workspace.finished_models()) or "none yet"
+            raise RunError(
+                "INTERNAL",
+                f"the training of {name} diverged at step {error.step}: {error}. The models that were finished before "
+                f"are kept in {self.workspace.work} ({finished}); look for broken weights in the base model, or take "
+                "another strategy in learning.strategies",
+            ) from error
+
     def train(
         self,
         name: str,
@@ -161,7 +189,8 @@ class Run:
 
         limits = {"seconds": self.plan.seconds(job, steps), "least_steps": MINIMUM_STEPS, "interpolation": share}
         settings = TrainSettings(steps=steps, seed=seed, **limits, **learner.rates(student))
-        learner.train(model, rows, wanted, balance, settings, on_step)
+        with self.told_of_divergence(name):
+            learner.train(model, rows, wanted, balance, settings, on_step)
         self.plan.trained(job, taken, time.monotonic() - started)
         self.workspace.took(name, taken, time.monotonic() - started)
 

@@ -8,6 +8,11 @@ from dataclasses import dataclass
 
 DEFAULT_NEGATIVES, DEFAULT_SHORTLIST = 3, 16
 """Of definitions that were written before the settings were; the task file's own defaults."""
+DEFAULT_PRECISIONS = ("fp32",)
+"""Likewise; the task file's own default has int8, too."""
+
+DEFAULT_INPUT = {"sentence-pair": "{text}{sep}{textPair}"}
+"""By kind; of the others `{text}`."""
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
@@ -69,6 +74,16 @@ class Efl:
 
 
 @dataclass(frozen=True)
+class Serving:
+    """Precisions to offer the service, and how far each must agree with fp32: shares of all texts, of any label's."""
+
+    policy: str
+    precisions: tuple[str, ...]
+    min_agreement: float
+    min_label_agreement: float
+
+
+@dataclass(frozen=True)
 class Adaptation:
     """`tapt`: whether a run adapts the base model to its unlabelled texts first, in `passes` over them and
     `budget_share` of its budget at most. `auxiliary`: the weight of PET's masked-language-modelling loss."""
@@ -86,8 +101,10 @@ class Task:
     methods: tuple[str, ...]
     labels: tuple[Label, ...]
     templates: tuple[str, ...]
+    input: str
+    """What methods other than PET see of an item: a template without masks."""
     max_length: int
-    serving_policy: str
+    serving: Serving
     prior: str
     strategies: tuple[str, ...]
     selection: Selection
@@ -106,6 +123,11 @@ class Task:
     @property
     def label_names(self) -> list[str]:
         return [label.name for label in self.labels]
+
+    @property
+    def rendered_by(self) -> list[str]:
+        """All templates that items are rendered by, whichever method has them."""
+        return [*self.templates, *([self.input] if set(self.methods) - {"pet"} else [])]
 
     @property
     def label_words(self) -> dict[str, list[str]]:
@@ -127,6 +149,7 @@ def load_task(definition: dict) -> Task:
     learning = definition["learning"]
     selection = learning["selection"]
     efl, student = definition.get("efl", {}), learning.get("student", {})
+    serving = definition["serving"]
     return Task(
         name=definition["name"],
         kind=definition["kind"],
@@ -135,8 +158,14 @@ def load_task(definition: dict) -> Task:
             Label(label["name"], tuple(label["words"]), label.get("description", "")) for label in definition["labels"]
         ),
         templates=tuple(definition["templates"]),
+        input=definition.get("input") or DEFAULT_INPUT.get(definition["kind"], "{text}"),
         max_length=definition["maxLength"],
-        serving_policy=definition["serving"]["policy"],
+        serving=Serving(
+            serving["policy"],
+            tuple(serving.get("precisions", DEFAULT_PRECISIONS)),
+            serving.get("minAgreement", 0.99),
+            serving.get("minLabelAgreement", 0.97),
+        ),
         prior=learning["prior"],
         strategies=tuple(learning["strategies"]),
         selection=Selection(

@@ -124,7 +124,8 @@ def _fold(
 
 def _tune_head(run: Run, learner: PetLearner, model: Any, number: int, index: np.ndarray, seed: int) -> None:
     rows = [run.rows[number][i] for i in index]
-    learner.tune_head(model, rows, run.wanted[index], run.balance[index], seed)
+    with run.told_of_divergence(f"{run.teachers[number].id}, its head,"):
+        learner.tune_head(model, rows, run.wanted[index], run.balance[index], seed)
 
 
 def _choose_shrinkage(run: Run, near: OutOfFold, far: OutOfFold | None) -> tuple[np.ndarray, np.ndarray]:

@@ -64,6 +64,21 @@ class Drawn:
     target: torch.Tensor
 
 
+class Diverged(Exception):
+    """A loss or a gradient that is no number. Nothing was changed by that step, counted from 1."""
+
+    def __init__(self, step: int, what: str, value: float):
+        super().__init__(f"its {what} is {value}")
+        self.step = step
+
+
+def require_finite(step: int, loss: float, gradient: float) -> None:
+    """Raises Diverged; `gradient` is the norm of all gradients together."""
+    for what, value in (("loss", loss), ("gradient", gradient)):
+        if not math.isfinite(value):
+            raise Diverged(step, what, value)
+
+
 def optimise(
     groups: list[dict],
     draws: Iterator[Drawn],
@@ -77,7 +92,7 @@ def optimise(
     """Tunes the parameters of `groups` (each with its `peak` rate) in place, for `settings.steps` batches at most.
 
     `forward_of` gives a batch's log-probabilities as a function of a move of its embeddings, and the shape of such a
-    move. ValueError where the strategy is unknown.
+    move. ValueError where the strategy is unknown, Diverged where a loss is no number.
     """
     parsed = augment.parse_strategy(strategy)
     rng = np.random.default_rng(settings.seed + 1)
@@ -100,7 +115,7 @@ def optimise(
         forward, shape = forward_of(drawn.rows, mix)
         loss = augment.backward(parsed, forward, drawn.target if mix is None else mix.of(drawn.target), shape)
         loss = further(loss, trained)
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        require_finite(step + 1, loss, float(torch.nn.utils.clip_grad_norm_(trained, 1.0)))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if checkpoint is not None:

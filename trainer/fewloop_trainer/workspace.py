@@ -41,6 +41,11 @@ class Workspace:
     def load(self, name: str) -> dict[str, torch.Tensor]:
         return load_file(self.work / f"{name}.safetensors")
 
+    def finished_models(self) -> list[str]:
+        """Cross-fitted ones, of which the predictions are kept, and whole ones."""
+        found = [*self.work.glob("*.fold*.npz"), *self.work.glob("*.safetensors")]
+        return sorted(path.stem for path in found if ".partial" not in path.name)
+
     def took(self, name: str, steps: int, seconds: float) -> None:
         write_json(self.work / f"{name}.json", {"steps": steps, "seconds": round(seconds, 2)})
 

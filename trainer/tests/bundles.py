@@ -15,7 +15,8 @@ from folders import read_json
 def broken_entries(folder: Path) -> list[str]:
     """Files of the manifest whose digest is not what it says."""
     manifest = read_json(folder / "manifest.json")
-    entries = [*manifest["graphs"], manifest["tokenizer"], manifest["golden"], manifest["report"]]
+    variants = [v for graph in manifest["graphs"] for v in graph.get("variants", [])]
+    entries = [*manifest["graphs"], *variants, manifest["tokenizer"], manifest["golden"], manifest["report"]]
     return [e["file"] for e in entries if hashlib.sha256((folder / e["file"]).read_bytes()).hexdigest() != e["sha256"]]
 
 

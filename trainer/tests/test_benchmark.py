@@ -13,6 +13,7 @@ import pytest
 
 from fewloop_trainer import benchmark, cli, lessons, methods, peers, recipe, tapt
 from fewloop_trainer.benchmark import BenchmarkSettings, Place
+from fewloop_trainer.cell import key_of
 from fewloop_trainer.data import RunError
 from folders import TINY_MODEL, definition_of, read_json, review, reviews
 
@@ -140,9 +141,16 @@ class TestCells:
         refused = benchmark.compute(settings, Place("chid", "pet+mixup", "0", 0))
         assert (refused["state"], "cannot be mixed" in refused["reason"]) == ("n/a", True)
 
-    def test_of_a_text_alone_hold_its_fields_too(self):
-        rows = [{"text": "文", "fields": {"keywords": "甲，乙"}, "label": "1"}, {"text": "文", "label": "0"}]
-        assert [row["text"] for row in methods.told(rows)] == ["甲，乙\n文", "文"]
+    def test_of_a_pet_task_do_not_depend_on_its_input_but_for_the_other_methods(self, settings, tmp_path):
+        written = json.loads((settings.task_files / "eprstmt.yaml").read_text())
+        (tmp_path / "eprstmt.yaml").write_text(json.dumps(written | {"input": "评论：{text}"}))
+        changed = replace(settings, task_files=tmp_path)
+        same = {}
+        for name in ("zero-shot", "pet", "full", "fine-tune", "efl", "embedding", "setfit"):
+            method = methods.METHODS[name]
+            cells = (benchmark.cell_of(s, Place("eprstmt", name, "0", 0)) for s in (settings, changed))
+            same[name] = len({key_of(cell, name, method.settings, method.reads) for cell in cells}) == 1
+        assert [name for name, equal in same.items() if not equal] == ["fine-tune", "efl", "embedding"]
 
     def test_that_fail_do_not_stop_the_others(self, settings, monkeypatch, capsys):
         broken = replace(methods.METHODS["pet"], predict=lambda cell: np.full((len(cell.test), cell.classes), np.nan))

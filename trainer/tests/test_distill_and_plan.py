@@ -55,6 +55,16 @@ def execute(planned: Plan, clock: Clock, cost_of: dict[str, float]) -> dict[str,
     return taken
 
 
+def test_the_estimate_is_of_what_is_wished_or_of_what_the_budget_has(clock):
+    jobs = [Job("a", 40, 10.0), Job("b", 20, 10.0)]
+    plenty = planned_for(clock, 1000, train_cost=0.1, infer_cost=0.01, infer_tokens=500.0, waiting=jobs)
+    assert plenty.seconds_left() == pytest.approx(60 + 5)
+    tight = planned_for(clock, 30, train_cost=0.1, infer_cost=0.01, infer_tokens=500.0, waiting=jobs)
+    assert tight.seconds_left() == pytest.approx(30)
+    none = planned_for(clock, 1, train_cost=0.1, infer_cost=0.01, infer_tokens=500.0, waiting=jobs)
+    assert none.seconds_left() == pytest.approx(2 * plan.MINIMUM_STEPS + 5), "least steps are taken late too"
+
+
 def planned_for(clock: Clock, seconds: float, **rest) -> Plan:
     """A plan whose jobs have `seconds` from now on, the reserve already taken off."""
     return Plan(clock.now, seconds / (1 - plan.RESERVE_SHARE), **rest)

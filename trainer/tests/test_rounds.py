@@ -8,6 +8,7 @@ import pytest
 from bundles import broken_entries
 from fewloop_trainer import pseudo, run, run_state, student
 from folders import definition_of, read_json, read_lines, reviews_of, write_run
+from test_run import end_at
 
 ROWS = reviews_of("train", 60)
 TAKES_ALL = {"strategy": "top_confidence"}
@@ -167,3 +168,27 @@ def test_the_product_has_every_strategy_with_every_template():
     assert {(t.template, t.strategy, t.seed) for t in teachers} == {
         (template, strategy, seed) for template in (0, 1) for strategy in ("plain", "fgm") for seed in (0, 1)
     }
+
+
+def test_a_run_of_every_kind_of_model_ends_the_same_whether_it_was_killed_or_not(tmp_path):
+    learning = {"rounds": 2, "seeds": 2, "strategies": ["plain"], "student": {"strategies": ["plain", "r-drop"]}}
+    definition = definition_of(templates=["很{mask}！{text}"], learning=learning, selection=TAKES_ALL)
+
+    def of(name: str):
+        # The time is no object: on a budget the steps would depend on the machine.
+        return write_run(tmp_path / name, ROWS[:10], ROWS[10:40], definition, budgetSeconds=86_400)
+
+    whole, killed = of("whole"), of("killed")
+    for model in ("t0-plain-s2.fold1", "t0-plain-s2.round2", "student-1.fold0"):
+        assert end_at(killed, model, "SIGKILL")[0] == -9
+        assert not (killed / "result.json").exists()
+    for folder in (whole, killed):
+        assert run.run(folder) == 0
+    for name in ("pseudo-labels.jsonl", "bundle/golden.json"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    reports = [read_json(folder / "bundle/report.json") for folder in (killed, whole)]
+    for report in reports:
+        del report["seconds"], report["peakMemoryBytes"]
+    assert reports[0] == reports[1]
+    assert {line["round"] for line in read_lines(whole / "pseudo-labels.jsonl")} == {1, 2}
+    assert set(reports[0]["student"]["trials"]) == {"t0-plain", "t0-r-drop"}

@@ -68,6 +68,18 @@ class TestFinishedRun:
         ]
         assert [line["at"] for line in lines] == sorted(line["at"] for line in lines)
 
+    def test_said_how_long_it_would_take_before_it_began_to_train(self, finished_run):
+        lines = read_lines(finished_run.folder / "progress.jsonl")
+        said = [i for i, line in enumerate(lines) if "estimateSeconds" in line.get("metrics", {})]
+        trained = [i for i, line in enumerate(lines) if "model" in line.get("metrics", {})]
+        assert len(said) == 1
+        assert said[0] < trained[0]
+        assert 0 < lines[said[0]]["metrics"]["estimateSeconds"] < 600
+
+    def test_reported_its_peak_memory(self, finished_run):
+        peak = read_json(finished_run.folder / "bundle/report.json")["peakMemoryBytes"]
+        assert 100e6 < peak < 16e9
+
     def test_left_a_bundle_that_verifies(self, finished_run):
         folder = finished_run.folder / "bundle"
         manifest = read_json(folder / "manifest.json")

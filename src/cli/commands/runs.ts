@@ -5,7 +5,8 @@ import { type Client, Failure } from '../client.js';
 import { contextOf } from '../context.js';
 import { print, printJson, progress, table } from '../output.js';
 
-const FIELDS = 'id task trigger state progress stage error createdAt startedAt finishedAt produced { version state }';
+const FIELDS =
+  'id task trigger state progress stage estimateSeconds error createdAt startedAt finishedAt produced { version state }';
 const START = `mutation ($task: String!) { startRetrain(task: $task) { ${FIELDS} } }`;
 const LIST = `query ($name: String!) { task(name: $name) { runs { ${FIELDS} } } }`;
 const CANCEL = `mutation ($id: ID!) { cancelRun(id: $id) { ${FIELDS} } }`;
@@ -20,6 +21,7 @@ interface Run {
   state: string;
   progress: number;
   stage: string | null;
+  estimateSeconds: number | null;
   error: string | null;
   createdAt: string;
   produced: { version: number; state: string } | null;
@@ -50,7 +52,7 @@ async function runs(task: string, { wait }: { wait?: boolean }, command: Command
   if (wait && open) return follow(client, open, json);
   if (json) return printJson(found.runs);
   const rows = found.runs.map((run) => {
-    const result = run.produced ? `version ${run.produced.version}` : (run.error ?? run.stage);
+    const result = run.produced ? `version ${run.produced.version}` : (run.error ?? standing(run));
     return [run.id, run.createdAt, run.trigger, run.state, `${Math.round(run.progress * 100)}%`, result];
   });
   print(table(['RUN', 'CREATED', 'TRIGGER', 'STATE', 'DONE', 'RESULT'], rows));
@@ -72,7 +74,7 @@ async function follow(client: Client, started: Run, json: boolean): Promise<void
         for await (const { run } of client.subscribe<{ run: Run }>(WATCH, { id: started.id })) {
           last = run;
           silentSince = Date.now();
-          bar.update(Math.round(run.progress * 100), run.stage ?? run.state.toLowerCase());
+          bar.update(Math.round(run.progress * 100), standing(run) ?? run.state.toLowerCase());
         }
       } catch (error) {
         // The service may be starting anew; the run goes on then.
@@ -86,6 +88,13 @@ async function follow(client: Client, started: Run, json: boolean): Promise<void
   }
   printRun(last, json);
   if (last.state !== 'SUCCEEDED') process.exitCode = 1;
+}
+
+/** The stage of an open run, and how long all of it takes. */
+function standing({ stage, estimateSeconds }: Run): string | null {
+  if (stage === null || estimateSeconds === null) return stage;
+  const minutes = estimateSeconds / 60;
+  return `${stage} (about ${minutes < 2 ? `${Math.round(estimateSeconds)} s` : `${Math.round(minutes)} min`} in all)`;
 }
 
 function isOpen({ state }: Run): boolean {

@@ -29,6 +29,7 @@ export class CandidateRow extends ItemColumns {
   @Column('double precision') margin: number;
   @Column('double precision') entropy: number;
   @Column('double precision') voteEntropy: number;
+  @Column('double precision', { default: 0 }) jensenShannon: number;
   @Column('integer') dissenting: number;
   @Column('text') route: 'ACCEPT' | 'REVIEW';
   /** Drawn at random to be answered, whatever its score. */

@@ -19,6 +19,8 @@ export class TrainingRunRow {
   /** In [0, 1]. */
   @Column('double precision', { default: 0 }) progress: number;
   @Column('text', { nullable: true }) stage: string | null;
+  /** From the trainer's start to its end, as it reckons once it has measured its steps. */
+  @Column('double precision', { nullable: true }) estimateSeconds: number | null;
   @Column('text', { nullable: true }) error: string | null;
   @Column('text', { nullable: true }) startedBy: string | null;
   @Column('text', { nullable: true }) folder: string | null;

@@ -3,6 +3,8 @@
  * claim, and nothing of the batch has happened.
  */
 import { Inject, Injectable } from '@nestjs/common';
+import type { PartHealth } from '../../common/health.js';
+import { METRICS, secondsSince, type Metrics, type SetGauge } from '../../common/metrics/metrics.js';
 import { itemOf } from '../../learning/data-set.js';
 import { PoolService, type ScoredItem } from '../../learning/pool.js';
 import type { StreamItemRow } from '../../storage/entities/stream-item.js';
@@ -12,6 +14,7 @@ import { TasksRepository } from '../../storage/tasks.repository.js';
 import { Transactions } from '../../storage/transactions.js';
 import type { TaskDefinition } from '../../task/types.js';
 import { INGESTED } from './embedded-sink.js';
+import { countKept, type Kept } from '../kept-metrics.js';
 import type { RecordOutcome, StreamBatch, StreamPort } from '../records.js';
 import { Waiters } from '../waiters.js';
 
@@ -31,31 +34,55 @@ export class EmbeddedStream implements StreamPort {
     @Inject(PoolService) private readonly pool: PoolService,
     @Inject(Transactions) private readonly transactions: Transactions,
     @Inject(Notifications) private readonly notifications: Notifications,
+    @Inject(METRICS) private readonly metrics: Metrics,
   ) {}
 
   async open(): Promise<void> {
     this.notifications.on(INGESTED, () => this.#waiters.wake());
+    this.metrics.onScrape('stream', (set) => this.#gauges(set));
   }
 
-  process(exceptTasks: string[], score: (batch: StreamBatch) => Promise<RecordOutcome[]>): Promise<boolean> {
-    return this.transactions.run(async (tx) => {
+  /** The database's trouble is the database's to tell. */
+  state(): PartHealth {
+    return { ok: true };
+  }
+
+  async process(exceptTasks: string[], score: (batch: StreamBatch) => Promise<RecordOutcome[]>): Promise<boolean> {
+    let kept: Kept[] = [];
+    let scoredAtMs = 0;
+    const busy = await this.transactions.run(async (tx) => {
       const rows = await this.items.claim(BATCH, exceptTasks, tx);
       const task = rows[0]?.task;
       if (task === undefined) return false;
       const records = rows.map((row) => ({ ref: row.seq, id: row.externalId, item: itemOf(row) }));
+      const startedAtMs = performance.now();
       const outcomes = await score({ task, records });
+      this.metrics.observe('fewloop_stream_inference_seconds', {}, secondsSince(startedAtMs));
+      scoredAtMs = performance.now();
       const bySeq = new Map(rows.map((row) => [row.seq, row]));
-      await this.items.record(
-        outcomes.map((outcome) => stored(outcome, bySeq.get(outcome.ref)!)),
-        tx,
-      );
+      const rowsKept = outcomes.map((outcome) => stored(outcome, bySeq.get(outcome.ref)!));
+      await this.items.record(rowsKept, tx);
       const scored = outcomes.flatMap((outcome): ScoredItem[] =>
         outcome.state === 'scored' ? [{ item: bySeq.get(outcome.ref)!, prediction: outcome.prediction }] : [],
       );
       const row = await this.tasks.find(task, tx);
       if (row) await this.pool.admit(row.definition as TaskDefinition, scored, tx);
+      kept = [
+        ...scored.map(({ prediction }) => ({ task, prediction })),
+        ...rowsKept.flatMap((one) => (one.state === 'FAILED' ? [{ task, code: one.code }] : [])),
+      ];
       return true;
     });
+    if (!busy) return false;
+    this.metrics.observe('fewloop_stream_commit_seconds', {}, secondsSince(scoredAtMs));
+    countKept(this.metrics, kept);
+    return true;
+  }
+
+  async #gauges(set: SetGauge): Promise<void> {
+    const { pending, oldestSeconds } = await this.items.backlog();
+    set('fewloop_stream_lag_records', { topic: 'embedded' }, pending);
+    set('fewloop_stream_lag_seconds', { topic: 'embedded' }, oldestSeconds);
   }
 
   wait(timeoutMs: number): Promise<void> {

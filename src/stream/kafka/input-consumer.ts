@@ -5,6 +5,7 @@
 import { Logger } from '@nestjs/common';
 import type { Batch, Consumer, Kafka } from 'kafkajs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { PartHealth } from '../../common/health.js';
 import { withAdmin, type KafkaSettings } from './client.js';
 import type { TopicIds } from './internals.js';
 import type { TaskDirectory } from './task-directory.js';
@@ -14,6 +15,8 @@ export interface ConsumerHandlers {
   /** All partitions that are this worker's from now on, each to be read from its committed offset. */
   assigned(partitions: { topic: string; partition: number }[]): void;
   fetched(batch: Batch): void;
+  /** A fetch was taken in, records, markers or both: the next begins at `position`. */
+  passed(place: { topic: string; partition: number }, position: bigint, high: bigint): void;
 }
 
 const LOOK_MS = 2_000;
@@ -22,6 +25,8 @@ const MISSING_MS = 10_000;
 /** How long a fetch waits for records, and how soon the end of a pause is noticed. */
 const MAX_WAIT_MS = 100;
 const PARTITIONS_AT_ONCE = 8;
+/** Texts compress tenfold: of a partition, what a fetch brings is to be about what may wait. */
+const FETCH_BYTES = 256 * 1024;
 
 export class InputConsumer {
   readonly #log = new Logger('Kafka');
@@ -57,6 +62,13 @@ export class InputConsumer {
   get consumer(): Consumer {
     if (!this.#consumer) throw new Error('the consumer is not connected now');
     return this.#consumer;
+  }
+
+  /** Whether it reads, where there is something to read. */
+  state(): PartHealth {
+    if (this.#complaint !== '') return { ok: false, reason: this.#complaint };
+    if (this.#subscribed === null && this.#wanted !== '') return { ok: false, reason: 'no topic is read yet' };
+    return { ok: true };
   }
 
   pause(topic: string, partition: number): void {
@@ -115,6 +127,7 @@ export class InputConsumer {
       sessionTimeout: this.settings.kafkaSessionTimeoutMs,
       heartbeatInterval: Math.min(3_000, Math.floor(this.settings.kafkaSessionTimeoutMs / 6)),
       maxWaitTimeInMs: MAX_WAIT_MS,
+      maxBytesPerPartition: FETCH_BYTES,
       allowAutoTopicCreation: false,
     });
     consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => {
@@ -125,6 +138,9 @@ export class InputConsumer {
         ),
       );
       for (const [topic, partitions] of Object.entries(memberAssignment)) consumer.resume([{ topic, partitions }]);
+    });
+    consumer.on(consumer.events.END_BATCH_PROCESS, ({ payload }) => {
+      this.handlers.passed(payload, BigInt(payload.lastOffset) + 1n, BigInt(payload.highWatermark));
     });
     consumer.on(consumer.events.CRASH, ({ payload }) => {
       this.#complain(`the consumer ended and is started again: ${payload.error.message}`);

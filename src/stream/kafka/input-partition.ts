@@ -8,6 +8,7 @@
  * Invariants: claims are committed in the order of their offsets; a cancelled claim commits nothing; what a claim held
  * when it failed is fetched again in its old place; after `close` nothing new is committed.
  */
+import type { PartitionView } from './lag.js';
 import type { Incoming } from './record.js';
 
 export class Claim {
@@ -25,6 +26,9 @@ export class Claim {
     this.settled = new Promise((resolve) => (this.settle = resolve));
   }
 }
+
+/** Of what was fetched before, for the density: what came last counts most. */
+const SEEN_BEFORE = 0.9;
 
 /** Records and bytes that one claim, and so one transaction, may have. */
 export interface ClaimLimits {
@@ -47,6 +51,9 @@ export class InputPartition {
   #start: bigint | undefined;
   #next: bigint | undefined;
   #bytes = 0;
+  #position: bigint | undefined;
+  #high = 0n;
+  #seen = { records: 0, offsets: 0 };
   #closed = false;
 
   /** `before`: when whoever had the partition in this process is done with it. */
@@ -71,6 +78,20 @@ export class InputPartition {
     return this.#bytes;
   }
 
+  /** For the lag. */
+  get view(): PartitionView {
+    const oldest = this.#claims[0]?.records[0] ?? this.#queue[0];
+    return {
+      topic: this.topic,
+      partition: this.partition,
+      unsettled: this.#claims.reduce((sum, { records }) => sum + records.length, this.#queue.length),
+      oldestMs: oldest && Number(oldest.timestamp),
+      position: this.#position,
+      high: this.#high,
+      density: this.#seen.offsets === 0 ? 1 : Math.min(1, this.#seen.records / this.#seen.offsets),
+    };
+  }
+
   /** The offset from which fetching began; nothing below it is or was here. */
   get start(): bigint | undefined {
     return this.#start;
@@ -90,6 +111,18 @@ export class InputPartition {
       this.#bytes += sizeOf(record);
     }
     this.#next = lastOffset + 1n;
+    this.#seen = {
+      records: SEEN_BEFORE * this.#seen.records + records.length,
+      offsets: SEEN_BEFORE * this.#seen.offsets,
+    };
+  }
+
+  /** The consumer goes on from `position`, past records and markers alike; the partition ends at `high`. */
+  passed(position: bigint, high: bigint): void {
+    if (this.#position !== undefined && position > this.#position)
+      this.#seen.offsets += Number(position - this.#position);
+    this.#position = position;
+    this.#high = high;
   }
 
   /** The oldest records, up to the first that is `blocked`; null where there is none. */
@@ -133,6 +166,7 @@ export class InputPartition {
     this.#bytes = 0;
     this.#start = start;
     this.#next = start;
+    this.#position = start;
     this.checked = false;
   }
 

@@ -1,0 +1,43 @@
+import * as fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { diverseOrder, type Point } from './diverse.js';
+
+const at = (degrees: number, uncertainty = 1, label: string | null = 'a'): Point => {
+  const radians = (degrees * Math.PI) / 180;
+  return { embedding: Float32Array.of(Math.cos(radians), Math.sin(radians)), uncertainty, label };
+};
+
+describe('diverseOrder', () => {
+  it('begins with the most uncertain, then goes to what is farthest from all that was taken', () => {
+    expect(diverseOrder([at(0, 0.9), at(5, 0.9), at(90, 0.8), at(180, 0.8), at(10, 1)])).toEqual([4, 3, 2, 0, 1]);
+  });
+
+  it('does not ask far away where the answer is known', () => {
+    expect(diverseOrder([at(0), at(180, 0.01), at(30, 0.9)])).toEqual([0, 2, 1]);
+  });
+
+  it('asks twins last', () => {
+    expect(diverseOrder([at(0), at(0), at(20), at(40)]).at(-1)).toBe(1);
+  });
+
+  it('takes labels by turns where it is asked to', () => {
+    const points = [at(0, 1, 'a'), at(90, 1, 'a'), at(180, 1, 'a'), at(10, 0.1, 'b'), at(20, 0.1, 'b')];
+    expect(diverseOrder(points, { byLabel: true }).map((i) => points[i]!.label)).toEqual(['a', 'b', 'a', 'b', 'a']);
+    expect(diverseOrder(points).slice(0, 3)).toEqual([0, 2, 1]);
+  });
+
+  it('asks each once, whatever they are', () => {
+    const point = fc.record({
+      embedding: fc.tuple(fc.float({ noNaN: true }), fc.float({ noNaN: true })).map((xy) => Float32Array.from(xy)),
+      uncertainty: fc.double({ min: 0, max: 1, noNaN: true }),
+      label: fc.option(fc.constantFrom('a', 'b', 'c')),
+    });
+    fc.assert(
+      fc.property(fc.array(point, { maxLength: 30 }), fc.boolean(), (points, byLabel) => {
+        const finite = points.filter(({ embedding }) => embedding.every((x) => Math.abs(x) < 1e15));
+        const order = diverseOrder(finite, { byLabel });
+        expect([...order].sort((a, b) => a - b)).toEqual([...finite.keys()]);
+      }),
+    );
+  });
+});
