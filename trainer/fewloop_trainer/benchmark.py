@@ -119,7 +119,7 @@ def compute(settings: BenchmarkSettings, place: Place) -> dict:
     method = METHODS[place.method]
     cell = cell_of(settings, place)
     reason = method.refuses(cell.task)
-    if method.lessons and not cell.lessons:
+    if reason is None and method.lessons and not cell.lessons:
         reason = f"there are no train rows of {' or '.join(method.lessons)} beside {place.task}'s own"
     if reason is not None:
         return where | {"state": "n/a", "reason": reason}

@@ -43,14 +43,13 @@ class Method:
     libraries: Callable[[], dict[str, str]] = field(default=dict)
     reads: tuple[str, ...] | None = ("kind", "labels", "templates", "maxLength")
     """Keys of the task's definition that a result depends on; None: all."""
+    lessons: tuple[str, ...] = ()
+    """Tasks whose train rows, of all splits, it learns from first; of the cell's own it never does."""
     of_pairs: dict[str, object] = field(default_factory=dict)
     """Further settings, where the task is of pairs."""
 
     def settings_for(self, task: Task) -> dict[str, object]:
         return self.settings | (self.of_pairs if task.kind == "sentence-pair" else {})
-
-    lessons: tuple[str, ...] = ()
-    """Tasks whose train rows, of all splits, it learns from first; of the cell's own it never does."""
 
 
 class Prompted:

@@ -116,6 +116,12 @@ class TestTapt:
         assert said["heldOutLoss"]["after"] >= said["heldOutLoss"]["before"]
         assert all(torch.equal(tensor, before[name]) for name, tensor in started.base.state_dict().items())
 
+    def test_keeps_the_base_where_it_diverges(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(adapt, "_step", lambda *given: float("nan"))
+        said = tapt.adapt(TINY_MODEL, tapt.texts_of(unlabelled_reviews(320)), 2, tmp_path, seed=0)
+        assert (said.model, said.report["used"]) == (None, False)
+        assert "diverged at step 1" in said.report["reason"]
+
     def test_takes_its_share_of_the_time_at_most(self, tmp_path):
         texts = tapt.texts_of(unlabelled_reviews(320))
         said = tapt.adapt(TINY_MODEL, texts, 1000, tmp_path, seed=0, seconds=1.0).report
