@@ -8,6 +8,7 @@ const root = resolve(import.meta.dirname, '../..');
 
 export interface Service {
   url: string;
+  pid: number;
   stop(): Promise<void>;
 }
 
@@ -29,6 +30,7 @@ export async function startService(dataDir: string, environment: Record<string, 
     if (found.pid === child.pid && found.url) {
       return {
         url: found.url,
+        pid: child.pid!,
         stop: async () => {
           child.kill('SIGTERM');
           await ended;

@@ -13,6 +13,8 @@ export interface SecureListener {
   /** User → password. */
   scram?: Record<string, string>;
   plain?: Record<string, string>;
+  /** A listener that wants a client's certificate, signed by one of the PEM file `truststore`. */
+  mutual?: { port: number; truststore: string };
 }
 
 export function ensureKafka(): Promise<void>;

@@ -88,8 +88,8 @@ export async function freePort() {
 
 /**
  * Formats `dir` where it is new, starts the broker and resolves once it takes clients. `secure`: a second listener with
- * TLS and SASL, `{ port, keystore, scram: { user: password }, plain: { user: password } }`; who comes by it has the
- * rights that ACLs give, who comes by the plain one may do everything. `proxied`: a second plain listener, `{ port,
+ * TLS and SASL, `{ port, keystore, scram: { user: password }, plain: { user: password } }`, and with `mutual: { port,
+ * truststore }` a third one, with TLS that wants a client's certificate and no SASL; who comes by these has the rights that ACLs give, who comes by the plain one may do everything. `proxied`: a second plain listener, `{ port,
  * advertised }`, whose clients are told to come by another port, that of a proxy. `settings`: further ones of the broker.
  */
 export async function startBroker({ dir, port, controllerPort, secure, proxied, settings }) {
@@ -140,10 +140,9 @@ function javaOptions() {
 }
 
 function format(properties, secure) {
-  const users = Object.entries(secure?.scram ?? {}).flatMap(([name, password]) => [
-    '--add-scram',
-    `SCRAM-SHA-512=[name=${name},password=${password}]`,
-  ]);
+  const users = Object.entries(secure?.scram ?? {}).flatMap(([name, password]) =>
+    ['256', '512'].flatMap((bits) => ['--add-scram', `SCRAM-SHA-${bits}=[name=${name},password=${password}]`]),
+  );
   const tool = ['kafka.tools.StorageTool', 'format', '--standalone', '-t', CLUSTER_ID, '-c', properties, ...users];
   const { status, stderr, stdout } = spawnSync('java', [...javaOptions(), ...tool], { encoding: 'utf8' });
   if (status !== 0) throw new Error(`the broker's folder cannot be formatted:\n${stdout}${stderr}`);
@@ -223,17 +222,28 @@ function proxiedProperties(own, { port, advertised }) {
   };
 }
 
-function secureProperties(own, { port, keystore, plain = {} }) {
+function secureProperties(own, { port, keystore, plain = {}, mutual }) {
   const users = Object.entries(plain).map(([name, password]) => ` user_${name}="${password}"`);
+  const scram = 'org.apache.kafka.common.security.scram.ScramLoginModule required;';
+  const third = mutual && {
+    listeners: `,MUTUAL://127.0.0.1:${mutual.port}`,
+    advertised: `,MUTUAL://localhost:${mutual.port}`,
+    protocol: ',MUTUAL:SSL',
+  };
   return {
-    listeners: `${own.listeners},SECURE://127.0.0.1:${port}`,
-    'advertised.listeners': `${own['advertised.listeners']},SECURE://localhost:${port}`,
-    'listener.security.protocol.map': `${own['listener.security.protocol.map']},SECURE:SASL_SSL`,
+    listeners: `${own.listeners},SECURE://127.0.0.1:${port}${third?.listeners ?? ''}`,
+    'advertised.listeners': `${own['advertised.listeners']},SECURE://localhost:${port}${third?.advertised ?? ''}`,
+    'listener.security.protocol.map': `${own['listener.security.protocol.map']},SECURE:SASL_SSL${third?.protocol ?? ''}`,
+    ...(mutual && {
+      'listener.name.mutual.ssl.client.auth': 'required',
+      'listener.name.mutual.ssl.truststore.type': 'PEM',
+      'listener.name.mutual.ssl.truststore.location': mutual.truststore,
+    }),
     'ssl.keystore.type': 'PEM',
     'ssl.keystore.location': keystore,
-    'sasl.enabled.mechanisms': 'SCRAM-SHA-512,PLAIN',
-    'listener.name.secure.scram-sha-512.sasl.jaas.config':
-      'org.apache.kafka.common.security.scram.ScramLoginModule required;',
+    'sasl.enabled.mechanisms': 'SCRAM-SHA-256,SCRAM-SHA-512,PLAIN',
+    'listener.name.secure.scram-sha-256.sasl.jaas.config': scram,
+    'listener.name.secure.scram-sha-512.sasl.jaas.config': scram,
     'listener.name.secure.plain.sasl.jaas.config': `org.apache.kafka.common.security.plain.PlainLoginModule required${users.join('')};`,
     'authorizer.class.name': 'org.apache.kafka.metadata.authorizer.StandardAuthorizer',
     'super.users': 'User:ANONYMOUS',

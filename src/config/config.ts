@@ -23,6 +23,9 @@ export class Config {
   readonly kafkaDelivery: Environment['kafkaDelivery'];
   readonly kafkaCompression: Environment['kafkaCompression'];
   readonly kafkaSessionTimeoutMs: number;
+  readonly kafkaModelPatienceS: number;
+  readonly historyDays: number;
+  readonly historyRecords: number;
   readonly kafkaSsl: boolean;
   readonly kafkaSslCaFile: string;
   readonly kafkaSslCertFile: string;
@@ -39,6 +42,10 @@ export class Config {
   readonly baseModel: string;
   readonly auth: Environment['auth'];
   readonly logLevel: Environment['logLevel'];
+  /** Empty: no traces. */
+  readonly otlpEndpoint: string;
+  readonly serviceName: string;
+  readonly traceShare: number;
   readonly python: string;
   readonly hosts: number;
   readonly hostThreads: number;

@@ -69,6 +69,14 @@ describe('takeBatch', () => {
     expect(takeBatch(queue, 100, 0).map((entry) => entry.row.encoding.ids.length)).toEqual([20, 21, 22]);
   });
 
+  it('leaves a row that would pad more than a batch of its own costs', () => {
+    const queue = [20, 21, 21, 60, 90].map((length) => pending(length, 'interactive', 0));
+    const lengths = (budget: number) => takeBatch(queue, budget, 0).map((entry) => entry.row.encoding.ids.length);
+    expect(lengths(512)).toEqual([20, 21, 21]);
+    // Where a batch is costly, as on a GPU, padding is cheaper than another one.
+    expect(lengths(65_536)).toEqual([20, 21, 21, 60, 90]);
+  });
+
   it('gives a row that is over the budget a batch of its own', () => {
     const queue = [pending(300, 'interactive', 0), pending(5, 'interactive', 0)];
     expect(takeBatch(queue, 256, 0)).toEqual([queue[0]]);

@@ -2,13 +2,19 @@
  * Step 3: rows become batches. Pure: `takeBatch` chooses which pending rows go next, `packBatch` lays them out.
  *
  * A batch holds rows of one group (runner, graph, masks, words), of similar length, and at most `maxBatchTokens` padded
- * tokens (rows times the longest) and 512 rows; a row longer than that goes alone. It always holds the most urgent row:
+ * tokens (rows times the longest) and 512 rows; a row longer than that goes alone. Of similar length: a row joins where
+ * what it adds in padding is less than a batch of its own would cost. It always holds the most urgent row:
  * interactive before the others, then the oldest. Bulk counts as interactive once it has waited two seconds, background
  * (scores that nobody waits for) once it has waited ten.
  */
 import type { Encoding, HostBatch, Priority } from './types.js';
 
 const MAX_ROWS = 512;
+/**
+ * Of the budget: padding that a row may add. The budget is where a batch's own cost has become a twentieth of it
+ * (registry/batch-budget.ts); somewhat less, because a row that is left may join others of its length.
+ */
+const PADDING_SHARE = 1 / 32;
 const AGES_AFTER_MS: Record<Priority, number> = { interactive: 0, bulk: 2000, background: 10_000 };
 
 /** One rendering to score: `words` are the label words' token ids, [words][masks]; none where it has no masks. */
@@ -50,22 +56,27 @@ export function takeBatch<P extends Pending>(pending: readonly P[], maxBatchToke
   // Grow around the urgent row: shorter neighbours cost least, longer ones raise what every row is padded to.
   let [from, to] = [first.indexOf(urgent), first.indexOf(urgent) + 1];
   const fits = (rows: number, longest: number) => rows <= MAX_ROWS && rows * longest <= maxBatchTokens;
+  const isWorth = (padding: number) => padding <= maxBatchTokens * PADDING_SHARE;
   while (true) {
     const longest = length(first[to - 1]!);
     const longer = first[to];
     const shorter = first[from - 1];
     const preferLonger =
       longer !== undefined && (shorter === undefined || length(longer) - longest < longest - length(shorter));
-    if (preferLonger && fits(to - from + 1, length(longer))) to++;
-    else if (shorter !== undefined && fits(to - from + 1, longest)) from--;
-    else if (longer !== undefined && fits(to - from + 1, length(longer))) to++;
+    const rows = to - from + 1;
+    const takesLonger =
+      longer !== undefined && fits(rows, length(longer)) && isWorth((rows - 1) * (length(longer) - longest));
+    const takesShorter = shorter !== undefined && fits(rows, longest) && isWorth(longest - length(shorter));
+    if (takesLonger && (preferLonger || !takesShorter)) to++;
+    else if (takesShorter) from--;
     else break;
   }
   const batch = first.slice(from, to);
   const longest = length(batch[batch.length - 1]!);
   // Work of the other class rides along where the batch has room and grows no longer.
   for (const entry of peers.filter((p) => yields(p) !== yields(urgent)).reverse()) {
-    if (length(entry) <= longest && fits(batch.length + 1, longest)) batch.push(entry);
+    if (length(entry) <= longest && isWorth(longest - length(entry)) && fits(batch.length + 1, longest))
+      batch.push(entry);
   }
   return batch.sort((a, b) => length(a) - length(b));
 }

@@ -1,4 +1,5 @@
 import * as fc from 'fast-check';
+import { setTimeout } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { MemoryRunner, memoryModel } from '../../test/fixtures/memory-model.js';
 import type { Item } from '../task/types.js';
@@ -131,6 +132,26 @@ describe('InferenceEngine', () => {
     open();
     await Promise.all([first, second]);
     expect(codes(await engine.classify(model, request(many('e', 90))))).toContain('ok');
+  });
+
+  it('refuses at once what would wait beyond its deadline, and takes what has time', async () => {
+    const runner = new MemoryRunner();
+    const engine = new InferenceEngine({ ...LIMITS, maxQueuedTokens: 1e6 });
+    const run = runner.run.bind(runner);
+    runner.run = async (batch) => (await setTimeout(10), run(batch));
+    const model = memoryModel(runner);
+    const many = (tag: string) => texts(...Array.from({ length: 100 }, (_, i) => `${tag}${i}`.padEnd(26, '字')));
+    // With nothing before it any deadline has its try, and so has every one before there is a measurement.
+    expect(codes(await engine.classify(model, request(many('a'), { deadlineAt: Date.now() + 60_000 })))).toContain(
+      'ok',
+    );
+    const first = engine.classify(model, request(many('b')));
+    await new Promise(setImmediate);
+    const hasty = engine.classify(model, request(texts('急'), { deadlineAt: Date.now() + 20 }));
+    await expect(hasty).rejects.toMatchObject({ code: 'OVERLOADED', retryAfterMs: expect.any(Number) });
+    const patient = engine.classify(model, request(texts('不急'), { deadlineAt: Date.now() + 60_000 }));
+    expect(codes(await patient)).toEqual(['ok']);
+    await first;
   });
 
   it('keeps room for requests beside bulk work that is larger than the queue', async () => {

@@ -4,10 +4,11 @@
  *
  *   submit ──▶ pending ──takeBatch──▶ in flight ──▶ answered
  *      │          └── deadline passes: DEADLINE_EXCEEDED, before it cost anything
- *      └── more than `maxQueuedTokens` wait: OVERLOADED
+ *      └── more than `maxQueuedTokens` wait, or so much that its deadline would pass: OVERLOADED
  */
 import { FewloopError } from '../common/errors.js';
 import { NO_METRICS, secondsSince, type Metrics } from '../common/metrics/metrics.js';
+import { inSpan, type Trace } from '../common/tracing/tracing.js';
 import { groupOf, packBatch, rowKey, takeBatch, type Pending, type Row } from './batch.js';
 import type { ClassifyRequest, GraphRunner, HostResult, Priority } from './types.js';
 
@@ -33,6 +34,7 @@ interface Origin {
   task: string;
   priority: Priority;
   enqueuedAtMs: number;
+  trace: Trace;
 }
 
 interface Waiting extends Pending {
@@ -47,20 +49,24 @@ interface Lane {
   maxBatchTokens: number;
 }
 
-export interface SubmitOptions extends Pick<ClassifyRequest, 'priority' | 'deadlineAt'> {
+export interface SubmitOptions extends Pick<ClassifyRequest, 'priority' | 'deadlineAt' | 'trace'> {
   /** Whose rows they are, for the metrics. */
   task?: string;
   /** Of the runner's batches; absent: the queue's own limit. */
   maxBatchTokens?: number | undefined;
 }
 
+/** Of the time that is left: work that is expected to wait longer is refused, so that what is taken is in time. */
+const HEADROOM = 0.7;
+
 export class BatchQueue {
   private readonly lanes = new Map<GraphRunner, Lane>();
   private queuedTokens = 0;
   /** Of them, those of interactive work. */
   private interactiveTokens = 0;
-  /** Moving average, for `retryAfterMs`. */
-  private tokensPerMs = 1;
+  private batchesInFlight = 0;
+  /** What all runners do together, a moving average; unknown before the first batch. */
+  private tokensPerMs: number | undefined;
 
   constructor(
     private readonly limits: QueueLimits,
@@ -77,14 +83,14 @@ export class BatchQueue {
     runner: GraphRunner,
     rows: Row[],
     padId: number,
-    { task = '', priority, deadlineAt, maxBatchTokens = this.limits.maxBatchTokens }: SubmitOptions,
+    { task = '', priority, deadlineAt, trace, maxBatchTokens = this.limits.maxBatchTokens }: SubmitOptions,
   ): Promise<RowOutcome[]> {
     if (rows.length === 0) return [];
-    this.admit(rows, priority);
+    this.admit(rows, priority, deadlineAt);
     const lane = this.lanes.get(runner) ?? { pending: [], inFlight: 0, maxBatchTokens };
     this.lanes.set(runner, lane);
     const enqueuedAtMs = performance.now();
-    const origin = { task, priority, enqueuedAtMs };
+    const origin = { task, priority, enqueuedAtMs, trace };
     const waiting: Waiting[] = [];
     const outcomes = rows.map(
       (row) =>
@@ -114,7 +120,7 @@ export class BatchQueue {
     }
   }
 
-  private admit(rows: Row[], priority: ClassifyRequest['priority']): void {
+  private admit(rows: Row[], priority: Priority, deadlineAt: number | undefined): void {
     const tokens = tokensOf(rows);
     const { maxQueuedTokens } = this.limits;
     const fits = (queued: number, limit: number) => queued === 0 || queued + tokens <= limit;
@@ -124,13 +130,20 @@ export class BatchQueue {
       priority === 'interactive'
         ? fits(this.queuedTokens, maxQueuedTokens) || fits(this.interactiveTokens, maxQueuedTokens / 2)
         : fits(this.queuedTokens, maxQueuedTokens / 2);
-    if (!admitted) {
-      const waitMs = Math.ceil(this.queuedTokens / this.tokensPerMs);
+    if (!admitted || this.isHopeless(priority, deadlineAt)) {
+      const waitMs = Math.ceil(this.queuedTokens / (this.tokensPerMs ?? 1));
       throw new FewloopError('OVERLOADED', 'more texts are waiting than this machine can score soon', {
         retryAfterMs: Math.min(30_000, Math.max(50, waitMs)),
       });
     }
     this.count(rows, priority, 1);
+  }
+
+  /** Whether what goes before it takes longer than its deadline allows. */
+  private isHopeless(priority: Priority, deadlineAt: number | undefined): boolean {
+    if (deadlineAt === undefined || this.tokensPerMs === undefined) return false;
+    const before = priority === 'interactive' ? this.interactiveTokens : this.queuedTokens;
+    return before > 0 && before / this.tokensPerMs > HEADROOM * (deadlineAt - Date.now());
   }
 
   private count(rows: Row[], priority: Priority, sign: 1 | -1): void {
@@ -179,27 +192,30 @@ export class BatchQueue {
   private async runBatch(runner: GraphRunner, batch: Waiting[], maxBatchTokens: number, padId: number): Promise<void> {
     const tokens = tokensOf(batch.map(({ row }) => row));
     const startedAtMs = performance.now();
+    this.batchesInFlight++;
     const priority = mostUrgent(batch);
     // Requests that ask the same share a row.
     const askers = Map.groupBy(batch, ({ row }) => rowKey(row));
     try {
       const rows = [...askers.values()].map(([first]) => first!.row);
       const packed = packBatch(rows, padId);
-      const result = await runner.run(packed);
+      const result = await traced(batch, () => runner.run(packed));
       this.metrics.observe('fewloop_batch_seconds', { priority }, secondsSince(startedAtMs));
       this.measure(rows, packed.rows * packed.length, priority, maxBatchTokens);
       [...askers.values()].forEach((entries, i) => {
         const row = rowOf(result, i, packed.rows);
         for (const entry of entries) entry.settle(row);
       });
-      const rate = tokens / Math.max(0.1, performance.now() - startedAtMs);
-      this.tokensPerMs = 0.8 * this.tokensPerMs + 0.2 * rate;
+      // Little's law: as many batches as are in flight are done in the time that one takes.
+      const rate = (tokens * this.batchesInFlight) / Math.max(0.1, performance.now() - startedAtMs);
+      this.tokensPerMs = 0.8 * (this.tokensPerMs ?? rate) + 0.2 * rate;
     } catch (cause) {
       this.metrics.add('fewloop_batch_failures_total', { priority });
       const error =
         cause instanceof FewloopError ? cause : new FewloopError('INTERNAL', 'the model host failed', { cause });
       for (const entry of batch) entry.settle(error);
     } finally {
+      this.batchesInFlight--;
       for (const { row, priority } of batch) this.count([row], priority, -1);
     }
   }
@@ -209,6 +225,15 @@ export class BatchQueue {
     this.metrics.observe('fewloop_batch_fill_ratio', { priority }, tokens / maxBatchTokens);
     this.metrics.add('fewloop_batch_padding_tokens_total', { priority }, tokens - tokensOf(rows));
   }
+}
+
+/** The span of a batch is in the trace of one call that has one, and names the others. Its host's time is its own. */
+async function traced(batch: Waiting[], run: () => Promise<HostResult>): Promise<HostResult> {
+  const [first, ...others] = [...new Set(batch.map(({ origin }) => origin.trace))].filter(
+    (trace) => trace !== undefined,
+  );
+  if (!first) return run();
+  return inSpan('batch', first, { links: others, attributes: { 'fewloop.rows': batch.length } }, run);
 }
 
 function mostUrgent(batch: Waiting[]): Priority {

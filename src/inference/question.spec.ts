@@ -114,6 +114,15 @@ describe('the shortlist', () => {
     expect(outcome).toMatchObject({ prediction: { distribution: [{}, {}, { label: 'good', probability: 0 }] } });
   });
 
+  it('ranks by the text as the task’s input shows it', async () => {
+    const member = { ...tagging, template: '{title}{sep}{text}{sep}{hypothesis}', shortlist: { size: 1, vectors } };
+    const { runner, engine, model } = setup([member], { c0: 2 }, { method: 'efl', input: '{title}{sep}{text}' });
+    await engine.rawScores(model, [{ text: '不错', fields: { title: '书' } }]);
+    const [alone, beside] = runner.batches.map(({ inputIds }) => asText([...inputIds]));
+    expect(alone).toBe('[CLS]书[SEP]不错[SEP]');
+    expect(beside).toBe('[CLS]书[SEP]不错[SEP]这是差评。[SEP]');
+  });
+
   it('of equally near labels takes the definition’s first', async () => {
     const same = { good: [1, 0], bad: [1, 0], other: [1, 0] };
     const { ask } = setup([{ ...tagging, shortlist: { size: 1, vectors: same } }], { c0: 2 });

@@ -6,6 +6,7 @@
  *                    With a shortlist, a row of the text alone comes first and only the likeliest labels get theirs
  */
 import { labelsOf } from '../task/item.js';
+import { inputOf } from '../task/template.js';
 import type { Item } from '../task/types.js';
 import type { Row } from './batch.js';
 import { labelScores } from './combine.js';
@@ -16,8 +17,6 @@ import type { Member, ServedModel } from './types.js';
 
 /** Score of a label outside the shortlist: its probability is 0. */
 const NOT_LISTED = -1e9;
-/** What ranks the labels of a shortlist. */
-const TEXT_ALONE = '{text}';
 
 export interface Question {
   member: Member;
@@ -46,7 +45,7 @@ export function questionOf(model: ServedModel, member: Member, item: Item): Ques
     renderings: hypotheses
       ? labels.map((label) => render(template, item, hypotheses[label]))
       : [render(template, item)],
-    textAlone: shortlist ? render(TEXT_ALONE, item) : null,
+    textAlone: shortlist ? render(inputOf(model.definition), item) : null,
   };
 }
 

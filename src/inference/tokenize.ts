@@ -2,36 +2,67 @@
  * Step 2: rendered pieces become token ids. Every piece is tokenized on its own; fields are cut to fit `maxLength`,
  * literals and masks never. Twin of `trainer/fewloop_trainer/render.py`.
  */
+import { LRUCache } from 'lru-cache';
 import { badInput } from '../common/errors.js';
 import type { RenderedPiece } from './render.js';
 import type { Encoding, TextTokenizer } from './types.js';
 
-/** Ids of texts, each distinct text tokenized once while this object lives (one request). */
-export class Vocabulary {
-  private readonly known = new Map<string, number[]>();
-  private readonly reserved: Set<number>;
+/** Short enough to be a template's literal or a label word, which come with every request. */
+const SHORT = 24;
+const SHORT_TEXTS = 4000;
+
+/** What is known of a tokenizer from one request to the next: its special tokens, and the ids of short texts. */
+class Lexicon {
+  private static readonly all = new WeakMap<TextTokenizer, Lexicon>();
+  readonly short = new LRUCache<string, number[]>({ max: SHORT_TEXTS });
+  readonly reserved: Set<number>;
   readonly cls: number;
   readonly sep: number;
   readonly mask: number;
   readonly unknown: number;
 
-  constructor(private readonly tokenizer: TextTokenizer) {
+  private constructor(tokenizer: TextTokenizer) {
     const id = (token: string) => tokenizer.tokenToId(token) ?? missing(token);
     [this.cls, this.sep, this.mask, this.unknown] = [id('[CLS]'), id('[SEP]'), id('[MASK]'), id('[UNK]')];
     // A text that spells a special token must not become one.
     this.reserved = new Set([this.cls, this.sep, this.mask, id('[PAD]')]);
   }
 
+  static of(tokenizer: TextTokenizer): Lexicon {
+    const known = Lexicon.all.get(tokenizer) ?? new Lexicon(tokenizer);
+    Lexicon.all.set(tokenizer, known);
+    return known;
+  }
+}
+
+/** Ids of texts, each distinct text tokenized once while this object lives (one request), short ones once for long. */
+export class Vocabulary {
+  private readonly known = new Map<string, number[]>();
+  private readonly lexicon: Lexicon;
+  readonly cls: number;
+  readonly sep: number;
+  readonly mask: number;
+  readonly unknown: number;
+
+  constructor(private readonly tokenizer: TextTokenizer) {
+    this.lexicon = Lexicon.of(tokenizer);
+    ({ cls: this.cls, sep: this.sep, mask: this.mask, unknown: this.unknown } = this.lexicon);
+  }
+
   async learn(texts: Iterable<string>): Promise<void> {
-    const fresh = [...new Set(texts)].filter((text) => !this.known.has(text));
+    const { short, reserved, unknown } = this.lexicon;
+    const fresh: string[] = [];
+    for (const text of new Set(texts)) {
+      const ids = this.known.get(text) ?? short.get(text);
+      if (ids) this.known.set(text, ids);
+      else fresh.push(text);
+    }
     if (fresh.length === 0) return;
     const encoded = await this.tokenizer.encode(fresh);
     fresh.forEach((text, i) => {
-      const ids = encoded[i] ?? [];
-      this.known.set(
-        text,
-        ids.map((token) => (this.reserved.has(token) ? this.unknown : token)),
-      );
+      const ids = (encoded[i] ?? []).map((token) => (reserved.has(token) ? unknown : token));
+      this.known.set(text, ids);
+      if (text.length <= SHORT) short.set(text, ids);
     });
   }
 

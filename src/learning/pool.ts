@@ -3,6 +3,10 @@
  * text seen again changes nothing. Admitted are: what is routed to REVIEW, what is contested, the audit slice (drawn at
  * random, from all splits), the reservoir (a uniform sample of the train groups' texts, for priors and TAPT) and a
  * sample of the confident rest. The split is assigned here.
+ *
+ * Counting a pool and ordering it to evict cost more than admitting a batch: it is counted when it may be full by what
+ * this process admitted, at least every few seconds (other processes admit too), and a large one is let grow somewhat
+ * beyond its capacity before it is brought back to it.
  */
 import { Inject, Injectable } from '@nestjs/common';
 import type { Prediction } from '../inference/types.js';
@@ -33,11 +37,17 @@ export interface PoolStats {
 }
 
 export const RESERVOIR_SIZE = 2000;
+/** Of each so many rows of capacity, so many more are let in before the pool is brought back to it. */
+const SLACK = { per: 50_000, rows: 1_000 };
+const COUNT_EVERY_MS = 5_000;
 /** Share of confident, unanimous texts that is kept: self-training learns from them too. */
 const CONFIDENT_SHARE = 0.1;
 
 @Injectable()
 export class PoolService {
+  /** Task → rows that fit before the pool is to be counted again, and when it is at the latest. */
+  readonly #room = new Map<string, { rows: number; capacity: number; until: number }>();
+
   constructor(
     @Inject(CandidatesRepository) private readonly candidates: CandidatesRepository,
     @Inject(ExamplesRepository) private readonly examples: ExamplesRepository,
@@ -96,8 +106,22 @@ export class PoolService {
     }
     if (rows.size === 0) return;
     await this.candidates.upsert(task, [...rows.values()], tx);
-    await this.candidates.trimReservoir(task, RESERVOIR_SIZE, tx);
-    await this.candidates.evict(task, definition.pool.capacity, tx);
+    const ranked = [...rows.values()].some(({ reservoirRank }) => reservoirRank !== null);
+    if (ranked) await this.candidates.trimReservoir(task, RESERVOIR_SIZE, tx);
+    await this.bound(definition, rows.size, tx);
+  }
+
+  private async bound({ name: task, pool: { capacity } }: TaskDefinition, admitted: number, tx: Tx): Promise<void> {
+    const known = this.#room.get(task);
+    if (known && known.capacity === capacity && known.rows >= admitted && Date.now() < known.until) {
+      known.rows -= admitted;
+      return;
+    }
+    const most = capacity + Math.floor(capacity / SLACK.per) * SLACK.rows;
+    const total = await this.candidates.count(task, tx);
+    if (total > most) await this.candidates.evict(task, total - capacity, tx);
+    const rows = most - (total > most ? capacity : total);
+    this.#room.set(task, { rows, capacity, until: Date.now() + COUNT_EVERY_MS });
   }
 }
 

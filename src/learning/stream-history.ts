@@ -10,11 +10,14 @@ import type { Prediction } from '../inference/types.js';
 import {
   StreamRecordsRepository,
   type NewStreamRecord,
+  type PruneLimits,
   type RecordSource,
 } from '../storage/stream-records.repository.js';
 import { Transactions } from '../storage/transactions.js';
 import type { TaskDefinition } from '../task/types.js';
 import { PoolService, type ScoredItem } from './pool.js';
+
+export type { PruneLimits, RecordSource };
 
 interface HistoryPlace {
   offset: string;
@@ -57,6 +60,16 @@ export class StreamHistory {
         await this.pool.admit(scored[0]!.definition, scored, tx);
       }
     });
+  }
+
+  /** Every partition of every topic that the history knows. */
+  sources(): Promise<RecordSource[]> {
+    return this.records.sources();
+  }
+
+  /** Gives up to `batch` of a source's oldest rows up, and waits for nobody. Returns how many; fewer at the end. */
+  prune(source: RecordSource, limits: PruneLimits, batch: number): Promise<number> {
+    return this.records.prune(source, limits, batch);
   }
 }
 

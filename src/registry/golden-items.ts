@@ -3,7 +3,7 @@
  * over-long fields, markers), so that a difference between machines cannot hide. None is a user's: a bundle cannot be
  * changed, so a text in it would outlive being forgotten.
  */
-import { templateFields } from '../task/template.js';
+import { templateFields, templatesOf } from '../task/template.js';
 import type { Item, TaskDefinition } from '../task/types.js';
 
 const PLAIN = '这家店的服务很好，下次还会再来。';
@@ -23,7 +23,7 @@ export function madeItem(definition: TaskDefinition, text: string, choices: stri
   const item: Item = { text };
   if (choices) item.choices = choices;
   if (definition.kind === 'sentence-pair') item.textPair = text;
-  for (const { name, blank } of definition.templates.flatMap(templateFields)) {
+  for (const { name, blank } of templatesOf(definition).flatMap(templateFields)) {
     const value = blank === null ? (fieldOf(item, name) ?? text) : withMarker(fieldOf(item, name) ?? text, blank);
     if (name === 'text' || name === 'textPair') item[name] = value;
     else item.fields = { ...item.fields, [name]: value };

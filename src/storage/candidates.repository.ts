@@ -95,14 +95,21 @@ export class CandidatesRepository {
     );
   }
 
-  /** Brings the pool back to its capacity: confident, unanimous, old rows go; the audit slice, the reservoir and answered rows stay. */
-  async evict(task: string, capacity: number, tx: Tx): Promise<void> {
+  async count(task: string, tx: Tx): Promise<number> {
+    const [row] = await tx.query<{ total: number }[]>(`SELECT count(*)::int AS total FROM candidate WHERE task = $1`, [
+      task,
+    ]);
+    return row!.total;
+  }
+
+  /** At most so many: confident, unanimous, old rows go; the audit slice, the reservoir and answered rows stay. */
+  async evict(task: string, surplus: number, tx: Tx): Promise<void> {
     await tx.query(
       `DELETE FROM candidate WHERE id IN (
          SELECT id FROM candidate WHERE task = $1 AND state = 'OPEN' AND NOT audit AND reservoir_rank IS NULL
          ORDER BY (route = 'REVIEW'), (dissenting > 0), confidence DESC, received_at, id
-         LIMIT greatest(0, (SELECT count(*) FROM candidate WHERE task = $1) - $2))`,
-      [task, capacity],
+         LIMIT $2)`,
+      [task, surplus],
     );
   }
 

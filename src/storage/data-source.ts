@@ -5,6 +5,7 @@
 import { DefaultNamingStrategy, type DataSourceOptions, type Table } from 'typeorm';
 import { First1795450000000 } from '../../migrations/1795450000000-first.js';
 import { Kafka1795530000000 } from '../../migrations/1795530000000-kafka.js';
+import { History1795600000000 } from '../../migrations/1795600000000-history.js';
 import { Bald1795620000000 } from '../../migrations/1795620000000-bald.js';
 import { RunEstimate1795630000000 } from '../../migrations/1795630000000-run-estimate.js';
 import { CandidateRow } from './entities/candidate.js';
@@ -15,6 +16,7 @@ import { OutboxEventRow } from './entities/outbox-event.js';
 import { PromotionRow } from './entities/promotion.js';
 import { ReplicaRow } from './entities/replica.js';
 import { StreamItemRow } from './entities/stream-item.js';
+import { StreamPrunedRow } from './entities/stream-pruned.js';
 import { StreamRecordRow } from './entities/stream-record.js';
 import { TaskRevisionRow, TaskRow } from './entities/task.js';
 import { TrainingRunRow } from './entities/training-run.js';
@@ -55,9 +57,16 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       LedgerEntryRow,
       ReplicaRow,
       StreamRecordRow,
+      StreamPrunedRow,
       OutboxEventRow,
     ],
-    migrations: [First1795450000000, Kafka1795530000000, Bald1795620000000, RunEstimate1795630000000],
+    migrations: [
+      First1795450000000,
+      Kafka1795530000000,
+      History1795600000000,
+      Bald1795620000000,
+      RunEstimate1795630000000,
+    ],
     migrationsTransactionMode: 'each',
     namingStrategy: new PostgresNames(),
     synchronize: false,

@@ -48,6 +48,18 @@ describe('parseTask', () => {
     });
   });
 
+  it('adapts nothing unless it is asked to, and then with defaults', () => {
+    expect(parseTask(MINIMAL).learning).not.toHaveProperty('adaptation');
+    expect(parseTask(`${MINIMAL}\nlearning: {adaptation: {tapt: true}}`).learning.adaptation).toEqual({
+      tapt: true,
+      passes: 3,
+      budgetShare: 0.3,
+      auxiliary: 0,
+    });
+    const wrong = refusal(`${MINIMAL}\nlearning: {adaptation: {tpat: true}}`);
+    expect(wrong).toMatchObject({ field: 'learning.adaptation.tpat', message: expect.stringContaining('"tapt"') });
+  });
+
   it('reads the same from JSON, from YAML and from its own canonical form', () => {
     const task = parseTask(MINIMAL);
     expect(definitionDigest(parseTask(canonicalDefinition(task)))).toBe(definitionDigest(task));
@@ -122,7 +134,7 @@ describe('parseTask', () => {
 
 describe('requireSupported', () => {
   it.each([
-    ['method', { kind: 'sentence-pair' as const, method: ['embedding' as const] }],
+    ['method', { kind: 'multiple-choice' as const, method: ['embedding' as const] }],
     ['method', { kind: 'multi-label' as const }],
   ])('refuses by %s', (field, change) => {
     expect(() => requireSupported({ ...parseTask(MINIMAL), ...change })).toThrow(expect.objectContaining({ field }));
@@ -137,6 +149,14 @@ describe('requireSupported', () => {
     expect(() => requireSupported({ ...task, learning: others })).not.toThrow();
   });
 
+  it("refuses pet's auxiliary loss without pet", () => {
+    const task = parseTask(`${MINIMAL}\nlearning: {adaptation: {auxiliary: 0.0001}}`);
+    expect(() => requireSupported(task)).not.toThrow();
+    expect(() => requireSupported({ ...task, method: ['embedding'] })).toThrow(
+      expect.objectContaining({ field: 'learning.adaptation.auxiliary' }),
+    );
+  });
+
   it('prints the table', () => {
     const definition: TaskDefinition = { ...parseTask(MINIMAL), kind: 'multi-label', method: ['efl', 'pet'] };
     expect(() => requireSupported(definition)).toThrow(/pet does not go with multi-label.*multiple-choice: pet/u);
@@ -145,7 +165,7 @@ describe('requireSupported', () => {
   it.each([
     ['single-label', ['pet', 'efl', 'embedding', 'fine-tune']],
     ['multi-label', ['efl', 'embedding', 'fine-tune']],
-    ['sentence-pair', ['pet', 'efl', 'fine-tune']],
+    ['sentence-pair', ['pet', 'efl', 'embedding', 'fine-tune']],
   ] as const)('takes a committee for %s', (kind, method) => {
     expect(() => requireSupported({ ...parseTask(MINIMAL), kind, method: [...method] })).not.toThrow();
   });

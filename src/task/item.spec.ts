@@ -11,6 +11,7 @@ const single = parseTask(JSON.stringify({ name: 't', kind: 'single-label', label
 const pair = parseTask(
   JSON.stringify({ name: 't', kind: 'sentence-pair', labels, templates: ['{text}{mask}{textPair}{title}'] }),
 );
+const seen = { ...single, input: '{title}{sep}{text}' };
 const choice = parseTask(JSON.stringify({ name: 't', kind: 'multiple-choice', templates: ['{text|blank:#idiom#}'] }));
 const limits = { maxTextLength: 100 };
 
@@ -21,6 +22,12 @@ describe('validateItem', () => {
     [single, { text: 'x', fields: { a: { b: [1, null, 'c'] } } }],
     [pair, { text: 'x', textPair: 'y', fields: { title: 'z' } }],
     [choice, { text: '他#idiom#', choices: ['甲', '乙'] }],
+    // PET does not see the input.
+    [seen, { text: 'x' }],
+    [
+      { ...seen, method: ['pet' as const, 'efl' as const] },
+      { text: 'x', fields: { title: 'z' } },
+    ],
   ])('takes %#', (task, item) => {
     expect(() => validateItem(task, item as Item, limits)).not.toThrow();
   });
@@ -42,6 +49,7 @@ describe('validateItem', () => {
     [pair, { text: 'x' }, 'textPair'],
     [pair, { text: 'x', textPair: 'y' }, 'fields.title'],
     [pair, { text: 'x', textPair: 'y', fields: { title: 3 } }, 'fields.title'],
+    [{ ...seen, method: ['embedding' as const] }, { text: 'x' }, 'fields.title'],
     [choice, { text: 'x#idiom#' }, 'choices'],
     [choice, { text: 'x#idiom#', choices: 'ab' }, 'choices'],
     [choice, { text: 'x#idiom#', choices: ['a'] }, 'choices'],

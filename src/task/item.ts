@@ -1,7 +1,7 @@
 /** Items: what may be classified by a task, checked before anything is stored or scored. */
 import { badInput } from '../common/errors.js';
 import { normalise } from './keys.js';
-import { templateFields } from './template.js';
+import { templateFields, templatesOf } from './template.js';
 import type { Item, TaskDefinition } from './types.js';
 
 export interface ItemLimits {
@@ -23,7 +23,7 @@ export function labelsOf(definition: TaskDefinition, item: Item): string[] {
 export function validateItem(definition: TaskDefinition, item: Item, limits: ItemLimits, fieldPrefix = ''): void {
   const check = (field: string, value: unknown) => checkText(`${fieldPrefix}${field}`, value, limits);
   check('text', item.text);
-  const named = definition.templates.flatMap(templateFields);
+  const named = fieldsOf(definition);
   if (definition.kind === 'sentence-pair' || named.some((field) => field.name === 'textPair')) {
     check('textPair', item.textPair);
   } else if (isGiven(item.textPair)) {
@@ -42,6 +42,17 @@ export function validateItem(definition: TaskDefinition, item: Item, limits: Ite
   }
 }
 
+/** By definition: a stream asks for each of its records. */
+const fieldsOfDefinitions = new WeakMap<TaskDefinition, ReturnType<typeof templateFields>>();
+
+function fieldsOf(definition: TaskDefinition): ReturnType<typeof templateFields> {
+  const known = fieldsOfDefinitions.get(definition);
+  if (known) return known;
+  const fields = templatesOf(definition).flatMap(templateFields);
+  fieldsOfDefinitions.set(definition, fields);
+  return fields;
+}
+
 function checkText(field: string, value: unknown, limits: ItemLimits): asserts value is string {
   if (!isGiven(value)) throw badInput(field, 'is missing');
   if (typeof value !== 'string') throw badInput(field, 'must be a string');
@@ -49,7 +60,8 @@ function checkText(field: string, value: unknown, limits: ItemLimits): asserts v
     throw badInput(field, `is ${value.length} characters long; at most ${limits.maxTextLength} are taken`);
   }
   checkCharacters(field, value);
-  if (normalise(value) === '') throw badInput(field, 'is empty');
+  // A letter or a digit is one in any normal form.
+  if (!/[\p{L}\p{N}]/u.test(value) && normalise(value) === '') throw badInput(field, 'is empty');
 }
 
 function checkCharacters(field: string, value: string): void {

@@ -8,7 +8,16 @@ const speller: Speller = {
   tokenToId: (token) => (token === '[UNK]' ? 1 : undefined),
 };
 
-function task(change: { labels?: unknown; templates?: string[]; maxLength?: number; kind?: string } = {}) {
+type Change = {
+  labels?: unknown;
+  templates?: string[];
+  maxLength?: number;
+  kind?: string;
+  method?: string;
+  input?: string;
+};
+
+function task(change: Change = {}) {
   return parseTask(
     JSON.stringify({
       name: 'reviews',
@@ -63,6 +72,46 @@ describe('lintTask', () => {
   ])('warns of %s', async (_, change, field, message) => {
     const findings = await lintTask(task(change), speller, 512);
     expect(findings).toEqual([{ severity: 'warning', field, message: expect.stringContaining(message) }]);
+  });
+
+  const efl = [
+    { name: 'good', description: '好评' },
+    { name: 'bad', description: '差评' },
+  ];
+  const embeddedPair = { kind: 'sentence-pair', method: 'embedding' };
+  it.each([
+    ['a place for a label word', { input: '{text}很{mask}' }, 'input', 'label word'],
+    ['a marker', { input: '{text|blank:#}' }, 'input', 'label word'],
+    ['a hypothesis', { input: '{text}{sep}{hypothesis}' }, 'input', 'adds it itself'],
+    ['a brace', { input: '{text' }, 'input', 'brace'],
+    ['a mistyped field', { input: '{txet}' }, 'input', 'did you mean {text}'],
+    ['no field', { input: '好' }, 'input', 'no {text}'],
+    ['too long an input', { maxLength: 8, input: '一二三{sep}{text}' }, 'input', 'takes 6 of maxLength 8'],
+    ['a pair in one segment', { ...embeddedPair, input: '{text}{textPair}' }, 'input', 'needs one {sep}'],
+    ['an empty segment', { ...embeddedPair, input: '{text}{textPair}{sep}好' }, 'input', 'needs one {sep}'],
+    ['three segments', { ...embeddedPair, input: '{text}{sep}{textPair}{sep}{text}' }, 'input', 'needs one {sep}'],
+    [
+      'descriptions that the input leaves no room for',
+      { method: 'efl', labels: efl, maxLength: 12, input: '一二三四{text}' },
+      'labels.0.description',
+      'takes 9 of maxLength 12',
+    ],
+  ])('refuses as input %s', async (_, change, field, message) => {
+    const findings = await lintTask(task({ maxLength: 32, ...change }), speller, 512);
+    expect(findings).toContainEqual({ severity: 'error', field, message: expect.stringContaining(message) });
+  });
+
+  it('takes an input of fields, and a pair with more beside it', async () => {
+    const reminder = { severity: 'warning', field: 'input', message: expect.stringContaining('every item must bring') };
+    expect(await lintTask(task({ method: 'fine-tune', input: '{title}{sep}{text}' }), speller, 512)).toEqual([
+      reminder,
+    ]);
+    const pair = { ...embeddedPair, input: '{title}：{text}{sep}{textPair}' };
+    expect(await lintTask(task(pair), speller, 512)).toEqual([reminder]);
+    const half = task({ kind: 'sentence-pair', method: 'fine-tune', input: '{text}' });
+    expect(await lintTask(half, speller, 512)).toEqual([
+      { severity: 'warning', field: 'input', message: 'does not show {textPair}' },
+    ]);
   });
 
   it('looks at descriptions where efl shows them', async () => {

@@ -3,7 +3,7 @@
  * Errors refuse the task; warnings are for its author to read. Finds everything in one go and throws nothing.
  */
 import { suggest } from './suggest.js';
-import { parseTemplate, templateFields, templateSyntaxError } from './template.js';
+import { parseTemplate, templateFields, templateSyntaxError, type Piece } from './template.js';
 import type { TaskDefinition } from './types.js';
 
 export interface LintFinding {
@@ -53,8 +53,9 @@ export async function lintTask(
   if (definition.kind !== 'multiple-choice' && definition.labels.length < 2) {
     error('labels', 'one label is nothing to decide between; at least two are needed');
   }
+  const inputTokens = await lintInput(definition, tokenizer, error, warning);
   if (definition.method.includes('efl') && definition.kind !== 'sentence-pair') {
-    await lintDescriptions(definition, tokenizer, error, warning);
+    await lintDescriptions(definition, inputTokens, tokenizer, error, warning);
   }
   if (!definition.method.includes('pet')) return findings;
   const masks = await lintWords(definition, tokenizer, error, warning);
@@ -65,9 +66,72 @@ export async function lintTask(
 
 type Report = (field: string, message: string) => void;
 
+/**
+ * Looked at even where no method reads it yet: a mistake is not to wait for the one that does. Returns the tokens that it
+ * takes itself, besides [CLS] and the last [SEP].
+ */
+async function lintInput(
+  definition: TaskDefinition,
+  tokenizer: Speller,
+  error: Report,
+  warning: Report,
+): Promise<number> {
+  const { input, kind, method } = definition;
+  if (input === undefined) return 0;
+  const syntax = templateSyntaxError(input);
+  if (syntax !== null) {
+    error('input', syntax);
+    return 0;
+  }
+  const pieces = parseTemplate(input);
+  if (pieces.some((piece) => piece.kind === 'mask' || (piece.kind === 'field' && piece.blank !== null))) {
+    error('input', "has a place for a label word; those are for PET's templates");
+  }
+  if (pieces.some((piece) => piece.kind === 'hypothesis')) {
+    error('input', 'holds {hypothesis}; efl adds it itself');
+  }
+  const separators = pieces.filter((piece) => piece.kind === 'sep').length;
+  if (kind === 'sentence-pair' && method.includes('embedding') && !dividesInTwo(pieces)) {
+    error('input', 'needs one {sep} with a field on either side: embedding compares what stands there');
+  }
+  lintFields(definition, input, 'input', error, warning);
+  const literals = pieces.flatMap((piece) => (piece.kind === 'literal' ? [piece.text] : []));
+  return (await lintRoom(definition, 2 + separators, literals, 'input', tokenizer, error, warning)) - 2;
+}
+
+function dividesInTwo(pieces: Piece[]): boolean {
+  const at = pieces.findIndex((piece) => piece.kind === 'sep');
+  const holdsField = (part: Piece[]) => part.some((piece) => piece.kind === 'field');
+  const rest = pieces.slice(at + 1);
+  return at > 0 && !rest.some((piece) => piece.kind === 'sep') && holdsField(pieces.slice(0, at)) && holdsField(rest);
+}
+
+/** What a template holds besides fields must leave some tokens for them; returns it. `special`: what is no literal's. */
+async function lintRoom(
+  { maxLength }: TaskDefinition,
+  special: number,
+  literals: string[],
+  field: string,
+  tokenizer: Speller,
+  error: Report,
+  warning: Report,
+): Promise<number> {
+  const tokens = await tokenizer.encode(literals);
+  const fixed = special + tokens.reduce((sum, ids) => sum + ids.length, 0);
+  if (fixed + LEAST_TEXT_TOKENS > maxLength) {
+    error(field, `takes ${fixed} of maxLength ${maxLength} tokens itself, which leaves none for the text`);
+  }
+  const unknown = tokenizer.tokenToId('[UNK]');
+  if (unknown !== undefined && tokens.flat().includes(unknown)) {
+    warning(field, 'holds characters that the tokenizer does not know');
+  }
+  return fixed;
+}
+
 /** Each is shown beside the text, whole: what is too long, or says the same as another, tells nothing. */
 async function lintDescriptions(
   { labels, maxLength }: TaskDefinition,
+  inputTokens: number,
   tokenizer: Speller,
   error: Report,
   warning: Report,
@@ -76,7 +140,7 @@ async function lintDescriptions(
   const unknown = tokenizer.tokenToId('[UNK]');
   for (const [i, ids] of (await tokenizer.encode(described)).entries()) {
     const field = `labels.${i}.description`;
-    const fixed = PAIR_TOKENS + ids.length;
+    const fixed = PAIR_TOKENS + inputTokens + ids.length;
     if (ids.length === 0) error(field, 'is empty');
     else if (fixed + LEAST_TEXT_TOKENS > maxLength) {
       error(field, `takes ${fixed} of maxLength ${maxLength} tokens itself, which leaves none for the text`);
@@ -149,15 +213,7 @@ async function lintTemplates(
     if (places > 1) error(field, `has ${places} places for the label word; one is needed`);
     lintFields(definition, template, field, error, warning);
     const literals = pieces.flatMap((piece) => (piece.kind === 'literal' ? [piece.text] : []));
-    const tokens = await tokenizer.encode(literals);
-    const fixed = 2 + masks + tokens.reduce((sum, ids) => sum + ids.length, 0);
-    if (fixed + LEAST_TEXT_TOKENS > definition.maxLength) {
-      error(field, `takes ${fixed} of maxLength ${definition.maxLength} tokens itself, which leaves none for the text`);
-    }
-    const unknown = tokenizer.tokenToId('[UNK]');
-    if (unknown !== undefined && tokens.flat().includes(unknown)) {
-      warning(field, 'holds characters that the tokenizer does not know');
-    }
+    await lintRoom(definition, 2 + masks, literals, field, tokenizer, error, warning);
   }
 }
 

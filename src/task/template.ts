@@ -1,10 +1,12 @@
 /**
  * Templates: literal text, `{mask}`, `{field}`, and `{field|blank:MARKER}`, whose masks stand inside the field.
  * Members of other methods than PET have two more: `{sep}`, after which the second segment of a pair begins, and
- * `{hypothesis}`, the description of the label that a row asks about.
+ * `{hypothesis}`, the description of the label that a row asks about. They are made of the task's `input`.
  * Twin of `parse_template` in `trainer/fewloop_trainer/task.py`. Malformed templates are for the linter to report;
  * the parser takes every string.
  */
+import type { TaskDefinition } from './types.js';
+
 export type Piece =
   | { kind: 'literal'; text: string }
   | { kind: 'mask' }
@@ -56,4 +58,15 @@ export function templateSyntaxError(template: string): string | null {
 export function templateFields(template: string): { name: string; blank: string | null }[] {
   const fields = parseTemplate(template).filter((piece) => piece.kind === 'field');
   return fields.filter((field, i) => fields.findIndex((f) => f.name === field.name && f.blank === field.blank) === i);
+}
+
+/** What members of other methods than PET see of an item. */
+export function inputOf({ input, kind }: Pick<TaskDefinition, 'input' | 'kind'>): string {
+  return input ?? (kind === 'sentence-pair' ? '{text}{sep}{textPair}' : '{text}');
+}
+
+/** All templates that items are rendered by, whichever method has them. */
+export function templatesOf(definition: Pick<TaskDefinition, 'input' | 'kind' | 'method' | 'templates'>): string[] {
+  const others = definition.method.some((method) => method !== 'pet');
+  return others ? [...definition.templates, inputOf(definition)] : definition.templates;
 }

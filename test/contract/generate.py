@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT / "trainer"))
 
 import numpy as np  # noqa: E402
 from fewloop_trainer import keys, scores  # noqa: E402
+from fewloop_trainer.efl import beside_hypothesis  # noqa: E402
 from fewloop_trainer.encoder import load_tokenizer  # noqa: E402
 from fewloop_trainer.render import Renderer  # noqa: E402
 from fewloop_trainer.task import load_task  # noqa: E402
@@ -46,7 +47,7 @@ def definition(kind: str, templates: list[str], labels: dict[str, list[str]], ma
         "efl": {"negatives": 3, "negativeLabel": None, "shortlist": 16},
         "maxLength": max_length,
         "routing": {"accept": 0.85, "reviewContested": True, "beforeCalibration": "review"},
-        "serving": {"policy": "ensemble"},
+        "serving": {"policy": "ensemble", "precisions": ["fp32", "int8"], "minAgreement": 0.99, "minLabelAgreement": 0.97},
         "pool": {"capacity": 200000, "auditRate": 0.01},
         "learning": {
             "prior": "estimated",
@@ -88,6 +89,7 @@ def rendering_cases() -> list[tuple[dict, list[str], list[dict]]]:
     pairs = [{"text": a, "textPair": b} for a in (long, short) for b in (long, short, TEXTS["emoji"])]
     titled = [{"text": long, "fields": {"title": long}}, {"text": short, "fields": {"title": "题" * 9, "n": 1}}]
     asked = ["这是一条好评。", "English [SEP] [MASK]", "\u0001"]
+    seen = {"method": ["fine-tune"], "input": "{title}，{sep}{text}"}
     return [
         (one, one["templates"], [{"text": text} for text in TEXTS.values()]),
         (two, two["templates"], [{"text": text} for text in TEXTS.values()]),
@@ -103,6 +105,12 @@ def rendering_cases() -> list[tuple[dict, list[str], list[dict]]]:
             one | {"maxLength": 20},
             ["{text}{sep}{hypothesis}"],
             [{"text": text, "hypothesis": h} for text in TEXTS.values() for h in asked],
+        ),
+        # What methods other than PET see, alone and beside a hypothesis.
+        (
+            fields | seen,
+            [seen["input"], beside_hypothesis(seen["input"])],
+            [item | {"hypothesis": "这是好评。"} for item in titled],
         ),
     ]
 

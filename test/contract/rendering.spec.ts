@@ -7,6 +7,7 @@ import type { Encoding, TextTokenizer } from '../../src/inference/types.js';
 import { canonicalDefinition, parseTask } from '../../src/task/definition.js';
 import { labelsOf, validateItem } from '../../src/task/item.js';
 import { normalise, splitGroup } from '../../src/task/keys.js';
+import { inputOf } from '../../src/task/template.js';
 import type { Item, TaskDefinition } from '../../src/task/types.js';
 
 const vectors = (name: string): unknown => JSON.parse(readFileSync(`test/contract/${name}.json`, 'utf8'));
@@ -48,6 +49,12 @@ describe('rendering, id for id as the trainer', () => {
       });
     });
   }
+
+  it('of the input that other methods than PET see', () => {
+    const given = renderingCases.filter(({ definition }) => definition.input !== undefined);
+    expect(given.map(({ templates }) => templates[0])).toEqual(given.map(({ definition }) => inputOf(definition)));
+    expect(given).toHaveLength(1);
+  });
 
   it('takes definitions as parseTask writes them', () => {
     for (const { definition } of renderingCases) {

@@ -53,7 +53,12 @@ async function trained(definition: object, rows: (Item & { label?: string; label
     ...(labels ? { labels } : { label: label! }),
     split: 'train' as const,
   }));
-  const unlabelled = rows.slice(16).map(({ text, textPair }) => keyed({ text, ...(textPair && { textPair }) }));
+  const unlabelled = rows.slice(16).map((row) => {
+    const item = { ...row };
+    delete item.label;
+    delete item.labels;
+    return keyed(item);
+  });
   const settings = {
     formatVersion: 1 as const,
     runId: '11111111-2222-3333-4444-555555555555',
@@ -99,6 +104,24 @@ it('pairs', async () => {
   const { manifest, outcome } = await trained(definition, rows);
   expect(manifest.members[0]!.template).toBe('{text}{sep}{textPair}');
   expect(outcome).toMatchObject({ ok: true });
+});
+
+it('pairs by the embedding member, each side with what the input puts beside it', async () => {
+  const rows = ROWS.map(({ text, label }, i) => ({
+    text,
+    textPair: label === 'positive' ? text : ROWS[(i * 7 + 3) % ROWS.length]!.text,
+    fields: { title: '第一句' },
+    label,
+  }));
+  const input = '{title}：{text}{sep}第二句：{textPair}';
+  const definition = { name: 'embedded-pairs', kind: 'sentence-pair', method: 'embedding', input };
+  const { manifest, outcome } = await trained(definition, rows);
+  expect(manifest.graphs.map(({ kind }) => kind)).toEqual(['classifier', 'classifier']);
+  expect(manifest.members.map(({ role, method, template }) => ({ role, method, template }))).toEqual([
+    { role: 'teacher', method: 'embedding', template: input },
+    { role: 'student', method: 'embedding', template: input },
+  ]);
+  expect(outcome).toMatchObject({ ok: true, prediction: { distribution: [{}, {}] } });
 });
 
 it('label sets', async () => {

@@ -47,9 +47,15 @@ class World {
 
   constructor(
     readonly dataDir: string,
-    { hosts = 2, idleMinutes = 0, memoryBytes = Number.POSITIVE_INFINITY } = {},
+    {
+      hosts = 2,
+      idleMinutes = 0,
+      memoryBytes = Number.POSITIVE_INFINITY,
+      precision = 'auto',
+    }: { hosts?: number; idleMinutes?: number; memoryBytes?: number; precision?: Config['precision'] } = {},
   ) {
-    this.config = { dataDir, baseModel: TINY_MODEL, maxBatchTokens: 512, maxTextLength: 20_000, idleMinutes } as Config;
+    const settings = { device: 'cpu', precision, maxBatchTokens: 512, maxTextLength: 20_000, idleMinutes };
+    this.config = { dataDir, baseModel: TINY_MODEL, ...settings } as Config;
     this.pool = new HostPool({ hosts, threads: 1, device: 'cpu', memoryBytes });
     const transactions = { run: (work: (tx: Tx) => unknown) => work({} as Tx) } as unknown as Transactions;
     const versions = {
@@ -127,6 +133,29 @@ async function ownGraph(folder: string, manifest: BundleManifest): Promise<void>
   const digest = sha256(await readFile(join(folder, 'g0.onnx')));
   Object.assign(manifest.graphs[0]!, { base: false, file: 'g0.onnx', sha256: digest });
   await writeManifest(folder, manifest);
+}
+
+/** Gives a version int8 graphs (made by make-int8.py), spoilt by `change`. */
+async function addInt8(world: World, version: number, change: (graph: Buffer) => Buffer = (graph) => graph) {
+  const folder = world.folder('tiny', version);
+  const manifest = JSON.parse(await readFile(join(folder, 'manifest.json'), 'utf8')) as BundleManifest;
+  const graph = change(await readFile(join(TINY_MODEL, '../tiny-int8.onnx')));
+  await writeFile(join(folder, 'g0.int8.onnx'), graph);
+  manifest.graphs[0]!.variants = [{ precision: 'int8', file: 'g0.int8.onnx', sha256: sha256(graph) }];
+  manifest.precisions = [{ precision: 'int8', admitted: true, reason: null, texts: 2000 }];
+  await writeManifest(folder, manifest);
+  world.rows.get(`tiny/${version}`)!.digest = sha256(await readFile(join(folder, 'manifest.json')));
+}
+
+/** A scale of weights many times what it was: a graph that loads and answers something else. */
+function otherScale(graph: Buffer): Buffer {
+  const name = Buffer.from('int8.scale');
+  const scale = Buffer.alloc(4);
+  scale.writeFloatLE(1 / 127);
+  const at = graph.lastIndexOf(scale, graph.lastIndexOf(name) + 64);
+  const spoilt = Buffer.from(graph);
+  spoilt.writeFloatLE(1, at);
+  return spoilt;
 }
 
 describe('bundles', () => {
@@ -218,6 +247,50 @@ describe('bundles', () => {
     }
     expect((await world.classify()).every((outcome) => outcome.ok)).toBe(true);
     expect(await world.pool.pids()).toHaveLength(2);
+  });
+
+  it('serves int8 where the version has it, and answers as in fp32', async () => {
+    await world.version(1, { own: true });
+    await world.activation.activate('tiny', 1);
+    expect(world.activation.precisionOf('tiny', 1)).toBe('fp32');
+    const exact = await world.classify();
+    await world.version(2, { own: true });
+    await addInt8(world, 2);
+    await world.activation.activate('tiny', 2);
+    expect(world.activation.precisionOf('tiny', 2)).toBe('int8');
+    expect(world.activation.precisionOf('tiny', 1)).toBeUndefined();
+    const answers = await world.classify();
+    const differences = answers.map((answer, i) => {
+      const other = exact[i]!;
+      if (!answer.ok || !other.ok) throw new Error('not answered');
+      return Math.abs(answer.prediction.distribution[0]!.probability - other.prediction.distribution[0]!.probability);
+    });
+    expect(Math.max(...differences)).toBeLessThan(5e-2);
+    expect(Math.max(...differences)).toBeGreaterThan(0);
+  });
+
+  it('falls back to fp32 where int8 fails its golden texts, and refuses it where it was asked for', async () => {
+    await world.version(1, { own: true });
+    await addInt8(world, 1, otherScale);
+    await world.activation.activate('tiny', 1);
+    expect(world.activation.precisionOf('tiny', 1)).toBe('fp32');
+    const strict = new World(dataDir, { hosts: 1, precision: 'int8' });
+    strict.rows.set('tiny/1', world.rows.get('tiny/1')!);
+    await expect(strict.activation.activate('tiny', 1)).rejects.toMatchObject({
+      code: 'BUNDLE_INVALID',
+      message: expect.stringMatching(/probability differs/),
+    });
+    await strict.activation.onApplicationShutdown();
+  });
+
+  it('refuses a bundle whose int8 graph was changed, whatever is served', async () => {
+    await world.version(1, { own: true });
+    await addInt8(world, 1);
+    await appendFile(join(world.folder('tiny', 1), 'g0.int8.onnx'), 'x');
+    await expect(world.activation.activate('tiny', 1)).rejects.toMatchObject({
+      code: 'BUNDLE_INVALID',
+      message: expect.stringMatching(/g0\.int8\.onnx/),
+    });
   });
 
   it('registers once, again after a crash, and not another content under the same number', async () => {

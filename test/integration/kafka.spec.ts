@@ -293,7 +293,15 @@ it('goes on where another worker has come to, though far more than a batch was s
   expect(Math.min(...outputs.map((message) => Number(String(valueOf(message)['id']).slice(1))))).toBe(1200);
 });
 
-it('reads gzip, lz4, snappy and zstd', async () => {
+it.each(['none', 'lz4', 'snappy', 'zstd'] as const)('writes %s', async (kafkaCompression) => {
+  const service = await start('all', { kafkaCompression });
+  await apply(service);
+  await topics.send(input, numbered(50));
+  expectExactlyOnce(await topics.read(output, 50), 50);
+  expect(await service.get(IngestService).stats('tiny')).toMatchObject({ scored: 50, failed: 0 });
+});
+
+it('reads gzip, lz4, snappy and zstd, and writes gzip', async () => {
   const service = await start();
   await apply(service);
   const codecs = ['GZIP', 'LZ4', 'Snappy', 'ZSTD'] as const;

@@ -131,7 +131,9 @@ describe('the queue', () => {
       // Not the order of any column.
       const margins = chosen.map(({ margin }) => margin);
       expect(margins).not.toEqual([...margins].sort((a, b) => a - b));
-      if (labelled) expect(chosen[0]!.margin).toBe(Math.min(...margins));
+      // Of a sample, before there are labels, the first need not be the most uncertain of the pool.
+      const least = Math.min(...margins);
+      expect(labelled ? chosen[0]!.margin : least).toBe(least);
       await review.label(chosen[0]!.id, ['positive'], 'anna');
     }
     // A page goes on where the one before ended, although its last question was answered meanwhile.

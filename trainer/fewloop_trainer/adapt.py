@@ -2,6 +2,7 @@
 
 Sources: BERT (Devlin et al. 2019, section 3.1) for the objective; Don't Stop Pretraining (Gururangan et al. 2020)
 for DAPT and TAPT.
+PET's auxiliary loss (auxiliary.py) and a run's TAPT (tapt.py) use what stands here.
 A run lives in a folder: `tokens.npz` (the packed corpus), `checkpoint.pt` (all that is needed to go on),
 `curve.jsonl` (one line per evaluation). Called again, it goes on where it stopped.
 """
@@ -11,7 +12,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -29,6 +30,7 @@ from fewloop_trainer.keys import split_group, twentieth
 from fewloop_trainer.training import require_finite
 
 TEXT_FIELDS = ("text", "textPair", "sentence", "sentence1", "sentence2", "content", "abst", "review")
+HELD_OUT_BUCKETS = (1,)
 _CLOZE_MARKER = re.compile(r"#idiom\d*#")
 
 
@@ -37,13 +39,17 @@ def read_texts(paths: Iterable[Path], held_out_bucket: int | None = 0) -> Iterat
 
     Texts whose split group falls into `held_out_bucket` of twenty are left out, and so are repeated texts.
     """
+    texts = distinct(text for path in _files(paths) for text in _texts_of(path))
+    return (text for text in texts if twentieth(text) != held_out_bucket)
+
+
+def distinct(texts: Iterable[str]) -> Iterator[str]:
+    """Texts without markers of blanks, each once, however it is spaced; none of a single character."""
     seen: set[bytes] = set()
-    for path in _files(paths):
-        for text in _texts_of(path):
-            text = _CLOZE_MARKER.sub("", text).strip()
-            key = bytes.fromhex(split_group(text))[:8]
-            if len(text) < 2 or key in seen or twentieth(text) == held_out_bucket:
-                continue
+    for text in texts:
+        text = _CLOZE_MARKER.sub("", text).strip()
+        key = bytes.fromhex(split_group(text))[:8]
+        if len(text) >= 2 and key not in seen:
             seen.add(key)
             yield text
 
@@ -102,9 +108,9 @@ def mask_tokens(
     """BERT's masking: of the chosen tokens 80 % become [MASK], 10 % a random token, 10 % stay.
 
     ids `[n, length]`; returns the input `[n, length]` and the chosen positions as a boolean `[n, length]`.
-    Special tokens (ids of [PAD], [CLS], [SEP]) are never chosen.
+    Special tokens ([PAD], [CLS], [SEP], and the [MASK] of a template) are never chosen.
     """
-    special = torch.tensor([tokenizer.token_to_id(t) for t in ("[PAD]", "[CLS]", "[SEP]")])
+    special = torch.tensor([tokenizer.token_to_id(t) for t in ("[PAD]", "[CLS]", "[SEP]", "[MASK]")])
     eligible = ~torch.isin(ids, special)
     chosen = (torch.rand(ids.shape, generator=generator) < mask_rate) & eligible
     kind = torch.rand(ids.shape, generator=generator)
@@ -130,14 +136,17 @@ def pretrain(
     settings: AdaptSettings,
     report: Callable[[dict[str, object]], None],
     should_stop: Callable[[], bool] = lambda: False,
+    seconds_limit: float = math.inf,
+    held_out_buckets: Collection[int] = HELD_OUT_BUCKETS,
 ) -> BertForMaskedLM | None:
     """Trains the head alone for `head_tokens`, then every weight for `tokens`. None when it was asked to stop.
 
+    Where steps take longer than `seconds_limit`, all attempts together, there are fewer: the rate falls with the time.
     `report` gets {"stage", "tokens", "progress", "tokensPerSecond", "loss", "heldOutLoss"?, "heldOutAccuracy"?}.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = load_tokenizer(base)
-    train_chunks, held_out = _corpus(texts, tokenizer, folder, settings)
+    train_chunks, held_out = corpus(texts, tokenizer, folder, settings, held_out_buckets)
     torch.manual_seed(settings.seed)
     model = load_model(base)
     for module in model.modules():
@@ -157,7 +166,8 @@ def pretrain(
     saved_at = started = time.monotonic()
     next_evaluation = step * step_tokens // settings.evaluate_every_tokens + 1
     loss_sum, loss_steps = 0.0, 0
-    while step < total_steps:
+    while step < total_steps and seconds < seconds_limit:
+        position = max(step, total_steps * (seconds + time.monotonic() - saved_at) / seconds_limit)
         head_only = step < head_steps
         if optimizer is None or step == head_steps:
             optimizer = _optimizer(model, settings, head_only)
@@ -165,7 +175,8 @@ def pretrain(
                 optimizer.load_state_dict(state["optimizer"])
             state = None
         phase_step, phase_steps = (step, head_steps) if head_only else (step - head_steps, total_steps - head_steps)
-        factor = _schedule(phase_step, phase_steps, settings.warmup)
+        late = min(position - step + phase_step, phase_steps - 1)
+        factor = _schedule(max(phase_step, late), phase_steps, settings.warmup)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
@@ -175,7 +186,8 @@ def pretrain(
         require_finite(step + 1, loss, 0.0)  # the last checkpoint stays
         loss_sum, loss_steps, step = loss_sum + loss, loss_steps + 1, step + 1
         now = time.monotonic()
-        evaluate_now = step * step_tokens >= next_evaluation * settings.evaluate_every_tokens or step == total_steps
+        last = step == total_steps or seconds + now - saved_at >= seconds_limit
+        evaluate_now = step * step_tokens >= next_evaluation * settings.evaluate_every_tokens or last
         if evaluate_now or step % 25 == 0:
             line: dict[str, object] = {
                 "at": datetime.now(UTC).isoformat(),
@@ -193,13 +205,13 @@ def pretrain(
             report(line)
             loss_sum, loss_steps, started = 0.0, 0, time.monotonic()
         stopping = should_stop()
-        if stopping or now - saved_at > settings.checkpoint_every_seconds or step == total_steps:
+        if stopping or last or now - saved_at > settings.checkpoint_every_seconds:
             seconds += time.monotonic() - saved_at
             _save(checkpoint, model, optimizer, step, seconds, settings)
             saved_at = time.monotonic()
             if stopping:
                 return None
-    return model
+    return model.eval()
 
 
 def held_out_metrics(
@@ -221,13 +233,21 @@ def held_out_metrics(
     return {"heldOutLoss": losses / max(1, count), "heldOutAccuracy": hits / max(1, count), "heldOutTokens": count}
 
 
-def _corpus(texts: Callable[[], Iterable[str]], tokenizer, folder: Path, settings: AdaptSettings):
+def corpus(
+    texts: Callable[[], Iterable[str]],
+    tokenizer,
+    folder: Path,
+    settings: AdaptSettings,
+    held_out_buckets: Collection[int] = HELD_OUT_BUCKETS,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Packed chunks to train on and held out, kept in `folder`. Texts are held out whose split group falls into
+    `held_out_buckets` of twenty. ValueError where either part is not a chunk long."""
     cache = folder / "tokens.npz"
     if not cache.exists():
         rng = np.random.default_rng(settings.seed)
         training, held_out = [], []
         for text in texts():
-            (held_out if twentieth(text) == 1 else training).append(text)
+            (held_out if twentieth(text) in held_out_buckets else training).append(text)
         for part in (training, held_out):
             rng.shuffle(part)
         arrays = {
@@ -271,7 +291,7 @@ def _optimizer(model: BertForMaskedLM, settings: AdaptSettings, head_only: bool)
     return torch.optim.AdamW(groups, lr=settings.encoder_rate, betas=(0.9, 0.98), weight_decay=0.01)
 
 
-def _schedule(step: int, steps: int, warmup: float) -> float:
+def _schedule(step: float, steps: int, warmup: float) -> float:
     rising = max(1, int(steps * warmup))
     return min((step + 1) / rising, max(0.0, (steps - step) / max(1, steps - rising)))
 

@@ -55,7 +55,7 @@ def make_plan(run: Run) -> None:
             jobs.append(Job(teacher.id, steps, tokens))
     first = run.learners[run.teachers[0].id]
     steps = first.wished_steps(STUDENT_STEPS if run.candidates else wished)
-    tokens = first.step_tokens(run.rows[0]) / first.passes
+    tokens = first.step_tokens(run.rows[0]) / first.passes * (1 + first.further_passes)
     jobs.append(Job("student", steps, tokens))
     if run.tries_students:
         share = (FOLDS - 1) / FOLDS

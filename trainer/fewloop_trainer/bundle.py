@@ -144,7 +144,7 @@ def _made_item(task: Task, text: str, pair: str) -> dict:
         item["textPair"] = pair
     if task.kind == "multiple-choice":
         item["choices"] = list(GOLDEN_CHOICES)
-    for piece in (p for template in task.templates for p in parse_template(template)):
+    for piece in (p for template in task.rendered_by for p in parse_template(template)):
         if not isinstance(piece, Field):
             continue
         own = piece.name in ("text", "textPair")

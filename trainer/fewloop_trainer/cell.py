@@ -14,6 +14,19 @@ from fewloop_trainer.task import Task
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """Another task and its train rows, to learn from first."""
+
+    task: Task
+    train: list[dict]
+
+    @property
+    def described(self) -> list[str]:
+        """Digests of all that is learnt from it."""
+        return [digest_of(self.task.definition), digest_of(self.train)]
+
+
+@dataclass(frozen=True)
 class Cell:
     """All that a method may see. `work`: a folder for what it wants to go on from after a kill."""
 
@@ -25,6 +38,8 @@ class Cell:
     seed: int
     threads: int
     work: Path
+    lessons: tuple[Lesson, ...] = ()
+    """Train rows of other tasks, for methods that take them."""
 
     @property
     def classes(self) -> int:
@@ -33,14 +48,14 @@ class Cell:
 
 
 def key_of(cell: Cell, method: str, settings: dict[str, object], reads: Sequence[str] | None) -> str:
-    """SHA-256 (hex) of what the method `reads` of the task's definition (None: all), the method, the base model, every
-    row, the seed and the libraries.
+    """SHA-256 (hex) of what the method `reads` of the task's definition (None: all that a run reads), the method, the
+    base model, every row, the seed and the libraries.
 
     Threads and the processor's bf16 are of it too: sums in another order round otherwise.
     """
     return digest_of(
         {
-            "definition": {k: v for k, v in cell.task.definition.items() if reads is None or k in reads},
+            "definition": read_by_run(cell.task) if reads is None else _of(cell.task.definition, reads),
             "method": method,
             "settings": settings,
             "base": base_digest(cell.base),
@@ -52,7 +67,17 @@ def key_of(cell: Cell, method: str, settings: dict[str, object], reads: Sequence
             "bfloat16": has_bfloat16(),
             "libraries": library_versions(),
         }
+        | ({"lessons": [lesson.described for lesson in cell.lessons]} if cell.lessons else {})
     )
+
+
+def read_by_run(task: Task) -> dict:
+    """The definition without `input` where the task's own method is PET: its templates are all that it sees."""
+    return {k: v for k, v in task.definition.items() if k != "input" or set(task.methods) != {"pet"}}
+
+
+def _of(definition: dict, keys: Sequence[str]) -> dict:
+    return {k: v for k, v in definition.items() if k in keys}
 
 
 def digest_of(value: object) -> str:

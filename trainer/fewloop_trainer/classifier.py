@@ -82,7 +82,8 @@ def collate(rows: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor, torch.
 
 
 def predict(model: Classifier, rows: Sequence[Encoded], batch_tokens: int = 2048, fast: bool = False) -> np.ndarray:
-    """Logits [N, outputs], fp64; batches of like length within a token budget. `fast` allows bf16, as in pet.py."""
+    """Logits [N, outputs], fp64, by what has a classifier's inputs and outputs; batches of like length within a token
+    budget. `fast` allows bf16, as in pet.py."""
     return _outputs(model, rows, batch_tokens, fast)[0]
 
 

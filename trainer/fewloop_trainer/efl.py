@@ -18,9 +18,8 @@ from fewloop_trainer.render import Renderer
 from fewloop_trainer.scores import NOT_LISTED, shortlist_of
 from fewloop_trainer.training import Drawn, TrainSettings, batches
 
-PAIR = "{text}{sep}{textPair}"
-TAGGING = "{text}{sep}{hypothesis}"
 ALONE = "{text}"
+"""Of a hypothesis, as a text of its own."""
 PART = 8192
 """Rows that are held at a time."""
 ATTEMPTS = 20
@@ -36,7 +35,8 @@ class Pair(Encoded):
 
 def encode_pairs(renderer: Renderer, items: Sequence[dict]) -> list[Pair]:
     return [
-        Pair(e.ids, e.type_ids, item) for e, item in zip(classifier.encode(renderer, PAIR, items), items, strict=True)
+        Pair(e.ids, e.type_ids, item)
+        for e, item in zip(classifier.encode(renderer, renderer.input, items), items, strict=True)
     ]
 
 
@@ -90,6 +90,11 @@ def _other_pair(rows: Sequence[Pair], item: dict, rng: np.random.Generator) -> d
     return None
 
 
+def beside_hypothesis(template: str) -> str:
+    """The template of a text beside what a label says of it; `template` is that of the text alone."""
+    return template + "{sep}{hypothesis}"
+
+
 @dataclass(frozen=True)
 class Tagging(Encoded):
     """An item alone, and the item, to be rendered beside hypotheses."""
@@ -105,11 +110,12 @@ class Hypotheses:
         self.renderer, self.texts = renderer, list(texts)
 
     def encode(self, items: Sequence[dict]) -> list[Tagging]:
-        alone = classifier.encode(self.renderer, ALONE, items)
+        alone = classifier.encode(self.renderer, self.renderer.input, items)
         return [Tagging(e.ids, e.type_ids, item) for e, item in zip(alone, items, strict=True)]
 
     def beside(self, row: Tagging, label: int) -> Encoded:
-        return classifier.encode(self.renderer, TAGGING, [row.item | {"hypothesis": self.texts[label]}])[0]
+        asked = row.item | {"hypothesis": self.texts[label]}
+        return classifier.encode(self.renderer, beside_hypothesis(self.renderer.input), [asked])[0]
 
     def alone(self) -> list[Encoded]:
         """The hypotheses as texts of their own."""

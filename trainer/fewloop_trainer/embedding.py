@@ -2,10 +2,12 @@
 
 Two texts of one label are to point the same way, two of different labels are to be at right angles: the squared error
 of the cosine, over all pairs of a batch. The head is a logistic regression on the tuned, L2-normalised states, by
-scikit-learn; it is stored in a `Classifier`, so that it exports and serves like one.
+scikit-learn; it is stored in a `Classifier`, so that it exports and serves like one. Sentence pairs have a loss and
+features of their own (pairs.py).
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,10 +15,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
 from torch.nn import functional as F
 
-from fewloop_trainer import classifier
+from fewloop_trainer import classifier, pairs
 from fewloop_trainer.augment import encode
 from fewloop_trainer.classifier import Classifier, Encoded, collate
-from fewloop_trainer.training import TrainSettings, balanced, precision, require_finite, schedule
+from fewloop_trainer.pairs import PairClassifier
+from fewloop_trainer.training import Drawn, TrainSettings, balanced, precision, require_finite, schedule
 
 INVERSE_REGULARISATION = 10.0
 """scikit-learn's C for unit-length states: at 1, a head on 32 rows stays near the prior."""
@@ -25,7 +28,7 @@ STEPS, ENCODER_RATE = 60, 3e-5
 
 
 def tune(
-    model: Classifier,
+    model: Classifier | PairClassifier,
     rows: Sequence[Encoded],
     wanted: np.ndarray,
     settings: TrainSettings,
@@ -33,7 +36,8 @@ def tune(
     balance: np.ndarray | None = None,
 ) -> None:
     """Tunes the encoder of `model` in place: the cosine of two rows' states is to be that of their targets
-    `wanted` [N, C]."""
+    `wanted` [N, C], the cosine within a pair to have its label's rank."""
+    loss_of = pairs.loss_of(model, rows, wanted) if isinstance(model, PairClassifier) else partial(_loss, model)
     torch.manual_seed(settings.seed)
     draws = balanced(rows, wanted, balance if balance is not None else np.zeros(len(rows), int), settings)
     model.requires_grad_(False)
@@ -44,11 +48,7 @@ def tune(
     for step in range(settings.steps):
         for group in optimizer.param_groups:
             group["lr"] = settings.encoder_rate * schedule(step, settings.steps, settings.warmup)
-        drawn = next(draws)
-        ids, mask, types = collate(drawn.rows)
-        with precision(fast=True):
-            state = encode(model.bert, ids, mask, types)[:, 0]
-        loss = cosine_loss(F.normalize(state.float(), dim=-1), F.normalize(drawn.target, dim=-1))
+        loss = loss_of(next(draws))
         loss.backward()
         require_finite(step + 1, loss.item(), float(torch.nn.utils.clip_grad_norm_(trained, 1.0)))
         optimizer.step()
@@ -58,6 +58,13 @@ def tune(
     model.requires_grad_(True)
 
 
+def _loss(model: Classifier, drawn: Drawn) -> torch.Tensor:
+    ids, mask, types = collate(drawn.rows)
+    with precision(fast=True):
+        state = encode(model.bert, ids, mask, types)[:, 0]
+    return cosine_loss(F.normalize(state.float(), dim=-1), F.normalize(drawn.target, dim=-1))
+
+
 def cosine_loss(states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Mean squared difference of cosines, over the pairs of different rows; both [B, ...] of unit length."""
     pairs = torch.triu_indices(len(states), len(states), offset=1)
@@ -65,24 +72,31 @@ def cosine_loss(states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return ((got - goal) ** 2).mean() if len(got) else states.sum() * 0
 
 
-def fit_head(model: Classifier, rows: Sequence[Encoded], wanted: np.ndarray, multi_label: bool = False) -> None:
-    """Fits the head of `model` on its states of `rows` to `wanted` [N, C]: distributions or, `multi_label`, sets.
+def fit_head(
+    model: Classifier | PairClassifier, rows: Sequence[Encoded], wanted: np.ndarray, multi_label: bool = False
+) -> None:
+    """Fits the head of `model` on what it sees of `rows` to `wanted` [N, C]: distributions or, `multi_label`, sets.
 
     A soft row counts as one of each label, weighted by its probability.
     """
-    states = classifier.embeddings(model, rows)
-    weight, bias = (_label_sets if multi_label else _distributions)(states, wanted)
+    if isinstance(model, PairClassifier):
+        weight, bias = _distributions(pairs.features_of(model, rows), wanted, pairs.INVERSE_REGULARISATION)
+    else:
+        fit = _label_sets if multi_label else _distributions
+        weight, bias = fit(classifier.embeddings(model, rows), wanted, INVERSE_REGULARISATION)
     with torch.no_grad():
         model.head.weight.copy_(torch.from_numpy(weight))
         model.head.bias.copy_(torch.from_numpy(bias))
 
 
-def _distributions(states: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _distributions(
+    states: np.ndarray, wanted: np.ndarray, inverse_regularisation: float
+) -> tuple[np.ndarray, np.ndarray]:
     row, label = np.nonzero(wanted > 1e-3)
     counts = np.bincount(label, weights=wanted[row, label], minlength=wanted.shape[1])
     # Classes weigh equally, as in every method's batches.
     weights = wanted[row, label] * (len(states) / (np.count_nonzero(counts) * counts[label]))
-    head = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000)
+    head = LogisticRegression(C=inverse_regularisation, max_iter=1000)
     head.fit(states[row], label, sample_weight=weights)
     # A label that no row has keeps the lowest score that any label has.
     weight = np.zeros((wanted.shape[1], states.shape[1]))
@@ -94,7 +108,7 @@ def _distributions(states: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, 
     return weight, bias
 
 
-def _label_sets(states: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _label_sets(states: np.ndarray, wanted: np.ndarray, inverse_regularisation: float) -> tuple[np.ndarray, np.ndarray]:
     sets = wanted > 0.5
     varied = sets.any(0) & ~sets.all(0)
     weight = np.zeros((wanted.shape[1], states.shape[1]))
@@ -102,7 +116,7 @@ def _label_sets(states: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.
     share = (sets.sum(0) + 1) / (len(sets) + 2)
     bias = np.log(share / (1 - share))
     if varied.any():
-        heads = MultiOutputClassifier(LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000))
+        heads = MultiOutputClassifier(LogisticRegression(C=inverse_regularisation, max_iter=1000))
         heads.fit(states, sets[:, varied])
         for label, head in zip(np.flatnonzero(varied), heads.estimators_, strict=True):
             weight[label], bias[label] = head.coef_[0], head.intercept_[0]

@@ -15,15 +15,16 @@ import onnxruntime
 import torch
 from transformers import BertForMaskedLM
 
-from fewloop_trainer import classifier, efl, embedding, export, head, pet
+from fewloop_trainer import auxiliary, classifier, efl, embedding, export, head, pairs, pet
 from fewloop_trainer.augment import parse_strategy
 from fewloop_trainer.classifier import Classifier
-from fewloop_trainer.encoder import copy_of
+from fewloop_trainer.encoder import copy_of, load_model
 from fewloop_trainer.export import round_to_half
+from fewloop_trainer.pairs import PairClassifier
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.scores import NOT_LISTED, shortlist_of
 from fewloop_trainer.task import Task
-from fewloop_trainer.training import TrainSettings
+from fewloop_trainer.training import TrainSettings, labels_alone
 
 Write = Callable[[str, object], dict[str, str]]
 """Puts a JSON file of that name beside the member's graph; its entry for the manifest."""
@@ -71,16 +72,17 @@ class Learner(Protocol):
 
 
 class _OneRowAnItem:
-    """What methods share whose items are a row each."""
+    """What methods share whose items are a row each. `further_passes`: of what is not the strategy's."""
 
     strategy: str
+    further_passes = 0.0
 
     def tokens(self, rows: Sequence[Any]) -> float:
         return sum(len(row.ids) for row in rows)
 
     @property
     def passes(self) -> float:
-        return parse_strategy(self.strategy).passes
+        return parse_strategy(self.strategy).passes + self.further_passes
 
     def restore(self, state: dict[str, torch.Tensor]) -> Any:
         """The model of a stored state, its weights as a graph will hold them."""
@@ -91,7 +93,8 @@ class _OneRowAnItem:
 
 
 class PetLearner(_OneRowAnItem):
-    """`offsets` [C], added to scores in training, are matched by the run once it has asked the base model."""
+    """`offsets` [C], added to scores in training, are matched by the run once it has asked the base model. On items
+    `unlabelled` training has the task's auxiliary loss, if it has one."""
 
     method, graph, knows = "pet", "pet", True
 
@@ -101,7 +104,9 @@ class PetLearner(_OneRowAnItem):
         self.base, self.renderer, self.task, self.classes = base, renderer, task, classes
         self.template, self.strategy = template, strategy
         self.offsets = np.zeros(classes)
+        self.unlabelled: Sequence[dict] = ()
         self._hidden: dict[int, torch.Tensor] = {}
+        self._texts: list[pet.Encoded] | None = None
 
     def encode(self, items: Sequence[dict]) -> list[pet.Encoded]:
         return pet.encode(self.task, self.renderer, self.template, items)
@@ -135,7 +140,22 @@ class PetLearner(_OneRowAnItem):
         head.tune(model, rows, [self._hidden[id(row)] for row in rows], wanted, self.offsets, balance, seed)
 
     def train(self, model, rows, wanted, balance, settings, on_step) -> None:
-        pet.train(model, rows, wanted, self.strategy, settings, self.offsets, on_step, balance)
+        further = self._auxiliary(model, settings).add if self._has_auxiliary else labels_alone
+        pet.train(model, rows, wanted, self.strategy, settings, self.offsets, on_step, balance, further)
+
+    @property
+    def further_passes(self) -> float:
+        return auxiliary.PASSES if self._has_auxiliary else 0.0
+
+    @property
+    def _has_auxiliary(self) -> bool:
+        return self.task.adaptation.auxiliary > 0 and len(self.unlabelled) > 0
+
+    def _auxiliary(self, model: BertForMaskedLM, settings: TrainSettings) -> auxiliary.Auxiliary:
+        if self._texts is None:
+            self._texts = self.encode(self.unlabelled)
+        weight = self.task.adaptation.auxiliary
+        return auxiliary.Auxiliary(model, self._texts, self.renderer.tokenizer, weight, settings)
 
     def predict(self, model: BertForMaskedLM, rows: Sequence[pet.Encoded], fast: bool = False) -> np.ndarray:
         return pet.predict(model, rows, self.classes, fast=fast)
@@ -147,7 +167,8 @@ class PetLearner(_OneRowAnItem):
 
     def export(self, model: BertForMaskedLM, base_folder: Path, path: Path) -> None:
         try:
-            export.export_from(base_folder / "model.onnx", self.base, model, path)
+            # By the base as it is published: a run may have adapted its own.
+            export.export_from(base_folder / "model.onnx", load_model(base_folder), model, path)
         except (ValueError, FileNotFoundError):
             export.export_pet(model, path)  # a base model of one's own, with no graph beside it
 
@@ -166,16 +187,18 @@ class PetLearner(_OneRowAnItem):
 
 
 class ClassifierLearner(_OneRowAnItem):
-    """Fine-tuning, EFL on pairs, and the embedding member: one output a label."""
+    """Fine-tuning, EFL on pairs, and the embedding member, whose pairs are embedded each side alone: one output a
+    label."""
 
     graph, knows = "classifier", False
 
     def __init__(self, base: BertForMaskedLM, renderer: Renderer, task: Task, method: str, strategy: str):
         self.base, self.renderer, self.task = base, renderer, task
         self.method, self.strategy = method, strategy
-        self.template = efl.PAIR if task.kind == "sentence-pair" else "{text}"
+        self.template = task.input
         self.label_sets = task.kind == "multi-label"
         self.outputs = len(task.labels)
+        self.embeds_pairs = method == "embedding" and task.kind == "sentence-pair"
 
     def encode(self, items: Sequence[dict]) -> list[classifier.Encoded]:
         if self.method == "efl":
@@ -188,15 +211,18 @@ class ClassifierLearner(_OneRowAnItem):
 
     def wished_steps(self, wished: int) -> int:
         if self.method == "embedding":
-            return embedding.STEPS
+            return pairs.STEPS if self.embeds_pairs else embedding.STEPS
         return int(np.clip(2 * wished, *CLASSIFIER_STEPS))
 
     def rates(self, student: bool) -> dict[str, float]:
         if self.method == "embedding":
-            return {"encoder_rate": embedding.ENCODER_RATE, "batch_rows": embedding.BATCH_ROWS}
+            rate = pairs.ENCODER_RATE if self.embeds_pairs else embedding.ENCODER_RATE
+            return {"encoder_rate": rate, "batch_rows": embedding.BATCH_ROWS}
         return {"encoder_rate": classifier.ENCODER_RATE, "head_rate": classifier.HEAD_RATE}
 
-    def start(self) -> Classifier:
+    def start(self) -> Classifier | PairClassifier:
+        if self.embeds_pairs:
+            return pairs.pair_classifier_of(self.base, self.outputs)
         return classifier.classifier_of(self.base, self.outputs, self.method == "embedding", self.label_sets)
 
     def train(self, model, rows, wanted, balance, settings, on_step) -> None:
@@ -212,13 +238,15 @@ class ClassifierLearner(_OneRowAnItem):
         else:
             classifier.train(model, rows, wanted, self.strategy, settings, on_step, balance)
 
-    def predict(self, model: Classifier, rows: Sequence[classifier.Encoded], fast: bool = False) -> np.ndarray:
+    def predict(
+        self, model: Classifier | PairClassifier, rows: Sequence[classifier.Encoded], fast: bool = False
+    ) -> np.ndarray:
         return classifier.predict(model, rows, fast=fast)
 
-    def state(self, model: Classifier) -> dict[str, torch.Tensor]:
+    def state(self, model: Classifier | PairClassifier) -> dict[str, torch.Tensor]:
         return {name: t for name, t in model.state_dict().items() if name.startswith(("bert.encoder.", "head."))}
 
-    def export(self, model: Classifier, base_folder: Path, path: Path) -> None:
+    def export(self, model: Classifier | PairClassifier, base_folder: Path, path: Path) -> None:
         export.export_classifier(model, path)
 
     def served(
@@ -239,7 +267,7 @@ class TaggingLearner(ClassifierLearner):
 
     def __init__(self, base: BertForMaskedLM, renderer: Renderer, task: Task, strategy: str):
         super().__init__(base, renderer, task, "efl", strategy)
-        self.template = efl.TAGGING
+        self.template = efl.beside_hypothesis(task.input)
         self.label_sets, self.outputs = False, 2
         self.hypotheses = efl.Hypotheses(renderer, [label.description for label in task.labels])
         self.size = min(task.efl.shortlist, len(task.labels))

@@ -18,7 +18,7 @@ from fewloop_trainer import augment
 from fewloop_trainer.export import PetGraph
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.task import Task
-from fewloop_trainer.training import TrainSettings, balanced, chunks_of, optimise, precision
+from fewloop_trainer.training import Gradients, TrainSettings, balanced, chunks_of, labels_alone, optimise, precision
 
 ABSENT = -1e9
 """Score of a label that an item does not have (fewer choices than others): probability 0, with finite gradients."""
@@ -117,6 +117,7 @@ def train(
     offsets: np.ndarray,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
     balance: np.ndarray | None = None,
+    further: Gradients = labels_alone,
 ) -> None:
     """Trains `model` in place on `wanted` [N, classes] (distributions) for `settings.steps` batches at most.
 
@@ -127,17 +128,17 @@ def train(
 
     def forward_of(chosen: list[Encoded], mix: augment.Mix | None) -> tuple[augment.Forward, tuple[int, ...]]:
         batch = collate(chosen)
-        return partial(_log_probabilities, graph, batch, shift, mix), (*batch.inputs[0].shape, model.config.hidden_size)
+        return partial(log_probabilities, graph, batch, shift, mix), (*batch.inputs[0].shape, model.config.hidden_size)
 
     draws = balanced(rows, wanted, balance if balance is not None else np.zeros(len(rows), int), settings)
-    groups = _tuned(model, settings)
+    groups = tuned(model, settings)
     graph.train()
-    optimise(groups, draws, forward_of, len(model.bert.encoder.layer), strategy, settings, on_step)
+    optimise(groups, draws, forward_of, len(model.bert.encoder.layer), strategy, settings, on_step, further)
     model.eval()
     model.requires_grad_(True)
 
 
-def _log_probabilities(
+def log_probabilities(
     graph: PetGraph, batch: Batch, shift: torch.Tensor, mix: augment.Mix | None, move: torch.Tensor | None
 ) -> torch.Tensor:
     """[B, classes], of rows that are mixed and moved (augment.py)."""
@@ -148,7 +149,8 @@ def _log_probabilities(
     return F.log_softmax(label_logits(words.float(), batch.word_labels, len(shift)) + shift, -1)
 
 
-def _tuned(model: BertForMaskedLM, settings: TrainSettings) -> list[dict]:
+def tuned(model: BertForMaskedLM, settings: TrainSettings) -> list[dict]:
+    """The parameters that training moves, with their rates."""
     model.requires_grad_(True)
     model.bert.embeddings.requires_grad_(False)
     model.cls.predictions.bias.requires_grad_(False)

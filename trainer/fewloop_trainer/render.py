@@ -28,14 +28,15 @@ class Encoding:
 
 class Renderer:
     def __init__(self, tokenizer: Tokenizer, task: Task):
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._task = task
         self._cls, self._sep, self._mask, self._unknown = (
             tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[MASK]", "[UNK]")
         )
         # A text that spells a special token must not become one.
         self._reserved = {self._cls, self._sep, self._mask, tokenizer.token_to_id("[PAD]")}
-        self._pieces = {template: parse_template(template) for template in task.templates}
+        self.input = task.input
+        self._pieces = {template: parse_template(template) for template in (*task.templates, task.input)}
         self._known: dict[str, list[int]] = {}
 
     def word_tokens(self, words: Sequence[str]) -> list[list[int]]:
@@ -111,9 +112,7 @@ class Renderer:
             self._known.clear()
             fresh = list(dict.fromkeys(texts))
         if fresh:
-            for text, encoding in zip(
-                fresh, self._tokenizer.encode_batch(fresh, add_special_tokens=False), strict=True
-            ):
+            for text, encoding in zip(fresh, self.tokenizer.encode_batch(fresh, add_special_tokens=False), strict=True):
                 self._known[text] = [self._unknown if token in self._reserved else token for token in encoding.ids]
         return [self._known[text] for text in texts]
 

@@ -1,12 +1,13 @@
 """One training run, from a run folder to a bundle.
 
-    read ─▶ offsets ─▶ cross-fit ─▶ shrinkage, weights, temperature ─▶ teachers ─▶ pseudo-labels ─▶ student
+    read ─▶ (TAPT) ─▶ offsets ─▶ cross-fit ─▶ shrinkage, weights, temperature ─▶ teachers ─▶ pseudo-labels ─▶ student
          ─▶ calibrate ─▶ bundle
 
 A teacher learns as its method does (learners.py). PET's tunes its head first (head.py), then all weights, with rows
 enough to judge that by or where the base knows nothing that could be lost (shrink.py).
 
-Every model starts from the base and human labels, never from an earlier version. What a stage computed lies in `work/`
+Every model starts from the base, or from what TAPT makes of it (tapt.py), and human labels, never from an earlier
+version. What a stage computed lies in `work/`
 (workspace.py): a killed run, started again, goes on behind the last model that was finished. `result.json` is written
 last.
 """
@@ -30,11 +31,13 @@ from fewloop_trainer.pseudo import pseudo_labels
 from fewloop_trainer.run_report import report_of, summary_of
 from fewloop_trainer.run_state import Run, Teacher
 from fewloop_trainer.student import Student, calibrate_student, choose_student, train_student
+from fewloop_trainer.tapt import adapt_base
 from fewloop_trainer.teachers import dev_distributions, fit_out_of_fold, train_teacher
 
 
 def execute(run: Run) -> dict[str, object]:
     """The stages in order; `result.json`."""
+    adaptation = adapt_base(run)
     run.enter("offsets", 0.02)
     offsets, base_scores = run.workspace.cached("offsets", lambda: match_base(run))
     judge_base(run, offsets, base_scores)
@@ -59,6 +62,7 @@ def execute(run: Run) -> dict[str, object]:
     report = report_of(run, (offsets, base_scores), fit, dev, pseudo, student)
     run.enter("bundle", 0.94)
     report |= {
+        "adaptation": adaptation,
         "steps": run.workspace.steps_taken(list(run.jobs)),
         "seconds": run.seconds,
         "peakMemoryBytes": peak_memory(),

@@ -122,9 +122,12 @@ class Run:
         return np.zeros(self.classes) if prior is None else np.log(prior * len(prior) + 1e-12)
 
     def learner(self, teacher: Teacher) -> PetLearner | ClassifierLearner:
-        return learner_of(
+        learner = learner_of(
             self.base, self.renderer, self.task, self.classes, teacher.method, teacher.template, teacher.strategy
         )
+        if isinstance(learner, PetLearner):
+            learner.unlabelled = self.data.unlabelled
+        return learner
 
     def pet(self) -> list[tuple[Teacher, PetLearner]]:
         found = ((teacher, self.learners[teacher.id]) for teacher in self.teachers)

@@ -11,6 +11,9 @@ DEFAULT_NEGATIVES, DEFAULT_SHORTLIST = 3, 16
 DEFAULT_PRECISIONS = ("fp32",)
 """Likewise; the task file's own default has int8, too."""
 
+DEFAULT_INPUT = {"sentence-pair": "{text}{sep}{textPair}"}
+"""By kind; of the others `{text}`."""
+
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
@@ -81,18 +84,32 @@ class Serving:
 
 
 @dataclass(frozen=True)
+class Adaptation:
+    """`tapt`: whether a run adapts the base model to its unlabelled texts first, in `passes` over them and
+    `budget_share` of its budget at most. `auxiliary`: the weight of PET's masked-language-modelling loss."""
+
+    tapt: bool = False
+    passes: float = 3
+    budget_share: float = 0.3
+    auxiliary: float = 0.0
+
+
+@dataclass(frozen=True)
 class Task:
     name: str
     kind: str
     methods: tuple[str, ...]
     labels: tuple[Label, ...]
     templates: tuple[str, ...]
+    input: str
+    """What methods other than PET see of an item: a template without masks."""
     max_length: int
     serving: Serving
     prior: str
     strategies: tuple[str, ...]
     selection: Selection
     efl: Efl
+    adaptation: Adaptation
     teachers: str
     """`in-turn`: PET's strategies in turn over the templates; `product`: every strategy with every template."""
     seeds: int
@@ -106,6 +123,11 @@ class Task:
     @property
     def label_names(self) -> list[str]:
         return [label.name for label in self.labels]
+
+    @property
+    def rendered_by(self) -> list[str]:
+        """All templates that items are rendered by, whichever method has them."""
+        return [*self.templates, *([self.input] if set(self.methods) - {"pet"} else [])]
 
     @property
     def label_words(self) -> dict[str, list[str]]:
@@ -136,6 +158,7 @@ def load_task(definition: dict) -> Task:
             Label(label["name"], tuple(label["words"]), label.get("description", "")) for label in definition["labels"]
         ),
         templates=tuple(definition["templates"]),
+        input=definition.get("input") or DEFAULT_INPUT.get(definition["kind"], "{text}"),
         max_length=definition["maxLength"],
         serving=Serving(
             serving["policy"],
@@ -157,6 +180,7 @@ def load_task(definition: dict) -> Task:
             efl.get("negativeLabel"),
             efl.get("shortlist", DEFAULT_SHORTLIST),
         ),
+        adaptation=_adaptation(learning.get("adaptation")),
         teachers=learning.get("teachers", "in-turn"),
         seeds=learning.get("seeds", 1),
         rounds=learning["rounds"],
@@ -165,6 +189,12 @@ def load_task(definition: dict) -> Task:
         budget_seconds=learning["budgetSeconds"],
         definition=definition,
     )
+
+
+def _adaptation(written: dict | None) -> Adaptation:
+    if written is None:
+        return Adaptation()
+    return Adaptation(written["tapt"], written["passes"], written["budgetShare"], written["auxiliary"])
 
 
 _SPECIAL: dict[str, Piece] = {"mask": Mask(), "sep": Sep(), "hypothesis": Hypothesis()}

@@ -8,12 +8,15 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 
 from fewloop_trainer import augment
+from fewloop_trainer.checkpoint import Checkpoint
 from fewloop_trainer.encoder import has_bfloat16
 
 
@@ -41,6 +44,16 @@ class TrainSettings:
     interpolation: float = 1.0
     """How far from the weights it began with towards the tuned ones a model ends (WiSE-FT, Wortsman et al. 2022)."""
     seed: int = 0
+    checkpoint: Path | None = None
+    """The file that a killed training goes on from."""
+
+
+Gradients = Callable[[float, list[torch.nn.Parameter]], float]
+"""Adds a further loss's gradients to those of the labels' loss, which it gets; the loss of both (auxiliary.py)."""
+
+
+def labels_alone(loss: float, trained: list[torch.nn.Parameter]) -> float:
+    return loss
 
 
 @dataclass(frozen=True)
@@ -74,6 +87,7 @@ def optimise(
     strategy: str,
     settings: TrainSettings,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
+    further: Gradients = labels_alone,
 ) -> None:
     """Tunes the parameters of `groups` (each with its `peak` rate) in place, for `settings.steps` batches at most.
 
@@ -86,8 +100,11 @@ def optimise(
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), weight_decay=settings.weight_decay)
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     began = [parameter.detach().clone() for parameter in trained]
+    checkpoint = Checkpoint(settings.checkpoint, settings.steps) if settings.checkpoint is not None else None
+    taken = checkpoint.resume(optimizer, trained, rng) if checkpoint is not None else 0
+    draws = islice(draws, taken, None)
     started = time.monotonic()
-    for step in range(settings.steps):
+    for step in range(taken, settings.steps):
         position = max(step, settings.steps * (time.monotonic() - started) / settings.seconds)
         if position >= settings.steps and step >= settings.least_steps:
             break
@@ -97,9 +114,12 @@ def optimise(
         mix = augment.draw_mix(parsed, len(drawn.rows), layers, rng)
         forward, shape = forward_of(drawn.rows, mix)
         loss = augment.backward(parsed, forward, drawn.target if mix is None else mix.of(drawn.target), shape)
+        loss = further(loss, trained)
         require_finite(step + 1, loss, float(torch.nn.utils.clip_grad_norm_(trained, 1.0)))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        if checkpoint is not None:
+            checkpoint.keep(step + 1, optimizer, trained, rng)
         on_step(step + 1, loss)
     with torch.no_grad():
         for parameter, start in zip(trained, began, strict=True):

@@ -34,6 +34,7 @@ def test_rendering(tokenizer):
     for case in vectors("rendering"):
         task = load_task(case["definition"])
         renderer = Renderer(tokenizer, task)
+        assert "input" not in case["definition"] or task.input == case["templates"][0]
         for row in case["rows"]:
             words = [word for group in task.words_of(row["item"]) for word in group]
             assert renderer.word_tokens(words) == row["words"]

@@ -10,7 +10,7 @@ from fewloop_trainer import fewclue
 from fewloop_trainer.data import RunError
 from fewloop_trainer.encoder import load_tokenizer
 from fewloop_trainer.render import Renderer
-from fewloop_trainer.task import load_task
+from fewloop_trainer.task import Field, load_task, parse_template
 from fewloop_trainer.task_file import read_definition
 
 ROOT = Path(__file__).parents[2]
@@ -94,6 +94,10 @@ def test_a_task_file_is_the_definition_that_the_service_reads(tmp_path):
             read_definition(file)
 
 
+def fields_of(template: str) -> set[str]:
+    return {piece.name for piece in parse_template(template) if isinstance(piece, Field)}
+
+
 @pytest.mark.parametrize("name", fewclue.TASKS)
 def test_the_nine_task_files_render(name):
     task = load_task(read_definition(ROOT / f"examples/fewclue/{name}.yaml"))
@@ -102,6 +106,9 @@ def test_the_nine_task_files_render(name):
     item["fields"] = {"keywords": "甲，乙", "span1_text": "甲", "span2_text": "他"}
     for template in task.templates:
         assert len(renderer.render(template, item).mask_positions) == renderer.masks_of(item)
+    assert not renderer.render(task.input, item).mask_positions
+    named = {name for template in task.templates for name in fields_of(template)}
+    assert fields_of(task.input) == named or task.kind == "multiple-choice", "all methods see the same fields"
     words = [word for label in task.labels for word in label.words]
     assert len(set(words)) == len(words), "a word of two labels"
     assert yaml.safe_load((ROOT / f"examples/fewclue/{name}.yaml").read_text())["name"] == name

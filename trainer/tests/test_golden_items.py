@@ -37,3 +37,9 @@ def test_hold_every_field_and_only_texts_of_our_own(kind, templates):
     if kind == "sentence-pair":
         assert any(item["textPair"] == OVER_LONG for item in items)
         assert any(item["text"] != item["textPair"] for item in items)
+
+
+@pytest.mark.parametrize(("method", "held"), [("pet", set()), ("fine-tune", {"title"})])
+def test_hold_the_fields_of_the_input_where_a_method_sees_it(method, held):
+    definition = definition_of(method=[method], templates=["{text}很{mask}"], input="{title}{sep}{text}")
+    assert all(set(item.get("fields", {})) == held for item in golden_items(load_task(definition)))

@@ -25,6 +25,8 @@ const MISSING_MS = 10_000;
 /** How long a fetch waits for records, and how soon the end of a pause is noticed. */
 const MAX_WAIT_MS = 100;
 const PARTITIONS_AT_ONCE = 8;
+/** Texts compress tenfold: of a partition, what a fetch brings is to be about what may wait. */
+const FETCH_BYTES = 256 * 1024;
 
 export class InputConsumer {
   readonly #log = new Logger('Kafka');
@@ -125,6 +127,7 @@ export class InputConsumer {
       sessionTimeout: this.settings.kafkaSessionTimeoutMs,
       heartbeatInterval: Math.min(3_000, Math.floor(this.settings.kafkaSessionTimeoutMs / 6)),
       maxWaitTimeInMs: MAX_WAIT_MS,
+      maxBytesPerPartition: FETCH_BYTES,
       allowAutoTopicCreation: false,
     });
     consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => {

@@ -1,19 +1,23 @@
 /** Texts into a task's input topic, and the dead letters behind it. */
 import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import type { Kafka, Producer } from 'kafkajs';
+import { badInput } from '../../common/errors.js';
 import { Config } from '../../config/config.js';
 import type { DeadLetter, DeadLetters, IncomingText, TextSink } from '../../learning/stream-ports.js';
 import type { TaskDefinition } from '../../task/types.js';
 import { brokerAway, compressionOf, connectKafka, PRODUCER, uncommittedRanges, withAdmin } from './client.js';
 import { DeadLetterReader, type StoredLetter } from './dead-letter-reader.js';
 import { withoutOwn } from './record.js';
-import { requestsOf } from './writer.js';
+import { REQUEST_BYTES, RequestTooLarge, sendAll, type Outgoing } from './writer.js';
 
 @Injectable()
 export class KafkaSink implements TextSink, DeadLetters, OnApplicationShutdown {
   readonly #kafka: Kafka;
   readonly #reader: DeadLetterReader;
   #producer: Promise<Producer> | undefined;
+  #last: Promise<void> = Promise.resolve();
+  /** What every topic took so far. */
+  #requestBytes = REQUEST_BYTES;
 
   constructor(@Inject(Config) private readonly config: Config) {
     this.#kafka = connectKafka(config);
@@ -69,13 +73,39 @@ export class KafkaSink implements TextSink, DeadLetters, OnApplicationShutdown {
     return letters.length;
   }
 
-  async #send(outgoing: Parameters<typeof requestsOf>[0]): Promise<void> {
-    await this.#asking(async () => {
+  /** One call at a time: a send that fails is the end of its producer. */
+  #send(outgoing: Outgoing[]): Promise<void> {
+    const next = this.#last.then(() => this.#sendNow(outgoing));
+    this.#last = next.catch(() => undefined);
+    return next;
+  }
+
+  /** Throws OVERLOADED; BAD_INPUT where the topic does not take one of them. */
+  async #sendNow(outgoing: Outgoing[]): Promise<void> {
+    const compression = compressionOf(this.config);
+    try {
       const producer = await this.#connected();
-      for (const topicMessages of requestsOf(outgoing)) {
-        await producer.sendBatch({ topicMessages, acks: -1, compression: compressionOf(this.config) });
+      await sendAll(outgoing, this.#requestBytes, (topicMessages) =>
+        producer.sendBatch({ topicMessages, acks: -1, compression }),
+      );
+    } catch (error) {
+      await this.#forgetProducer();
+      if (!(error instanceof RequestTooLarge)) throw brokerAway(error);
+      if (error.messages.length === 1) {
+        const { topic } = error.messages[0]!;
+        throw badInput('text', `with ${error.bytes} bytes it is larger than topic ${topic} takes (max.message.bytes)`);
       }
-    });
+      this.#requestBytes = Math.ceil(error.bytes / 2);
+      // From the request that was refused on: those before it are there.
+      await this.#sendNow(outgoing.slice(outgoing.indexOf(error.messages[0]!)));
+    }
+  }
+
+  /** One whose send failed may count on from where the broker does not: it would take new texts for old ones. */
+  async #forgetProducer(): Promise<void> {
+    const producer = this.#producer;
+    this.#producer = undefined;
+    await (await producer?.catch(() => undefined))?.disconnect().catch(() => undefined);
   }
 
   async #asking<T>(ask: () => Promise<T>): Promise<T> {

@@ -11,10 +11,10 @@
  * inference, task and kafkajs.
  */
 import { Inject, Injectable, Logger } from '@nestjs/common';
-import type { Admin, Batch, Kafka } from 'kafkajs';
-import { FewloopError } from '../../common/errors.js';
+import type { Batch, Kafka } from 'kafkajs';
 import type { PartHealth } from '../../common/health.js';
 import { METRICS, secondsSince, type Metrics } from '../../common/metrics/metrics.js';
+import type { Trace } from '../../common/tracing/tracing.js';
 import { Config } from '../../config/config.js';
 import { itemOf } from '../../learning/data-set.js';
 import { StreamHistory } from '../../learning/stream-history.js';
@@ -22,27 +22,25 @@ import { ConvergenceService } from '../../registry/convergence.js';
 import { countKept } from '../kept-metrics.js';
 import type { RecordOutcome, StreamBatch, StreamPort } from '../records.js';
 import { Waiters } from '../waiters.js';
-import { committedOffsets, connectKafka, uncommittedRanges } from './client.js';
+import { ClaimSize } from './claim-size.js';
+import { connectKafka, uncommittedRanges } from './client.js';
+import { Committer } from './committer.js';
 import { InputConsumer } from './input-consumer.js';
 import { InputPartition, type Claim } from './input-partition.js';
 import { TopicIds } from './internals.js';
 import { StreamLag } from './lag.js';
-import { isReadable, placeOf, readRecord, type Incoming, type Readable, type Refused } from './record.js';
+import { isReadable, readRecord, type Incoming, type Readable, type Refused } from './record.js';
+import { RecordTraces } from './record-traces.js';
 import { keptOf, resultsOf, type Results } from './results.js';
+import { isWithoutModel, Patience } from './patience.js';
 import { TaskDirectory } from './task-directory.js';
-import { AtLeastOnceWriter, TransactionalWriter, type Writer } from './writer.js';
 
 type Score = (batch: StreamBatch) => Promise<RecordOutcome[]>;
 
-/** A transaction costs 30 to 85 ms whatever is in it. */
-const CLAIM_LIMITS = { records: 512, bytes: 1_000_000 };
+const CLAIM_BYTES = 1_000_000;
 /** While one claim of a partition is committed, the next is scored. */
 const CLAIMS_A_PARTITION = 2;
-const HIGH_WATER = { records: 4 * CLAIM_LIMITS.records, bytes: 8_000_000 };
-const LOW_WATER_RECORDS = CLAIM_LIMITS.records;
-/** A worker that was fenced hears of it from the group by then; to go on before would fence the rightful owner. */
-const REST_AFTER_FENCE_MS = 5_000;
-const FENCED = /FENCED|INVALID_PRODUCER_EPOCH/u;
+const HIGH_WATER = { claims: 4, bytes: 8_000_000 };
 
 @Injectable()
 export class KafkaStream implements StreamPort {
@@ -51,28 +49,27 @@ export class KafkaStream implements StreamPort {
   readonly #consumer: InputConsumer;
   readonly #directory: TaskDirectory;
   readonly #waiters = new Waiters();
+  readonly #patience: Patience;
   /** By `topic:partition`, the one that waits longest first. */
   #partitions = new Map<string, InputPartition>();
-  readonly #writers = new Map<string, Writer>();
   readonly #paused = new Set<string>();
   readonly #topicIds: TopicIds;
+  readonly #claimSize = new ClaimSize();
+  readonly #committer: Committer;
   readonly #lag = new StreamLag(async (topic) =>
-    uncommittedRanges(await this.#adminClient(), this.config.kafkaGroupId, topic),
+    uncommittedRanges(await this.#committer.admin(), this.config.kafkaGroupId, topic),
   );
-  #admin: Promise<Admin> | undefined;
-  #clusterId: string | undefined;
-  /** Nothing is read any more once Kafka's history contradicts what is known of it. */
-  #contradiction: FewloopError | null = null;
 
   constructor(
     @Inject(Config) private readonly config: Config,
     @Inject(TaskDirectory) directory: TaskDirectory,
-    @Inject(StreamHistory) private readonly history: Pick<StreamHistory, 'keep'>,
+    @Inject(StreamHistory) history: Pick<StreamHistory, 'keep'>,
     @Inject(ConvergenceService) private readonly convergence: Pick<ConvergenceService, 'converge'>,
     @Inject(METRICS) private readonly metrics: Metrics,
   ) {
     this.#kafka = connectKafka(config);
     this.#topicIds = new TopicIds(this.#kafka);
+    this.#patience = new Patience(config.kafkaModelPatienceS * 1000);
     this.#directory = directory;
     this.#consumer = new InputConsumer(this.#kafka, config, directory, this.#topicIds, {
       assigned: (partitions) => this.#assigned(partitions),
@@ -80,6 +77,7 @@ export class KafkaStream implements StreamPort {
       passed: ({ topic, partition }, position, high) =>
         this.#partitions.get(`${topic}:${partition}`)?.passed(position, high),
     });
+    this.#committer = new Committer(this.#kafka, config, history, this.#topicIds, () => this.#consumer.consumer);
   }
 
   async open(): Promise<void> {
@@ -91,11 +89,12 @@ export class KafkaStream implements StreamPort {
   }
 
   state(): PartHealth {
-    return this.#contradiction ? { ok: false, reason: this.#contradiction.message } : this.#consumer.state();
+    const { contradiction } = this.#committer;
+    return contradiction ? { ok: false, reason: contradiction.message } : this.#consumer.state();
   }
 
   async process(exceptTasks: string[], score: Score): Promise<boolean> {
-    if (this.#contradiction) throw this.#contradiction;
+    if (this.#committer.contradiction) throw this.#committer.contradiction;
     const claimed = this.#claim(new Set(exceptTasks));
     if (!claimed) return false;
     const { partition, claim } = claimed;
@@ -104,6 +103,7 @@ export class KafkaStream implements StreamPort {
       const records = await this.#owned(partition, claim);
       const scoredFromMs = performance.now();
       const results = await this.#results(await this.#read(records), score);
+      this.#claimSize.scored(records.length, performance.now() - scoredFromMs);
       this.metrics.observe('fewloop_stream_inference_seconds', {}, secondsSince(scoredFromMs));
       await claim.turn;
       if (!claim.cancelled) await this.#commit(partition, claim, results, startedAtMs);
@@ -126,8 +126,7 @@ export class KafkaStream implements StreamPort {
   async close(): Promise<void> {
     await this.#consumer.stop();
     this.#assigned([]);
-    await Promise.all([...this.#writers.keys()].map((key) => this.#closeWriter(key)));
-    await (await this.#admin?.catch(() => undefined))?.disconnect();
+    await this.#committer.close();
     await this.#topicIds.close();
     this.#waiters.wake();
   }
@@ -151,19 +150,19 @@ export class KafkaStream implements StreamPort {
   /** Of a partition that went to another worker. */
   async #letGo(key: string, idle: Promise<void>): Promise<void> {
     await idle;
-    if (!this.#partitions.has(key)) await this.#closeWriter(key);
+    if (!this.#partitions.has(key)) await this.#committer.closeWriter(key);
   }
 
   #fetched({ topic, partition, messages, ...batch }: Batch): void {
     const key = `${topic}:${partition}`;
     const state = this.#partitions.get(key);
-    if (!state || this.#contradiction) return;
+    if (!state || this.#committer.contradiction) return;
     const records = messages.map(({ offset, timestamp, key: recordKey, value, headers }): Incoming => {
       return { topic, partition, offset, timestamp, key: recordKey, value, headers: headers ?? {} };
     });
     const { fetchedOffset } = batch as unknown as { fetchedOffset: string };
     state.push(BigInt(fetchedOffset), BigInt(records.at(-1)!.offset), records);
-    if (state.waiting > HIGH_WATER.records || state.bytes > HIGH_WATER.bytes) {
+    if (state.waiting > HIGH_WATER.claims * this.#claimSize.records || state.bytes > HIGH_WATER.bytes) {
       this.#paused.add(key);
       this.#consumer.pause(topic, partition);
     }
@@ -173,7 +172,7 @@ export class KafkaStream implements StreamPort {
   #resume(state: InputPartition): void {
     const key = `${state.topic}:${state.partition}`;
     if (this.#partitions.get(key) !== state || !this.#paused.has(key)) return;
-    if (state.waiting > LOW_WATER_RECORDS || state.bytes > HIGH_WATER.bytes / 2) return;
+    if (state.waiting > this.#claimSize.records || state.bytes > HIGH_WATER.bytes / 2) return;
     this.#paused.delete(key);
     this.#consumer.resume(state.topic, state.partition);
   }
@@ -182,11 +181,13 @@ export class KafkaStream implements StreamPort {
     const blocked = (record: Incoming): boolean => {
       if (except.size === 0) return false;
       const read = readRecord(record, this.#directory.of(record.topic), this.config);
-      return isReadable(read) && except.has(read.definition.name);
+      if (!isReadable(read)) return false;
+      const { name } = read.definition;
+      return except.has(name) && !this.#isGivenUp(record.topic, name);
     };
     for (const [key, partition] of this.#partitions) {
       if (partition.claims >= CLAIMS_A_PARTITION || partition.restsUntilMs > performance.now()) continue;
-      const claim = partition.claim(CLAIM_LIMITS, blocked);
+      const claim = partition.claim({ records: this.#claimSize.records, bytes: CLAIM_BYTES }, blocked);
       if (!claim) continue;
       // To the end, so that each has its turn.
       this.#partitions.delete(key);
@@ -207,13 +208,38 @@ export class KafkaStream implements StreamPort {
 
   async #results(records: (Readable | Refused)[], score: Score): Promise<Results> {
     const outcomes = new Map<string, RecordOutcome>();
-    const tasks = Map.groupBy(records.filter(isReadable), ({ definition }) => definition.name);
+    const readable = records.filter(isReadable);
+    const traces = new RecordTraces(readable);
     const scoreTask = async ([task, own]: [string, Readable[]]) => {
-      const batch = own.map(({ incoming, id, item }) => ({ ref: placeOf(incoming), id, item: itemOf(item) }));
-      for (const outcome of await score({ task, records: batch })) outcomes.set(outcome.ref, outcome);
+      const batch = own.map(({ incoming, id, item }) => ({ ref: incoming.offset, id, item: itemOf(item) }));
+      const { topic } = own[0]!.incoming;
+      const scoreWithin = (trace: Trace) => this.#scoreOrGiveUp(topic, { task, records: batch, trace }, score);
+      for (const outcome of await traces.score(own, scoreWithin)) outcomes.set(outcome.ref, outcome);
     };
-    await Promise.all([...tasks].map(scoreTask));
-    return resultsOf(records, outcomes);
+    try {
+      await Promise.all([...Map.groupBy(readable, ({ definition }) => definition.name)].map(scoreTask));
+      return resultsOf(records, outcomes, traces);
+    } finally {
+      traces.end();
+    }
+  }
+
+  async #scoreOrGiveUp(topic: string, batch: StreamBatch, score: Score): Promise<RecordOutcome[]> {
+    const { task, records } = batch;
+    try {
+      const outcomes = await score(batch);
+      this.#patience.scored(task);
+      return outcomes;
+    } catch (error) {
+      this.#patience.failed(task, error);
+      if (!this.#isGivenUp(topic, task) || !isWithoutModel(error)) throw error;
+      return records.map(({ ref }) => ({ ref, state: 'refused', error }));
+    }
+  }
+
+  /** On a topic of its own a task holds up nobody, and its records wait for its first model. */
+  #isGivenUp(topic: string, task: string): boolean {
+    return this.#directory.of(topic).size > 1 && this.#patience.isOver(task);
   }
 
   /**
@@ -224,7 +250,7 @@ export class KafkaStream implements StreamPort {
     const owned = () => claim.records.filter(({ offset }) => BigInt(offset) >= partition.floor);
     if (partition.checked) return owned();
     await claim.turn;
-    if (!claim.cancelled) await this.#guarded(partition, claim, () => this.#takeOver(partition));
+    if (!claim.cancelled) await this.#committer.takeOver(partition, claim);
     if (claim.cancelled) return [];
     for (const task of this.#directory.of(partition.topic).keys()) {
       // Convergence tells why, and tries again; what answers here until then answers.
@@ -233,102 +259,12 @@ export class KafkaStream implements StreamPort {
     return owned();
   }
 
-  /** One at a time in a partition, in order. */
-  #commit(partition: InputPartition, claim: Claim, results: Results, startedAtMs: number): Promise<void> {
-    return this.#guarded(partition, claim, async (writer) => {
-      await this.#takeOver(partition);
-      const [first] = results.entries;
-      if (claim.cancelled || !first) return;
-      if (BigInt(first.offset) < partition.floor) throw new Error(`another worker wrote what this one scored`);
-      const committedFromMs = performance.now();
-      await this.#write(partition, writer, results);
-      this.metrics.observe('fewloop_stream_commit_seconds', {}, secondsSince(committedFromMs));
-      countKept(this.metrics, keptOf(results));
-      this.#lag.rate.kept(results.entries.length, startedAtMs, performance.now());
-    });
-  }
-
-  /** Whether a commit that failed took place, only the broker knows: it is asked anew. */
-  async #guarded(partition: InputPartition, claim: Claim, work: (writer: Writer) => Promise<unknown>): Promise<void> {
-    const key = `${partition.topic}:${partition.partition}`;
-    const writer = this.#writers.get(key) ?? this.#openWriter(key, partition);
-    try {
-      await writer.begin();
-      await work(writer);
-    } catch (error) {
-      partition.checked = false;
-      await this.#closeWriter(key);
-      if (error instanceof FewloopError && error.code === 'CONFLICT') this.#contradicted(error);
-      if (!FENCED.test((error as { type?: string }).type ?? '')) throw error;
-      partition.fail(claim);
-      partition.restsUntilMs = performance.now() + REST_AFTER_FENCE_MS;
-      this.#log.log(`another worker has taken over ${key}`);
-    }
-  }
-
-  async #write(partition: InputPartition, writer: Writer, { entries, outgoing }: Results): Promise<void> {
-    const { topic, partition: number } = partition;
-    const clusterId = (this.#clusterId ??= (await (await this.#adminClient()).describeCluster()).clusterId);
-    await this.history.keep({ clusterId, topicId: partition.topicId!, topic, partition: number }, entries);
-    const offset = (BigInt(entries.at(-1)!.offset) + 1n).toString();
-    await writer.write(outgoing, { topic, partition: number, offset });
-  }
-
-  /**
-   * After the fence: the offset that counts is the one that is committed now. What another worker has committed since
-   * this one fetched is not written again; where fetching began too late, or in a topic that is no more, it begins again.
-   * Does nothing where all that is known already.
-   */
-  async #takeOver(partition: InputPartition): Promise<void> {
-    const { topic, partition: number, topicId } = partition;
-    const id = (await this.#topicIds.of([topic])).get(topic);
-    if (id === undefined) throw new Error(`topic ${topic} is not there`);
-    const replaced = topicId !== undefined && topicId !== id;
-    if (partition.checked && !replaced) return;
-    const admin = await this.#adminClient();
-    const committed = (await committedOffsets(admin, this.config.kafkaGroupId, topic)).get(number) ?? 0n;
-    const ends = await admin.fetchTopicOffsets(topic);
-    const first = BigInt(ends.find((one) => one.partition === number)?.low ?? 0);
-    const from = committed > first ? committed : first;
-    partition.topicId = id;
-    if (replaced || (partition.start ?? 0n) > from) {
-      this.#consumer.consumer.seek({ topic, partition: number, offset: from.toString() });
-      partition.restart();
-    } else {
-      partition.floor = from;
-      partition.checked = true;
-    }
-  }
-
-  #openWriter(key: string, { topic, partition }: InputPartition): Writer {
-    const writer =
-      this.config.kafkaDelivery === 'exactly-once'
-        ? new TransactionalWriter(this.#kafka, this.config, topic, partition)
-        : new AtLeastOnceWriter(this.#kafka, this.config, () => this.#consumer.consumer);
-    this.#writers.set(key, writer);
-    return writer;
-  }
-
-  async #closeWriter(key: string): Promise<void> {
-    const writer = this.#writers.get(key);
-    this.#writers.delete(key);
-    await writer?.close().catch((error: unknown) => this.#log.debug(`closing a producer: ${String(error)}`));
-  }
-
-  /** No second try mends it. */
-  #contradicted(error: FewloopError): void {
-    if (!this.#contradiction) this.#log.error(`the stream stops: ${error.message}`);
-    this.#contradiction = error;
-  }
-
-  #adminClient(): Promise<Admin> {
-    this.#admin ??= (async () => {
-      const admin = this.#kafka.admin();
-      await admin.connect();
-      return admin;
-    })();
-    // The next one tries again.
-    this.#admin.catch(() => (this.#admin = undefined));
-    return this.#admin;
+  async #commit(partition: InputPartition, claim: Claim, results: Results, startedAtMs: number): Promise<void> {
+    const committedFromMs = performance.now();
+    const kept = await this.#committer.commit(partition, claim, results);
+    if (!kept) return;
+    this.metrics.observe('fewloop_stream_commit_seconds', {}, secondsSince(committedFromMs));
+    countKept(this.metrics, keptOf(kept));
+    this.#lag.rate.kept(kept.entries.length, startedAtMs, performance.now());
   }
 }

@@ -131,8 +131,8 @@ describe('what is written', () => {
   it('a value nested too deep to be written is the record’s fault', () => {
     const deep = `{"id":"d","text":"好","x":${'['.repeat(100_000)}${']'.repeat(100_000)}}`;
     const record = readRecord(incoming(deep), one, limits);
-    const outcome = { ref: 't:3:41', state: 'scored' as const, prediction };
-    const { entries, outgoing } = resultsOf([record], new Map([['t:3:41', outcome]]));
+    const outcome = { ref: '41', state: 'scored' as const, prediction };
+    const { entries, outgoing } = resultsOf([record], new Map([['41', outcome]]), { headersOf: () => ({}) });
     expect(entries).toMatchObject([{ state: 'dead' }]);
     expect(outgoing).toMatchObject([{ topic: 't.dlq', message: { value: Buffer.from(deep) } }]);
   });
