@@ -53,7 +53,9 @@ async function trained(definition: object, rows: (Item & { label?: string; label
     ...(labels ? { labels } : { label: label! }),
     split: 'train' as const,
   }));
-  const unlabelled = rows.slice(16).map(({ label: _, labels: __, ...item }) => keyed(item));
+  const unlabelled = rows
+    .slice(16)
+    .map(({ text, textPair, fields }) => keyed({ text, ...(textPair && { textPair }), ...(fields && { fields }) }));
   const settings = {
     formatVersion: 1 as const,
     runId: '11111111-2222-3333-4444-555555555555',
