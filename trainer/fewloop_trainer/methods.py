@@ -153,7 +153,15 @@ LEARNED = PET | {
     "rates": [classifier.ENCODER_RATE, classifier.HEAD_RATE, classifier.DROPOUT],
     "embedding": [embedding.STEPS, embedding.ENCODER_RATE, embedding.BATCH_ROWS, embedding.INVERSE_REGULARISATION],
 }
-EMBEDDED_PAIRS = {"pairs": [pairs.STEPS, pairs.ENCODER_RATE, pairs.SCALE, pairs.INVERSE_REGULARISATION]}
+EMBEDDED_PAIRS = {
+    "pairs": [
+        pairs.STEPS,
+        pairs.ENCODER_RATE,
+        pairs.SCALE,
+        pairs.COSINE_WEIGHT,
+        pairs.INVERSE_REGULARISATION,
+    ]
+}
 AUGMENT = {
     "mixupAlpha": augment.MIXUP_ALPHA,
     "rDropAlpha": augment.R_DROP_ALPHA,
