@@ -37,7 +37,7 @@ function trainerPid(): number {
 describe('ProcessLauncher', () => {
   it('answers the result and every line of progress', async () => {
     await expect(start('succeed').done).resolves.toMatchObject({ ok: true, version: 2 });
-    expect(seen.map(({ progress }) => progress)).toEqual([0.2, 0.4, 0.6, 0.8, 1]);
+    expect(seen.map(({ progress }) => progress)).toEqual([0.06, 0.2, 0.4, 0.6, 0.8, 1]);
   });
 
   it('hands on the reason that the trainer gives', async () => {
