@@ -63,6 +63,7 @@ export default {
     only('onnxruntime-only-in-runtime', 'onnxruntime-node', ['^src/runtime/']),
     only('typeorm-only-in-storage', 'typeorm|@nestjs/typeorm', ['^src/storage/', '^migrations/']),
     only('prometheus-only-in-metrics', 'prom-client', ['^src/common/metrics/']),
+    only('opentelemetry-only-in-tracing', '@opentelemetry', ['^src/common/tracing/']),
     only('kafka-only-in-stream-kafka', 'kafkajs|kafkajs-snappy|lz4-napi', ['^src/stream/kafka/']),
     {
       name: 'no-nest-in-pure-modules',

@@ -4,7 +4,7 @@ import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
 import { Logger } from 'nestjs-pino';
 import { ApiModule } from './api/api.module.js';
-import { requestId, tellRequestId } from './common/logging/request-id.js';
+import { followRequests, requestId } from './common/logging/request-id.js';
 import { loggingModule } from './common/logging/logging.module.js';
 import { ObservationModule } from './common/observation.module.js';
 import { Config } from './config/config.js';
@@ -51,7 +51,7 @@ export async function createApp(config: Config): Promise<NestFastifyApplication>
     forceCloseConnections: 'idle',
     genReqId: requestId,
   });
-  tellRequestId(adapter.getInstance());
+  followRequests(adapter.getInstance());
   const options = { bufferLogs: true, abortOnError: false };
   const app = await NestFactory.create<NestFastifyApplication>(AppModule.register(config), adapter, options);
   app.useLogger(app.get(Logger));

@@ -15,8 +15,9 @@ async function main(): Promise<void> {
   const config = readConfig();
   mkdirSync(config.dataDir, { recursive: true });
   await refuseSecond(config);
+  const endTracing = await startTraces(config);
   const app = await createApp(config);
-  endOnSignal(app, config);
+  endOnSignal(app, config, endTracing);
   switchLevelOnSignal(config.logLevel, app.get(Logger));
   await app.listen(config.port, config.host);
   const url = `${await app.getUrl()}/graphql`;
@@ -65,7 +66,18 @@ function readServiceFile(config: Config): { pid?: number; url?: string } {
   }
 }
 
-function endOnSignal(app: NestFastifyApplication, config: Config): void {
+/** The libraries are loaded where they are wanted alone. */
+async function startTraces({
+  otlpEndpoint: endpoint,
+  serviceName,
+  traceShare: share,
+}: Config): Promise<() => Promise<void>> {
+  if (endpoint === '') return async () => undefined;
+  const { startTracing } = await import('./common/tracing/sdk.js');
+  return startTracing({ endpoint, serviceName, share });
+}
+
+function endOnSignal(app: NestFastifyApplication, config: Config, endTracing: () => Promise<void>): void {
   let ending = false;
   const end = async (signal: string) => {
     if (ending) return;
@@ -73,6 +85,8 @@ function endOnSignal(app: NestFastifyApplication, config: Config): void {
     app.get(Logger).log(`${signal}: ending`);
     rmSync(serviceFile(config), { force: true });
     await app.close();
+    // A collector that is away is no reason to fail.
+    await endTracing().catch(() => undefined);
     process.exit(0);
   };
   for (const signal of ['SIGINT', 'SIGTERM']) {

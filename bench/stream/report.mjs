@@ -46,10 +46,10 @@ if (existsSync(join(folder, 'stream.png'))) lines.push('', '![Memory and through
 writeFileSync(join(folder, 'stream.md'), `${lines.join('\n')}\n`);
 
 function pathPart({ records, partitions, delivery, ratios, runs }) {
-  const rows = runs.map(({ build, recordsPerSecond, cpuMicrosecondsPerRecord: cpu, seconds, machineBusySeconds, memoryMib }) => {
+  const rows = runs.map(({ build, measured, recordsPerSecond, cpuMicrosecondsPerRecord: cpu, seconds, machineBusySeconds, memoryMib }) => {
     const all = sum(Object.values(cpu));
     const busy = `${Math.round((100 * machineBusySeconds) / (seconds * cpus().length))} %`;
-    const others = `${Math.round((100 * (machineBusySeconds - sumOf(cpu, records))) / (seconds * cpus().length))} %`;
+    const others = `${Math.round((100 * (machineBusySeconds - (all * measured) / 1e6)) / (seconds * cpus().length))} %`;
     const memory = memoryMib.map(({ worker }) => worker).join(', ');
     return [build, recordsPerSecond.toLocaleString('en'), all.toFixed(0), ...PARTS.slice(0, 4).map((part) => (cpu[part] ?? 0).toFixed(0)), busy, others, memory];
   });
@@ -73,12 +73,12 @@ function modelPart({ records, partitions, rounds }) {
   const failed = rounds.filter((one) => one.failed);
   const rows = rounds
     .filter((one) => one.system !== 'limit' && !one.failed)
-    .map(({ system, round, recordsPerSecond, cpuSeconds, memoryMib }) => {
+    .map(({ system, round, measured, recordsPerSecond, cpuSeconds, memoryMib }) => {
       // Of the same round, where there is one: the machine changes with the hours.
       const limit = limits.find((one) => one.round === round) ?? best;
       const all = sum(Object.values(cpuSeconds));
-      // What the model's own processor time is of what all of it took; and without the broker's.
-      const needed = limit ? (limit.cpuMicrosecondsPerText * records) / 1e6 : NaN;
+      // What the model alone needs, of what all of it took; and without the broker's.
+      const needed = limit ? (limit.cpuMicrosecondsPerText * measured) / 1e6 : NaN;
       return [
         NAMES[system],
         recordsPerSecond.toLocaleString('en'),
@@ -116,10 +116,6 @@ function table([...head], rows) {
 
 function sum(numbers) {
   return numbers.reduce((total, number) => total + number, 0);
-}
-
-function sumOf(cpuMicroseconds, records) {
-  return (sum(Object.values(cpuMicroseconds)) * records) / 1e6;
 }
 
 function share(number) {

@@ -109,6 +109,7 @@ export async function watch(committed, records) {
   const machine = machineSeconds();
   return {
     records,
+    measured: records - first.done,
     recordsPerSecond: Math.round((records - first.done) / seconds),
     seconds: Number(seconds.toFixed(1)),
     cpuSeconds: cpu,

@@ -51,12 +51,22 @@ function parts(root) {
   const found = [{ pid: String(root), stat: statOf(String(root)), part: 'bench' }];
   for (const one of found) {
     for (const child of children.get(one.pid) ?? []) {
-      const command = read(`/proc/${child.pid}/cmdline`).replaceAll('\0', ' ');
-      const part = PARTS.find(([, pattern]) => pattern.test(command))?.[0] ?? one.part;
-      found.push({ ...child, part });
+      found.push({ ...child, part: partOf(child.pid) ?? one.part });
     }
   }
   return found;
+}
+
+/** By the command line, which now and then reads empty while a process is busy: what was once seen counts. */
+const known = new Map();
+
+function partOf(pid) {
+  if (!known.has(pid)) {
+    const command = read(`/proc/${pid}/cmdline`).replaceAll('\0', ' ');
+    const part = PARTS.find(([, pattern]) => pattern.test(command))?.[0];
+    if (part) known.set(pid, part);
+  }
+  return known.get(pid);
 }
 
 /** The fields after the command's name, which may hold spaces: state, parent, …; undefined where it has ended. */

@@ -1,7 +1,9 @@
 import { Inject } from '@nestjs/common';
-import { Args, Query, Resolver } from '@nestjs/graphql';
+import { Args, Context, Query, Resolver } from '@nestjs/graphql';
+import type { FastifyReply } from 'fastify';
 import { badInput } from '../common/errors.js';
 import { METRICS, type Metrics } from '../common/metrics/metrics.js';
+import { inSpan, traceOf } from '../common/tracing/tracing.js';
 import { Config } from '../config/config.js';
 import { InferenceEngine } from '../inference/engine.js';
 import { countPredictions } from '../inference/prediction-metrics.js';
@@ -32,17 +34,21 @@ export class ClassifyResolver {
   async classify(
     @Args('task') task: string,
     @Args('inputs') inputs: TextInput[],
-    @Args('options') options?: ClassifyOptions | null,
+    @Args('options') options: ClassifyOptions | null | undefined,
+    @Context() { reply }: { reply: FastifyReply },
   ) {
     checkCount('inputs', inputs, this.config.textsPerRequest);
     const request = readOptions(options ?? {});
     const lease = await this.activation.current(task);
     try {
-      const outcomes = await this.engine.classify(lease.model, {
-        ...request,
-        items: inputs.map(readItem),
-        priority: 'interactive',
-      });
+      const items = inputs.map(readItem);
+      const attributes = { 'fewloop.task': task, 'fewloop.texts': items.length };
+      const outcomes = await inSpan(
+        'classify',
+        traceOf(reply.request.headers),
+        { kind: 'server', attributes },
+        (trace) => this.engine.classify(lease.model, { ...request, items, priority: 'interactive', trace }),
+      );
       const predictions = outcomes.flatMap((outcome) => (outcome.ok ? [outcome.prediction] : []));
       countPredictions(this.metrics, task, 'api', predictions);
       const members = options?.members ?? false;

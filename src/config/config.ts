@@ -42,6 +42,10 @@ export class Config {
   readonly baseModel: string;
   readonly auth: Environment['auth'];
   readonly logLevel: Environment['logLevel'];
+  /** Empty: no traces. */
+  readonly otlpEndpoint: string;
+  readonly serviceName: string;
+  readonly traceShare: number;
   readonly python: string;
   readonly hosts: number;
   readonly hostThreads: number;

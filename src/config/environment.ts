@@ -129,6 +129,19 @@ export const environment = {
     '`fatal`, `error`, `warn`, `info`, `debug`, `trace` or `silent`',
     z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']),
   ),
+  otlpEndpoint: variable(
+    'OTEL_EXPORTER_OTLP_ENDPOINT',
+    '',
+    'Collector that traces are sent to, OTLP over HTTP; empty: none are made',
+    z.union([z.literal(''), z.url({ protocol: /^https?$/u })]),
+  ),
+  serviceName: variable('OTEL_SERVICE_NAME', 'fewloop', 'Name of the service in traces', z.string().min(1)),
+  traceShare: variable(
+    'OTEL_TRACES_SAMPLER_ARG',
+    '0.01',
+    'Share of the requests without a `traceparent` that are traced, 0 to 1; of the others the header says it',
+    z.coerce.number().min(0).max(1),
+  ),
   python: variable(
     'FEWLOOP_PYTHON',
     '',

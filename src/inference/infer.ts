@@ -8,6 +8,7 @@
  */
 import { FewloopError } from '../common/errors.js';
 import { NO_METRICS, secondsSince, type Metrics } from '../common/metrics/metrics.js';
+import { inSpan, type Trace } from '../common/tracing/tracing.js';
 import { groupOf, packBatch, rowKey, takeBatch, type Pending, type Row } from './batch.js';
 import type { ClassifyRequest, GraphRunner, HostResult, Priority } from './types.js';
 
@@ -33,6 +34,7 @@ interface Origin {
   task: string;
   priority: Priority;
   enqueuedAtMs: number;
+  trace: Trace;
 }
 
 interface Waiting extends Pending {
@@ -47,7 +49,7 @@ interface Lane {
   maxBatchTokens: number;
 }
 
-export interface SubmitOptions extends Pick<ClassifyRequest, 'priority' | 'deadlineAt'> {
+export interface SubmitOptions extends Pick<ClassifyRequest, 'priority' | 'deadlineAt' | 'trace'> {
   /** Whose rows they are, for the metrics. */
   task?: string;
   /** Of the runner's batches; absent: the queue's own limit. */
@@ -81,14 +83,14 @@ export class BatchQueue {
     runner: GraphRunner,
     rows: Row[],
     padId: number,
-    { task = '', priority, deadlineAt, maxBatchTokens = this.limits.maxBatchTokens }: SubmitOptions,
+    { task = '', priority, deadlineAt, trace, maxBatchTokens = this.limits.maxBatchTokens }: SubmitOptions,
   ): Promise<RowOutcome[]> {
     if (rows.length === 0) return [];
     this.admit(rows, priority, deadlineAt);
     const lane = this.lanes.get(runner) ?? { pending: [], inFlight: 0, maxBatchTokens };
     this.lanes.set(runner, lane);
     const enqueuedAtMs = performance.now();
-    const origin = { task, priority, enqueuedAtMs };
+    const origin = { task, priority, enqueuedAtMs, trace };
     const waiting: Waiting[] = [];
     const outcomes = rows.map(
       (row) =>
@@ -197,7 +199,7 @@ export class BatchQueue {
     try {
       const rows = [...askers.values()].map(([first]) => first!.row);
       const packed = packBatch(rows, padId);
-      const result = await runner.run(packed);
+      const result = await traced(batch, () => runner.run(packed));
       this.metrics.observe('fewloop_batch_seconds', { priority }, secondsSince(startedAtMs));
       this.measure(rows, packed.rows * packed.length, priority, maxBatchTokens);
       [...askers.values()].forEach((entries, i) => {
@@ -223,6 +225,15 @@ export class BatchQueue {
     this.metrics.observe('fewloop_batch_fill_ratio', { priority }, tokens / maxBatchTokens);
     this.metrics.add('fewloop_batch_padding_tokens_total', { priority }, tokens - tokensOf(rows));
   }
+}
+
+/** The span of a batch is in the trace of one call that has one, and names the others. Its host's time is its own. */
+async function traced(batch: Waiting[], run: () => Promise<HostResult>): Promise<HostResult> {
+  const [first, ...others] = [...new Set(batch.map(({ origin }) => origin.trace))].filter(
+    (trace) => trace !== undefined,
+  );
+  if (!first) return run();
+  return inSpan('batch', first, { links: others, attributes: { 'fewloop.rows': batch.length } }, run);
 }
 
 function mostUrgent(batch: Waiting[]): Priority {

@@ -39,7 +39,7 @@ export async function scoreMembers(
   members: Member[],
   items: Item[],
   queue: BatchQueue,
-  options: Pick<ClassifyRequest, 'priority' | 'deadlineAt'>,
+  options: Pick<ClassifyRequest, 'priority' | 'deadlineAt' | 'trace'>,
 ): Promise<ItemScores[]> {
   const asked = items.map((item) => attempt(() => members.map((member) => questionOf(model, member, item))));
   const all = asked.flatMap((questions) => (questions instanceof FewloopError ? [] : questions));
@@ -147,7 +147,7 @@ async function askOnce(
   model: ServedModel,
   asked: (Row[] | FewloopError)[],
   queue: BatchQueue,
-  options: Pick<ClassifyRequest, 'priority' | 'deadlineAt'>,
+  options: Pick<ClassifyRequest, 'priority' | 'deadlineAt' | 'trace'>,
 ): Promise<(RowResult[] | FewloopError)[]> {
   const distinct = new Map<string, { row: Row; index: number }>();
   const indices = asked.map((rows) => {

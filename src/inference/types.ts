@@ -1,4 +1,5 @@
 /** The plain values that pass between the steps of inference, and the port to the models. */
+import type { Trace } from '../common/tracing/tracing.js';
 import type { Item, Method, ServingPolicy, TaskDefinition } from '../task/types.js';
 
 /** One rendering, as token ids: all arrays have one entry a token, no padding. */
@@ -144,4 +145,6 @@ export interface ClassifyRequest {
   /** Absolute, epoch milliseconds. */
   deadlineAt?: number;
   priority: Priority;
+  /** Where in a trace the call stands. */
+  trace?: Trace;
 }

@@ -1,6 +1,7 @@
 /** What goes through the stream, and the port to what carries it: PostgreSQL (embedded/) or Kafka. */
 import type { FewloopError } from '../common/errors.js';
 import type { PartHealth } from '../common/health.js';
+import type { Trace } from '../common/tracing/tracing.js';
 import type { Prediction } from '../inference/types.js';
 import type { Item } from '../task/types.js';
 
@@ -16,6 +17,8 @@ export interface StreamRecord {
 export interface StreamBatch {
   task: string;
   records: StreamRecord[];
+  /** Where its scoring stands. */
+  trace?: Trace;
 }
 
 export type RecordOutcome =

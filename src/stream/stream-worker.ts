@@ -17,6 +17,7 @@ import {
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FewloopError } from '../common/errors.js';
 import { Health, type PartHealth } from '../common/health.js';
+import type { Trace } from '../common/tracing/tracing.js';
 import { Config } from '../config/config.js';
 import { InferenceEngine } from '../inference/engine.js';
 import type { Prediction, Priority, ServedModel } from '../inference/types.js';
@@ -137,9 +138,9 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     return busy;
   }
 
-  async #scoreOrBlock({ task, records }: StreamBatch): Promise<RecordOutcome[]> {
+  async #scoreOrBlock({ task, records, trace }: StreamBatch): Promise<RecordOutcome[]> {
     try {
-      return await this.#score(task, records);
+      return await this.#score(task, records, trace);
     } catch (error) {
       // Other tasks go on meanwhile.
       if (error instanceof FewloopError && error.code !== 'OVERLOADED')
@@ -148,12 +149,12 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     }
   }
 
-  async #score(task: string, records: StreamBatch['records']): Promise<RecordOutcome[]> {
+  async #score(task: string, records: StreamBatch['records'], trace: Trace): Promise<RecordOutcome[]> {
     const lease = await this.activation.current(task);
     try {
       const results = await isolate(
         records.map(({ item }) => item),
-        (items) => this.#classifyInParts(lease.model, items),
+        (items) => this.#classifyInParts(lease.model, items, trace),
       );
       await this.#checkModel(lease.model, records, results);
       return records.map(({ ref }, i): RecordOutcome => {
@@ -167,17 +168,17 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
   }
 
   /** So that the queue never holds more of the stream's than keeps the hosts busy: who asks for an answer comes next. */
-  async #classifyInParts(model: ServedModel, items: Item[]): Promise<(Prediction | FewloopError)[]> {
+  async #classifyInParts(model: ServedModel, items: Item[], trace: Trace): Promise<(Prediction | FewloopError)[]> {
     const results: (Prediction | FewloopError)[] = [];
-    for (const part of partsOf(model, items)) results.push(...(await this.#classifyPart(model, part)));
+    for (const part of partsOf(model, items)) results.push(...(await this.#classifyPart(model, part, trace)));
     return results;
   }
 
   /** What was scored of a batch is not given up at once because the queue is full for a moment. */
-  async #classifyPart(model: ServedModel, items: Item[]): Promise<(Prediction | FewloopError)[]> {
+  async #classifyPart(model: ServedModel, items: Item[], trace: Trace): Promise<(Prediction | FewloopError)[]> {
     for (let tries = 1; ; tries++) {
       try {
-        return await this.#classify(model, items);
+        return await this.#classify(model, items, 'bulk', trace);
       } catch (error) {
         const { retryAfterMs = Infinity } = error as FewloopError;
         if (tries === PART_TRIES || retryAfterMs > PART_WAIT_MS) throw error;
@@ -206,9 +207,10 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     model: ServedModel,
     items: Item[],
     priority: Priority = 'bulk',
+    trace?: Trace,
   ): Promise<(Prediction | FewloopError)[]> {
     try {
-      const outcomes = await this.engine.classify(model, { items, priority });
+      const outcomes = await this.engine.classify(model, { items, priority, trace });
       const results = outcomes.map((outcome) => (outcome.ok ? outcome.prediction : outcome.error));
       const full = results.find((result) => result instanceof FewloopError && result.code === 'OVERLOADED');
       if (full) throw full;

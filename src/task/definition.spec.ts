@@ -48,6 +48,18 @@ describe('parseTask', () => {
     });
   });
 
+  it('adapts nothing unless it is asked to, and then with defaults', () => {
+    expect(parseTask(MINIMAL).learning).not.toHaveProperty('adaptation');
+    expect(parseTask(`${MINIMAL}\nlearning: {adaptation: {tapt: true}}`).learning.adaptation).toEqual({
+      tapt: true,
+      passes: 3,
+      budgetShare: 0.3,
+      auxiliary: 0,
+    });
+    const wrong = refusal(`${MINIMAL}\nlearning: {adaptation: {tpat: true}}`);
+    expect(wrong).toMatchObject({ field: 'learning.adaptation.tpat', message: expect.stringContaining('"tapt"') });
+  });
+
   it('reads the same from JSON, from YAML and from its own canonical form', () => {
     const task = parseTask(MINIMAL);
     expect(definitionDigest(parseTask(canonicalDefinition(task)))).toBe(definitionDigest(task));
@@ -135,6 +147,14 @@ describe('requireSupported', () => {
     expect(() => requireSupported(task)).toThrow(expect.objectContaining({ field: 'learning.strategies' }));
     const others = { ...task.learning, strategies: ['r-drop+fgm', 'plain'] };
     expect(() => requireSupported({ ...task, learning: others })).not.toThrow();
+  });
+
+  it("refuses pet's auxiliary loss without pet", () => {
+    const task = parseTask(`${MINIMAL}\nlearning: {adaptation: {auxiliary: 0.0001}}`);
+    expect(() => requireSupported(task)).not.toThrow();
+    expect(() => requireSupported({ ...task, method: ['embedding'] })).toThrow(
+      expect.objectContaining({ field: 'learning.adaptation.auxiliary' }),
+    );
   });
 
   it('prints the table', () => {

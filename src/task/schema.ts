@@ -69,6 +69,20 @@ const promotion = z.strictObject({
   canaryPercent: z.number().min(0).max(100).default(0),
 });
 
+const adaptation = z
+  .strictObject({
+    tapt: z
+      .boolean()
+      .default(false)
+      .describe('Adapt the base model to the unlabelled texts first; kept where the loss of held-out texts falls.'),
+    passes: z.number().min(0.1).max(100).default(3).describe('tapt: over the unlabelled texts, where time suffices.'),
+    budgetShare: z.number().min(0.01).max(0.8).default(0.3).describe('tapt: of budgetSeconds, at most.'),
+    auxiliary: probability
+      .default(0)
+      .describe("pet: weight of a masked-language-modelling loss on unlabelled texts (PET's own: 0.0001); 0: none."),
+  })
+  .describe('What training learns from unlabelled texts besides pseudo-labels; left out: nothing.');
+
 const learning = z.strictObject({
   prior: z.enum(['uniform', 'estimated']).default('estimated').describe('What zero-shot offsets and quotas aim at.'),
   strategies: z
@@ -90,6 +104,7 @@ const learning = z.strictObject({
     .default(1)
     .describe('Rounds of self-training: from the second on, teachers also learn the pseudo-labels so far.'),
   student: student.prefault({}),
+  adaptation: adaptation.optional(),
   budgetSeconds: z.number().min(10).max(86_400).default(240).describe('What a training run may take.'),
   promotion: promotion.prefault({}),
 });

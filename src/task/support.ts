@@ -17,6 +17,12 @@ export function requireSupported(definition: TaskDefinition): void {
     throw badInput('method', `${refused} does not go with ${definition.kind}. ${table()}`);
   }
   if (definition.kind === 'multiple-choice') refuseMixing(definition.learning);
+  if ((definition.learning.adaptation?.auxiliary ?? 0) > 0 && !definition.method.includes('pet')) {
+    throw badInput(
+      'learning.adaptation.auxiliary',
+      "is a loss of pet's, and method does not name pet; leave it out or 0",
+    );
+  }
 }
 
 function refuseMixing({ strategies, student }: TaskDefinition['learning']): void {

@@ -73,6 +73,16 @@ export interface TaskDefinition {
     rounds: number;
     /** What a student is tried with; the best on cross-fitted predictions is trained. */
     student: { templates: 'best' | 'all'; strategies: string[] };
+    /** What training learns from unlabelled texts besides pseudo-labels. */
+    adaptation?: {
+      /** Masked-language modelling on the run's unlabelled texts before the teachers. */
+      tapt: boolean;
+      passes: number;
+      /** Of `budgetSeconds`, at most. */
+      budgetShare: number;
+      /** pet: weight of the auxiliary masked-language-modelling loss; 0: none. */
+      auxiliary: number;
+    };
     /** What a training run may take; the trainer plans its steps by it. */
     budgetSeconds: number;
     promotion: {

@@ -22,9 +22,10 @@ from fewloop_trainer import fewclue
 from fewloop_trainer.benchmark_report import write_report
 from fewloop_trainer.board import Board
 from fewloop_trainer.bundle import library_versions
-from fewloop_trainer.cell import Cell, base_digest, key_of
+from fewloop_trainer.cell import Cell, Lesson, base_digest, key_of
 from fewloop_trainer.data import RunError
 from fewloop_trainer.files import write_json
+from fewloop_trainer.keys import split_group
 from fewloop_trainer.methods import METHODS
 from fewloop_trainer.task import Task, load_task
 from fewloop_trainer.task_file import read_definition
@@ -118,13 +119,15 @@ def compute(settings: BenchmarkSettings, place: Place) -> dict:
     method = METHODS[place.method]
     cell = cell_of(settings, place)
     reason = method.refuses(cell.task)
+    if reason is None and method.lessons and not cell.lessons:
+        reason = f"there are no train rows of {' or '.join(method.lessons)} beside {place.task}'s own"
     if reason is not None:
         return where | {"state": "n/a", "reason": reason}
     reason = method.absent()
     if reason is not None:
         return where | {"state": "skipped", "reason": reason}
     key = key_of(cell, place.method, method.settings_for(cell.task) | {"libraries": method.libraries()}, method.reads)
-    file = settings.work / "cells" / f"{place.name}-{key[:16]}.json"
+    file = settings.work / "cells" / f"{place.name.replace('<', '-from-')}-{key[:16]}.json"
     if file.exists():
         return json.loads(file.read_text(encoding="utf-8"))
     if settings.finished:
@@ -161,7 +164,18 @@ def cell_of(settings: BenchmarkSettings, place: Place) -> Cell:
         if row["label"] not in task.labels_of(row):
             raise RunError("BAD_INPUT", f"{place.task}: the task file has no label {row['label']!r}")
     test, runs = rows.test[: settings.limit_test], settings.work / "runs"
-    return Cell(task, settings.base, rows.train, rows.unlabelled, test, place.seed, settings.threads, runs)
+    lessons = tuple(_lessons(settings, place, rows.test))
+    return Cell(task, settings.base, rows.train, rows.unlabelled, test, place.seed, settings.threads, runs, lessons)
+
+
+def _lessons(settings: BenchmarkSettings, place: Place, test: list[dict]) -> Iterator[Lesson]:
+    """The train rows of other tasks that the method learns from first, of all splits; none whose text is tested."""
+    tested = {split_group(row["text"]) for row in test}
+    for name in METHODS[place.method].lessons:
+        rows = [] if name == place.task else fewclue.all_train_rows(settings.data, name)
+        rows = [row for row in rows if split_group(row["text"]) not in tested]
+        if rows:
+            yield Lesson(_task(settings.task_files, name), rows)
 
 
 def described(settings: BenchmarkSettings) -> dict[str, object]:

@@ -14,6 +14,19 @@ from fewloop_trainer.task import Task
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """Another task and its train rows, to learn from first."""
+
+    task: Task
+    train: list[dict]
+
+    @property
+    def described(self) -> list[str]:
+        """Digests of all that is learnt from it."""
+        return [digest_of(self.task.definition), digest_of(self.train)]
+
+
+@dataclass(frozen=True)
 class Cell:
     """All that a method may see. `work`: a folder for what it wants to go on from after a kill."""
 
@@ -25,6 +38,8 @@ class Cell:
     seed: int
     threads: int
     work: Path
+    lessons: tuple[Lesson, ...] = ()
+    """Train rows of other tasks, for methods that take them."""
 
     @property
     def classes(self) -> int:
@@ -52,6 +67,7 @@ def key_of(cell: Cell, method: str, settings: dict[str, object], reads: Sequence
             "bfloat16": has_bfloat16(),
             "libraries": library_versions(),
         }
+        | ({"lessons": [lesson.described for lesson in cell.lessons]} if cell.lessons else {})
     )
 
 

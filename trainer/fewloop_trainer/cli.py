@@ -1,8 +1,10 @@
-"""The trainer's commands: `run` for the service; `import-encoder`, `pretrain`, `export-base`; `benchmark`."""
+"""The trainer's commands: `run` for the service; `import-encoder`, `pretrain`, `continue-train`, `export-base` for base
+models; `benchmark`."""
 
 import argparse
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -21,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     _benchmark_arguments(commands.add_parser("benchmark", help="methods on FewCLUE's few-shot tasks; resumes"))
     _import_encoder_arguments(commands.add_parser("import-encoder", help="base model from the published ONNX file"))
     _pretrain_arguments(commands.add_parser("pretrain", help="masked-language modelling on text (head, DAPT, TAPT)"))
+    _continue_arguments(commands.add_parser("continue-train", help="a base model taught by other tasks' labelled rows"))
     _export_base_arguments(commands.add_parser("export-base", help="model.onnx and golden.json of a base model"))
     _tiny_model_arguments(commands.add_parser("make-tiny-model", help="the tests' model, cut out of a base model"))
     options = parser.parse_args(arguments)
@@ -164,6 +167,57 @@ def _pretrain(options: argparse.Namespace) -> int:
         return 1
     save_model(model, options.out)
     copy_tokenizer(options.base, options.out)
+    return 0
+
+
+def _continue_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, help="folder of the model to write")
+    parser.add_argument(
+        "--lesson",
+        type=Path,
+        nargs=2,
+        action="append",
+        required=True,
+        metavar=("TASK_FILE", "ROWS"),
+        help="a task and its labelled rows (JSON lines, FewCLUE's or our own); may be repeated",
+    )
+    parser.add_argument("--method", choices=("efl", "pet"), default="efl", help="pet: all lessons at once (multi-task)")
+    root = Path(__file__).parents[2]
+    parser.add_argument(
+        "--init-from", type=Path, default=root / "models/base-zh", help="folder of the model to start from"
+    )
+    parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints; resumes there")
+    parser.add_argument("--steps", type=int, default=None, help="batches of each training (efl 300, pet 600)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.set_defaults(call=_continue)
+
+
+def _continue(options: argparse.Namespace) -> int:
+    raise_on_signal()
+    try:
+        from fewloop_trainer.data import RunError
+        from fewloop_trainer.lessons import read_lesson, teach
+
+        try:
+            lessons = [read_lesson(*files) for files in options.lesson]
+            folder = teach(
+                options.init_from.resolve(),
+                options.work,
+                options.method,
+                lessons,
+                options.seed,
+                options.threads,
+                options.steps,
+                lambda step, loss: print(json.dumps({"step": step, "loss": round(loss, 4)}), flush=True),
+            )
+            shutil.copytree(folder, options.out, dirs_exist_ok=True)
+        except RunError as error:
+            print(f"fewloop_trainer continue-train: {error}", file=sys.stderr)
+            return 2 if error.code == "BAD_INPUT" else 1
+    except Stopped:
+        print(f"stopped; the same command goes on from {options.work}", file=sys.stderr)
+        return 1
     return 0
 
 

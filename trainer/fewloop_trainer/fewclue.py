@@ -45,10 +45,7 @@ def load_rows(folder: Path, task: str, split: str) -> TaskRows:
     home = folder / task
     if split != "all" and split not in SPLITS:
         raise RunError("BAD_INPUT", f"there is no split {split!r}: {', '.join(SPLITS)} or all")
-    if split == "all":
-        train = distinct([row for part in SPLITS for row in labelled(home, part, "train")])
-    else:
-        train = labelled(home, split, "train")
+    train = all_train_rows(folder, task) if split == "all" else labelled(home, split, "train")
     file = next((home / name for name in TEST_FILES if (home / name).exists()), home / TEST_FILES[0])
     test = _with_labels(read_rows(file), file)
     groups = {split_group(row["text"]) for row in train}
@@ -57,6 +54,12 @@ def load_rows(folder: Path, task: str, split: str) -> TaskRows:
     unlabelled = [_without_label(row) for row in distinct(pool) if split_group(row["text"]) not in used]
     shared = sum(split_group(row["text"]) in groups for row in test)
     return TaskRows(train, unlabelled, test, len(pool) - len(unlabelled), shared)
+
+
+def all_train_rows(folder: Path, task: str) -> list[dict]:
+    """The five train files together, repeated items once; none where there is no such task."""
+    home = folder / task
+    return distinct([row for part in SPLITS for row in labelled(home, part, "train")]) if home.is_dir() else []
 
 
 def labelled(home: Path, split: str, part: str) -> list[dict]:

@@ -24,7 +24,7 @@ from fewloop_trainer.pairs import PairClassifier
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.scores import NOT_LISTED, shortlist_of
 from fewloop_trainer.task import Task
-from fewloop_trainer.training import TrainSettings
+from fewloop_trainer.training import TrainSettings, labels_alone
 
 Write = Callable[[str, object], dict[str, str]]
 """Puts a JSON file of that name beside the member's graph; its entry for the manifest."""
@@ -140,8 +140,8 @@ class PetLearner(_OneRowAnItem):
         head.tune(model, rows, [self._hidden[id(row)] for row in rows], wanted, self.offsets, balance, seed)
 
     def train(self, model, rows, wanted, balance, settings, on_step) -> None:
-        further = {"further": self._auxiliary(model, settings).add} if self._has_auxiliary else {}
-        pet.train(model, rows, wanted, self.strategy, settings, self.offsets, on_step, balance, **further)
+        further = self._auxiliary(model, settings).add if self._has_auxiliary else labels_alone
+        pet.train(model, rows, wanted, self.strategy, settings, self.offsets, on_step, balance, further)
 
     @property
     def further_passes(self) -> float:

@@ -5,20 +5,23 @@ labelled rows: with 32 of them, the best step on a dev set of 32 is a draw.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from fewloop_trainer import augment, classifier, embedding, pairs, peers, pet, recipe
+from fewloop_trainer.auxiliary import MASK_RATE, PAPER_WEIGHT, Auxiliary
 from fewloop_trainer.cell import Cell
 from fewloop_trainer.data import targets
 from fewloop_trainer.encoder import copy_of, load_model, load_tokenizer
+from fewloop_trainer.fewclue import TASKS
 from fewloop_trainer.learners import learner_of
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.scores import combine_members, distribution_of, match_priors
+from fewloop_trainer.starts import LESSONS, TAPT, TAPT_PASSES, adapted_base, started_from, taught_base
 from fewloop_trainer.task import Task
-from fewloop_trainer.training import TrainSettings
+from fewloop_trainer.training import TrainSettings, labels_alone
 
 MATCHING_TEXTS = 300
 """Unlabelled texts that offsets are matched to the uniform prior on: FewCLUE's classes are balanced."""
@@ -40,6 +43,8 @@ class Method:
     libraries: Callable[[], dict[str, str]] = field(default=dict)
     reads: tuple[str, ...] | None = ("kind", "labels", "templates", "maxLength")
     """Keys of the task's definition that a result depends on; None: all."""
+    lessons: tuple[str, ...] = ()
+    """Tasks whose train rows, of all splits, it learns from first; of the cell's own it never does."""
     of_pairs: dict[str, object] = field(default_factory=dict)
     """Further settings, where the task is of pairs."""
 
@@ -72,7 +77,7 @@ class Prompted:
         logits = pet.predict(self.base, self.encode(template, self.cell.test), self.cell.classes)
         return distribution_of(logits, self.offsets(template))
 
-    def tuned(self, template: int, strategy: str) -> np.ndarray:
+    def tuned(self, template: int, strategy: str, auxiliary_weight: float = 0.0) -> np.ndarray:
         """All weights tuned on the labelled rows, from the base."""
         cell, model, offsets = self.cell, copy_of(self.base), self.offsets(template)
         wanted = targets(self.task, cell.train)
@@ -80,7 +85,11 @@ class Prompted:
         balance = np.zeros_like(wanted) if self.task.kind == "multiple-choice" else wanted
         settings = TrainSettings(steps=steps_for(len(wanted)), seed=cell.seed + 101 * template)
         rows, hard = self.encode(template, cell.train), np.eye(cell.classes)[wanted]
-        pet.train(model, rows, hard, strategy, settings, offsets, balance=balance)
+        further = labels_alone
+        if auxiliary_weight > 0 and cell.unlabelled:
+            texts = self.encode(template, recipe.unlabelled_of(cell))
+            further = Auxiliary(model, texts, self.renderer.tokenizer, auxiliary_weight, settings).add
+        pet.train(model, rows, hard, strategy, settings, offsets, balance=balance, further=further)
         return distribution_of(pet.predict(model, self.encode(template, cell.test), cell.classes), offsets)
 
 
@@ -109,9 +118,9 @@ def zero_shot(cell: Cell) -> np.ndarray:
     return _mean([prompted.zero_shot(template) for template in range(len(cell.task.templates))])
 
 
-def pet_with(strategy: str) -> Callable[[Cell], np.ndarray]:
+def pet_with(strategy: str, auxiliary_weight: float = 0.0) -> Callable[[Cell], np.ndarray]:
     """PET of the first template with one training strategy (augment.py)."""
-    return lambda cell: Prompted(cell).tuned(0, strategy)
+    return lambda cell: Prompted(cell).tuned(0, strategy, auxiliary_weight)
 
 
 def pet_ensemble(cell: Cell) -> np.ndarray:
@@ -159,12 +168,19 @@ AUGMENT = {
     "epsilon": augment.EPSILON,
     "pgd": [augment.PGD_STEPS, augment.PGD_RATE],
 }
+AUXILIARY = {"auxiliary": PAPER_WEIGHT, "maskRate": MASK_RATE, "auxiliaryRows": recipe.UNLABELLED_ROWS}
 STRATEGIES = ("mixup", "manifold-mixup", "fgm", "pgd", "r-drop", "r-drop+fgm", "manifold-mixup+r-drop")
 SELECTIONS = ("top_confidence", "confident_contested", "fused")
 
 
 def _augmented(strategy: str) -> Method:
     return Method(pet_with(strategy), PET | AUGMENT, _no_mixing if "mixup" in strategy else lambda task: None)
+
+
+def _recipe_with_tapt() -> Method:
+    adaptation = {"tapt": True, "passes": TAPT_PASSES, "budgetShare": 0.3, "auxiliary": 0}
+    settings = {"version": recipe.VERSION, "policy": "ensemble", "adaptation": adaptation, "tapt": TAPT}
+    return Method(lambda cell: recipe.predict(cell, None, adaptation)["ensemble"], settings, reads=None)
 
 
 def _recipe(policy: str, selection: str | None = None) -> Method:
@@ -180,6 +196,12 @@ def _learned(method: str, *kinds: str, of_pairs: dict[str, object] | None = None
 
     reads = ("kind", "labels", "maxLength", "efl", "input")
     return Method(learned(method), LEARNED, refuses, reads=reads, of_pairs=of_pairs or {})
+
+
+def _efl_from(other: str) -> Method:
+    alone = _learned("efl", "sentence-pair")
+    predict = started_from(lambda cell: taught_base(cell, "efl"), alone.predict)
+    return replace(alone, predict=predict, settings=LEARNED | {"lessons": LESSONS}, lessons=(other,))
 
 
 def _peer(name: str) -> Method:
@@ -198,11 +220,20 @@ METHODS: dict[str, Method] = {
     "pet": Method(pet_with("plain"), PET),
     "pet-ensemble": Method(pet_ensemble, PET),
     **{f"pet+{strategy}": _augmented(strategy) for strategy in STRATEGIES},
+    "pet+auxiliary": Method(pet_with("plain", PAPER_WEIGHT), PET | AUXILIARY),
+    "pet<tapt": Method(started_from(adapted_base, pet_with("plain")), PET | {"tapt": TAPT}),
+    "pet<multi-task": Method(
+        started_from(lambda cell: taught_base(cell, "pet"), pet_with("plain")),
+        PET | {"lessons": LESSONS},
+        lessons=TASKS,
+    ),
     "full": _recipe("ensemble"),
+    "full<tapt": _recipe_with_tapt(),
     "full-student": _recipe("student"),
     **{f"full@{selection}": _recipe("ensemble", selection) for selection in SELECTIONS},
     "fine-tune": _learned("fine-tune", "single-label", "sentence-pair"),
     "efl": _learned("efl", "single-label", "sentence-pair"),
+    **{f"efl<{other}": _efl_from(other) for other in ("bustm", "ocnli")},
     "embedding": _learned("embedding", "single-label", "sentence-pair", of_pairs=EMBEDDED_PAIRS),
     "tf-idf": _peer("tf-idf"),
     "setfit": _peer("setfit"),

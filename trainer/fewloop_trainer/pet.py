@@ -18,7 +18,7 @@ from fewloop_trainer import augment
 from fewloop_trainer.export import PetGraph
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.task import Task
-from fewloop_trainer.training import Gradients, TrainSettings, balanced, chunks_of, optimise, precision
+from fewloop_trainer.training import Gradients, TrainSettings, balanced, chunks_of, labels_alone, optimise, precision
 
 ABSENT = -1e9
 """Score of a label that an item does not have (fewer choices than others): probability 0, with finite gradients."""
@@ -117,7 +117,7 @@ def train(
     offsets: np.ndarray,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
     balance: np.ndarray | None = None,
-    further: Gradients = lambda loss, trained: loss,
+    further: Gradients = labels_alone,
 ) -> None:
     """Trains `model` in place on `wanted` [N, classes] (distributions) for `settings.steps` batches at most.
 

@@ -21,6 +21,7 @@ from fewloop_trainer.learners import learner_of
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.run import run
 from fewloop_trainer.scores import apply_temperature, combine_members, distribution_of
+from fewloop_trainer.tapt import load_adapted
 from fewloop_trainer.task import load_task
 from fewloop_trainer.workspace import Workspace
 
@@ -31,16 +32,16 @@ UNLABELLED_ROWS = 3000
 """As many as the service gives a run (`src/learning/data-set.ts`)."""
 
 
-def predict(cell: Cell, selection: str | None = None) -> dict[str, np.ndarray]:
+def predict(cell: Cell, selection: str | None = None, adaptation: dict | None = None) -> dict[str, np.ndarray]:
     """Distributions [N test, C] by serving policy: `ensemble` of the teachers, and the `student`.
 
-    `selection` replaces the task's selection strategy. Raises RunError where the run fails.
+    `selection` replaces the task's selection strategy, `adaptation` its `learning.adaptation`. Raises RunError where
+    the run fails.
     """
-    definition = definition_for(cell, selection)
+    definition = definition_for(cell, selection, adaptation)
     settings = settings_for(cell, definition)
     labelled = [row_of(row) | {"label": row["label"], "split": "train"} for row in cell.train]
-    order = np.random.default_rng(cell.seed).permutation(len(cell.unlabelled))[:UNLABELLED_ROWS]
-    unlabelled = [row_of(cell.unlabelled[i]) for i in sorted(order)]
+    unlabelled = [row_of(row) for row in unlabelled_of(cell)]
     folder = cell.work / digest_of([VERSION, settings, labelled, unlabelled, digest_of(cell.test)])[:32]
     predicted = folder / "predicted.npz"
     if not predicted.exists():
@@ -57,11 +58,19 @@ def predict(cell: Cell, selection: str | None = None) -> dict[str, np.ndarray]:
     return {policy: stored[policy] for policy in stored.files}
 
 
-def definition_for(cell: Cell, selection: str | None) -> dict:
+def unlabelled_of(cell: Cell) -> list[dict]:
+    """As many of the cell's unlabelled rows as the service gives a run, drawn by the seed."""
+    order = np.random.default_rng(cell.seed).permutation(len(cell.unlabelled))[:UNLABELLED_ROWS]
+    return [cell.unlabelled[i] for i in sorted(order)]
+
+
+def definition_for(cell: Cell, selection: str | None, adaptation: dict | None) -> dict:
     definition = read_by_run(cell.task)
     learning = definition["learning"] | {"budgetSeconds": BUDGET_SECONDS}
     if selection is not None:
         learning |= {"selection": learning["selection"] | {"strategy": selection}}
+    if adaptation is not None:
+        learning |= {"adaptation": adaptation}
     serving = definition["serving"] | {"precisions": ["fp32"]}  # nothing of a cell is ever served
     return definition | {"learning": learning, "serving": serving}
 
@@ -105,6 +114,7 @@ def predict_members(folder: Path, cell: Cell) -> dict[str, np.ndarray]:
     its manifest, and the models that its graphs were made of (the bundle is refused where the two disagree by 1e-4)."""
     manifest = json.loads((folder / "bundle/manifest.json").read_text())
     task, base, workspace = load_task(manifest["definition"]), load_model(cell.base), Workspace(folder)
+    load_adapted(base, workspace)
     renderer = Renderer(load_tokenizer(cell.base), task)
     said: dict[str, list[tuple[float, np.ndarray]]] = {"teacher": [], "student": []}
     for member in manifest["members"]:

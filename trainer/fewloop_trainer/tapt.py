@@ -24,6 +24,7 @@ from fewloop_trainer.encoder import load_model, load_tokenizer
 from fewloop_trainer.files import write_json
 from fewloop_trainer.keys import split_group, split_of
 from fewloop_trainer.run_state import Run
+from fewloop_trainer.training import Diverged
 from fewloop_trainer.workspace import Workspace
 
 FEWEST_TEXTS = 300
@@ -64,7 +65,10 @@ def adapt(
     settings = _settings(math.ceil(passes * chunks.size), seed)
     before = held_out_metrics(load_model(base), held_out, tokenizer)["heldOutLoss"]
     started = time.monotonic()
-    model = pretrain(base, lambda: texts, work, settings, report, lambda: False, seconds, HELD_OUT_BUCKETS)
+    try:
+        model = pretrain(base, lambda: texts, work, settings, report, lambda: False, seconds, HELD_OUT_BUCKETS)
+    except Diverged as error:
+        return Adapted(None, {"texts": len(texts), "used": False, "reason": f"diverged at step {error.step}: {error}"})
     after = held_out_metrics(model, held_out, tokenizer)
     curve = [json.loads(line) for line in (work / "curve.jsonl").read_text().splitlines()]
     used = after["heldOutLoss"] < before

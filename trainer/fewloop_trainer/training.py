@@ -52,6 +52,10 @@ Gradients = Callable[[float, list[torch.nn.Parameter]], float]
 """Adds a further loss's gradients to those of the labels' loss, which it gets; the loss of both (auxiliary.py)."""
 
 
+def labels_alone(loss: float, trained: list[torch.nn.Parameter]) -> float:
+    return loss
+
+
 @dataclass(frozen=True)
 class Drawn:
     """A batch: rows, and the distributions [B, C] that they are to have."""
@@ -83,7 +87,7 @@ def optimise(
     strategy: str,
     settings: TrainSettings,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
-    further: Gradients = lambda loss, trained: loss,
+    further: Gradients = labels_alone,
 ) -> None:
     """Tunes the parameters of `groups` (each with its `peak` rate) in place, for `settings.steps` batches at most.
 

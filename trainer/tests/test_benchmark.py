@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewloop_trainer import benchmark, cli, methods, peers, recipe
+from fewloop_trainer import benchmark, cli, lessons, methods, peers, recipe, tapt
 from fewloop_trainer.benchmark import BenchmarkSettings, Place
 from fewloop_trainer.cell import key_of
 from fewloop_trainer.data import RunError
@@ -237,6 +238,94 @@ class TestRecipe:
         )
         result = benchmark.compute(settings, Place("eprstmt", "full", "0", 0))
         assert (result["state"], result["reason"]) == ("failed", "RunError: no")
+
+
+class TestStarts:
+    """Methods that start from a base model made for their cell."""
+
+    @pytest.fixture(autouse=True)
+    def quick(self, monkeypatch):
+        monkeypatch.setitem(lessons.STEPS, "pet", 4)
+        monkeypatch.setitem(lessons.STEPS, "efl", 4)
+        monkeypatch.setattr(tapt, "FEWEST_TEXTS", 40)
+        monkeypatch.setattr(tapt, "CHUNK_TOKENS", 8)
+
+    @pytest.mark.parametrize("method", ["pet<tapt", "pet<multi-task"])
+    def test_differ_from_those_that_start_from_the_base_and_leave_none(self, settings, tmp_path, method):
+        place = Place("eprstmt", method, "0", 0)
+        first = benchmark.compute(settings, place)
+        assert first.get("reason") is None
+        plain = benchmark.compute(settings, Place("eprstmt", "pet", "0", 0))
+        assert first["confidence"] != plain["confidence"]
+        again = benchmark.compute(replace(settings, work=tmp_path / "again"), place)
+        assert first | {"seconds": 0} == again | {"seconds": 0}
+        assert list((settings.work / "runs").iterdir()) == []
+
+    def test_learn_from_train_rows_of_other_tasks_alone(self, settings, folder, tmp_path):
+        cell = benchmark.cell_of(settings, Place("eprstmt", "pet<multi-task", "0", 0))
+        assert [lesson.task.name for lesson in cell.lessons] == ["chid"]
+        assert len(cell.lessons[0].train) == 30, "of all splits"
+        tested = questions(1, 60)[0]["content"]
+        shutil.copytree(folder / "data", tmp_path / "data")
+        write(tmp_path / "data/chid/train_4.json", questions(2, 24) + questions(1, 60))
+        write(tmp_path / "data/eprstmt/test_public_even.json", [{"sentence": tested, "label": "positive"}])
+        changed = replace(settings, data=tmp_path / "data")
+        other = benchmark.cell_of(changed, Place("eprstmt", "pet<multi-task", "0", 0))
+        assert len(other.lessons[0].train) == 26
+        assert tested not in [row["text"] for row in other.lessons[0].train]
+
+    def test_have_another_key_where_the_other_tasks_rows_differ(self, settings, folder, tmp_path):
+        shutil.copytree(folder / "data", tmp_path / "data")
+        write(tmp_path / "data/chid/train_4.json", questions(5, 24))
+        keys = {
+            benchmark.compute(replace(settings, data=data), Place("eprstmt", method, "0", 0))["key"]
+            for method in ("zero-shot", "pet<multi-task")
+            for data in (settings.data, tmp_path / "data")
+        }
+        assert len(keys) == 3
+
+    def test_are_none_without_other_rows_or_of_other_kinds(self, settings):
+        refused = benchmark.compute(settings, Place("eprstmt", "efl<ocnli", "0", 0))
+        assert (refused["state"], "efl does not go with" in refused["reason"]) == ("n/a", True)
+        alone = replace(settings, tasks=("chid",))
+        assert benchmark.compute(alone, Place("chid", "efl<bustm", "0", 0))["state"] == "n/a"
+
+    def test_a_pair_task_starts_from_the_other(self, settings, tmp_path):
+        for name in ("bustm", "ocnli"):
+            labels = [{"name": "0", "words": ["好"]}, {"name": "1", "words": ["差"]}]
+            definition = definition_of(name=name, kind="sentence-pair", labels=labels)
+            (tmp_path / f"{name}.yaml").write_text(json.dumps(definition, ensure_ascii=False))
+            rows = [
+                {
+                    "sentence1": review(n, "positive"),
+                    "sentence2": review(n + len(name), "negative"),
+                    "label": str(n % 2),
+                }
+                for n in range(30)
+            ]
+            for split in "01234":
+                write(tmp_path / f"data/{name}/train_{split}.json", rows[4 * int(split) :][:4])
+            write(tmp_path / f"data/{name}/test_public.json", rows[20:])
+        pairs = replace(settings, data=tmp_path / "data", task_files=tmp_path)
+        started, plain = (benchmark.compute(pairs, Place("bustm", m, "0", 0)) for m in ("efl<ocnli", "efl"))
+        assert started.get("reason") is None
+        assert started["confidence"] != plain["confidence"]
+        own = benchmark.compute(pairs, Place("bustm", "efl<bustm", "0", 0))
+        assert (own["state"], "no train rows of bustm" in own["reason"]) == ("n/a", True)
+
+    def test_the_recipe_adapts_its_base_and_is_scored_on_it(self, settings, monkeypatch):
+        monkeypatch.setattr(tapt, "FEWEST_TEXTS", 10)
+        words = []
+        predict_members = recipe.predict_members
+
+        def watch(folder, cell):
+            words.append((folder / "work/tapt.safetensors").exists())
+            return predict_members(folder, cell)
+
+        monkeypatch.setattr(recipe, "predict_members", watch)
+        result = benchmark.compute(settings, Place("eprstmt", "full<tapt", "0", 0))
+        assert result.get("reason") is None
+        assert words == [True]
 
 
 class TestPeers:

@@ -3,6 +3,7 @@ import type { DynamicModule } from '@nestjs/common';
 import { LoggerModule } from 'nestjs-pino';
 import type { DestinationStream } from 'pino';
 import pretty from 'pino-pretty';
+import { idOfRequest } from './request-id.js';
 
 /** What Nest says of its own start is of no use to who runs the service. */
 const QUIET = new Set([
@@ -19,11 +20,13 @@ export function loggingModule(level: string): DynamicModule {
     ? pretty({ sync: true, ignore: 'pid,hostname' })
     : process.stdout;
   return LoggerModule.forRoot({
+    // Its middleware does not see GraphQL's requests.
+    forRoutes: [],
     pinoHttp: [
       {
         level,
         autoLogging: false,
-        quietReqLogger: true,
+        mixin: idOfRequest,
         hooks: {
           logMethod(args, method, severity) {
             const [first] = args as unknown[];

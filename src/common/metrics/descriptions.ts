@@ -71,7 +71,10 @@ export const DESCRIPTIONS = {
   ),
   fewloop_host_restarts_total: counter('Model hosts that ended unasked and were replaced'),
   fewloop_active_version: gauge('Version that answers for the task in this process', 'task'),
-  fewloop_swaps_total: counter('Versions that began to answer in this process, the first one included', 'task'),
+  fewloop_swaps_total: counter(
+    'Versions that began to answer in this process, the first one and one that rested included',
+    'task',
+  ),
   fewloop_swap_seconds: histogram(
     'Time from the order to swap until the version answers: open, warm, golden texts',
     [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120],
@@ -86,7 +89,7 @@ export const DESCRIPTIONS = {
   fewloop_stream_dead_letters_total: counter('Dead letters', 'task', 'code'),
   fewloop_stream_batch_records: histogram(
     'Records of a batch of the stream, which is a transaction',
-    [1, 2, 4, 8, 16, 32, 64, 128, 256, 512],
+    [1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096],
   ),
   fewloop_stream_inference_seconds: histogram('Time that a batch of the stream is scored', LATENCY),
   fewloop_stream_commit_seconds: histogram(

@@ -14,6 +14,7 @@ import { Inject, Injectable, Logger } from '@nestjs/common';
 import type { Batch, Kafka } from 'kafkajs';
 import type { PartHealth } from '../../common/health.js';
 import { METRICS, secondsSince, type Metrics } from '../../common/metrics/metrics.js';
+import type { Trace } from '../../common/tracing/tracing.js';
 import { Config } from '../../config/config.js';
 import { itemOf } from '../../learning/data-set.js';
 import { StreamHistory } from '../../learning/stream-history.js';
@@ -29,6 +30,7 @@ import { InputPartition, type Claim } from './input-partition.js';
 import { TopicIds } from './internals.js';
 import { StreamLag } from './lag.js';
 import { isReadable, readRecord, type Incoming, type Readable, type Refused } from './record.js';
+import { RecordTraces } from './record-traces.js';
 import { keptOf, resultsOf, type Results } from './results.js';
 import { isWithoutModel, Patience } from './patience.js';
 import { TaskDirectory } from './task-directory.js';
@@ -206,15 +208,20 @@ export class KafkaStream implements StreamPort {
 
   async #results(records: (Readable | Refused)[], score: Score): Promise<Results> {
     const outcomes = new Map<string, RecordOutcome>();
-    const tasks = Map.groupBy(records.filter(isReadable), ({ definition }) => definition.name);
+    const readable = records.filter(isReadable);
+    const traces = new RecordTraces(readable);
     const scoreTask = async ([task, own]: [string, Readable[]]) => {
       const batch = own.map(({ incoming, id, item }) => ({ ref: incoming.offset, id, item: itemOf(item) }));
-      for (const outcome of await this.#scoreOrGiveUp(own[0]!.incoming.topic, { task, records: batch }, score)) {
-        outcomes.set(outcome.ref, outcome);
-      }
+      const { topic } = own[0]!.incoming;
+      const scoreWithin = (trace: Trace) => this.#scoreOrGiveUp(topic, { task, records: batch, trace }, score);
+      for (const outcome of await traces.score(own, scoreWithin)) outcomes.set(outcome.ref, outcome);
     };
-    await Promise.all([...tasks].map(scoreTask));
-    return resultsOf(records, outcomes);
+    try {
+      await Promise.all([...Map.groupBy(readable, ({ definition }) => definition.name)].map(scoreTask));
+      return resultsOf(records, outcomes, traces);
+    } finally {
+      traces.end();
+    }
   }
 
   async #scoreOrGiveUp(topic: string, batch: StreamBatch, score: Score): Promise<RecordOutcome[]> {

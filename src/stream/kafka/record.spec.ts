@@ -132,7 +132,7 @@ describe('what is written', () => {
     const deep = `{"id":"d","text":"好","x":${'['.repeat(100_000)}${']'.repeat(100_000)}}`;
     const record = readRecord(incoming(deep), one, limits);
     const outcome = { ref: '41', state: 'scored' as const, prediction };
-    const { entries, outgoing } = resultsOf([record], new Map([['41', outcome]]));
+    const { entries, outgoing } = resultsOf([record], new Map([['41', outcome]]), { headersOf: () => ({}) });
     expect(entries).toMatchObject([{ state: 'dead' }]);
     expect(outgoing).toMatchObject([{ topic: 't.dlq', message: { value: Buffer.from(deep) } }]);
   });

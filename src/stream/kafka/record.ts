@@ -117,8 +117,13 @@ function definitionOf(task: string | null, tasks: TopicTasks, topic: string): Ta
   throw new FewloopError('TASK_NOT_FOUND', `no task ${task.slice(0, 100)} reads topic ${topic}`);
 }
 
-/** The output's message. Throws BAD_INPUT where it would be larger than brokers take. */
-export function outputMessage(record: Readable, prediction: Prediction, scoredAt: string): Message {
+/** The output's message; `traceHeaders` go over the record's own. Throws BAD_INPUT where it would be larger than brokers take. */
+export function outputMessage(
+  record: Readable,
+  prediction: Prediction,
+  scoredAt: string,
+  traceHeaders: IHeaders = {},
+): Message {
   const { incoming, definition, id, metadata } = record;
   const { topic, partition, offset, key, headers } = incoming;
   const { taskRevision, modelVersion, label, labels, confidence, calibrated, margin, entropy } = prediction;
@@ -146,7 +151,7 @@ export function outputMessage(record: Readable, prediction: Prediction, scoredAt
   if (value.length > MAX_OUTPUT_BYTES) {
     throw badInput('metadata', `the prediction with it would have ${value.length} bytes`);
   }
-  return { key, value, headers };
+  return { key, value, headers: { ...headers, ...traceHeaders } };
 }
 
 /** Key and value byte for byte; the headers too, with the reason beside them. */

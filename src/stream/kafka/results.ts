@@ -4,6 +4,7 @@ import type { HistoryEntry } from '../../learning/stream-history.js';
 import type { Kept } from '../kept-metrics.js';
 import type { RecordOutcome } from '../records.js';
 import { deadLetterMessage, fault, isReadable, outputMessage, type Readable, type Refused } from './record.js';
+import type { RecordTraces } from './record-traces.js';
 import { deadLetterTopic } from './topics.js';
 import type { Outgoing } from './writer.js';
 
@@ -15,12 +16,16 @@ export interface Results {
 }
 
 /** Records of one partition; `outcomes`: by offset, of every readable one. */
-export function resultsOf(records: (Readable | Refused)[], outcomes: ReadonlyMap<string, RecordOutcome>): Results {
+export function resultsOf(
+  records: (Readable | Refused)[],
+  outcomes: ReadonlyMap<string, RecordOutcome>,
+  traces: Pick<RecordTraces, 'headersOf'>,
+): Results {
   const scoredAt = new Date().toISOString();
   const results: Results = { records, entries: [], outgoing: [] };
   for (const record of records) {
     const dead = isReadable(record)
-      ? addOutput(results, record, outcomes.get(record.incoming.offset)!, scoredAt)
+      ? addOutput(results, record, outcomes.get(record.incoming.offset)!, scoredAt, traces)
       : record;
     if (dead) addDeadLetter(results, dead);
   }
@@ -42,13 +47,19 @@ export function withDead(results: Results, at: number, error: FewloopError): Res
 }
 
 /** The record, where it is dead. */
-function addOutput(results: Results, record: Readable, outcome: RecordOutcome, scoredAt: string): Refused | null {
+function addOutput(
+  results: Results,
+  record: Readable,
+  outcome: RecordOutcome,
+  scoredAt: string,
+  traces: Pick<RecordTraces, 'headersOf'>,
+): Refused | null {
   const { incoming, definition, id, item } = record;
   const dead = (error: FewloopError): Refused => ({ incoming, task: definition.name, id, error });
   if (outcome.state !== 'scored') return dead(outcome.error);
   const { prediction } = outcome;
   try {
-    const message = outputMessage(record, prediction, scoredAt);
+    const message = outputMessage(record, prediction, scoredAt, traces.headersOf(incoming));
     results.outgoing.push({ topic: definition.stream.output, message });
   } catch (error) {
     return dead(fault(error));
