@@ -27,7 +27,7 @@ COSINE_WEIGHT, INVERSE_REGULARISATION = 3.0, 100.0
 """Of the cosine among the features; scikit-learn's C. Mean cosines of two labels differ by 0.1: with less, 32 pairs do
 not move the head off the prior."""
 STEPS, ENCODER_RATE = 30, 1e-5
-"""On dev rows of BUSTM (five splits) rates of 2e-5 and 5e-5 did worse, at 15 steps and at 30 (docs/decisions)."""
+"""By dev rows of BUSTM (docs/decisions)."""
 UNSEEN = -1e9
 """Added to the attention scores of tokens that are not to be seen."""
 
