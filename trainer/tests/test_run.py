@@ -214,14 +214,14 @@ class SlowMachine:
         clock = SimpleNamespace(monotonic=lambda: self.now)
         train, predict = pet.train, pet.predict
 
-        def slow_train(model, rows, wanted, strategy, settings, offsets, on_step, balance=None):
+        def slow_train(model, rows, wanted, strategy, settings, offsets, on_step, *given):
             def on_slow_step(step: int, loss: float) -> None:
                 self.steps += 1
                 slower = factor if self.steps > turns_after else 1.0
                 self.now += seconds * slower * (2 if strategy == "r-drop" else 1)
                 on_step(step, loss)
 
-            train(model, rows, wanted, strategy, settings, offsets, on_slow_step, balance)
+            train(model, rows, wanted, strategy, settings, offsets, on_slow_step, *given)
 
         def slow_predict(model, rows, classes, **settings):
             self.now += 0.01 * seconds * len(rows)
