@@ -53,7 +53,12 @@ async function trained(definition: object, rows: (Item & { label?: string; label
     ...(labels ? { labels } : { label: label! }),
     split: 'train' as const,
   }));
-  const unlabelled = rows.slice(16).map(({ label: _, labels: __, ...item }) => keyed(item));
+  const unlabelled = rows.slice(16).map((row) => {
+    const item = { ...row };
+    delete item.label;
+    delete item.labels;
+    return keyed(item);
+  });
   const settings = {
     formatVersion: 1 as const,
     runId: '11111111-2222-3333-4444-555555555555',

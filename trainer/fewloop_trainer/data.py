@@ -117,7 +117,7 @@ def lacking_field(task: Task, row: dict) -> str | None:
         return "textPair, which the kind sentence-pair asks for"
     if task.kind == "multiple-choice" and not row.get("choices"):
         return "choices, which the kind multiple-choice asks for"
-    for template in task.templates:
+    for template in task.rendered_by:
         for piece in parse_template(template):
             if not isinstance(piece, Field):
                 continue

@@ -47,9 +47,12 @@ class Recorder:
     def run(self, outputs: Sequence[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         found = self._session.run([*outputs, *self._names], feeds)
         real = feeds["attention_mask"].astype(bool)
+        # A graph that embeds the sides of a pair alone has a column more, the second's [CLS] (pairs.py).
+        longer = np.pad(real, ((0, 0), (1, 0)), constant_values=True)
+        tokens = {real.shape: real, longer.shape: longer}
         for name, value in zip(self._names, found[len(outputs) :], strict=True):
-            if value.shape[:2] == real.shape:
-                sizes = np.abs(value[real]).max(0)
+            if value.shape[:2] in tokens:
+                sizes = np.abs(value[tokens[value.shape[:2]]]).max(0)
                 self.largest[name] = np.maximum(self.largest.get(name, 0.0), sizes)
         return found[: len(outputs)]
 

@@ -114,7 +114,7 @@ def _first_round(run: Run, fit: OutOfFoldFit) -> Opinion:
 
     (scores,) = run.workspace.cached("pseudo", compute)
     # An earlier attempt on another machine's speed may have scored another number of candidates.
-    run.candidates = _all_candidates(run)[: scores.shape[1]]
+    run.candidates = all_candidates(run)[: scores.shape[1]]
     if run.shrinkage.matched and run.data.prior is not None:
         run.served_offsets = [match_priors(x, run.data.prior) for x in scores]
     return Opinion(scores, run.served_offsets, fit.temperature)
@@ -189,6 +189,7 @@ def _vote(run: Run, row: int, said: np.ndarray) -> str | list[str]:
     return [names[label] for label in np.flatnonzero(chosen_of(said[row], run.thresholds))]
 
 
-def _all_candidates(run: Run) -> list[dict]:
+def all_candidates(run: Run) -> list[dict]:
+    """Whether there is time to score them or not; `run.candidates` are the first of them."""
     order = np.random.default_rng(run.seed).permutation(len(run.data.unlabelled))
     return [run.data.unlabelled[i] for i in order[len(run.calibration) :]][:PSEUDO_CANDIDATES]

@@ -71,7 +71,7 @@ def definition_for(cell: Cell, selection: str | None, adaptation: dict | None) -
         learning |= {"selection": learning["selection"] | {"strategy": selection}}
     if adaptation is not None:
         learning |= {"adaptation": adaptation}
-    serving = cell.task.definition["serving"] | {"precisions": ["fp32"]}  # nothing of a cell is ever served
+    serving = definition["serving"] | {"precisions": ["fp32"]}  # nothing of a cell is ever served
     return definition | {"learning": learning, "serving": serving}
 
 

@@ -86,7 +86,7 @@ def _cross_fit(run: Run, fold: np.ndarray) -> tuple[OutOfFold, OutOfFold | None,
 def _at_share(run: Run, stages: list[list[np.ndarray]]) -> list[np.ndarray]:
     """Of each fold: scores [T, M, C] between those of the two stages, as far as the shrinkage goes."""
     # Attempts on machines of different speed may have scored different numbers of candidates.
-    many = min(len(run.candidates), *(scores.shape[1] for fold in stages for scores in fold))
+    many = min(scores.shape[1] for fold in stages for scores in fold)
     share = run.shrinkage.share
     return [
         np.stack([(1 - share) * scores[0, :many] + share * scores[-1, :many] for scores in fold]) for fold in stages

@@ -7,8 +7,10 @@ import torch
 from torch.nn import functional as F
 
 from fewloop_trainer import classifier, embedding, pairs
+from fewloop_trainer.bundle import session_options
 from fewloop_trainer.export import CLASSIFIER_INPUTS, CLASSIFIER_OUTPUTS, export_classifier, round_to_half
 from fewloop_trainer.learners import learner_of
+from fewloop_trainer.precision import Recorder, load_plain, to_int8
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.task import load_task
 from fewloop_trainer.training import TrainSettings
@@ -131,6 +133,20 @@ class TestMember:
             "token_type_ids": np.zeros((1, 8), np.int64)
         }
         assert np.isfinite(session.run(None, one)[0]).all(), "a host warms up on a row without a second segment"
+
+    def test_multiplies_all_of_its_encoder_in_bytes(self, tiny_model, renderer, tmp_path):
+        model = pairs.pair_classifier_of(tiny_model, 2)
+        torch.nn.init.normal_(model.head.weight, std=0.1)
+        export_classifier(model, tmp_path / "pair.onnx")
+        inputs = classifier.collate(encode(renderer, ITEMS))
+        feeds = {name: value.numpy() for name, value in zip(CLASSIFIER_INPUTS, inputs, strict=True)}
+        recorder = Recorder(load_plain(tmp_path / "pair.onnx"), session_options(1))
+        (expected,) = recorder.run(["logits"], feeds)
+        proto = to_int8(load_plain(tmp_path / "pair.onnx"), recorder.largest)
+        layers = tiny_model.config.num_hidden_layers
+        assert sum(node.op_type == "MatMulIntegerToFloat" for node in proto.graph.node) == 6 * layers
+        session = onnxruntime.InferenceSession(proto.SerializeToString(), session_options(1))
+        np.testing.assert_allclose(session.run(["logits"], feeds)[0], expected, atol=5e-2)
 
     def test_is_restored_as_it_was(self, tiny_model, renderer):
         task = load_task(definition_of(kind="sentence-pair", method=["embedding"]))

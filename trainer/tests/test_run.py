@@ -320,7 +320,7 @@ class TestRefusedRun:
         assert "digest" in result["message"]
 
     def test_is_not_a_crash_where_something_unforeseen_fails(self, tmp_path, monkeypatch):
-        def fail(*_):
+        def fail(*_, **__):
             raise MemoryError("no more")
 
         monkeypatch.setattr(run_state, "load_model", fail)
