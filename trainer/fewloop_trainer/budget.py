@@ -16,7 +16,7 @@ PASSES = 6
 FEWEST_STEPS, MOST_STEPS = 40, 120
 STUDENT_STEPS = 150
 EXPORT_SECONDS = 2.0
-"""Of a member, with its golden rows: what the base model that comes with the service takes on two cores."""
+"""Of a member, with its golden rows: a guess for a small base on two cores, not measured."""
 PSEUDO_SHARE = 0.15
 """Of the budget, at most, for scoring candidates of pseudo-labels."""
 

@@ -66,13 +66,14 @@ def run_with(folder: Path, adaptation: dict, **changes) -> Path:
     return write_run(folder, reviews_of("train", 12), unlabelled_reviews(320), definition, budgetSeconds=86_400)
 
 
-class TestTapt:
-    @pytest.fixture(scope="class")
-    def finished(self, tmp_path_factory) -> Path:
-        folder = run_with(tmp_path_factory.mktemp("tapt"), TAPT)
-        assert run.run(folder) == 0, read_json(folder / "result.json")
-        return folder
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = run_with(tmp_path_factory.mktemp("tapt"), TAPT)
+    assert run.run(folder) == 0, read_json(folder / "result.json")
+    return folder
 
+
+class TestTapt:
     def test_lowers_the_held_out_loss_and_says_so(self, finished):
         said = read_json(finished / "bundle/report.json")["adaptation"]
         assert said["used"]
