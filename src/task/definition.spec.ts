@@ -129,7 +129,7 @@ describe('parseTask', () => {
         expect(refusal(source).code).toBe('BAD_INPUT');
       }),
     );
-  });
+  }, 30_000);
 });
 
 describe('requireSupported', () => {
