@@ -278,6 +278,13 @@ describe('policies', () => {
       expect(runner.batches).toEqual([]);
     });
 
+    it('is none where the deadline has passed already', async () => {
+      const [model, engine] = [memoryModel(new MemoryRunner()), new InferenceEngine(cached)];
+      await engine.classify(model, request(texts('好')));
+      const late = await engine.classify(model, request(texts('好'), { deadlineAt: Date.now() - 1 }));
+      expect(codes(late)).toEqual(['DEADLINE_EXCEEDED']);
+    });
+
     it('keeps versions and policies apart', async () => {
       const runner = new MemoryRunner();
       const [before, after] = [memoryModel(runner), memoryModel(runner, { version: 4 })];

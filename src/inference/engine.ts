@@ -50,7 +50,7 @@ export class InferenceEngine {
     const unknown = new Map<string, Item>();
     keys.forEach((key, i) => {
       if (typeof key !== 'string' || outcomes.has(key)) return;
-      const known = this.recent.get(model, policy, key);
+      const known = isLate(request) ? undefined : this.recent.get(model, policy, key);
       if (known) outcomes.set(key, known);
       else unknown.set(key, request.items[i]!);
     });
@@ -105,10 +105,9 @@ export class InferenceEngine {
     items: Map<string, Item>,
     request: ClassifyRequest,
   ): Promise<Map<string, Outcome>> {
-    // Before rendering and tokenizing: late work is dropped before it costs anything.
-    const late = request.deadlineAt !== undefined && request.deadlineAt <= Date.now();
     const members = membersOf(model, policy);
-    const scores = late
+    // Before rendering and tokenizing: late work is dropped before it costs anything.
+    const scores = isLate(request)
       ? [...items].map((): ItemScores => ({ ok: false, error: deadlineExceeded() }))
       : await scoreMembers(model, members, [...items.values()], this.queue, request);
     return new Map(
@@ -143,6 +142,10 @@ function policyOf(model: ServedModel, asked?: ServingPolicy): ServingPolicy {
   if (lacking === undefined) return wanted;
   if (asked !== undefined) throw badInput('policy', `version ${model.version} of ${model.task} has no ${lacking}`);
   return lacking === 'student' ? 'ensemble' : 'student';
+}
+
+function isLate({ deadlineAt }: ClassifyRequest): boolean {
+  return deadlineAt !== undefined && deadlineAt <= Date.now();
 }
 
 function membersOf(model: ServedModel, policy: 'ensemble' | 'student'): Member[] {

@@ -15,7 +15,7 @@ import { FewloopError } from '../common/errors.js';
 import { METRICS, NO_METRICS, secondsSince, type Metrics } from '../common/metrics/metrics.js';
 import { Config } from '../config/config.js';
 import type { ServedModel } from '../inference/types.js';
-import { HostPool, type MakeRoom } from '../runtime/host-pool.js';
+import { HostPool } from '../runtime/host-pool.js';
 import type { TaskRow } from '../storage/entities/task.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
@@ -94,6 +94,7 @@ export class ActivationService implements OnApplicationShutdown {
     @Inject(VersionsRepository) private readonly versions: VersionsRepository,
     @Inject(METRICS) private readonly metrics: Metrics = NO_METRICS,
   ) {
+    hostPool.makeRoom = () => this.#makeRoom();
     const afterMs = config.idleMinutes * 60_000;
     const look = () => this.#restIdle(afterMs);
     if (afterMs > 0) this.#idleTimer = setInterval(look, Math.min(afterMs, LOOK_FOR_IDLE_MS)).unref();
@@ -106,7 +107,6 @@ export class ActivationService implements OnApplicationShutdown {
   async current(task: string): Promise<ModelLease> {
     const tenure = this.#current.get(task);
     if (tenure) return tenure.lease();
-    // While it loads, requests for it wait in one line.
     const row = await this.tasks.find(task);
     if (!row) throw new FewloopError('TASK_NOT_FOUND', `there is no task ${task}`);
     if (row.activeVersion === null) throw noActiveModel(row);
@@ -184,7 +184,7 @@ export class ActivationService implements OnApplicationShutdown {
       const rests = mayRest && !before;
       let next = await this.#takePrepared(task, version);
       try {
-        next ??= await this.#open(task, version, rests ? async () => false : undefined);
+        next ??= await this.#open(task, version, !rests);
       } catch (error) {
         if (!rests || !isOverloaded(error)) throw error;
         this.#resting.set(task, version);
@@ -215,7 +215,7 @@ export class ActivationService implements OnApplicationShutdown {
     await this.hostPool.close();
   }
 
-  /** Gives back the model that has rested longest, of those whose memory that frees. */
+  /** Gives back the model that was not asked longest, of those whose memory that frees. */
   async #makeRoom(): Promise<boolean> {
     const idle = [...this.#current].filter(([, tenure]) => tenure.isIdle && tenure.open.bytes() > 0);
     const [oldest] = idle.sort(([, a], [, b]) => a.lastUsedMs - b.lastUsedMs);
@@ -238,20 +238,20 @@ export class ActivationService implements OnApplicationShutdown {
     return this.#drain(task, tenure);
   }
 
-  async #open(task: string, version: number, makeRoom = () => this.#makeRoom()): Promise<Tenure> {
+  async #open(task: string, version: number, mayEvict = true): Promise<Tenure> {
     const row = await this.versions.find(task, version);
     if (!row) throw new FewloopError('VERSION_NOT_FOUND', `task ${task} has no version ${version}`);
     const bundle = await readBundle(join(this.config.dataDir, row.folder), { baseModel: this.config.baseModel });
     if (bundle.digest !== row.digest) throw invalid('its manifest is not the one that was registered');
     const open = await openInPrecision(bundle, this.config, {
-      open: (precision) => this.#openVerified(bundle, precision, makeRoom),
+      open: (precision) => this.#openVerified(bundle, precision, mayEvict),
       rateOf: (precision) => this.budgets.rateOf(budgetKind(bundle.manifest, precision)),
     });
     return new Tenure(open);
   }
 
-  async #openVerified(bundle: Bundle, precision: Precision, makeRoom: MakeRoom): Promise<OpenModel> {
-    const open = await openBundle(bundle, this.hostPool, { budgets: this.budgets, makeRoom, precision });
+  async #openVerified(bundle: Bundle, precision: Precision, mayEvict: boolean): Promise<OpenModel> {
+    const open = await openBundle(bundle, this.hostPool, { budgets: this.budgets, mayEvict, precision });
     try {
       await verifyGolden(this.engine, open.model, bundle.golden, precision);
       return open;

@@ -1,6 +1,6 @@
 /** A verified bundle, opened: its graphs in model hosts, its tokenizer loaded. Whoever opens it releases it. */
 import type { ServedModel } from '../inference/types.js';
-import type { HostPool, MakeRoom } from '../runtime/host-pool.js';
+import type { HostPool } from '../runtime/host-pool.js';
 import type { Precision } from '../task/types.js';
 import type { BatchBudgets } from './batch-budget.js';
 import { invalid, type Bundle } from './bundle.js';
@@ -25,7 +25,8 @@ export function budgetKind({ baseModel }: BundleManifest, precision: Precision):
 
 export interface OpenOptions {
   budgets?: BatchBudgets;
-  makeRoom?: MakeRoom;
+  /** Whether other models may be given back for it, where memory is short. */
+  mayEvict?: boolean;
   /** One that the bundle has. */
   precision?: Precision;
 }
@@ -39,7 +40,7 @@ export async function openBundle(
     precisions,
   }: Pick<Bundle, 'manifest' | 'members' | 'tokenizerJson' | 'graphs'> & Partial<Pick<Bundle, 'precisions'>>,
   hostPool: HostPool,
-  { budgets, makeRoom, precision = 'fp32' }: OpenOptions = {},
+  { budgets, mayEvict = true, precision = 'fp32' }: OpenOptions = {},
 ): Promise<OpenModel> {
   let tokenizer;
   try {
@@ -47,7 +48,7 @@ export async function openBundle(
   } catch (cause) {
     throw invalid(`${manifest.tokenizer.file} is no tokenizer`, cause);
   }
-  const lease = await hostPool.open(precision === 'fp32' ? graphs : precisions!.get(precision)!, makeRoom);
+  const lease = await hostPool.open(precision === 'fp32' ? graphs : precisions!.get(precision)!, { mayEvict });
   const { task, version, taskRevision, definition, policies, thresholds = {} } = manifest;
   const model: ServedModel = {
     task,

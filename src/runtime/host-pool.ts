@@ -37,10 +37,9 @@ interface SharedGroup {
   bytes: number;
 }
 
-/** Gives back what nobody uses; false where there is nothing of the kind. */
-export type MakeRoom = () => Promise<boolean>;
-
 export class HostPool {
+  /** Gives back what nobody uses; false where there is nothing of the kind. For who holds leases to set. */
+  makeRoom: () => Promise<boolean> = async () => false;
   readonly #groups = new Map<string, SharedGroup>();
   readonly #ending = new Set<Promise<void>>();
   /** Sets of graphs that have run here → what their hosts took. */
@@ -53,13 +52,14 @@ export class HostPool {
 
   /**
    * Hosts with these graphs loaded and warm: new ones, or those that hold the same graphs already. Throws OVERLOADED
-   * where there is no memory for new ones and `makeRoom`, asked again and again, has nothing more to give.
+   * where there is no memory for new ones and `makeRoom`, asked again and again, has nothing more to give; without
+   * `mayEvict` it is not asked.
    */
-  async open(graphs: GraphFile[], makeRoom: MakeRoom = async () => false): Promise<HostLease> {
+  async open(graphs: GraphFile[], { mayEvict = true } = {}): Promise<HostLease> {
     const bySha = new Map(graphs.map(({ sha256, path }) => [sha256, path]));
     const key = [...bySha.keys()].sort().join(' ');
     const files = [...bySha].map(([sha256, path]) => ({ sha256, path }));
-    if (!this.#groups.has(key)) await this.#admit(key, files, makeRoom);
+    if (!this.#groups.has(key)) await this.#admit(key, files, mayEvict);
     let shared = this.#groups.get(key);
     if (!shared) {
       const started = HostGroup.start(files, this.settings, this.settings.hosts, this.metrics);
@@ -113,12 +113,12 @@ export class HostPool {
     await Promise.all(this.#ending);
   }
 
-  async #admit(key: string, files: HostGraph[], makeRoom: MakeRoom): Promise<void> {
+  async #admit(key: string, files: HostGraph[], mayEvict: boolean): Promise<void> {
     const { memoryBytes = Number.POSITIVE_INFINITY } = this.settings;
     const needed = this.#bytesOf(key, files);
     // What fits nowhere is let in alone: refusing it would serve nobody.
     while (this.#groups.size > 0 && this.bytes + needed > memoryBytes) {
-      if (await makeRoom()) continue;
+      if (mayEvict && (await this.makeRoom())) continue;
       const mb = (bytes: number) => Math.ceil(bytes / 2 ** 20);
       throw new FewloopError(
         'OVERLOADED',

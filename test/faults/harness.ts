@@ -2,12 +2,12 @@
  * The stream with workers that come by a network and a disk of the tests, and a ledger of what was sent and what came
  * out. Workers reach the broker through a proxy; the tests themselves by a listener of their own.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { appendFileSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from 'pg';
-import { expect, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, vi } from 'vitest';
 import { freePort, startBroker, type Broker } from '../../scripts/kafka/broker.mjs';
 import { taskFile } from '../fixtures/intake.js';
 import { numbered, openTopics, unique, type Topics } from '../fixtures/kafka.js';
@@ -198,4 +198,25 @@ export function table(name: string, rows: { name: string; faults: string; verdic
   });
   const header = `| ${name} | faults | sent | lost | duplicated | out of order | wrong version | history off by |`;
   return [header, '|---|---|---|---|---|---|---|---|', ...lines].join('\n');
+}
+
+/** A cluster for the tests of a file, and what ends the run of each of them; to be called at the top of the file. */
+export function useCluster(): { cluster: () => Cluster; begin: (env?: Record<string, string>) => Promise<Run> } {
+  let cluster: Cluster | undefined;
+  let run: Run | undefined;
+  beforeAll(async () => {
+    cluster = await Cluster.open();
+  });
+  afterEach(async () => {
+    await run?.end();
+    run = undefined;
+  });
+  afterAll(() => cluster?.close());
+  return { cluster: () => cluster!, begin: async (env) => (run = await Run.begin(cluster!, env)) };
+}
+
+/** Tells it, and adds it to the file that FAULT_REPORT names. */
+export function report(text: string): void {
+  process.stdout.write(`${text}\n`);
+  if (process.env['FAULT_REPORT']) appendFileSync(process.env['FAULT_REPORT'], `${text}\n\n`);
 }

@@ -1,13 +1,12 @@
 /**
  * Many records, of which one in a thousand is poison: half of these cannot be read, the others make the batch that they
- * are in fail in the model. FAULT_POISON_RECORDS (20,000) says how many; a million is what docs/results/faults.md has.
+ * are in fail in the model. FAULT_POISON_RECORDS (20,000) says how many.
  * The model costs nothing, so that it is the stream that is at work.
  */
 import kafkajs from 'kafkajs';
-import { appendFileSync } from 'node:fs';
-import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 import type { ReadMessage } from '../fixtures/kafka.js';
-import { Cluster, Run } from './harness.js';
+import { report, useCluster } from './harness.js';
 
 const RECORDS = Number(process.env['FAULT_POISON_RECORDS'] ?? 20_000);
 const CHUNK = 1000;
@@ -15,18 +14,7 @@ const CHUNK = 1000;
 const AT = 500;
 const PATIENCE_MS = 3_600_000;
 
-let cluster: Cluster;
-let run: Run | undefined;
-
-beforeAll(async () => {
-  cluster = await Cluster.open();
-});
-
-afterEach(async () => {
-  await run?.end();
-});
-
-afterAll(() => cluster?.close());
+const { cluster, begin } = useCluster();
 
 function record(i: number): { key: string; value: string | Buffer } {
   const key = `k${i % 977}`;
@@ -40,8 +28,8 @@ const isPoison = ({ value }: ReadMessage) => value![0] === 0xff || String(value)
 it(
   `${RECORDS} records, one in a thousand poison`,
   async () => {
-    run = await Run.begin(cluster, { FAULT_MODEL: 'free' });
-    const { topics } = cluster;
+    const run = await begin({ FAULT_MODEL: 'free' });
+    const { topics } = cluster();
     for (let from = 0; from < RECORDS; from += CHUNK) {
       const messages = Array.from({ length: Math.min(CHUNK, RECORDS - from) }, (_, i) => record(from + i));
       await topics.send(run.input, messages, kafkajs.CompressionTypes.GZIP);
@@ -87,8 +75,7 @@ it(
       '|---|---|---|---|---|---|---|---|---|---|',
       `| ${sent.size} | ${poison} | ${codes.get('BAD_INPUT')} | ${codes.get('INTERNAL')} | ${lost} | ${duplicated} | ${outOfOrder} | ${wrongPlace} | ${seconds.toFixed(0)} | ${(sent.size / seconds).toFixed(0)} |`,
     ].join('\n');
-    process.stdout.write(`${text}\n`);
-    if (process.env['FAULT_REPORT']) appendFileSync(process.env['FAULT_REPORT'], `${text}\n\n`);
+    report(text);
     expect({ sent: sent.size, lost, duplicated, outOfOrder, wrongPlace }).toEqual({
       sent: RECORDS,
       lost: 0,

@@ -2,11 +2,10 @@
  * How long partitions stand still when the group changes: of each input partition, the longest time between two batches
  * from the change on, with records coming all the while. FAULT_REPORT names a file for the table.
  */
-import { appendFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 import { valueOf, type ReadMessage } from '../fixtures/kafka.js';
-import { Cluster, Run, SESSION_MS } from './harness.js';
+import { report, SESSION_MS, useCluster } from './harness.js';
 
 const TIMES = 4;
 const CHUNK = 30;
@@ -14,18 +13,7 @@ const EVERY_MS = 50;
 /** Within that a change is over, a session that has to time out included. */
 const WINDOW_MS = 9000;
 
-let cluster: Cluster;
-let run: Run | undefined;
-
-beforeAll(async () => {
-  cluster = await Cluster.open();
-});
-
-afterEach(async () => {
-  await run?.end();
-});
-
-afterAll(() => cluster?.close());
+const { cluster, begin } = useCluster();
 
 interface Change {
   name: string;
@@ -41,7 +29,7 @@ function pauses(scored: Map<number, number[]>, at: number): number[] {
 }
 
 it('a worker joins, leaves, is killed', async () => {
-  run = await Run.begin(cluster);
+  const run = await begin();
   const first = run.start();
   run.start();
   await first.printed('reading ');
@@ -55,10 +43,10 @@ it('a worker joins, leaves, is killed', async () => {
   };
   for (let i = 0; i < TIMES; i++) {
     await change('nothing', () => undefined);
-    await change('a third worker joins', () => run!.start());
-    await change('one leaves (SIGTERM)', () => run!.workers[0]!.signal('SIGTERM'));
-    await change('a third worker joins', () => run!.start());
-    await change(`one is killed, session timeout ${SESSION_MS} ms`, () => run!.workers[0]!.signal('SIGKILL'));
+    await change('a third worker joins', () => run.start());
+    await change('one leaves (SIGTERM)', () => run.workers[0]!.signal('SIGTERM'));
+    await change('a third worker joins', () => run.start());
+    await change(`one is killed, session timeout ${SESSION_MS} ms`, () => run.workers[0]!.signal('SIGKILL'));
   }
   run.stopProducing();
   await producing;
@@ -71,7 +59,7 @@ it('a worker joins, leaves, is killed', async () => {
     if (times) times.push(Date.parse(scoredAt));
     else scored.set(source.partition, [Date.parse(scoredAt)]);
   };
-  for (const message of await cluster.topics.read(run.output, 1)) note(message);
+  for (const message of await cluster().topics.read(run.output, 1)) note(message);
   for (const times of scored.values()) times.sort((a, b) => a - b);
   const lines = [...Map.groupBy(changes, ({ name }) => name)].map(([name, own]) => {
     const all = own.flatMap(({ at }) => pauses(scored, at)).sort((a, b) => a - b);
@@ -79,7 +67,6 @@ it('a worker joins, leaves, is killed', async () => {
   });
   const header = '| change | times | median of the partitions, ms | longest, ms |\n|---|---|---|---|';
   const text = [header, ...lines].join('\n');
-  process.stdout.write(`${text}\n`);
-  if (process.env['FAULT_REPORT']) appendFileSync(process.env['FAULT_REPORT'], `${text}\n\n`);
+  report(text);
   expect(scored.size).toBe(3);
 });

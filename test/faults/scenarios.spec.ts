@@ -2,36 +2,19 @@
  * One fault at a time, at its full length, while records keep coming. FAULT_AWAY_S (60) is how long what goes away is
  * away; FAULT_REPORT names a file for the table.
  */
-import { appendFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
+import { afterAll, expect, it } from 'vitest';
 import { comeAndGo, FAULTS } from './faults.js';
-import { CLEAN, Cluster, Run, table } from './harness.js';
+import { CLEAN, report, table, useCluster, type Run } from './harness.js';
 
 const AWAY_S = Number(process.env['FAULT_AWAY_S'] ?? 60);
 const SHORT_S = Math.min(AWAY_S, 20);
 const CHUNK = 200;
 const WARM_MS = 3000;
 
-let cluster: Cluster;
-let run: Run | undefined;
+const { begin } = useCluster();
 const rows: Parameters<typeof table>[1] = [];
-
-beforeAll(async () => {
-  cluster = await Cluster.open();
-});
-
-afterEach(async () => {
-  await run?.end();
-  run = undefined;
-});
-
-afterAll(async () => {
-  await cluster?.close();
-  const text = table('scenario', rows);
-  process.stdout.write(`${text}\n`);
-  if (process.env['FAULT_REPORT']) appendFileSync(process.env['FAULT_REPORT'], `${text}\n\n`);
-});
+afterAll(() => report(table('scenario', rows)));
 
 const away = (name: string, seconds: number) => (one: Run) => FAULTS[name]!(one, Math.random, seconds * 1000);
 
@@ -57,7 +40,7 @@ const SCENARIOS: [name: string, faults: string, happen: (run: Run) => Promise<vo
 ];
 
 it.each(SCENARIOS)('%s: %s', async (name, faults, happen) => {
-  run = await Run.begin(cluster);
+  const run = await begin();
   const first = run.start();
   run.start();
   await first.printed('reading ');

@@ -2,11 +2,10 @@
  * The stream under random faults, a schedule a seed. A ledger of what was sent is compared with what came out.
  * FAULT_SEEDS=7 or 1-20 chooses; FAULT_REPORT names a file for the table.
  */
-import { appendFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
+import { afterAll, expect, it } from 'vitest';
 import { FAULTS, pick, type Random } from './faults.js';
-import { CLEAN, Cluster, Run, table } from './harness.js';
+import { CLEAN, report, table, useCluster } from './harness.js';
 
 const [FIRST = 1, LAST = FIRST] = (process.env['FAULT_SEEDS'] ?? '1-20').split('-').map(Number);
 const SEEDS = Array.from({ length: LAST - FIRST + 1 }, (_, i) => FIRST + i);
@@ -16,25 +15,9 @@ const FAULTS_A_SEED = 5;
 const SHORTEST_AWAY_MS = 2000;
 const LONGEST_AWAY_MS = 8000;
 
-let cluster: Cluster;
-let run: Run | undefined;
+const { begin } = useCluster();
 const rows: Parameters<typeof table>[1] = [];
-
-beforeAll(async () => {
-  cluster = await Cluster.open();
-});
-
-afterEach(async () => {
-  await run?.end();
-  run = undefined;
-});
-
-afterAll(async () => {
-  await cluster?.close();
-  const text = table('seed', rows);
-  process.stdout.write(`${text}\n`);
-  if (process.env['FAULT_REPORT']) appendFileSync(process.env['FAULT_REPORT'], `${text}\n\n`);
-});
+afterAll(() => report(table('seed', rows)));
 
 /** Uniform numbers in [0, 1) that depend on the seed alone (mulberry32). */
 function randomOf(seed: number): Random {
@@ -49,7 +32,7 @@ function randomOf(seed: number): Random {
 
 it.each(SEEDS)('seed %i', async (seed) => {
   const random = randomOf(seed);
-  run = await Run.begin(cluster);
+  const run = await begin();
   run.start();
   run.start();
   const producing = run.produce(RECORDS, CHUNK);

@@ -360,6 +360,14 @@ describe('bundles', () => {
       expect((await world.classify('second')).every((outcome) => outcome.ok)).toBe(true);
     });
 
+    it('is taken from an idle task to build the first version of another', async () => {
+      await narrow({ memoryBytes: 1 });
+      await world.activation.activate('tiny', 1);
+      await world.version(1, { definition: tinyTask('third') });
+      expect(world.activation.loaded()).toEqual([]);
+      expect(world.activation.served()).toEqual({ tiny: 1 });
+    });
+
     it('is measured, and both have room where there is enough', async () => {
       await narrow({ memoryBytes: 4 * 2 ** 30 });
       await world.activation.activate('tiny', 1);

@@ -227,10 +227,7 @@ class _Comparison:
         if not self.parity[precision] <= PARITY[precision]:
             reasons.append(f"a golden probability differs by {self.parity[precision]:.2g}")
         for policy, calibration in policies.items():
-            ours, theirs = (
-                self._policy(p, policy, float(calibration["temperature"]))
-                for p in ("fp32", precision)  # type: ignore[arg-type]
-            )
+            ours, theirs = (self._policy(p, policy, float(calibration["temperature"])) for p in ("fp32", precision))
             n = len(self.texts)
             found = agreement(ours[:n], theirs[:n], self.data.task.label_names, thresholds)
             entry["agreement"][policy] = found
@@ -250,7 +247,7 @@ class _Comparison:
         """Of accuracy and calibration error on labelled rows: the precision's less fp32's."""
         wanted = targets(self.data.task, self.labelled)
         a, b = (self.observe.evaluate(p, wanted, thresholds) for p in (ours, theirs))
-        return {name: float(b[name]["value"] - a[name]["value"]) for name in ("accuracy", "ece")}  # type: ignore[index]
+        return {name: float(b[name]["value"] - a[name]["value"]) for name in ("accuracy", "ece")}
 
     def clear(self, precisions: list[str]) -> None:
         for path in (path for p in precisions for path in self.graphs[p]):
