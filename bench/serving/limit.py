@@ -8,15 +8,14 @@ prints {"textsPerSecond", "cpuSecondsPer1000", "peakMib"}.
 
 import argparse
 import json
-import os
 import random
-import resource
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
+from figures import cpu_seconds, tell
+from peers.graph import session
 
 
 def batches(file, size):
@@ -43,14 +42,6 @@ def batches(file, size):
         )
     random.Random(0).shuffle(feeds)
     return feeds, len(rows)
-
-
-def open_session(folder, threads):
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.enable_mem_pattern = False  # a pattern is kept for each shape, and nearly every batch has its own
-    return ort.InferenceSession(str(Path(folder) / "model.onnx"), options, providers=["CPUExecutionProvider"])
 
 
 def one_pass(sessions, feeds):
@@ -82,22 +73,14 @@ def main():
     parser.add_argument("--seconds", type=float, default=10)
     args = parser.parse_args()
     feeds, texts = batches(args.rows, args.batch)
-    sessions = [open_session(args.model, args.threads) for _ in range(args.sessions)]
+    sessions = [session(args.model, args.threads) for _ in range(args.sessions)]
     one_pass(sessions, feeds[: max(8, len(feeds) // 10)])  # warm
-    began, cpu, passes = time.perf_counter(), sum(os.times()[:2]), 0
+    began, cpu, passes = time.perf_counter(), cpu_seconds(), 0
     while passes == 0 or time.perf_counter() - began < args.seconds:
         one_pass(sessions, feeds)
         passes += 1
     seconds, scored = time.perf_counter() - began, passes * texts
-    print(
-        json.dumps(
-            {
-                "textsPerSecond": scored / seconds,
-                "cpuSecondsPer1000": 1000 * (sum(os.times()[:2]) - cpu) / scored,
-                "peakMib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            }
-        )
-    )
+    tell(scored, seconds, cpu)
 
 
 if __name__ == "__main__":

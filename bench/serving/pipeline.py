@@ -9,12 +9,11 @@ environment (transformers, PyTorch). Prints what limit.py prints.
 
 import argparse
 import json
-import os
-import resource
 import time
 from pathlib import Path
 
 import torch
+from figures import cpu_seconds, tell
 from transformers import AutoTokenizer, BertForSequenceClassification, logging, pipeline
 
 TASK = json.loads((Path(__file__).parent / "task.json").read_text())
@@ -47,20 +46,12 @@ def main():
     template = TASK["templates"][0].replace("{mask}", tokenizer.mask_token)
     texts = sorted((template.replace("{text}", text) for text in json.loads(Path(args.texts).read_text())), key=len)
     pipe(texts[:: max(1, len(texts) // 32)], batch_size=args.batch, **cut)  # warm
-    began, cpu, scored = time.perf_counter(), sum(os.times()[:2]), 0
+    began, cpu, scored = time.perf_counter(), cpu_seconds(), 0
     while scored == 0 or time.perf_counter() - began < args.seconds:
         pipe(texts, batch_size=args.batch, **cut)
         scored += len(texts)
     seconds = time.perf_counter() - began
-    print(
-        json.dumps(
-            {
-                "textsPerSecond": scored / seconds,
-                "cpuSecondsPer1000": 1000 * (sum(os.times()[:2]) - cpu) / scored,
-                "peakMib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            }
-        )
-    )
+    tell(scored, seconds, cpu)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ if (isMainThread) await main(process.argv[2], process.argv[3]);
 else await work(workerData);
 
 async function main(model, file) {
-  const task = JSON.parse(readFileSync(join(import.meta.dirname, 'task.json'), 'utf8'));
+  const task = JSON.parse(readFileSync(join(import.meta.dirname, '../serving/task.json'), 'utf8'));
   const texts = readFileSync(file, 'utf8').split('\n').filter(Boolean);
   const input = await tokenize(model, task, texts);
   const workers = Array.from({ length: SESSIONS }, () => new Worker(import.meta.filename, { workerData: { model, ...input, rows: [] } }));

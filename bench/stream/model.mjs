@@ -35,7 +35,7 @@ const { values, positionals } = parseArgs({
 if (positionals.length !== 1) throw new Error('name the folder with the texts: node bench/stream/model.mjs DATA_FOLDER');
 const records = Number(values.records);
 const wanted = SYSTEMS.filter((name) => values.only.split(',').includes(name));
-const task = JSON.parse(readFileSync(join(import.meta.dirname, 'task.json'), 'utf8'));
+const task = JSON.parse(readFileSync(join(import.meta.dirname, '../serving/task.json'), 'utf8'));
 const texts = readTexts(positionals[0], records);
 
 const run = { limit, fewloop, loop, mlserver };

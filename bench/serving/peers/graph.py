@@ -1,4 +1,5 @@
-"""What every peer serves: the base model's PET graph on one template, with the tokenizer library that Fewloop has too.
+"""What every peer serves, here and in bench/stream: the base model's PET graph on one template, with the tokenizer
+library that Fewloop has too.
 
 Settings come by environment, so that the driver can tune them: BENCH_MODEL (folder with model.onnx and tokenizer.json),
 BENCH_PORT, BENCH_WORKERS, BENCH_THREADS (of a worker's session), BENCH_BATCH (requests that the framework batches),

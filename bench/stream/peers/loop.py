@@ -6,9 +6,14 @@ python loop.py BROKERS INPUT OUTPUT GROUP; one process a core, members of one gr
 import json
 import signal
 import sys
+from pathlib import Path
 
 from confluent_kafka import Consumer, Producer
-from graph import LABELS, Graph
+
+# Behind this folder, which has a module of the same name as one there.
+sys.path.append(str(Path(__file__).parents[2] / "serving/peers"))
+
+from graph import LABELS, Graph  # noqa: E402
 
 BATCH = 512
 WAIT_SECONDS = 0.2

@@ -10,10 +10,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from graph import LABELS, Graph
 from mlserver import MLModel
 from mlserver.codecs import NumpyCodec, StringCodec
 from mlserver.types import InferenceResponse
+
+# Behind this folder, which has a module of the same name as one there.
+sys.path.append(str(Path(__file__).parents[2] / "serving/peers"))
+
+from graph import LABELS, Graph  # noqa: E402
 
 BATCH, WAIT_SECONDS, WORKERS = 32, 0.01, 2
 
