@@ -14,7 +14,7 @@ import { itemOf } from './data-set.js';
 import { diverseOrder, type Point } from './diverse.js';
 import { orderOf } from './query-strategies.js';
 
-/** Texts that are compared with each other: their embeddings cost about a second, once. */
+/** Texts that are compared with each other; to embed them costs as much as to classify them, once. */
 export const DIVERSE_AMONG = 256;
 
 @Injectable()
