@@ -1,0 +1,58 @@
+/**
+ * How often the tests of drift alarm on stationary traffic, and what they notice: `node bench/drift/run.ts [YEARS]`
+ * prints the tables of docs/results/drift.md. Traffic is made (test/fixtures/traffic.ts); each check has windows of its own.
+ */
+import { registerHooks } from 'node:module';
+
+// The sources name each other as they are after the build.
+registerHooks({
+  resolve: (specifier, context, next) => next(specifier.replace(/^(\..*)\.js$/u, '$1.ts'), context),
+});
+
+const { CHECKS_A_YEAR, driftOf, WINDOW_TEXTS } = await import('../../src/learning/drift.js');
+const { generatorOf } = await import('../../src/learning/permutation.js');
+const { draw } = await import('../../test/fixtures/traffic.js');
+
+const LABELS = [2, 10, 110];
+const SHIFTS = [0.05, 0.1, 0.2, 0.4];
+const POWER_CHECKS = 50;
+/** The usual rule of thumb for "some change". */
+const FIXED_THRESHOLD = 0.1;
+/** Often enough to be measured. */
+const ALLOWED = 12;
+
+const years = Number(process.argv[2] ?? 1);
+
+function alarmsOf(labels: number, shifted: number, checks: number, minEffect: number) {
+  const random = generatorOf(1000 * labels + Math.round(100 * shifted));
+  const counts = { labels: 0, confidence: 0, embeddings: 0, any: 0, fixed: 0 };
+  for (let check = 0; check < checks; check++) {
+    const before = draw({ labels, shifted: 0 }, WINDOW_TEXTS, random);
+    const now = draw({ labels, shifted }, WINDOW_TEXTS, random);
+    const statistics = driftOf(before, now, { falseAlarmsPerYear: ALLOWED, minEffect }, check);
+    for (const { name, alarm } of statistics) counts[name] += Number(alarm);
+    counts.any += Number(statistics.some(({ alarm }) => alarm));
+    counts.fixed += Number(statistics[0]!.stabilityIndex! > FIXED_THRESHOLD);
+  }
+  return counts;
+}
+
+console.log(`Stationary traffic, ${years} years of a check a day, ${ALLOWED} false alarms a year allowed: alarms a year.\n`);
+console.log(`| labels | labels' | confidence's | embeddings' | checks with any | stability index over ${FIXED_THRESHOLD} |`);
+console.log('|---|---|---|---|---|---|');
+for (const labels of LABELS) {
+  const counts = alarmsOf(labels, 0, years * CHECKS_A_YEAR, 0);
+  const figures = [counts.labels, counts.confidence, counts.embeddings, counts.any, counts.fixed];
+  console.log(`| ${labels} | ${figures.map((count) => (count / years).toFixed(1)).join(' | ')} |`);
+}
+console.log(`\nA new topic in the present window, least effect 0.1, ${POWER_CHECKS} checks each: share that alarms.\n`);
+console.log("| labels | share of the topic | labels' | confidence's | embeddings' | any |");
+console.log('|---|---|---|---|---|---|');
+for (const labels of LABELS) {
+  for (const shifted of SHIFTS) {
+    const counts = alarmsOf(labels, shifted, POWER_CHECKS, 0.1);
+    const figures = [counts.labels, counts.confidence, counts.embeddings, counts.any];
+    const shares = figures.map((count) => (count / POWER_CHECKS).toFixed(2));
+    console.log(`| ${labels} | ${shifted} | ${shares.join(' | ')} |`);
+  }
+}
