@@ -72,7 +72,7 @@ describe('drift', () => {
     expect(labels!.p).toBeGreaterThan(levelOf(setting));
   });
 
-  it.each([2, 10, 110])('notices a new topic of 30 %% among %i labels, once a year at most by chance', (labels) => {
+  it.each([2, 10, 110])('notices a new topic in three of ten texts among %i labels', (labels) => {
     const random = generatorOf(7);
     const before = draw({ labels, shifted: 0 }, WINDOW_TEXTS, random);
     const now = draw({ labels, shifted: 0.3 }, WINDOW_TEXTS, random);

@@ -5,7 +5,9 @@ import { Config } from '../config/config.js';
 import { LAUNCHER } from '../launch/launcher.js';
 import { ProcessLauncher } from '../launch/process.js';
 import { RegistryModule } from '../registry/registry.module.js';
+import { AuditService } from './audit.js';
 import { DiverseQuestions } from './diverse-questions.js';
+import { DriftChecks } from './drift-checks.js';
 import { LearningEvents } from './events.js';
 import { ExampleExport } from './example-export.js';
 import { ExampleService } from './examples.js';
@@ -31,6 +33,8 @@ import { ZeroShotVersions } from './zero-shot-versions.js';
 
 /** What the edges (GraphQL, stream) call. */
 const SERVICES = [
+  AuditService,
+  DriftChecks,
   ExampleExport,
   ExampleService,
   ForgetService,

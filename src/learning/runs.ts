@@ -7,7 +7,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import { FewloopError } from '../common/errors.js';
 import type { RunTriggerValue, TrainingRunRow } from '../storage/entities/training-run.js';
 import { ExamplesRepository } from '../storage/examples.repository.js';
-import { RunsRepository } from '../storage/runs.repository.js';
+import { RunsRepository, type NewRun } from '../storage/runs.repository.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
 import { LearningEvents } from './events.js';
 import { JobQueue } from './job-queue.js';
@@ -29,14 +29,15 @@ export class RunService {
   ) {}
 
   /**
-   * Throws TASK_NOT_FOUND; RUN_IN_PROGRESS; BAD_INPUT where there is nothing to train on.
+   * `dueAt`: of a schedule. Throws TASK_NOT_FOUND; RUN_IN_PROGRESS; BAD_INPUT where there is nothing to train on.
    * The run is kept before its job is sent: should the process end between the two, RunWorker sends it.
    */
   async start(
     task: string,
     trigger: RunTriggerValue,
     by: string | null,
-    reason: string | null = null,
+    reason = `asked for by ${by ?? 'nobody'}`,
+    dueAt: Date | null = null,
   ): Promise<TrainingRunRow> {
     if (!(await this.tasks.find(task))) throw new FewloopError('TASK_NOT_FOUND', `there is no task ${task}`);
     const { train } = await this.examples.countBySplit(task);
@@ -44,7 +45,13 @@ export class RunService {
       const message = `task ${task} has no labelled text in its train split: import some, or answer questions, first`;
       throw new FewloopError('BAD_INPUT', message, { field: 'task' });
     }
-    const run = await this.runs.insertOpen({ task, trigger, reason, startedBy: by });
+    return this.open({ task, trigger, reason, startedBy: by, dueAt });
+  }
+
+  /** Throws RUN_IN_PROGRESS. */
+  private async open(wanted: NewRun): Promise<TrainingRunRow> {
+    const { task } = wanted;
+    const run = await this.runs.insertOpen(wanted);
     if (!run) throw new FewloopError('RUN_IN_PROGRESS', `task ${task} has a training run that is not over yet`);
     await this.queue.send(TRAINING_QUEUE, run.id, { runId: run.id } satisfies TrainingJob);
     this.events.runChanged(run);
