@@ -11,6 +11,7 @@ import { RunsRepository, type NewRun } from '../storage/runs.repository.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
 import { LearningEvents } from './events.js';
 import { JobQueue } from './job-queue.js';
+import { ReproductionService } from './reproduction.js';
 
 export const TRAINING_QUEUE = 'training';
 
@@ -26,6 +27,7 @@ export class RunService {
     @Inject(RunsRepository) private readonly runs: RunsRepository,
     @Inject(JobQueue) private readonly queue: JobQueue,
     @Inject(LearningEvents) private readonly events: LearningEvents,
+    @Inject(ReproductionService) private readonly reproductions: ReproductionService,
   ) {}
 
   /**
@@ -46,6 +48,18 @@ export class RunService {
       throw new FewloopError('BAD_INPUT', message, { field: 'task' });
     }
     return this.open({ task, trigger, reason, startedBy: by, dueAt });
+  }
+
+  /**
+   * Starts a run with the data and settings of another; what came of it is in `reproduction`. Throws RUN_NOT_FOUND,
+   * RUN_IN_PROGRESS, CONFLICT where it cannot be repeated as it was.
+   */
+  async reproduce(id: string, by: string): Promise<TrainingRunRow> {
+    const first = await this.get(id);
+    const why = await this.reproductions.hindrance(first);
+    if (why !== null) throw new FewloopError('CONFLICT', why);
+    const reason = `repeats run ${id}, asked for by ${by}`;
+    return this.open({ task: first.task, trigger: 'MANUAL', reason, startedBy: by, reproduces: id });
   }
 
   /** Throws RUN_IN_PROGRESS. */
