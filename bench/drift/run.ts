@@ -1,8 +1,10 @@
 /**
  * How often the tests of drift alarm on stationary traffic, and what they notice: `node bench/drift/run.ts [YEARS]`
- * prints the tables of docs/results/drift.md. Traffic is made (test/fixtures/traffic.ts); each check has windows of its own.
+ * prints the tables of docs/results/drift.md. Traffic is made (test/fixtures/traffic.ts). On stationary traffic windows are
+ * as in the service: one after each promotion, and one that moves on by a part a day; a promotion every 60 days.
  */
 import { registerHooks } from 'node:module';
+import type { DriftRow } from '../../src/learning/drift.ts';
 
 // The sources name each other as they are after the build.
 registerHooks({
@@ -16,6 +18,9 @@ const { draw } = await import('../../test/fixtures/traffic.js');
 const LABELS = [2, 10, 110];
 const SHIFTS = [0.05, 0.1, 0.2, 0.4];
 const POWER_CHECKS = 50;
+const DAYS_A_VERSION = 60;
+/** Texts that enter the present window, and leave it, in a day. */
+const TEXTS_A_DAY = 50;
 /** The usual rule of thumb for "some change". */
 const FIXED_THRESHOLD = 0.1;
 /** Often enough to be measured. */
@@ -23,12 +28,11 @@ const ALLOWED = 12;
 
 const years = Number(process.argv[2] ?? 1);
 
-function alarmsOf(labels: number, shifted: number, checks: number, minEffect: number) {
-  const random = generatorOf(1000 * labels + Math.round(100 * shifted));
+/** Alarms of `checks` checks, `windows` giving the two of each. */
+function alarmsOf(checks: number, minEffect: number, windows: (check: number) => [DriftRow[], DriftRow[]]) {
   const counts = { labels: 0, confidence: 0, embeddings: 0, any: 0, fixed: 0 };
   for (let check = 0; check < checks; check++) {
-    const before = draw({ labels, shifted: 0 }, WINDOW_TEXTS, random);
-    const now = draw({ labels, shifted }, WINDOW_TEXTS, random);
+    const [before, now] = windows(check);
     const statistics = driftOf(before, now, { falseAlarmsPerYear: ALLOWED, minEffect }, check);
     for (const { name, alarm } of statistics) counts[name] += Number(alarm);
     counts.any += Number(statistics.some(({ alarm }) => alarm));
@@ -37,11 +41,27 @@ function alarmsOf(labels: number, shifted: number, checks: number, minEffect: nu
   return counts;
 }
 
+function stationary(labels: number): (check: number) => [DriftRow[], DriftRow[]] {
+  const random = generatorOf(labels);
+  const texts = (count: number) => draw({ labels, shifted: 0 }, count, random);
+  let [before, now]: [DriftRow[], DriftRow[]] = [[], []];
+  return (check) => {
+    if (check % DAYS_A_VERSION === 0) [before, now] = [texts(WINDOW_TEXTS), texts(WINDOW_TEXTS)];
+    else now = [...now.slice(TEXTS_A_DAY), ...texts(TEXTS_A_DAY)];
+    return [before, now];
+  };
+}
+
+function shiftedBy(labels: number, shifted: number): () => [DriftRow[], DriftRow[]] {
+  const random = generatorOf(1000 * labels + Math.round(100 * shifted));
+  return () => [draw({ labels, shifted: 0 }, WINDOW_TEXTS, random), draw({ labels, shifted }, WINDOW_TEXTS, random)];
+}
+
 console.log(`Stationary traffic, ${years} years of a check a day, ${ALLOWED} false alarms a year allowed: alarms a year.\n`);
 console.log(`| labels | labels' | confidence's | embeddings' | checks with any | stability index over ${FIXED_THRESHOLD} |`);
 console.log('|---|---|---|---|---|---|');
 for (const labels of LABELS) {
-  const counts = alarmsOf(labels, 0, years * CHECKS_A_YEAR, 0);
+  const counts = alarmsOf(years * CHECKS_A_YEAR, 0, stationary(labels));
   const figures = [counts.labels, counts.confidence, counts.embeddings, counts.any, counts.fixed];
   console.log(`| ${labels} | ${figures.map((count) => (count / years).toFixed(1)).join(' | ')} |`);
 }
@@ -50,7 +70,7 @@ console.log("| labels | share of the topic | labels' | confidence's | embeddings
 console.log('|---|---|---|---|---|---|');
 for (const labels of LABELS) {
   for (const shifted of SHIFTS) {
-    const counts = alarmsOf(labels, shifted, POWER_CHECKS, 0.1);
+    const counts = alarmsOf(POWER_CHECKS, 0.1, shiftedBy(labels, shifted));
     const figures = [counts.labels, counts.confidence, counts.embeddings, counts.any];
     const shares = figures.map((count) => (count / POWER_CHECKS).toFixed(2));
     console.log(`| ${labels} | ${shifted} | ${shares.join(' | ')} |`);
