@@ -1,5 +1,5 @@
 /**
- * How often the tests of drift alarm on stationary traffic, and what they notice: `node bench/drift/run.ts [YEARS]`
+ * How often the tests of drift alarm on stationary traffic, and what they notice: `node bench/drift/run.ts [YEARS [LABELS]]`
  * prints the tables of docs/results/drift.md. Traffic is made (test/fixtures/traffic.ts). On stationary traffic windows are
  * as in the service: one after each promotion, and one that moves on by a part a day; a promotion every 60 days.
  */
@@ -15,7 +15,6 @@ const { CHECKS_A_YEAR, driftOf, WINDOW_TEXTS } = await import('../../src/learnin
 const { generatorOf } = await import('../../src/learning/permutation.js');
 const { draw } = await import('../../test/fixtures/traffic.js');
 
-const LABELS = [2, 10, 110];
 const SHIFTS = [0.05, 0.1, 0.2, 0.4];
 const POWER_CHECKS = 50;
 const DAYS_A_VERSION = 60;
@@ -27,18 +26,30 @@ const FIXED_THRESHOLD = 0.1;
 const ALLOWED = 12;
 
 const years = Number(process.argv[2] ?? 1);
+const LABELS = (process.argv[3] ?? '2,10,110').split(',').map(Number);
 
 /** Alarms of `checks` checks, `windows` giving the two of each. */
 function alarmsOf(checks: number, minEffect: number, windows: (check: number) => [DriftRow[], DriftRow[]]) {
   const counts = { labels: 0, confidence: 0, embeddings: 0, any: 0, fixed: 0 };
+  const byVersion: number[] = [];
   for (let check = 0; check < checks; check++) {
     const [before, now] = windows(check);
     const statistics = driftOf(before, now, { falseAlarmsPerYear: ALLOWED, minEffect }, check);
     for (const { name, alarm } of statistics) counts[name] += Number(alarm);
-    counts.any += Number(statistics.some(({ alarm }) => alarm));
+    const any = Number(statistics.some(({ alarm }) => alarm));
+    counts.any += any;
+    const version = Math.floor(check / DAYS_A_VERSION);
+    byVersion[version] = (byVersion[version] ?? 0) + any;
     counts.fixed += Number(statistics[0]!.stabilityIndex! > FIXED_THRESHOLD);
   }
-  return counts;
+  return { ...counts, byVersion };
+}
+
+/** Half the 95 % interval of the alarms a year: alarms of one version go together, those of two do not. */
+function halfInterval(byVersion: number[]): number {
+  const mean = byVersion.reduce((a, b) => a + b, 0) / byVersion.length;
+  const variance = byVersion.reduce((sum, count) => sum + (count - mean) ** 2, 0) / (byVersion.length - 1);
+  return (1.96 * Math.sqrt(variance / byVersion.length) * CHECKS_A_YEAR) / DAYS_A_VERSION;
 }
 
 function stationary(labels: number): (check: number) => [DriftRow[], DriftRow[]] {
@@ -62,8 +73,10 @@ console.log(`| labels | labels' | confidence's | embeddings' | checks with any |
 console.log('|---|---|---|---|---|---|');
 for (const labels of LABELS) {
   const counts = alarmsOf(years * CHECKS_A_YEAR, 0, stationary(labels));
-  const figures = [counts.labels, counts.confidence, counts.embeddings, counts.any, counts.fixed];
-  console.log(`| ${labels} | ${figures.map((count) => (count / years).toFixed(1)).join(' | ')} |`);
+  const aYear = (count: number) => (count / years).toFixed(1);
+  const any = `${aYear(counts.any)} ± ${halfInterval(counts.byVersion).toFixed(1)}`;
+  const figures = [aYear(counts.labels), aYear(counts.confidence), aYear(counts.embeddings), any, aYear(counts.fixed)];
+  console.log(`| ${labels} | ${figures.join(' | ')} |`);
 }
 console.log(`\nA new topic in the present window, least effect 0.1, ${POWER_CHECKS} checks each: share that alarms.\n`);
 console.log("| labels | share of the topic | labels' | confidence's | embeddings' | any |");
