@@ -53,7 +53,9 @@ export class DriftChecks {
   async state(taskName: string): Promise<DriftState | null> {
     const [task, last] = await Promise.all([this.tasks.find(taskName), this.checks.last(taskName)]);
     if (!last || last.version !== task?.activeVersion) return null;
-    return { ...last, statistics: last.statistics as DriftStatistic[] };
+    const { version, checkedAt, reference, present, level, alarm } = last;
+    const statistics = last.statistics as DriftStatistic[];
+    return { version, checkedAt, reference, present, level, alarm, statistics };
   }
 
   /** Makes the check that is due, if one is. */

@@ -104,13 +104,13 @@ describe('a schedule', () => {
     clock.set(new Date(threeOClock(5).getTime() + 3_600_000));
     const after = await Promise.all([start('succeed'), start('succeed')]);
     await Promise.all(after.map((service) => service.get(TriggerService).checkSchedule('tiny')));
-    const [run, ...others] = await runsOf(after[0]!);
+    const [run, ...others] = await runsOf(after[0]);
     expect(others).toEqual([]);
     expect(run).toMatchObject({ trigger: 'SCHEDULE', dueAt: threeOClock(5) });
     expect(run?.reason).toMatch(/for [45] earlier due times too/);
-    await endRun(after[0]!);
+    await endRun(after[0]);
     for (const service of after) await service.get(TriggerService).checkSchedule('tiny');
-    expect(await runsOf(after[0]!)).toHaveLength(1);
+    expect(await runsOf(after[0])).toHaveLength(1);
   });
 
   it('waits for the cool-down of any run, and then starts one', async () => {
