@@ -6,6 +6,8 @@ const UP = [
   `CREATE INDEX candidate_audit_idx ON candidate (task, item_key) WHERE audit`,
   `ALTER TABLE example ADD revoked_at timestamptz`,
   `ALTER TABLE training_run ADD due_at timestamptz, ADD reproduces uuid, ADD reproduction jsonb`,
+  // What a schedule started already is not caught up with.
+  `UPDATE training_run SET due_at = created_at WHERE trigger = 'SCHEDULE'`,
   // A due time of a schedule starts one run, whichever replica notices it.
   `CREATE UNIQUE INDEX training_run_due_idx ON training_run (task, due_at) WHERE due_at IS NOT NULL`,
   `CREATE TABLE drift_check (

@@ -64,8 +64,8 @@ export class TriggerService implements OnApplicationBootstrap, BeforeApplication
     if (!task) return;
     const { trigger } = (task.definition as TaskDefinition).learning;
     if (trigger.newLabels === null) return;
-    const last = await this.runs.last(name);
-    if (!mayStart(last, trigger, this.clock.now())) return;
+    if (!mayStart(await this.runs.last(name), trigger, this.clock.now())) return;
+    const last = await this.runs.lastOwn(name);
     const added = await this.examples.countSince(name, last?.createdAt ?? null);
     if (added < trigger.newLabels) return;
     const reason = `${added} labels since the last run, ${trigger.newLabels} asked for`;
@@ -97,8 +97,8 @@ export class TriggerService implements OnApplicationBootstrap, BeforeApplication
     if (trigger.drift === null) return;
     await this.drift.check(name);
     const alarm = await this.drift.unanswered(name);
-    const last = await this.runs.last(name);
-    if (!alarm || !mayStart(last, trigger, this.clock.now())) return;
+    if (!alarm || !mayStart(await this.runs.last(name), trigger, this.clock.now())) return;
+    const last = await this.runs.lastOwn(name);
     // A run that began since, or another version, has made it a thing of the past.
     const past = alarm.version !== task.activeVersion || (last !== null && last.createdAt > alarm.checkedAt);
     const reason = describeDrift(alarm.statistics as DriftStatistic[], alarm.level);

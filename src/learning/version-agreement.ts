@@ -5,6 +5,7 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { InferenceEngine } from '../inference/engine.js';
 import { ActivationService } from '../registry/activation.js';
+import { PromotionsRepository } from '../storage/promotions.repository.js';
 import { TrainingTextsRepository } from '../storage/training-texts.repository.js';
 import { VersionAgreementsRepository } from '../storage/version-agreements.repository.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
@@ -22,6 +23,7 @@ const RECENT = 20;
 export class VersionAgreement {
   constructor(
     @Inject(VersionsRepository) private readonly versions: VersionsRepository,
+    @Inject(PromotionsRepository) private readonly promotions: PromotionsRepository,
     @Inject(VersionAgreementsRepository) private readonly agreements: VersionAgreementsRepository,
     @Inject(TrainingTextsRepository) private readonly texts: TrainingTextsRepository,
     @Inject(ActivationService) private readonly activation: ActivationService,
@@ -30,7 +32,9 @@ export class VersionAgreement {
 
   /** With the version that the run before made; nothing where there is none, or there are few texts. */
   async measure(task: string, version: number): Promise<void> {
-    const made = (await this.versions.list(task, RECENT)).filter(({ runId }) => runId !== null);
+    // Those that repeat a run, and so agree by themselves, have no promotion.
+    const judged = new Set((await this.promotions.list(task, RECENT)).map((promotion) => promotion.version));
+    const made = (await this.versions.list(task, RECENT)).filter((row) => judged.has(row.version));
     const before = made.find((row) => row.version < version);
     const now = made.find((row) => row.version === version);
     const items = (await this.texts.reservoir(task, TEXTS)).map(itemOf);

@@ -49,6 +49,14 @@ export class RunsRepository {
     return this.dataSource.manager.findOne(TrainingRunRow, { where: { task }, order: { createdAt: 'DESC' } });
   }
 
+  /** The last one that trained on what was labelled then: repetitions of others do not. */
+  lastOwn(task: string): Promise<TrainingRunRow | null> {
+    return this.dataSource.manager.findOne(TrainingRunRow, {
+      where: { task, reproduces: IsNull() },
+      order: { createdAt: 'DESC' },
+    });
+  }
+
   /** The latest due time of the task's schedule that started a run. */
   async lastDue(task: string): Promise<Date | null> {
     const run = await this.dataSource.manager.findOne(TrainingRunRow, {

@@ -17,6 +17,7 @@ import { VersionAgreement } from '../../src/learning/version-agreement.js';
 import type { CandidateRow } from '../../src/storage/entities/candidate.js';
 import type { TrainingRunRow } from '../../src/storage/entities/training-run.js';
 import { ExamplesRepository } from '../../src/storage/examples.repository.js';
+import { RunsRepository } from '../../src/storage/runs.repository.js';
 import { TasksRepository } from '../../src/storage/tasks.repository.js';
 import { VersionAgreementsRepository } from '../../src/storage/version-agreements.repository.js';
 import { itemKey, splitGroup } from '../../src/task/keys.js';
@@ -244,6 +245,8 @@ describe('a run', () => {
     const [before, after] = [run, repeated].map(({ id }) => JSON.parse(fileOf(id, 'run.json')) as { seed: number });
     expect(after!.seed).toBe(before!.seed);
     expect(await service.get(PromotionService).list('tiny')).toHaveLength(1);
+    // A repetition has learnt nothing of what was labelled since: it is new still.
+    expect((await service.get(RunsRepository).lastOwn('tiny'))?.id).toBe(run.id);
   });
 
   it('of which a text is gone is not repeated, and says so', async () => {
