@@ -26,6 +26,8 @@ export interface Reproduction {
   sameGraphs: boolean | null;
   /** Of the golden texts' distributions, the greatest difference of a probability. */
   goldenDifference: number | null;
+  /** Libraries of the trainer that have other versions now. */
+  otherLibraries: string[];
 }
 
 @Injectable()
@@ -94,7 +96,7 @@ export class ReproductionService {
     const after = (await this.versions.find(run.task, version))!;
     if (!before) {
       const statement = `Run ${run.reproduces} made no version to compare with.`;
-      return { statement, version: null, sameGraphs: null, goldenDifference: null };
+      return { statement, version: null, sameGraphs: null, goldenDifference: null, otherLibraries: [] };
     }
     const sameGraphs = JSON.stringify(graphDigests(before)) === JSON.stringify(graphDigests(after));
     const goldenDifference = greatestDifference(await this.#golden(before), await this.#golden(after));
@@ -103,7 +105,7 @@ export class ReproductionService {
       : goldenDifference === null
         ? `Version ${version} is not version ${before.version}: its members or golden texts are others.`
         : `Version ${version} is not bit for bit version ${before.version}; on the golden texts no probability differs by more than ${goldenDifference.toPrecision(2)}.`;
-    return { statement, version: before.version, sameGraphs, goldenDifference };
+    return { statement, version: before.version, sameGraphs, goldenDifference, otherLibraries: changed(before, after) };
   }
 
   #folder(run: TrainingRunRow): string {
@@ -118,6 +120,12 @@ export class ReproductionService {
 
 function graphDigests({ manifest }: ModelVersionRow): string[] {
   return (manifest as BundleManifest).graphs.map(({ id, sha256 }) => `${id} ${sha256}`).sort();
+}
+
+/** Names, where the versions differ. */
+function changed(before: ModelVersionRow, after: ModelVersionRow): string[] {
+  const [old, now] = [before, after].map(({ manifest }) => (manifest as BundleManifest).libraries);
+  return [...new Set([...Object.keys(old!), ...Object.keys(now!)])].filter((name) => old![name] !== now![name]);
 }
 
 /** Null where the two have other texts or members. */

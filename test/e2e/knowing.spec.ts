@@ -56,6 +56,10 @@ it('an audit answer is part of the live accuracy, until its source is revoked', 
   expect(await show()).toMatchObject({
     liveAccuracy: { rows: 1, right: 1, accuracy: 1, high: 1, calibration: 'INSUFFICIENT', calibrationError: null },
   });
+  // Metrics are kept for minutes: this is the first scrape.
+  const metrics = await (await fetch(service.url.replace('/graphql', '/metrics'))).text();
+  expect(metrics).toMatch(/^fewloop_live_accuracy\{.*task="reviews",bound="low".*\} 0\.2/mu);
+  expect(metrics).not.toContain('fewloop_drift_alarm{');
   const counted = await fewloop('revoke', 'reviews', '--origin', 'audit', '--dry-run');
   expect(counted.out).toBe('reviews: 1 would be revoked\n');
   expect((await fewloop('revoke', 'reviews', '--origin', 'audit')).out).toBe('reviews: 1 revoked\n');

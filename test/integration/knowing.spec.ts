@@ -239,7 +239,7 @@ describe('a run', () => {
       dataDigest: run.dataDigest,
       producedVersion: 3,
       reason: `repeats run ${run.id}, asked for by eve`,
-      reproduction: { version: 2, sameGraphs: true, goldenDifference: 0 },
+      reproduction: { version: 2, sameGraphs: true, goldenDifference: 0, otherLibraries: [] },
     });
     expect(fileOf(repeated.id, 'labelled.jsonl')).toBe(fileOf(run.id, 'labelled.jsonl'));
     const [before, after] = [run, repeated].map(({ id }) => JSON.parse(fileOf(id, 'run.json')) as { seed: number });
