@@ -1,7 +1,9 @@
 /**
- * How often the tests of drift alarm on stationary traffic, and what they notice: `node bench/drift/run.ts [YEARS [LABELS]]`
- * prints the tables of docs/results/drift.md. Traffic is made (test/fixtures/traffic.ts). On stationary traffic windows are
- * as in the service: one after each promotion, and one that moves on by a part a day; a promotion every 60 days.
+ * How often the tests of drift alarm on stationary traffic, and what they notice: tables of docs/results/drift.md.
+ *   node bench/drift/run.ts YEARS LABELS fresh|sliding|shifted
+ * Traffic is made (test/fixtures/traffic.ts). `fresh`: each check has windows of its own. `sliding`: as in the service,
+ * one window after each promotion, and one that moves on by a part a day; a promotion every 60 days. `shifted`: a new
+ * topic in the present window.
  */
 import { registerHooks } from 'node:module';
 import type { DriftRow } from '../../src/learning/drift.ts';
@@ -25,8 +27,9 @@ const FIXED_THRESHOLD = 0.1;
 /** Often enough to be measured. */
 const ALLOWED = 12;
 
-const years = Number(process.argv[2] ?? 1);
-const LABELS = (process.argv[3] ?? '2,10,110').split(',').map(Number);
+const [, , givenYears = '1', givenLabels = '2,10,110', traffic = 'fresh'] = process.argv;
+const years = Number(givenYears);
+const LABELS = givenLabels.split(',').map(Number);
 
 /** Alarms of `checks` checks, `windows` giving the two of each. */
 function alarmsOf(checks: number, minEffect: number, windows: (check: number) => [DriftRow[], DriftRow[]]) {
@@ -52,7 +55,7 @@ function halfInterval(byVersion: number[]): number {
   return (1.96 * Math.sqrt(variance / byVersion.length) * CHECKS_A_YEAR) / DAYS_A_VERSION;
 }
 
-function stationary(labels: number): (check: number) => [DriftRow[], DriftRow[]] {
+function sliding(labels: number): (check: number) => [DriftRow[], DriftRow[]] {
   const random = generatorOf(labels);
   const texts = (count: number) => draw({ labels, shifted: 0 }, count, random);
   let [before, now]: [DriftRow[], DriftRow[]] = [[], []];
@@ -68,24 +71,39 @@ function shiftedBy(labels: number, shifted: number): () => [DriftRow[], DriftRow
   return () => [draw({ labels, shifted: 0 }, WINDOW_TEXTS, random), draw({ labels, shifted }, WINDOW_TEXTS, random)];
 }
 
-console.log(`Stationary traffic, ${years} years of a check a day, ${ALLOWED} false alarms a year allowed: alarms a year.\n`);
-console.log(`| labels | labels' | confidence's | embeddings' | checks with any | stability index over ${FIXED_THRESHOLD} |`);
-console.log('|---|---|---|---|---|---|');
-for (const labels of LABELS) {
-  const counts = alarmsOf(years * CHECKS_A_YEAR, 0, stationary(labels));
-  const aYear = (count: number) => (count / years).toFixed(1);
-  const any = `${aYear(counts.any)} ± ${halfInterval(counts.byVersion).toFixed(1)}`;
-  const figures = [aYear(counts.labels), aYear(counts.confidence), aYear(counts.embeddings), any, aYear(counts.fixed)];
-  console.log(`| ${labels} | ${figures.join(' | ')} |`);
+function fresh(labels: number): () => [DriftRow[], DriftRow[]] {
+  const random = generatorOf(labels);
+  const texts = () => draw({ labels, shifted: 0 }, WINDOW_TEXTS, random);
+  return () => [texts(), texts()];
 }
-console.log(`\nA new topic in the present window, least effect 0.1, ${POWER_CHECKS} checks each: share that alarms.\n`);
-console.log("| labels | share of the topic | labels' | confidence's | embeddings' | any |");
-console.log('|---|---|---|---|---|---|');
-for (const labels of LABELS) {
-  for (const shifted of SHIFTS) {
-    const counts = alarmsOf(POWER_CHECKS, 0.1, shiftedBy(labels, shifted));
-    const figures = [counts.labels, counts.confidence, counts.embeddings, counts.any];
-    const shares = figures.map((count) => (count / POWER_CHECKS).toFixed(2));
-    console.log(`| ${labels} | ${shifted} | ${shares.join(' | ')} |`);
+
+function printStationary(): void {
+  console.log(`Stationary traffic, ${traffic} windows, ${years} years of a check a day, ${ALLOWED} allowed: alarms a year.\n`);
+  console.log(`| labels | labels' | confidence's | embeddings' | checks with any | index over ${FIXED_THRESHOLD} |`);
+  console.log('|---|---|---|---|---|---|');
+  for (const labels of LABELS) {
+    const windows = traffic === 'fresh' ? fresh(labels) : sliding(labels);
+    const counts = alarmsOf(years * CHECKS_A_YEAR, 0, windows);
+    const aYear = (count: number) => (count / years).toFixed(1);
+    const any = `${aYear(counts.any)} ± ${halfInterval(counts.byVersion).toFixed(1)}`;
+    const figures = [aYear(counts.labels), aYear(counts.confidence), aYear(counts.embeddings), any, aYear(counts.fixed)];
+    console.log(`| ${labels} | ${figures.join(' | ')} |`);
   }
 }
+
+function printShifted(): void {
+  console.log(`A new topic, ${ALLOWED} false alarms a year, least effect 0.1, ${POWER_CHECKS} checks each: share that alarms.\n`);
+  console.log("| labels | share of the topic | labels' | confidence's | embeddings' | any |");
+  console.log('|---|---|---|---|---|---|');
+  for (const labels of LABELS) {
+    for (const shifted of SHIFTS) {
+      const counts = alarmsOf(POWER_CHECKS, 0.1, shiftedBy(labels, shifted));
+      const figures = [counts.labels, counts.confidence, counts.embeddings, counts.any];
+      const shares = figures.map((count) => (count / POWER_CHECKS).toFixed(2));
+      console.log(`| ${labels} | ${shifted} | ${shares.join(' | ')} |`);
+    }
+  }
+}
+
+if (traffic === 'shifted') printShifted();
+else printStationary();
