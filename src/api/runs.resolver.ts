@@ -3,12 +3,14 @@ import { Args, Mutation, Parent, Query, ResolveField, Resolver, Subscription } f
 import { filter, from, merge, takeWhile } from 'rxjs';
 import { FewloopError } from '../common/errors.js';
 import { LearningEvents } from '../learning/events.js';
+import { ReproductionService } from '../learning/reproduction.js';
 import { RunService } from '../learning/runs.js';
 import { Catalogue } from '../registry/catalogue.js';
 import { payloads } from './subscriptions.js';
 import { CALLER, versionView } from './views.js';
 
 interface RunParent {
+  id: string;
   task: string;
   state: string;
   producedVersion: number | null;
@@ -19,6 +21,7 @@ export class RunsResolver {
   constructor(
     @Inject(RunService) private readonly runs: RunService,
     @Inject(Catalogue) private readonly catalogue: Catalogue,
+    @Inject(ReproductionService) private readonly reproductions: ReproductionService,
     @Inject(LearningEvents) private readonly events: LearningEvents,
   ) {}
 
@@ -37,6 +40,11 @@ export class RunsResolver {
     return this.runs.start(task, 'MANUAL', CALLER);
   }
 
+  @Mutation('reproduceRun')
+  reproduceRun(@Args('id') id: string) {
+    return this.runs.reproduce(id, CALLER);
+  }
+
   @Mutation('cancelRun')
   cancelRun(@Args('id') id: string) {
     return this.runs.cancel(id);
@@ -49,6 +57,11 @@ export class RunsResolver {
     const current = from(this.runs.get(id));
     const open = (run: RunParent) => run.state === 'QUEUED' || run.state === 'RUNNING';
     return payloads('trainingRunProgress', merge(changes, current).pipe(takeWhile(open, true)));
+  }
+
+  @ResolveField('explanation')
+  async explanation(@Parent() { id }: RunParent) {
+    return this.reproductions.explain(await this.runs.get(id));
   }
 
   @ResolveField('produced')

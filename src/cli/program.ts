@@ -6,6 +6,7 @@ import { deadLetterCommands } from './commands/dead-letters.js';
 import { fileCommands } from './commands/files.js';
 import { labelCommand } from './commands/label.js';
 import { promotionCommands } from './commands/promotions.js';
+import { revokeCommand } from './commands/revoke.js';
 import { runCommands } from './commands/runs.js';
 import { taskCommands } from './commands/tasks.js';
 
@@ -29,6 +30,7 @@ export function createProgram(): Command {
   labelCommand(program);
   runCommands(program);
   promotionCommands(program);
+  revokeCommand(program);
   benchmarkCommand(program);
   passExitOverride(program);
   return program;
