@@ -7,7 +7,7 @@ const base = { FEWLOOP_BASE_MODEL: 'test/fixtures/tiny-model' };
 describe('Config', () => {
   it('has a default for every variable', () => {
     const config = Config.load(base);
-    expect(config).toMatchObject({ port: 3000, host: '127.0.0.1', role: 'all', hosts: 2, textsPerRequest: 1000 });
+    expect(config).toMatchObject({ port: 3000, host: '127.0.0.1', role: 'all', hosts: '', textsPerRequest: 1000 });
     expect(config.dataDir).toMatch(/^\/.*\.fewloop$/u);
     expect(config.baseModel).toMatch(/^\/.*tiny-model$/u);
   });

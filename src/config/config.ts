@@ -47,8 +47,10 @@ export class Config {
   readonly serviceName: string;
   readonly traceShare: number;
   readonly python: string;
-  readonly hosts: number;
-  readonly hostThreads: number;
+  /** Empty: measured. */
+  readonly hosts: number | '';
+  /** Empty: measured, or 1 where `hosts` is set. */
+  readonly hostThreads: number | '';
   /** Empty: half of what there is. */
   readonly modelMemoryMb: number | '';
   readonly idleMinutes: number;

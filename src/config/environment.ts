@@ -148,8 +148,18 @@ export const environment = {
     "Python of the trainer's environment; empty: the one that `npm start` installs",
     z.string(),
   ),
-  hosts: variable('FEWLOOP_HOSTS', '2', 'Model host processes for each set of graphs', whole(1, 64)),
-  hostThreads: variable('FEWLOOP_HOST_THREADS', '1', 'Threads of a model host', whole(1, 64)),
+  hosts: variable(
+    'FEWLOOP_HOSTS',
+    '',
+    'Model host processes for each set of graphs; empty: as many, with as many threads, as are fastest here, measured once when the service starts',
+    z.union([z.literal(''), whole(1, 64)]),
+  ),
+  hostThreads: variable(
+    'FEWLOOP_HOST_THREADS',
+    '',
+    'Threads of a model host; empty: measured with the hosts, or 1 where their number is set',
+    z.union([z.literal(''), whole(1, 64)]),
+  ),
   modelMemoryMb: variable(
     'FEWLOOP_MODEL_MEMORY_MB',
     '',

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { MemoryRunner } from '../../test/fixtures/memory-model.js';
 import type { Config } from '../config/config.js';
+import { HostLayout } from './host-layout.js';
 import { BatchBudgets, chooseBudget, measureBudgets } from './batch-budget.js';
 
 /** A runner on a clock of its own: a batch takes what `millisecondsOf` says of its tokens. */
@@ -54,7 +55,7 @@ describe('BatchBudgets', () => {
   afterEach(() => rm(dataDir, { recursive: true }));
 
   const budgets = (maxBatchTokens: number | '') =>
-    new BatchBudgets({ dataDir, maxBatchTokens, device: 'cpu', hosts: 2, hostThreads: 1 } as Config);
+    new BatchBudgets({ dataDir, maxBatchTokens, device: 'cpu' } as Config, new HostLayout(2, 1));
 
   it('measures a kind of graph once, and again where the file is broken', async () => {
     const runner = new MemoryRunner();

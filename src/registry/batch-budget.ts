@@ -4,19 +4,17 @@
  * model that is opened, and kept in the data folder; `FEWLOOP_MAX_BATCH_TOKENS` sets it instead.
  */
 import { Inject, Injectable, Logger } from '@nestjs/common';
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
-import { availableParallelism, cpus } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { Config } from '../config/config.js';
-import type { GraphRunner, HostBatch } from '../inference/types.js';
+import type { GraphRunner } from '../inference/types.js';
+import { HostLayout } from './host-layout.js';
+import { blankBatch, KeptMeasurements, machine, ROW_TOKENS } from './measurements.js';
 
 /** Where nothing has been measured. */
 export const UNMEASURED_BATCH_TOKENS = 512;
 
 const SMALLEST = 256;
 const LARGEST = { cpu: 4096, cuda: 65_536 };
-/** About a review or a title with its template. */
-const ROW_TOKENS = 32;
 const ROUNDS = 3;
 /** A larger budget makes answers wait longer: it has to be worth that. */
 const WORTH = 1.05;
@@ -69,12 +67,15 @@ export function chooseBudget(measured: Measured[]): number {
 @Injectable()
 export class BatchBudgets {
   readonly #log = new Logger(BatchBudgets.name);
-  readonly #file: string;
+  readonly #kept: KeptMeasurements<Measured[]>;
   /** Measurements follow each other: two at a time would measure each other. */
   #last: Promise<unknown> = Promise.resolve();
 
-  constructor(@Inject(Config) private readonly config: Config) {
-    this.#file = join(config.dataDir, 'batch-budgets.json');
+  constructor(
+    @Inject(Config) private readonly config: Config,
+    @Inject(HostLayout) private readonly layout: HostLayout,
+  ) {
+    this.#kept = new KeptMeasurements(join(config.dataDir, 'batch-budgets.json'));
   }
 
   /** For graphs of this kind (base model and precision); `runner` has `graph` open and nothing else to do with it. */
@@ -88,59 +89,24 @@ export class BatchBudgets {
 
   /** Tokens a second of such graphs at their best budget, where that has been measured on this machine. */
   async rateOf(kind: string): Promise<number | undefined> {
-    const measured = (await this.#read())[this.#key(kind)];
+    const measured = await this.#kept.of(this.#key(kind));
     return measured && Math.max(...measured.map(({ tokensPerSecond }) => tokensPerSecond));
   }
 
   async #find(kind: string, runner: GraphRunner, graph: string): Promise<number> {
-    const { device, hosts } = this.config;
     const key = this.#key(kind);
-    const known = await this.#read();
-    if (known[key]) return chooseBudget(known[key]);
-    const largest = device === 'cpu' ? LARGEST.cpu : LARGEST.cuda;
-    const measured = await measureBudgets(runner, graph, hosts, largest);
-    await this.#write({ ...known, [key]: measured });
+    const known = await this.#kept.of(key);
+    if (known) return chooseBudget(known);
+    const largest = this.config.device === 'cpu' ? LARGEST.cpu : LARGEST.cuda;
+    const measured = await measureBudgets(runner, graph, this.layout.hosts, largest);
+    await this.#kept.keep(key, measured);
     const rates = measured.map((one) => `${one.batchTokens}: ${Math.round(one.tokensPerSecond)}`).join(', ');
     this.#log.log(`batches of ${chooseBudget(measured)} tokens (tokens a second by tokens of a batch: ${rates})`);
     return chooseBudget(measured);
   }
 
   #key(kind: string): string {
-    const { device, hosts, hostThreads } = this.config;
-    const machine = [cpus()[0]?.model ?? '', `${availableParallelism()} cores`, device, `${hosts}x${hostThreads}`];
-    return [kind, ...machine].join(' | ');
+    const { hosts, threads } = this.layout;
+    return [kind, machine(this.config.device), `${hosts}x${threads}`].join(' | ');
   }
-
-  /** What cannot be read is measured again. */
-  async #read(): Promise<Record<string, Measured[]>> {
-    try {
-      return JSON.parse(await readFile(this.#file, 'utf8')) as Record<string, Measured[]>;
-    } catch {
-      return {};
-    }
-  }
-
-  async #write(budgets: Record<string, Measured[]>): Promise<void> {
-    await mkdir(dirname(this.#file), { recursive: true });
-    const partial = `${this.#file}.${process.pid}.partial`;
-    await writeFile(partial, JSON.stringify(budgets, null, 2));
-    await rename(partial, this.#file);
-  }
-}
-
-/** Rows whose ids do not matter. Graphs that take no masks and no words are given none of these by their host. */
-function blankBatch(graph: string, rows: number): HostBatch {
-  const length = ROW_TOKENS;
-  return {
-    graph,
-    rows,
-    length,
-    masks: 1,
-    words: 2,
-    inputIds: new BigInt64Array(rows * length).fill(1n),
-    attentionMask: new BigInt64Array(rows * length).fill(1n),
-    tokenTypeIds: new BigInt64Array(rows * length),
-    maskPositions: new BigInt64Array(rows),
-    labelTokens: new BigInt64Array(rows * 2),
-  };
 }

@@ -10,6 +10,7 @@ import { BaseTokenizer } from './base-tokenizer.js';
 import { BatchBudgets, UNMEASURED_BATCH_TOKENS } from './batch-budget.js';
 import { Catalogue } from './catalogue.js';
 import { ConvergenceService } from './convergence.js';
+import { findLayout, HostLayout } from './host-layout.js';
 import { RehearsalEngine } from './rehearsal.js';
 import { MAX_QUEUED_TOKENS, RegistryObservation } from './observation.js';
 import { ModelRegistry } from './versions.js';
@@ -19,16 +20,17 @@ const SERVICES = [ActivationService, BatchBudgets, Catalogue, ConvergenceService
 
 @Module({
   providers: [
+    { provide: HostLayout, inject: [Config], useFactory: findLayout },
     {
       provide: HostPool,
-      inject: [Config, METRICS],
-      useFactory: ({ hosts, hostThreads, device, modelMemoryBytes }: Config, metrics: Metrics) =>
-        new HostPool({ hosts, threads: hostThreads, device, memoryBytes: modelMemoryBytes }, metrics),
+      inject: [Config, HostLayout, METRICS],
+      useFactory: ({ device, modelMemoryBytes }: Config, { hosts, threads }: HostLayout, metrics: Metrics) =>
+        new HostPool({ hosts, threads, device, memoryBytes: modelMemoryBytes }, metrics),
     },
     {
       provide: InferenceEngine,
-      inject: [Config, METRICS],
-      useFactory: ({ hosts, maxTextLength, cacheMb }: Config, metrics: Metrics) =>
+      inject: [Config, HostLayout, METRICS],
+      useFactory: ({ maxTextLength, cacheMb }: Config, { hosts }: HostLayout, metrics: Metrics) =>
         new InferenceEngine(
           {
             maxBatchTokens: UNMEASURED_BATCH_TOKENS,

@@ -12,6 +12,7 @@ import type { BundleManifest, GoldenFile } from '../../src/registry/manifest.js'
 import { RehearsalEngine } from '../../src/registry/rehearsal.js';
 import { ModelRegistry } from '../../src/registry/versions.js';
 import { ZeroShotBuilder } from '../../src/registry/zero-shot.js';
+import { HostLayout } from '../../src/registry/host-layout.js';
 import { HostPool } from '../../src/runtime/host-pool.js';
 import type { ModelVersionRow } from '../../src/storage/entities/model-version.js';
 import type { TasksRepository } from '../../src/storage/tasks.repository.js';
@@ -79,7 +80,7 @@ class World {
       this.config,
       this.pool,
       rehearsal,
-      new BatchBudgets(this.config),
+      new BatchBudgets(this.config, new HostLayout(hosts, 1)),
       tasks,
       versions,
     );

@@ -1,14 +1,32 @@
 import { spawn } from 'node:child_process';
-import { copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { availableParallelism, tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { Config } from '../../src/config/config.js';
+import { findLayout, layoutsOf } from '../../src/registry/host-layout.js';
 import { HostPool, type GraphFile } from '../../src/runtime/host-pool.js';
 import { graphBatch } from '../fixtures/graph-batch.js';
 import { descendants, isAlive, until } from '../fixtures/processes.js';
 
 const MODEL = join(import.meta.dirname, '../fixtures/tiny-model/model.onnx');
 const graph = (sha256: string, path = MODEL): GraphFile => ({ id: 'g0', path, sha256 });
+
+it('measures how many hosts and threads are fastest once, and leaves none of them', async () => {
+  const dataDir = await mkdtemp(join(tmpdir(), 'fewloop-layout-'));
+  try {
+    const config = Config.load({}).with({ dataDir, baseModel: dirname(MODEL) });
+    const found = await findLayout(config);
+    expect(layoutsOf('cpu', availableParallelism(), 64)).toContainEqual(found);
+    expect(descendants(process.pid)).toEqual([]);
+    const file = join(dataDir, 'host-layouts.json');
+    const measured = await readFile(file, 'utf8');
+    expect(await findLayout(config)).toEqual(found);
+    expect(await readFile(file, 'utf8')).toBe(measured);
+  } finally {
+    await rm(dataDir, { recursive: true });
+  }
+});
 
 describe('model hosts', () => {
   let folder: string;

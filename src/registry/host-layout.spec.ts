@@ -1,0 +1,43 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, it } from 'vitest';
+import { Config } from '../config/config.js';
+import { chooseLayout, findLayout, HostLayout, layoutsOf } from './host-layout.js';
+import { machine, KeptMeasurements } from './measurements.js';
+import { fileDigest } from './bundle.js';
+
+it('tries every use of all cores, as far as memory goes', () => {
+  expect(layoutsOf('cpu', 1, 10)).toEqual([new HostLayout(1, 1)]);
+  expect(layoutsOf('cpu', 2, 10)).toEqual([new HostLayout(1, 2), new HostLayout(2, 1)]);
+  expect(layoutsOf('cpu', 12, 8)).toEqual([1, 2, 4, 8].map((n) => new HostLayout(n, Math.floor(12 / n))));
+  expect(layoutsOf('cpu', 16, 0)).toEqual([new HostLayout(1, 16)]);
+  expect(layoutsOf('cuda:1', 16, 10)).toEqual([new HostLayout(1, 1), new HostLayout(2, 1)]);
+});
+
+it('takes more hosts only where they are clearly faster', () => {
+  const measured = (one: number, two: number) => [
+    { hosts: 1, threads: 2, tokensPerSecond: one },
+    { hosts: 2, threads: 1, tokensPerSecond: two },
+  ];
+  expect(chooseLayout(measured(100, 104))).toEqual(new HostLayout(1, 2));
+  expect(chooseLayout(measured(100, 120))).toEqual(new HostLayout(2, 1));
+  expect(chooseLayout(measured(120, 100))).toEqual(new HostLayout(1, 2));
+});
+
+it('goes by the settings where they say it, and else by what was measured here before', async () => {
+  const dataDir = await mkdtemp(join(tmpdir(), 'layouts-'));
+  try {
+    await writeFile(join(dataDir, 'model.onnx'), 'a graph');
+    const config = Config.load({}).with({ dataDir, baseModel: dataDir });
+    expect(await findLayout(config.with({ hosts: 3 }))).toEqual(new HostLayout(3, 1));
+    expect(await findLayout(config.with({ hosts: 3, hostThreads: 2 }))).toEqual(new HostLayout(3, 2));
+    expect(await findLayout(config.with({ hostThreads: 64 }))).toEqual(new HostLayout(1, 64));
+    const key = `${await fileDigest(join(dataDir, 'model.onnx'))} | ${machine('cpu')}`;
+    const kept = new KeptMeasurements(join(dataDir, 'host-layouts.json'));
+    await kept.keep(key, [{ hosts: 5, threads: 7, tokensPerSecond: 1 }]);
+    expect(await findLayout(config)).toEqual(new HostLayout(5, 7));
+  } finally {
+    await rm(dataDir, { recursive: true });
+  }
+});

@@ -1,0 +1,98 @@
+/**
+ * How many model hosts a set of graphs has, and how many threads each: what is fastest here, measured with the base
+ * model's graph when the process starts, once for each machine, and kept in the data folder. `FEWLOOP_HOSTS` and
+ * `FEWLOOP_HOST_THREADS` set it instead.
+ */
+import { Logger } from '@nestjs/common';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import type { Config } from '../config/config.js';
+import { HostGroup } from '../runtime/host-group.js';
+import { estimatedBytes } from '../runtime/host-memory.js';
+import { JOBS_A_HOST } from '../runtime/host-process.js';
+import { fileDigest } from './bundle.js';
+import { blankBatch, KeptMeasurements, machine, ROW_TOKENS } from './measurements.js';
+
+const BASE_GRAPH = 'model.onnx';
+/** Of a batch: near what is fastest on CPUs (batch-budget.ts). */
+const BATCH_TOKENS = 512;
+const ROUNDS = 3;
+/** A host more takes memory in every set of graphs: it has to be worth that. */
+const WORTH = 1.05;
+
+export class HostLayout {
+  constructor(
+    readonly hosts: number,
+    readonly threads: number,
+  ) {}
+}
+
+export interface MeasuredLayout {
+  hosts: number;
+  threads: number;
+  tokensPerSecond: number;
+}
+
+/** Layouts to try, those with fewer hosts first: on a CPU every core is used once, on a GPU the host's threads do not count. */
+export function layoutsOf(device: string, cores: number, most: number): HostLayout[] {
+  if (device !== 'cpu') return [1, 2].map((hosts) => new HostLayout(hosts, 1));
+  const hosts = [1];
+  for (let more = 2; more < cores; more *= 2) hosts.push(more);
+  if (cores > 1) hosts.push(cores);
+  return hosts.filter((n) => n <= Math.max(1, most)).map((n) => new HostLayout(n, Math.max(1, Math.floor(cores / n))));
+}
+
+/** Of layouts by number of hosts, the first that no other beats by what more hosts are worth. */
+export function chooseLayout(measured: MeasuredLayout[]): HostLayout {
+  const best = Math.max(...measured.map(({ tokensPerSecond }) => tokensPerSecond));
+  const { hosts, threads } = measured.find(({ tokensPerSecond }) => tokensPerSecond * WORTH >= best)!;
+  return new HostLayout(hosts, threads);
+}
+
+export async function findLayout(config: Config): Promise<HostLayout> {
+  const { hosts, hostThreads, device, baseModel, dataDir, modelMemoryBytes } = config;
+  const cores = availableParallelism();
+  if (hosts !== '') return new HostLayout(hosts, hostThreads === '' ? 1 : hostThreads);
+  if (hostThreads !== '') return new HostLayout(Math.max(1, Math.floor(cores / hostThreads)), hostThreads);
+  const path = join(baseModel, BASE_GRAPH);
+  const sha256 = await fileDigest(path);
+  const kept = new KeptMeasurements<MeasuredLayout[]>(join(dataDir, 'host-layouts.json'));
+  const key = [sha256, machine(device)].join(' | ');
+  const known = await kept.of(key);
+  if (known) return chooseLayout(known);
+  const graph = { sha256, path };
+  // Of two sets of graphs, a swap's old and new one, both must fit.
+  const most = Math.floor(modelMemoryBytes / 2 / estimatedBytes([graph], 1));
+  const log = new Logger(HostLayout.name);
+  const layouts = layoutsOf(device, cores, most);
+  log.log(`measuring ${layouts.length} layouts of model hosts, once on this machine`);
+  const measured: MeasuredLayout[] = [];
+  for (const layout of layouts) measured.push(await measureLayout(graph, layout, device));
+  await kept.keep(key, measured);
+  const chosen = chooseLayout(measured);
+  const rates = measured.map((one) => `${one.hosts}x${one.threads}: ${Math.round(one.tokensPerSecond)}`).join(', ');
+  log.log(`${chosen.hosts} hosts of ${chosen.threads} threads (tokens a second by hosts x threads: ${rates})`);
+  return chosen;
+}
+
+/** Tokens a second with every host busy, the best of three rounds. */
+async function measureLayout(
+  graph: { sha256: string; path: string },
+  { hosts, threads }: HostLayout,
+  device: string,
+): Promise<MeasuredLayout> {
+  const group = await HostGroup.start([graph], { threads, device }, hosts);
+  try {
+    const batch = blankBatch(graph.sha256, BATCH_TOKENS / ROW_TOKENS);
+    const batches = 2 * JOBS_A_HOST * hosts;
+    let bestMs = Number.POSITIVE_INFINITY;
+    for (let round = 0; round < ROUNDS; round++) {
+      const startedMs = performance.now();
+      await Promise.all(Array.from({ length: batches }, () => group.run(graph.sha256, batch)));
+      bestMs = Math.min(bestMs, performance.now() - startedMs);
+    }
+    return { hosts, threads, tokensPerSecond: (1000 * batches * BATCH_TOKENS) / Math.max(0.01, bestMs) };
+  } finally {
+    await group.close();
+  }
+}

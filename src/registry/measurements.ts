@@ -1,0 +1,56 @@
+/** What measurements of this machine share: the rows that they run, and the file of the data folder that keeps them. */
+import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { availableParallelism, cpus } from 'node:os';
+import { dirname } from 'node:path';
+import type { HostBatch } from '../inference/types.js';
+
+/** About a review or a title with its template. */
+export const ROW_TOKENS = 32;
+
+/** By key, one JSON object. */
+export class KeptMeasurements<T> {
+  constructor(private readonly file: string) {}
+
+  /** Undefined where it is to be measured: what cannot be read is measured again. */
+  async of(key: string): Promise<T | undefined> {
+    return (await this.#read())[key];
+  }
+
+  async keep(key: string, measured: T): Promise<void> {
+    const all = { ...(await this.#read()), [key]: measured };
+    await mkdir(dirname(this.file), { recursive: true });
+    const partial = `${this.file}.${process.pid}.partial`;
+    await writeFile(partial, JSON.stringify(all, null, 2));
+    await rename(partial, this.file);
+  }
+
+  async #read(): Promise<Record<string, T>> {
+    try {
+      return JSON.parse(await readFile(this.file, 'utf8')) as Record<string, T>;
+    } catch {
+      return {};
+    }
+  }
+}
+
+/** What a measurement holds for, as part of a key. */
+export function machine(device: string): string {
+  return [cpus()[0]?.model ?? '', `${availableParallelism()} cores`, device].join(' | ');
+}
+
+/** Rows whose ids do not matter. Graphs that take no masks and no words are given none of these by their host. */
+export function blankBatch(graph: string, rows: number): HostBatch {
+  const length = ROW_TOKENS;
+  return {
+    graph,
+    rows,
+    length,
+    masks: 1,
+    words: 2,
+    inputIds: new BigInt64Array(rows * length).fill(1n),
+    attentionMask: new BigInt64Array(rows * length).fill(1n),
+    tokenTypeIds: new BigInt64Array(rows * length),
+    maskPositions: new BigInt64Array(rows),
+    labelTokens: new BigInt64Array(rows * 2),
+  };
+}
