@@ -15,6 +15,7 @@ import { ExpectedErrors, formatErrors } from './errors.js';
 import { ExamplesResolver } from './examples.resolver.js';
 import { HealthController } from './health.controller.js';
 import { checkCost, depthRule, MAX_TOKENS, refuseJson } from './limits.js';
+import { LedgerResolver } from './ledger.resolver.js';
 import { MetricsController } from './metrics.controller.js';
 import { ModelsResolver } from './models.resolver.js';
 import { PromotionsResolver } from './promotions.resolver.js';
@@ -29,6 +30,7 @@ const RESOLVERS: Type[] = [
   ClassifyResolver,
   DeadLettersResolver,
   ExamplesResolver,
+  LedgerResolver,
   ModelsResolver,
   PromotionsResolver,
   ReviewResolver,

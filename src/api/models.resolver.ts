@@ -3,6 +3,7 @@ import { Args, Mutation, Parent, Query, ResolveField, Resolver, Subscription } f
 import { defer, filter, map, type Observable, switchMap, throttleTime, throwError } from 'rxjs';
 import { badInput, FewloopError } from '../common/errors.js';
 import { LearningEvents } from '../learning/events.js';
+import { PromotionService } from '../learning/promotion.js';
 import { TaskService } from '../learning/task-service.js';
 import { ActivationService } from '../registry/activation.js';
 import { Catalogue } from '../registry/catalogue.js';
@@ -13,6 +14,7 @@ import { predictionView, versionView } from './views.js';
 export class ModelsResolver {
   constructor(
     @Inject(TaskService) private readonly tasks: TaskService,
+    @Inject(PromotionService) private readonly promotions: PromotionService,
     @Inject(Catalogue) private readonly catalogue: Catalogue,
     @Inject(ActivationService) private readonly activation: ActivationService,
     @Inject(LearningEvents) private readonly events: LearningEvents,
@@ -22,6 +24,17 @@ export class ModelsResolver {
   async modelVersion(@Args('task') task: string, @Args('version') version: number) {
     const row = await this.catalogue.find(task, version);
     return row && versionView(row);
+  }
+
+  @Query('modelVersionByAlias')
+  async modelVersionByAlias(@Args('task') task: string, @Args('alias') alias: string) {
+    const row = await this.catalogue.find(task, await this.promotions.aliased(task, alias));
+    return row && versionView(row);
+  }
+
+  @ResolveField('aliases')
+  aliases(@Parent() { task, version, state }: { task: string; version: number; state: string }) {
+    return this.promotions.aliasesOf(task, version, state);
   }
 
   @ResolveField('precision')

@@ -8,6 +8,7 @@ interface PromotionParent {
   task: string;
   version: number;
   championVersion: number | null;
+  report: object;
 }
 
 @Resolver('Promotion')
@@ -40,6 +41,11 @@ export class PromotionsResolver {
   async version(@Parent() promotion: PromotionParent) {
     const row = await this.catalogue.find(promotion.task, promotion.version);
     return row && versionView(row);
+  }
+
+  @ResolveField('report')
+  report(@Parent() promotion: PromotionParent) {
+    return this.promotions.reportOf(promotion);
   }
 
   @ResolveField('champion')

@@ -411,6 +411,42 @@ export const typeDefs = /* GraphQL */ `
     totalCount: Int!
   }
 
+  type LedgerEntry {
+    seq: ID!
+    at: DateTime!
+    task: String!
+    kind: String!
+    body: JSONObject!
+    "SHA-256 of this entry and the hash before it."
+    hash: String!
+    previousHash: String!
+  }
+
+  type LedgerFinding {
+    "Entries that hold, from the first on."
+    entries: Int!
+    "The first that is not what was written; null: all hold."
+    brokenAt: ID
+    "Of the last that holds. Kept elsewhere, it shows later whether the end was cut off."
+    lastHash: String!
+    "Whether the hash that was asked for is in the chain; null where none was."
+    contains: Boolean
+  }
+
+  extend type ModelVersion {
+    "champion: the one that answers. challenger: the one whose promotion is to be decided."
+    aliases: [String!]!
+  }
+
+  extend type Query {
+    "alias: champion or challenger. ENGINEER."
+    modelVersionByAlias(task: String!, alias: String!): ModelVersion
+    "Of a task, newest first. ENGINEER."
+    ledger(task: String!, first: Int = 50): [LedgerEntry!]!
+    "Reads the whole chain. hash: of an entry that must be in it. ENGINEER."
+    verifyLedger(hash: String): LedgerFinding!
+  }
+
   extend type Query {
     "Of the input that the task reads, the oldest. ENGINEER."
     deadLetters(task: String!, first: Int = 100): DeadLetterConnection!

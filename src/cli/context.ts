@@ -36,3 +36,9 @@ export function oneOf<T extends string>(names: readonly T[]): (value: string) =>
     return found;
   };
 }
+
+/** For options that say how many. */
+export function count(value: string): number {
+  if (!/^[1-9]\d{0,2}$/u.test(value)) throw new InvalidArgumentError('A number from 1 to 999.');
+  return Number(value);
+}

@@ -5,6 +5,7 @@ import { classifyCommand } from './commands/classify.js';
 import { deadLetterCommands } from './commands/dead-letters.js';
 import { fileCommands } from './commands/files.js';
 import { labelCommand } from './commands/label.js';
+import { ledgerCommand } from './commands/ledger.js';
 import { promotionCommands } from './commands/promotions.js';
 import { revokeCommand } from './commands/revoke.js';
 import { runCommands } from './commands/runs.js';
@@ -30,6 +31,7 @@ export function createProgram(): Command {
   labelCommand(program);
   runCommands(program);
   promotionCommands(program);
+  ledgerCommand(program);
   revokeCommand(program);
   benchmarkCommand(program);
   passExitOverride(program);

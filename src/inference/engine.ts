@@ -50,7 +50,7 @@ export class InferenceEngine {
     const unknown = new Map<string, Item>();
     keys.forEach((key, i) => {
       if (typeof key !== 'string' || outcomes.has(key)) return;
-      const known = isLate(request) ? undefined : this.recent.get(model, policy, key);
+      const known = isLate(request) || request.anew ? undefined : this.recent.get(model, policy, key);
       if (known) outcomes.set(key, known);
       else unknown.set(key, request.items[i]!);
     });

@@ -145,6 +145,8 @@ export interface ClassifyRequest {
   /** Absolute, epoch milliseconds. */
   deadlineAt?: number;
   priority: Priority;
+  /** The model is to be asked, whatever was answered recently. */
+  anew?: boolean;
   /** Where in a trace the call stands. */
   trace?: Trace;
 }

@@ -45,11 +45,11 @@ export function judge(definition: TaskDefinition, answer: AuditAnswer): JudgedRo
   const said = served.labels.map(named);
   if (definition.kind !== 'multi-label') {
     const forecasts = [{ probability: served.confidence, hit: isRight({ labels, answer: said }) }];
-    return { labels, answer: said, forecasts };
+    return { labels, answer: said, confidence: served.confidence, forecasts };
   }
   const forecasts = served.distribution.flatMap(({ label, probability }) => {
     const name = presentName(definition, label);
     return name === null ? [] : [{ probability, hit: labels.includes(name) }];
   });
-  return { labels, answer: said, forecasts };
+  return { labels, answer: said, confidence: served.confidence, forecasts };
 }

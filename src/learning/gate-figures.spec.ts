@@ -1,11 +1,12 @@
 import { describe, expect, it } from 'vitest';
 
-import { calibrationErrorOf, compareFigures, isRight, macroF1Of, type JudgedRow } from './gate-figures.js';
+import { augrcOf, calibrationErrorOf, compareFigures, isRight, macroF1Of, type JudgedRow } from './gate-figures.js';
 
 const all = (count: number) => Array.from({ length: count }, (_, i) => i);
 const row = (labels: string[], answer: string[], probability = 0.8): JudgedRow => ({
   labels,
   answer,
+  confidence: probability,
   forecasts: [{ probability, hit: isRight({ labels, answer }) }],
 });
 const macroF1 = (labels: string[], answers: string[]) => {
@@ -36,10 +37,30 @@ describe('macro F1', () => {
   });
 });
 
+describe('AUGRC', () => {
+  it('is the mean over coverages of the share that is covered and wrong', () => {
+    const rows = [row(['a'], ['a'], 0.9), row(['a'], ['b'], 0.8), row(['a'], ['a'], 0.7), row(['a'], ['b'], 0.6)];
+    // Errors among the surest 1, 2, 3, 4 of 4 rows: 0, 1, 1, 2.
+    expect(augrcOf(rows)(all(4))).toBeCloseTo((0 + 1 + 1 + 2) / 4 / 4);
+    expect(augrcOf(rows)([0, 0, 2, 2])).toBe(0);
+  });
+
+  it('has rows of equal confidence each as wrong as they are on average', () => {
+    const rows = [row(['a'], ['b'], 0.5), row(['a'], ['a'], 0.5)];
+    expect(augrcOf(rows)([0, 1])).toBeCloseTo((0.5 + 1) / 2 / 2);
+    expect(augrcOf(rows)([1, 0])).toBeCloseTo((0.5 + 1) / 2 / 2);
+  });
+});
+
 describe('calibration error', () => {
   it('is nothing where probabilities are shares, and the distance where they are not', () => {
     const said = (probability: number, hits: number) =>
-      all(100).map((i): JudgedRow => ({ labels: [], answer: [], forecasts: [{ probability, hit: i % 10 < hits }] }));
+      all(100).map((i): JudgedRow => ({
+        labels: [],
+        answer: [],
+        confidence: 0.5,
+        forecasts: [{ probability, hit: i % 10 < hits }],
+      }));
     expect(calibrationErrorOf(said(0.8, 8))(all(100))).toBeCloseTo(0);
     expect(calibrationErrorOf(said(0.9, 6))(all(100))).toBeCloseTo(0.3);
   });
@@ -48,7 +69,7 @@ describe('calibration error', () => {
     // Computed by calibration_error of trainer/fewloop_trainer/evaluate.py.
     const rows = all(23).map((i): JudgedRow => {
       const probability = ((i * 7) % 23) / 23;
-      return { labels: [], answer: [], forecasts: [{ probability, hit: i % 3 === 0 }] };
+      return { labels: [], answer: [], confidence: 0.5, forecasts: [{ probability, hit: i % 3 === 0 }] };
     });
     expect(calibrationErrorOf(rows)(all(23))).toBeCloseTo(0.22117202268431005, 12);
   });
@@ -58,13 +79,14 @@ describe('compared figures', () => {
   it('have an interval around their difference', () => {
     const champion = all(60).map((i) => row(['a'], [i % 2 ? 'a' : 'b']));
     const challenger = all(60).map((i) => row(['a'], [i % 6 ? 'a' : 'b']));
-    const { macroF1: f1, calibrationError } = compareFigures(champion, challenger);
+    const { macroF1: f1, calibrationError, ...others } = compareFigures(champion, challenger);
     const difference = f1.challenger! - f1.champion!;
     expect(f1.interval!.low).toBeLessThan(difference);
     expect(f1.interval!.high).toBeGreaterThan(difference);
     expect(f1.interval!.low).toBeGreaterThan(0);
     expect(calibrationError.champion).toBeCloseTo(0.3);
-    expect(compareFigures(champion, challenger)).toEqual({ macroF1: f1, calibrationError });
+    expect(others.accuracy).toMatchObject({ champion: expect.any(Number), challenger: 50 / 60 });
+    expect(compareFigures(champion, challenger)).toEqual({ macroF1: f1, calibrationError, ...others });
   });
 
   it('are the same for the same answers, and have no interval on few rows or alone', () => {

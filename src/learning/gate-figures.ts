@@ -1,5 +1,6 @@
 /**
- * Figures of the gate beside its verdict: macro-F1 and calibration of two versions on the same rows, and the 95 %
+ * Figures of the gate beside its verdict: accuracy, macro-F1, calibration and how well confidence ranks answers, of two
+ * versions on the same rows, and the 95 %
  * interval of their difference by the paired bootstrap (Efron and Tibshirani 1993, chapter 13: percentiles over rows
  * drawn with replacement, the same ones for both). Pure; the draws are the same each time.
  *
@@ -13,6 +14,8 @@ export interface JudgedRow {
   /** Given by people. */
   labels: string[];
   answer: string[];
+  /** Of the answer. */
+  confidence: number;
   /** Multi-label: of each label, whether the row has it; else of the answer, whether it is right. */
   forecasts: { probability: number; hit: boolean }[];
 }
@@ -39,7 +42,7 @@ export function isRight({ labels, answer }: Pick<JudgedRow, 'labels' | 'answer'>
 export function compareFigures(
   champion: readonly JudgedRow[] | null,
   challenger: readonly JudgedRow[],
-): { macroF1: ComparedFigure; calibrationError: ComparedFigure } {
+): Record<'accuracy' | 'macroF1' | 'calibrationError' | 'augrc', ComparedFigure> {
   const figure = (statisticOf: (rows: readonly JudgedRow[]) => Statistic): ComparedFigure => {
     const rows = challenger.length;
     const own = statisticOf(challenger);
@@ -51,7 +54,49 @@ export function compareFigures(
       interval: other && rows >= LEAST_ROWS ? bootstrap(rows, (drawn) => own(drawn) - other(drawn)) : null,
     };
   };
-  return { macroF1: figure(macroF1Of), calibrationError: figure(calibrationErrorOf) };
+  return {
+    accuracy: figure(accuracyOf),
+    macroF1: figure(macroF1Of),
+    calibrationError: figure(calibrationErrorOf),
+    augrc: figure(augrcOf),
+  };
+}
+
+function accuracyOf(judged: readonly JudgedRow[]): Statistic {
+  const right = judged.map((row) => (isRight(row) ? 1 : 0));
+  return (drawn) => {
+    let sum = 0;
+    for (let i = 0; i < drawn.length; i++) sum += right[drawn[i]!]!;
+    return sum / drawn.length;
+  };
+}
+
+/**
+ * Area under the generalised risk coverage curve (Traub et al. 2024): the mean over coverages of the share of all rows
+ * that are covered and wrong, the surest covered first; rows of equal confidence are each as wrong as they are on
+ * average. 0 is best; half the error rate is what a random order gets. As the trainer's comparison.py.
+ */
+export function augrcOf(judged: readonly Pick<JudgedRow, 'labels' | 'answer' | 'confidence'>[]): Statistic {
+  const levels = [...new Set(judged.map(({ confidence }) => confidence))].toSorted((a, b) => b - a);
+  const place = new Map(levels.map((confidence, i) => [confidence, i]));
+  const rows = judged.map((row) => ({ level: place.get(row.confidence)!, wrong: isRight(row) ? 0 : 1 }));
+  return (drawn) => {
+    const count = new Int32Array(levels.length);
+    const wrong = new Int32Array(levels.length);
+    for (let i = 0; i < drawn.length; i++) {
+      const row = rows[drawn[i]!]!;
+      count[row.level]! += 1;
+      wrong[row.level]! += row.wrong;
+    }
+    let [area, before] = [0, 0];
+    for (let level = 0; level < levels.length; level++) {
+      const [n, errors] = [count[level]!, wrong[level]!];
+      // The sum of n cumulated errors that rise evenly from `before`.
+      area += n * before + (errors * (n + 1)) / 2;
+      before += errors;
+    }
+    return area / drawn.length ** 2;
+  };
 }
 
 /** Mean F1 over the labels that occur among the rows, given or answered; 1 where none does. */

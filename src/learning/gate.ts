@@ -20,12 +20,15 @@ import type { ModelVersionRow } from '../storage/entities/model-version.js';
 import { ExamplesRepository } from '../storage/examples.repository.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
+import { canonicalJson, sha256 } from '../task/keys.js';
 import type { Item, TaskDefinition } from '../task/types.js';
 import { currentLabels, itemOf, presentName } from './data-set.js';
+import { confusionChanges, flipsOf, labelFigures } from './gate-differences.js';
 import { compareFigures, isRight, type JudgedRow } from './gate-figures.js';
 import { describeComparison, describeFirst } from './gate-report.js';
 import { compare, pairedCounts, type GateVerdict, type PairedCounts } from './gate-statistics.js';
 import { answerOf, OUT_OF_FOLD_NOTE, outOfFoldOf } from './out-of-fold.js';
+import { CALIBRATION_ROWS } from './live-accuracy.js';
 import { runFolder, trainedGroups } from './run-folders.js';
 
 export interface GateComparison {
@@ -55,11 +58,21 @@ interface HeldOut {
   trainingTextsKnown: boolean;
 }
 
+/** What a version takes on this machine, beside whatever else is at work. */
+interface Cost {
+  /** Of texts asked one at a time, from request to answer; null where there were none. */
+  medianMs: number | null;
+  p95Ms: number | null;
+  /** Of its model hosts; null where they serve other versions too, or the system does not say. */
+  hostBytes: number | null;
+}
+
 const NO_ROWS: PairedCounts = { bothRight: 0, onlyChallengerRight: 0, onlyChampionRight: 0, bothWrong: 0 };
 /** No label's name: what a version that failed says is wrong, even of a text without labels. */
 const NO_ANSWER = '';
 /** Texts at once: a small share of the queue, in which requests go first. */
 const TEXTS_AT_ONCE = 32;
+const TIMED_TEXTS = 30;
 const OVERLOADED_PATIENCE_MS = 10 * 60_000;
 
 @Injectable()
@@ -81,10 +94,11 @@ export class GateService {
     const champion = task.activeVersion === null ? null : await this.versions.find(taskName, task.activeVersion);
     const definition = definitionOf(challenger);
     const heldOut = await this.heldOut(challenger, champion);
-    const answers = [
+    const asked = [
       await this.answers(challenger, heldOut.rows, definition),
       ...(champion ? [await this.answers(champion, heldOut.rows, definition)] : []),
     ];
+    const answers = asked.map((one) => one.answers);
     const shared = sharedLabels(challenger, champion);
     const answered = [...heldOut.rows.keys()].filter((i) => answers.every((given) => given[i] !== null));
     const splits = answered.map((i) => heldOut.rows[i]!.example.split);
@@ -102,6 +116,18 @@ export class GateService {
       ...comparison,
       verdict,
       ...compareFigures(before, judged!),
+      calibration: right.length < CALIBRATION_ROWS ? 'INSUFFICIENT' : 'OK',
+      byLabel: labelFigures(before, judged!, shared),
+      ...(before && {
+        confusionChanges: confusionChanges(before, judged!),
+        flips: flipsOf(
+          before,
+          judged!,
+          answered.map((i) => heldOut.rows[i]!.example.itemKey),
+        ),
+      }),
+      cost: { champion: asked[1]?.cost ?? null, challenger: asked[0]!.cost },
+      heldOutDigest: digestOf(answered.map((i) => heldOut.rows[i]!)),
       ...(champion ? {} : { challengerAlone: alone }),
       heldOut: {
         test: splits.filter((split) => split === 'test').length,
@@ -139,7 +165,7 @@ export class GateService {
       rows.push({ example, labels });
       challengerAnswers.push(answerOf(definition, thresholds, example.choices, distribution));
     }
-    const championAnswers = await this.answers(champion, rows, definition);
+    const { answers: championAnswers } = await this.answers(champion, rows, definition);
     const right = (answers: (string[] | null | undefined)[]) =>
       rows.map(({ labels }, i) => isRight({ labels, answer: answers[i] ?? [NO_ANSWER] }));
     const counts = pairedCounts(right(championAnswers.map((answer) => answer?.labels)), right(challengerAnswers));
@@ -173,21 +199,27 @@ export class GateService {
     return trainedGroups(path.join(this.config.dataDir, runFolder(version.task, version.runId)));
   }
 
-  /** What the version says of each row, by the challenger's names; null where it failed. */
+  /** What the version says of each row, by the challenger's names; null where it failed. And what that takes here. */
   private async answers(
     version: ModelVersionRow,
     rows: HeldOutRow[],
     definition: TaskDefinition,
-  ): Promise<(Answer | null)[]> {
-    const { model, release } = await this.activation.openVersion(version.task, version.version);
+  ): Promise<{ answers: (Answer | null)[]; cost: Cost }> {
+    const { model, bytes, release } = await this.activation.openVersion(version.task, version.version);
     try {
       const answers: (Answer | null)[] = [];
+      const times: number[] = [];
+      for (const { example } of rows.slice(0, TIMED_TEXTS)) {
+        const startedAtMs = performance.now();
+        await this.classify(model, [itemOf(example)]);
+        times.push(performance.now() - startedAtMs);
+      }
       for (let start = 0; start < rows.length; start += TEXTS_AT_ONCE) {
         const items = rows.slice(start, start + TEXTS_AT_ONCE).map(({ example }) => itemOf(example));
         const outcomes = await this.classify(model, items);
         answers.push(...outcomes.map((outcome) => (outcome.ok ? readAnswer(definition, outcome.prediction) : null)));
       }
-      return answers;
+      return { answers, cost: { ...latencyOf(times), hostBytes: bytes() || null } };
     } finally {
       release();
     }
@@ -198,7 +230,7 @@ export class GateService {
     const giveUpAt = Date.now() + OVERLOADED_PATIENCE_MS;
     for (;;) {
       try {
-        return await this.engine.classify(model, { items, priority: 'bulk' });
+        return await this.engine.classify(model, { items, priority: 'bulk', anew: true });
       } catch (error) {
         const busy = error instanceof FewloopError && error.code === 'OVERLOADED';
         if (!busy || Date.now() > giveUpAt) throw error;
@@ -223,16 +255,35 @@ function readAnswer(definition: TaskDefinition, { labels, confidence, distributi
 function judge(definition: TaskDefinition, shared: string[], { labels }: HeldOutRow, said: Answer): JudgedRow {
   if (definition.kind !== 'multi-label') {
     const hit = isRight({ labels, answer: said.labels });
-    return { labels, answer: said.labels, forecasts: [{ probability: said.confidence, hit }] };
+    const { labels: answer, confidence } = said;
+    return { labels, answer, confidence, forecasts: [{ probability: confidence, hit }] };
   }
   return {
     labels: labels.filter((label) => shared.includes(label)),
     answer: said.labels.filter((label) => shared.includes(label)),
+    confidence: said.confidence,
     forecasts: shared.map((label) => ({
       probability: said.probabilities.get(label) ?? 0,
       hit: labels.includes(label),
     })),
   };
+}
+
+/** The first, which may have waited for something, is left out where there are others. */
+function latencyOf(times: number[]): Pick<Cost, 'medianMs' | 'p95Ms'> {
+  const sorted = (times.length > 1 ? times.slice(1) : times).toSorted((a, b) => a - b);
+  const at = (share: number) => sorted[Math.ceil(share * sorted.length) - 1] ?? null;
+  return { medianMs: at(0.5), p95Ms: at(0.95) };
+}
+
+/** SHA-256 (hex) of what was compared on: the rows' keys and labels, whatever their order. */
+function digestOf(rows: HeldOutRow[]): string {
+  return sha256(
+    rows
+      .map(({ example, labels }) => canonicalJson([example.itemKey, labels]))
+      .toSorted()
+      .join('\n'),
+  );
 }
 
 /** Whether the task has labels that exclude each other. */

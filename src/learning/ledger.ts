@@ -20,6 +20,8 @@ export interface LedgerFinding {
   /** Sequence number of the first entry that is not what was written; null: the chain holds. */
   brokenAt: string | null;
   lastHash: string;
+  /** Whether the hash that was asked for is among those that hold; null where none was. */
+  contains: boolean | null;
 }
 
 const GENESIS = '0'.repeat(64);
@@ -38,22 +40,24 @@ export class LedgerService {
     await this.ledger.insert({ ...entry, hash: hashOf(entry) }, tx);
   }
 
-  /** Reads the chain from its start. */
-  async verify(): Promise<LedgerFinding> {
+  /** Reads the chain from its start. `hash`: of an entry that must be in it. */
+  async verify(hash: string | null = null): Promise<LedgerFinding> {
     let lastHash = GENESIS;
     let entries = 0;
     let after = '0';
+    let contains = hash === null ? null : hash === GENESIS;
     for (;;) {
       const page = await this.ledger.page(after, PAGE);
       for (const entry of page) {
         if (entry.previousHash !== lastHash || hashOf(entry) !== entry.hash) {
-          return { entries, brokenAt: entry.seq, lastHash };
+          return { entries, brokenAt: entry.seq, lastHash, contains };
         }
         lastHash = entry.hash;
+        if (hash === lastHash) contains = true;
         entries += 1;
         after = entry.seq;
       }
-      if (page.length < PAGE) return { entries, brokenAt: null, lastHash };
+      if (page.length < PAGE) return { entries, brokenAt: null, lastHash, contains };
     }
   }
 

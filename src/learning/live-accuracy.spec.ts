@@ -7,7 +7,12 @@ import { CALIBRATION_ROWS, liveAccuracyOf } from './live-accuracy.js';
 function rows(count: number, right: number, label = 'a'): JudgedRow[] {
   return Array.from({ length: count }, (_, i) => {
     const hit = Math.floor(((i + 1) * right) / count) > Math.floor((i * right) / count);
-    return { labels: [label], answer: [hit ? label : 'other'], forecasts: [{ probability: 0.9, hit }] };
+    return {
+      labels: [label],
+      answer: [hit ? label : 'other'],
+      confidence: 0.9,
+      forecasts: [{ probability: 0.9, hit }],
+    };
   });
 }
 

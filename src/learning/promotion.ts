@@ -18,6 +18,7 @@ import { ModelRegistry } from '../registry/versions.js';
 import type { ModelVersionRow } from '../storage/entities/model-version.js';
 import type { DecisionValue, PromotionRow } from '../storage/entities/promotion.js';
 import type { TaskRow } from '../storage/entities/task.js';
+import { ExamplesRepository } from '../storage/examples.repository.js';
 import { PromotionsRepository } from '../storage/promotions.repository.js';
 import { RunsRepository } from '../storage/runs.repository.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
@@ -25,6 +26,7 @@ import { Transactions, type Tx } from '../storage/transactions.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
 import type { TaskDefinition } from '../task/types.js';
 import { LearningEvents } from './events.js';
+import type { Flips } from './gate-differences.js';
 import { GateService, type GateComparison } from './gate.js';
 import { meets } from './gate-statistics.js';
 import { LedgerService } from './ledger.js';
@@ -51,6 +53,7 @@ export class PromotionService {
     @Inject(VersionsRepository) private readonly versions: VersionsRepository,
     @Inject(RunsRepository) private readonly runs: RunsRepository,
     @Inject(PromotionsRepository) private readonly promotions: PromotionsRepository,
+    @Inject(ExamplesRepository) private readonly examples: ExamplesRepository,
     @Inject(LedgerService) private readonly ledger: LedgerService,
     @Inject(Outbox) private readonly outbox: Outbox,
     @Inject(GateService) private readonly gate: GateService,
@@ -63,6 +66,39 @@ export class PromotionService {
   /** Newest first. */
   list(task: string, first = 20): Promise<PromotionRow[]> {
     return this.promotions.list(task, first);
+  }
+
+  /**
+   * The version that the alias names now: `champion` answers, `challenger` is the one whose promotion is to be decided.
+   * Throws TASK_NOT_FOUND; BAD_INPUT on `alias`; VERSION_NOT_FOUND where there is none.
+   */
+  async aliased(taskName: string, alias: string): Promise<number> {
+    const task = await this.tasks.find(taskName);
+    if (!task) throw new FewloopError('TASK_NOT_FOUND', `there is no task ${taskName}`);
+    if (alias !== 'champion' && alias !== 'challenger') throw badInput('alias', 'must be champion or challenger');
+    const version = alias === 'champion' ? task.activeVersion : await this.challengerOf(taskName);
+    if (version === null) throw new FewloopError('VERSION_NOT_FOUND', `task ${taskName} has no ${alias} now`);
+    return version;
+  }
+
+  async aliasesOf(task: string, version: number, state: string): Promise<string[]> {
+    if (state === 'ACTIVE') return ['champion'];
+    if (state === 'RETIRED' || state === 'REJECTED') return [];
+    return version === (await this.challengerOf(task)) ? ['challenger'] : [];
+  }
+
+  private async challengerOf(task: string): Promise<number | null> {
+    return (await this.promotions.undecided(task))?.version ?? null;
+  }
+
+  /** The comparison, with the texts of rows that have another answer now; null for one that was forgotten since. */
+  async reportOf({ task, report }: Pick<PromotionRow, 'task' | 'report'>): Promise<object> {
+    const { flips } = report as { flips?: Flips };
+    if (!flips) return report;
+    const keys = flips.examples.map(({ itemKey }) => itemKey);
+    const texts = new Map((await this.examples.findByKeys(task, keys)).map(({ itemKey, text }) => [itemKey, text]));
+    const examples = flips.examples.map((example) => ({ ...example, text: texts.get(example.itemKey) ?? null }));
+    return { ...report, flips: { ...flips, examples } };
   }
 
   async get(id: string): Promise<PromotionRow> {

@@ -30,6 +30,8 @@ import { budgetKind, openBundle, type OpenModel } from './served-model.js';
 
 export interface ModelLease {
   model: ServedModel;
+  /** That its hosts take for it alone; 0 where others use them too. */
+  bytes(): number;
   /** To be called once the answer is complete; a second call does nothing. */
   release(): void;
 }
@@ -58,6 +60,7 @@ class Tenure {
     let released = false;
     return {
       model: this.open.model,
+      bytes: () => this.open.bytes(),
       release: () => {
         if (released) return;
         released = true;
@@ -130,7 +133,7 @@ export class ActivationService implements OnApplicationShutdown {
       lease.release();
       void tenure.retire().catch((error: unknown) => this.#log.error(error));
     };
-    return { model: lease.model, release };
+    return { ...lease, release };
   }
 
   /** The model that answers for the task, if it is open; not counted as a use of it. */

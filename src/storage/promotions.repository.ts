@@ -31,6 +31,11 @@ export class PromotionsRepository {
     return (tx ?? this.dataSource.manager).findOneBy(PromotionRow, { id });
   }
 
+  /** At most one of a task is open. */
+  undecided(task: string): Promise<PromotionRow | null> {
+    return this.dataSource.manager.findOneBy(PromotionRow, { task, decision: IsNull() });
+  }
+
   /** Newest first. */
   list(task: string, limit: number): Promise<PromotionRow[]> {
     return this.dataSource.manager.find(PromotionRow, {

@@ -44,6 +44,7 @@ const released = vi.fn();
 const predicted = vi.fn();
 const peek = (task: string) => ({
   model: { task, version: 1, definition: { maxLength: 128 }, members: [{}] } as ServedModel,
+  bytes: () => 0,
   release: released,
 });
 const current = vi.fn(async (task: string) => peek(task));

@@ -1,6 +1,6 @@
 /** Records that could not be scored: `dlq list`, `dlq replay`, `dlq drop`. */
-import { InvalidArgumentError, type Command } from 'commander';
-import { contextOf } from '../context.js';
+import type { Command } from 'commander';
+import { contextOf, count } from '../context.js';
 import { print, printJson, say, table } from '../output.js';
 
 const LIST = `query ($task: String!, $first: Int) { deadLetters(task: $task, first: $first) {
@@ -63,9 +63,4 @@ async function change(mutation: string, done: string, task: string, { first }: O
   const { count: changed } = await client.request<{ count: number }>(mutation, { task, first });
   if (json) printJson({ [done]: changed });
   else print(`${changed} ${done}`);
-}
-
-function count(value: string): number {
-  if (!/^[1-9]\d{0,2}$/u.test(value)) throw new InvalidArgumentError('A number from 1 to 999.');
-  return Number(value);
 }

@@ -1,0 +1,59 @@
+/** What was decided, by whom and why: read, and checked to be what was written. */
+import type { Command } from 'commander';
+import { Failure } from '../client.js';
+import { contextOf, count } from '../context.js';
+import { print, printJson, table } from '../output.js';
+
+const LIST = `query ($task: String!, $first: Int!) {
+  ledger(task: $task, first: $first) { seq at kind body hash }
+}`;
+const VERIFY = 'query ($hash: String) { verifyLedger(hash: $hash) { entries brokenAt lastHash contains } }';
+
+interface Entry {
+  seq: string;
+  at: string;
+  kind: string;
+  body: { by?: string };
+  hash: string;
+}
+
+interface Finding {
+  entries: number;
+  brokenAt: string | null;
+  lastHash: string;
+  contains: boolean | null;
+}
+
+export function ledgerCommand(program: Command): void {
+  const ledger = program.command('ledger').description('decisions, erasures and corrections, hash-chained');
+  ledger
+    .command('list <task>')
+    .description('newest first; --json has the whole entries')
+    .option('--first <count>', 'how many', count, 50)
+    .action(list);
+  ledger
+    .command('verify')
+    .description('whether every entry is what was written; the last hash, kept elsewhere, shows an end cut off')
+    .option('--hash <hash>', 'the last one of an earlier look: it must still be in the chain')
+    .action(verify);
+}
+
+async function list(task: string, { first }: { first: number }, command: Command): Promise<void> {
+  const { client, json } = contextOf(command);
+  const { ledger } = await client.request<{ ledger: Entry[] }>(LIST, { task, first });
+  if (json) return printJson(ledger);
+  const rows = ledger.map(({ seq, at, kind, body, hash }) => [seq, at, kind, body.by ?? '', hash.slice(0, 12)]);
+  print(table(['ENTRY', 'AT', 'KIND', 'BY', 'HASH'], rows));
+}
+
+async function verify({ hash }: { hash?: string }, command: Command): Promise<void> {
+  const { client, json } = contextOf(command);
+  const { verifyLedger } = await client.request<{ verifyLedger: Finding }>(VERIFY, { hash });
+  const { entries, brokenAt, lastHash, contains } = verifyLedger;
+  if (json) printJson(verifyLedger);
+  if (brokenAt !== null) {
+    throw new Failure(`entry ${brokenAt} is not what was written, or one before it was taken out; ${entries} hold`);
+  }
+  if (contains === false) throw new Failure(`${hash} is not in the chain: it was cut off, or is of another ledger`);
+  if (!json) print(`${entries} entries hold; the last hash is ${lastHash}`);
+}
