@@ -1,6 +1,7 @@
 import { Args, Mutation, Parent, Query, ResolveField, Resolver } from '@nestjs/graphql';
 import { Inject } from '@nestjs/common';
 import { FewloopError } from '../common/errors.js';
+import { AgreementService } from '../learning/agreement.js';
 import { ExampleService } from '../learning/examples.js';
 import { IngestService } from '../learning/ingest.js';
 import { PoolService } from '../learning/pool.js';
@@ -21,6 +22,7 @@ export class TasksResolver {
     @Inject(PoolService) private readonly poolService: PoolService,
     @Inject(ExampleService) private readonly exampleService: ExampleService,
     @Inject(IngestService) private readonly ingestService: IngestService,
+    @Inject(AgreementService) private readonly agreementService: AgreementService,
   ) {}
 
   @Query('tasks')
@@ -84,5 +86,10 @@ export class TasksResolver {
   @ResolveField('stream')
   stream(@Parent() task: TaskParent) {
     return this.ingestService.stats(task.name);
+  }
+
+  @ResolveField('agreement')
+  agreement(@Parent() task: TaskParent) {
+    return this.agreementService.of(task.name);
   }
 }

@@ -5,6 +5,8 @@ import { Config } from '../config/config.js';
 import { LAUNCHER } from '../launch/launcher.js';
 import { ProcessLauncher } from '../launch/process.js';
 import { RegistryModule } from '../registry/registry.module.js';
+import { AgreementService } from './agreement.js';
+import { AnswerExamples } from './answer-examples.js';
 import { DiverseQuestions } from './diverse-questions.js';
 import { LearningEvents } from './events.js';
 import { ExampleExport } from './example-export.js';
@@ -18,6 +20,7 @@ import { LearningObservation } from './observation.js';
 import { Outbox } from './outbox.js';
 import { PoolService } from './pool.js';
 import { PromotionService } from './promotion.js';
+import { QuestionQueue } from './question-queue.js';
 import { ReviewService } from './review.js';
 import { RunData } from './run-data.js';
 import { RunVersions } from './run-versions.js';
@@ -31,6 +34,7 @@ import { ZeroShotVersions } from './zero-shot-versions.js';
 
 /** What the edges (GraphQL, stream) call. */
 const SERVICES = [
+  AgreementService,
   ExampleExport,
   ExampleService,
   ForgetService,
@@ -55,10 +59,12 @@ const SERVICES = [
       inject: [Config],
       useFactory: ({ python, dataDir }: Config) => new ProcessLauncher({ python, dataDir }),
     },
+    AnswerExamples,
     DiverseQuestions,
     GateService,
     JobQueue,
     LearningObservation,
+    QuestionQueue,
     RunData,
     RunVersions,
     RunWorker,

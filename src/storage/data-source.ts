@@ -8,6 +8,8 @@ import { Kafka1795530000000 } from '../../migrations/1795530000000-kafka.js';
 import { History1795600000000 } from '../../migrations/1795600000000-history.js';
 import { Bald1795620000000 } from '../../migrations/1795620000000-bald.js';
 import { RunEstimate1795630000000 } from '../../migrations/1795630000000-run-estimate.js';
+import { Asking1795710000000 } from '../../migrations/1795710000000-asking.js';
+import { AnswerRow } from './entities/answer.js';
 import { CandidateRow } from './entities/candidate.js';
 import { ExampleRow } from './entities/example.js';
 import { LedgerEntryRow } from './entities/ledger-entry.js';
@@ -52,6 +54,7 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       ExampleRow,
       StreamItemRow,
       CandidateRow,
+      AnswerRow,
       TrainingRunRow,
       PromotionRow,
       LedgerEntryRow,
@@ -66,6 +69,7 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       History1795600000000,
       Bald1795620000000,
       RunEstimate1795630000000,
+      Asking1795710000000,
     ],
     migrationsTransactionMode: 'each',
     namingStrategy: new PostgresNames(),
