@@ -15,6 +15,7 @@ import { ForgetService } from './forget.js';
 import { GateService } from './gate.js';
 import { IngestService } from './ingest.js';
 import { JobQueue } from './job-queue.js';
+import { LabelIssues } from './label-issues.js';
 import { LedgerService } from './ledger.js';
 import { LearningObservation } from './observation.js';
 import { Outbox } from './outbox.js';
@@ -63,6 +64,7 @@ const SERVICES = [
     DiverseQuestions,
     GateService,
     JobQueue,
+    LabelIssues,
     LearningObservation,
     QuestionQueue,
     RunData,

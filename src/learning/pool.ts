@@ -156,7 +156,8 @@ export function admission(
   return { ...item, ...scoreOf(item.itemKey, prediction), split, audit, reservoirRank };
 }
 
-function scoreOf(itemKey: string, prediction: Prediction): CandidateScore {
+/** What is stored of a prediction. */
+export function scoreOf(itemKey: string, prediction: Prediction): CandidateScore {
   const { modelVersion, confidence, margin, entropy, disagreement, route } = prediction;
   const voteEntropy = disagreement?.voteEntropy ?? 0;
   const jensenShannon = disagreement?.jensenShannon ?? 0;

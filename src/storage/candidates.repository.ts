@@ -53,6 +53,10 @@ export class CandidatesRepository {
     return (tx ?? this.dataSource.manager).findOneBy(CandidateRow, { id });
   }
 
+  findByKey(task: string, itemKey: string, tx: Tx): Promise<CandidateRow | null> {
+    return tx.findOneBy(CandidateRow, { task, itemKey });
+  }
+
   /** Holds the row until the transaction ends. */
   lock(id: string, tx: Tx): Promise<CandidateRow | null> {
     return tx.findOne(CandidateRow, { where: { id }, lock: { mode: 'pessimistic_write' } });

@@ -1,12 +1,14 @@
 /** Questions that are asked once for several texts, of several labelers, again, and not by mistake. */
 import type { INestApplicationContext } from '@nestjs/common';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DataSource } from 'typeorm';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Prediction } from '../../src/inference/types.js';
 import { AgreementService } from '../../src/learning/agreement.js';
+import { LabelIssues } from '../../src/learning/label-issues.js';
+import { LedgerService } from '../../src/learning/ledger.js';
 import { ForgetService } from '../../src/learning/forget.js';
 import { PoolService } from '../../src/learning/pool.js';
 import type { Question } from '../../src/learning/question-queue.js';
@@ -14,6 +16,7 @@ import { ReviewService } from '../../src/learning/review.js';
 import { TaskService } from '../../src/learning/task-service.js';
 import { AnswersRepository } from '../../src/storage/answers.repository.js';
 import { CandidatesRepository } from '../../src/storage/candidates.repository.js';
+import { ExampleService } from '../../src/learning/examples.js';
 import { ExamplesRepository } from '../../src/storage/examples.repository.js';
 import { TrainingTextsRepository } from '../../src/storage/training-texts.repository.js';
 import { fraction, itemKey, sha256, splitGroup, splitOf } from '../../src/task/keys.js';
@@ -85,7 +88,7 @@ const isChosen = (text: string) => splitOf(splitGroup(text)) === 'train' && !isA
 function variants(count: number, wanted: (text: string) => boolean): string[] {
   const base = '这家店的东西质量很好，发货也很快，包装完整，客服态度不错，下次还会再来购买，推荐给大家';
   const all = Array.from({ length: 400 }, (_, i) => `${base}${String.fromCharCode(0x4e00 + i)}`);
-  return all.filter(wanted).slice(0, count);
+  return all.filter((text) => !text.endsWith('不') && wanted(text)).slice(0, count);
 }
 
 const queue = async (by = 'anna') => (await review.queue('tiny', { first: 200 }, by)).edges.map(({ node }) => node);
@@ -362,5 +365,66 @@ describe('undo', () => {
     await service.get(ForgetService).forget('tiny', { text: question!.text }, 'test');
     expect(await service.get(DataSource).query(`SELECT 1 FROM answer`)).toEqual([]);
     await expect(review.undo('tiny', 'anna')).rejects.toMatchObject({ code: 'CONFLICT' });
+  });
+});
+
+describe('labels in doubt', () => {
+  /** As a run's trainer writes it. */
+  async function doubt(rows: { text: string; label: string; doubt: number }[]): Promise<number> {
+    const folder = join(dataDir, 'run');
+    mkdirSync(folder, { recursive: true });
+    const lines = rows.map(({ text, ...row }) =>
+      JSON.stringify({ itemKey: itemKey({ text }), ...row, likelier: ['x'], distribution: [0.3, 0.7] }),
+    );
+    writeFileSync(join(folder, 'label-issues.jsonl'), lines.map((line) => `${line}\n`).join(''));
+    return service.get(LabelIssues).ask('tiny', 1, folder);
+  }
+
+  it('are asked first, the most doubtful before others, with the label that they have', async () => {
+    await admit(texts(30));
+    const [question] = await queue();
+    await review.label(question!.id, ['positive'], 'anna');
+    const imported = { text: '从文件来的一条', labels: ['positive'], split: 'train' as const };
+    await service.get(ExampleService).import('tiny', [imported], 'file');
+    const rows = [
+      { text: imported.text, label: 'positive', doubt: 0.9 },
+      { text: question!.text, label: 'positive', doubt: 0.6 },
+      { text: '不再有的一条', label: 'positive', doubt: 0.8 },
+    ];
+    expect(await doubt(rows)).toBe(2);
+    expect(await doubt(rows)).toBe(2);
+    const [first, second, third] = await queue();
+    expect(first).toMatchObject({ text: imported.text, reason: 'LABEL_ISSUE', priority: 0.9, labels: ['positive'] });
+    expect(first!.prediction).toMatchObject({ label: 'negative', confidence: 0.7 });
+    expect(second).toMatchObject({ id: question!.id, reason: 'LABEL_ISSUE' });
+    expect(third!.reason).toBeNull();
+
+    // Corrected: what came from a file stays its, and the ledger says what was changed.
+    await review.label(first!.id, ['negative'], 'ben');
+    expect(await example(imported.text)).toMatchObject({ labels: ['negative'], origin: 'IMPORT', answeredBy: 'ben' });
+    const [entry] = await service.get(LedgerService).listOfTask('tiny', 1);
+    expect(entry).toMatchObject({
+      kind: 'label-corrected',
+      body: { split: 'train', from: ['positive'], to: ['negative'], by: 'ben' },
+    });
+    // Confirmed: it is not asked again, nor is one that has another label since.
+    await review.label(second!.id, ['positive'], 'ben');
+    expect(await doubt(rows)).toBe(0);
+    expect((await queue()).every(({ reason }) => reason === null)).toBe(true);
+    // Taken back, the doubt is there again.
+    await review.undo('tiny', 'ben');
+    expect((await queue())[0]).toMatchObject({ id: second!.id, reason: 'LABEL_ISSUE' });
+  });
+
+  it('skipped, they stay as they are', async () => {
+    await admit(texts(30));
+    const [question] = await queue();
+    await review.label(question!.id, ['positive'], 'anna');
+    const rows = [{ text: question!.text, label: 'positive', doubt: 0.6 }];
+    await doubt(rows);
+    await review.skip(question!.id, 'cannot tell', 'ben');
+    expect(await stored(question!.text)).toMatchObject({ state: 'LABELLED', reason: null, labels: ['positive'] });
+    expect((await example(question!.text))?.labels).toEqual(['positive']);
+    expect(await doubt(rows)).toBe(0);
   });
 });
