@@ -21,6 +21,7 @@ const SHOW = `query ($name: String!) { task(name: $name) {
   name kind labels revision definition findings { severity field message }
   activeVersion { version state digest createdAt }
   pool { total contested awaitingReview labelled pseudoLabelled } examples { train dev test byLabel }
+  agreement { alpha questions disagreements waiting disputed }
 } }`;
 
 interface AppliedTask {
