@@ -27,7 +27,7 @@ import { QuestionQueue, type Question, type QueuePage, type QueueRequest } from 
 import { UUID } from './runs.js';
 import { TaskService } from './task-service.js';
 
-export const LEASE_SECONDS = 300;
+const LEASE_SECONDS = 300;
 /** Others lease the same page at the same time: then what is left of it is looked at again. */
 const LEASE_ROUNDS = 10;
 

@@ -90,7 +90,7 @@ export class CandidatesRepository {
 
   /** Of those that lead a group of near-duplicates, who share one of the bands. */
   leaders(task: string, bands: number[], tx: Tx): Promise<{ nearGroup: string; text: string }[]> {
-    return tx.query(
+    return tx.query<{ nearGroup: string; text: string }[]>(
       `SELECT near_group AS "nearGroup", text FROM candidate WHERE task = $1 AND bands && $2::integer[] ORDER BY id`,
       [task, bands],
     );
