@@ -172,9 +172,13 @@ describe('the rest', () => {
         timeout: 20_000,
       })
       .toBeGreaterThan(0);
-    const { code, out } = await fewloop(['--json', 'label', 'reviews'], '1\nq\n');
+    // Answered, taken back, and the same question skipped, with the reason.
+    const { code, out, err } = await fewloop(['--json', 'label', 'reviews'], '1\nu\ns says nothing\n1\nq\n');
     expect(code).toBe(0);
-    expect(JSON.parse(out)).toEqual({ answered: 1, skipped: 0 });
+    expect(JSON.parse(out)).toEqual({ answered: 2, skipped: 1, undone: 1 });
+    const asked = err.split('\n').filter((_, i, lines) => / left/u.test(lines[i - 1] ?? ''));
+    expect(asked[1]).toBe(asked[0]);
+    expect(asked[2]).not.toBe(asked[0]);
   });
 
   it('forgets', async () => {
