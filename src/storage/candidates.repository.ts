@@ -219,7 +219,9 @@ export class CandidatesRepository {
   async lease(ids: string[], by: string, seconds: number, tx: Tx): Promise<Set<string>> {
     const rows = await tx.query<{ id: string }[]>(
       `WITH free AS (
-         SELECT id FROM candidate WHERE id = ANY($1) AND (leased_until IS NULL OR leased_until < now() OR leased_by = $2)
+         SELECT id FROM candidate
+         WHERE id = ANY($1) AND (leased_until IS NULL OR leased_until < now() OR leased_by = $2)
+           AND (state = 'OPEN' OR reason IS NOT NULL) -- it may have been answered since the page was read
          FOR UPDATE SKIP LOCKED),
        held AS (
          UPDATE candidate SET leased_by = $2, leased_until = now() + make_interval(secs => $3)

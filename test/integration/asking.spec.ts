@@ -413,7 +413,7 @@ describe('labels in doubt', () => {
     expect((await queue()).every(({ reason }) => reason === null)).toBe(true);
     // Taken back, the doubt is there again.
     await review.undo('tiny', 'ben');
-    expect((await queue())[0]).toMatchObject({ id: second!.id, reason: 'LABEL_ISSUE' });
+    expect((await queue('ben'))[0]).toMatchObject({ id: second!.id, reason: 'LABEL_ISSUE' });
   });
 
   it('skipped, they stay as they are', async () => {
