@@ -1,8 +1,9 @@
-"""Labels in doubt: confident learning (Northcutt, Jiang & Chuang, "Confident Learning: Estimating Uncertainty in Dataset
-Labels", JAIR 2021, section 3.1), on out-of-fold predictions.
+"""Labels in doubt: confident learning (Northcutt, Jiang & Chuang, "Confident Learning: Estimating Uncertainty in
+Dataset Labels", JAIR 2021, section 3.1), on out-of-fold predictions.
 
 Of each label the threshold is its mean probability over the rows that have it. A row counts towards the most probable
-of the labels whose thresholds it reaches (the confident joint); where that is not the one it has, its label is in doubt.
+of the labels whose thresholds it reaches (the confident joint); where that is not the one it has, its label is in
+doubt.
 """
 
 import json

@@ -63,7 +63,7 @@ def test_finds_what_was_mislabelled(tmp_path):
         assert line["likelier"] == [names[true[int(line["itemKey"][1:])]]] != [line["label"]]
         assert len(line["distribution"]) == 3
     doubts = [line["doubt"] for line in lines]
-    assert doubts == sorted(doubts, reverse=True) and 0.5 < min(doubts) and max(doubts) <= 1
+    assert doubts == sorted(doubts, reverse=True) and min(doubts) > 0.5 and max(doubts) <= 1
 
 
 def test_of_label_sets_each_label_is_a_question(tmp_path):
