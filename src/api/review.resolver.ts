@@ -1,9 +1,10 @@
 import { Inject } from '@nestjs/common';
 import { Args, Mutation, Query, Resolver } from '@nestjs/graphql';
+import type { QueueRequest } from '../learning/question-queue.js';
 import { ReviewService } from '../learning/review.js';
 import type { QueryStrategyName } from '../learning/query-strategies.js';
 import { checkPage } from './limits.js';
-import { CALLER, candidateView } from './views.js';
+import { CALLER, questionView } from './views.js';
 
 @Resolver()
 export class ReviewResolver {
@@ -15,18 +16,43 @@ export class ReviewResolver {
     @Args('first') first: number,
     @Args('after') after?: string | null,
     @Args('strategy') strategy?: QueryStrategyName | null,
+    @Args('filter') filter?: QueueRequest['filter'],
   ) {
-    const { edges, pageInfo, totalCount } = await this.review.queue(task, { first: checkPage(first), after, strategy });
-    return { edges: edges.map(({ cursor, node }) => ({ cursor, node: candidateView(node) })), pageInfo, totalCount };
+    const request = { first: checkPage(first), after, strategy, filter };
+    const { edges, pageInfo, totalCount } = await this.review.queue(task, request, CALLER);
+    return { edges: edges.map(({ cursor, node }) => ({ cursor, node: questionView(node) })), pageInfo, totalCount };
+  }
+
+  @Mutation('leaseQuestions')
+  async leaseQuestions(
+    @Args('task') task: string,
+    @Args('first') first: number,
+    @Args('strategy') strategy?: QueryStrategyName | null,
+    @Args('filter') filter?: QueueRequest['filter'],
+  ) {
+    const request = { first: checkPage(first), strategy, filter };
+    const { questions, totalCount } = await this.review.lease(task, request, CALLER);
+    return { questions: questions.map(questionView), totalCount };
+  }
+
+  @Mutation('releaseQuestions')
+  async releaseQuestions(@Args('task') task: string) {
+    await this.review.release(task, CALLER);
+    return true;
   }
 
   @Mutation('label')
   async label(@Args('candidate') candidate: string, @Args('labels') labels: string[]) {
-    return candidateView(await this.review.label(candidate, labels, CALLER));
+    return questionView(await this.review.label(candidate, labels, CALLER));
   }
 
   @Mutation('skip')
   async skip(@Args('candidate') candidate: string, @Args('reason') reason?: string | null) {
-    return candidateView(await this.review.skip(candidate, reason ?? null, CALLER));
+    return questionView(await this.review.skip(candidate, reason ?? null, CALLER));
+  }
+
+  @Mutation('undoAnswer')
+  async undoAnswer(@Args('task') task: string) {
+    return questionView(await this.review.undo(task, CALLER));
   }
 }

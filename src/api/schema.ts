@@ -300,7 +300,13 @@ export const typeDefs = /* GraphQL */ `
     task(name: String!): Task
     "In the order of inputs; one that fails is null, with its error at that path, and the others are answered."
     classify(task: String!, inputs: [TextInput!]!, options: ClassifyOptions): [Prediction]!
-    reviewQueue(task: String!, first: Int = 20, after: String, strategy: QueryStrategy): CandidateConnection!
+    reviewQueue(
+      task: String!
+      first: Int = 20
+      after: String
+      strategy: QueryStrategy
+      filter: QuestionFilter
+    ): CandidateConnection!
     modelVersion(task: String!, version: Int!): ModelVersion
     trainingRun(id: ID!): TrainingRun
     replicas: [Replica!]!
@@ -367,6 +373,57 @@ export const typeDefs = /* GraphQL */ `
     pending: Int!
     scored: Int!
     failed: Int!
+  }
+
+  enum QuestionReason {
+    "Chosen by its score."
+    STRATEGY
+    "Drawn at random."
+    AUDIT
+    "Answered by one labeler; another is asked the same."
+    SECOND_ANSWER
+    "Two labelers differ, a third decides."
+    ADJUDICATION
+    "The label that it has is in doubt."
+    LABEL_ISSUE
+  }
+  extend type Candidate {
+    "Open texts that are nearly the same: the answer closes them too."
+    duplicates: Int!
+    reason: QuestionReason!
+    "Where it is asked again, how urgent that is; else 0."
+    priority: Float!
+    "LABEL_ISSUE: the labels that are in doubt."
+    presentLabels: [String!]
+  }
+  "Which of the questions that a strategy chooses; the audit slice's stay among them, or they were no random ones."
+  input QuestionFilter {
+    "Whether any member dissents."
+    contested: Boolean
+    "What it is predicted to be; MULTI_LABEL: its best label."
+    label: String
+    maxConfidence: Float
+    minVoteEntropy: Float
+    minJensenShannon: Float
+  }
+  type LeasedQuestions {
+    questions: [Candidate!]!
+    "Of the whole queue."
+    totalCount: Int!
+  }
+  "How far labelers agree, on the questions that two of them answered (learning.agreement)."
+  type Agreement {
+    "Krippendorff's alpha: 1 they always agree, 0 as by chance; null where too little was answered twice."
+    alpha: Float
+    questions: Int!
+    disagreements: Int!
+    "Questions that wait for a second labeler."
+    waiting: Int!
+    "Questions that wait for a third, who decides."
+    disputed: Int!
+  }
+  extend type Task {
+    agreement: Agreement!
   }
 
   "A labelled text, as it is kept."
@@ -455,6 +512,15 @@ export const typeDefs = /* GraphQL */ `
   }
 
   extend type Mutation {
+    """
+    The first questions of the queue, which no other labeler is asked for five minutes; whoever leases again keeps what
+    they hold. Fewer than asked for where others hold the rest. LABELER.
+    """
+    leaseQuestions(task: String!, first: Int = 10, strategy: QueryStrategy, filter: QuestionFilter): LeasedQuestions!
+    "What the caller holds may be asked of others again. LABELER."
+    releaseQuestions(task: String!): Boolean!
+    "Takes the caller's newest answer back: it stays in the history, and all else is as it was before it. LABELER."
+    undoAnswer(task: String!): Candidate!
     "Sends the oldest dead letters through the stream once more. Returns how many. ENGINEER."
     replayDeadLetters(task: String!, first: Int = 100): Int!
     "Gives the oldest dead letters up. Returns how many. ENGINEER."

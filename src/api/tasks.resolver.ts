@@ -3,6 +3,7 @@ import { Inject } from '@nestjs/common';
 import { FewloopError } from '../common/errors.js';
 import { AuditService } from '../learning/audit.js';
 import { DriftChecks } from '../learning/drift-checks.js';
+import { AgreementService } from '../learning/agreement.js';
 import { ExampleService } from '../learning/examples.js';
 import { IngestService } from '../learning/ingest.js';
 import { PoolService } from '../learning/pool.js';
@@ -26,7 +27,8 @@ export class TasksResolver {
     @Inject(IngestService) private readonly ingestService: IngestService,
     @Inject(AuditService) private readonly audit: AuditService,
     @Inject(DriftChecks) private readonly driftChecks: DriftChecks,
-    @Inject(VersionAgreement) private readonly agreement: VersionAgreement,
+    @Inject(VersionAgreement) private readonly versionAgreement: VersionAgreement,
+    @Inject(AgreementService) private readonly agreementService: AgreementService,
   ) {}
 
   @Query('tasks')
@@ -105,6 +107,11 @@ export class TasksResolver {
 
   @ResolveField('stopping')
   stopping(@Parent() task: TaskParent) {
-    return this.agreement.stopping(task.name);
+    return this.versionAgreement.stopping(task.name);
+  }
+
+  @ResolveField('agreement')
+  agreement(@Parent() task: TaskParent) {
+    return this.agreementService.of(task.name);
   }
 }

@@ -62,9 +62,30 @@ interface CandidateParent {
   receivedAt: Date;
 }
 
-export function candidateView(row: CandidateParent) {
-  const { id, text, textPair, choices, fields, receivedAt } = row;
-  return { id, text, textPair, choices, fields, receivedAt, prediction: predictionView(row.prediction as Prediction) };
+interface QuestionParent extends CandidateParent {
+  audit: boolean;
+  reason: string | null;
+  priority: number;
+  labels: string[] | null;
+  duplicates: number;
+}
+
+export function questionView(row: QuestionParent) {
+  const { id, text, textPair, choices, fields, receivedAt, priority, duplicates, labels } = row;
+  return {
+    id,
+    text,
+    textPair,
+    choices,
+    fields,
+    receivedAt,
+    priority,
+    duplicates,
+    prediction: predictionView(row.prediction as Prediction),
+    reason: row.reason ?? (row.audit ? 'AUDIT' : 'STRATEGY'),
+    // Of a second answer, what the first one said would sway it.
+    presentLabels: row.reason === 'LABEL_ISSUE' ? labels : null,
+  };
 }
 
 export function exampleView(

@@ -66,6 +66,26 @@ export const LABELLED_FILE = 'labelled.jsonl';
 export const UNLABELLED_FILE = 'unlabelled.jsonl';
 export const PROGRESS_FILE = 'progress.jsonl';
 export const LOG_FILE = 'trainer.log';
+const LABEL_ISSUES_FILE = 'label-issues.jsonl';
+
+const labelIssueSchema = z.object({
+  itemKey: z.string(),
+  label: z.string().optional(),
+  labels: z.array(z.string()).optional(),
+  doubt: z.number().min(0).max(1),
+  distribution: z.array(z.number()),
+});
+
+/** A labelled row whose label the run's models, none of which had seen it, doubt. */
+export interface LabelIssue {
+  itemKey: string;
+  /** As the run read them. */
+  labels: string[];
+  /** In [0, 1]; half: another label is as probable as its own. */
+  doubt: number;
+  /** Out of fold, in the order of the task's labels or the item's choices. */
+  distribution: number[];
+}
 
 /** Writes settings and data, each file whole or not at all. */
 export async function writeRunFolder(folder: string, settings: RunSettings, data: RunData): Promise<void> {
@@ -98,6 +118,16 @@ export async function readRunSettings(folder: string): Promise<RunSettings | nul
 export async function readResult(folder: string): Promise<RunResult | null> {
   const parsed = resultSchema.safeParse(await readJson(path.join(folder, 'result.json')));
   return parsed.success ? parsed.data : null;
+}
+
+/** The most doubtful first; none where the trainer wrote none. Throws where a line is no such row. */
+export async function readLabelIssues(folder: string): Promise<LabelIssue[]> {
+  const content = await readFile(path.join(folder, LABEL_ISSUES_FILE), 'utf8').catch(() => '');
+  const lines = content.split('\n').filter((line) => line !== '');
+  return lines.map((line) => {
+    const { label, labels, ...issue } = labelIssueSchema.parse(JSON.parse(line));
+    return { ...issue, labels: labels ?? (label === undefined ? [] : [label]) };
+  });
 }
 
 /** A failed attempt's result would be taken for the next attempt's. */

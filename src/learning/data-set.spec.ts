@@ -42,6 +42,25 @@ describe('labelled rows', () => {
     expect(data.retired).toBe(1);
   });
 
+  it('are no near-duplicates of what is held out', () => {
+    const near = (row: DataExample, nearGroup: string) => ({ ...row, nearGroup });
+    const data = trainingData(
+      definition,
+      [
+        near(example('a', 'good', 'train'), 'n1'),
+        near(example('b', 'bad', 'test', 'AUDIT'), 'n1'),
+        near(example('c', 'bad', 'train'), 'n2'),
+        near(example('d', 'good', 'train'), 'n2'),
+      ],
+      [
+        { ...candidate('e'), nearGroup: 'n1' },
+        { ...candidate('f'), nearGroup: 'n2' },
+      ],
+    );
+    expect(data.labelled.map(({ text }) => text)).toEqual(['c', 'd']);
+    expect(data.unlabelled.map(({ text }) => text)).toEqual(['f']);
+  });
+
   it('of multiple choice name one of the choices', () => {
     const choices = { ...definition, kind: 'multiple-choice' as const, labels: [] };
     expect(currentLabels(choices, { labels: ['x'], choices: ['x', 'y'] })).toEqual(['x']);

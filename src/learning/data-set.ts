@@ -1,8 +1,9 @@
 /**
  * What a run trains on. Pure.
  * Invariants (the leakage test holds them): a text whose split group occurs in dev or test, as an example or as a
- * candidate, is in no train row, no unlabelled row and no prior; rows of the test split are not written at all; dev
- * rows are written for the temperature and the report, never for training.
+ * candidate, is in no train row, no unlabelled row and no prior, nor is a near-duplicate of a held-out example that was
+ * found as one; rows of the test split are not written at all; dev rows are written for the temperature and the report,
+ * never for training.
  */
 import type { LabelledRow, RunData, UnlabelledRow } from '../launch/run-folder.js';
 import type { CandidateRow } from '../storage/entities/candidate.js';
@@ -16,9 +17,11 @@ const PRIOR_MIN_ANSWERS = 20;
 
 type StoredItem = Pick<ExampleRow, 'text' | 'textPair' | 'choices' | 'fields'>;
 export type DataExample = StoredItem &
-  Pick<ExampleRow, 'itemKey' | 'splitGroup' | 'labels' | 'split' | 'origin'> & { revokedAt?: Date | null };
+  Pick<ExampleRow, 'itemKey' | 'splitGroup' | 'labels' | 'split' | 'origin'> &
+  Partial<Pick<ExampleRow, 'nearGroup' | 'revokedAt'>>;
 export type DataCandidate = StoredItem &
-  Pick<CandidateRow, 'itemKey' | 'splitGroup' | 'split' | 'state' | 'reservoirRank'>;
+  Pick<CandidateRow, 'itemKey' | 'splitGroup' | 'split' | 'state' | 'reservoirRank'> &
+  Partial<Pick<CandidateRow, 'nearGroup'>>;
 
 export interface TrainingData extends RunData {
   /** Examples whose label the task no longer has. */
@@ -34,24 +37,28 @@ export function trainingData(
 ): TrainingData {
   const heldOut = new Set<string>();
   for (const row of [...examples, ...candidates]) if (row.split !== 'train') heldOut.add(row.splitGroup);
+  const nearHeldOut = new Set<string>();
+  for (const { split, nearGroup } of examples) if (split !== 'train' && nearGroup) nearHeldOut.add(nearGroup);
+  const isHeldOut = ({ splitGroup, nearGroup }: { splitGroup: string; nearGroup?: string | null }): boolean =>
+    heldOut.has(splitGroup) || nearHeldOut.has(nearGroup ?? '');
   const labelled: LabelledRow[] = [];
   let retired = 0;
   for (const example of examples) {
     // Its source is no longer trusted; its group stays where it is.
     if (example.split === 'test' || example.revokedAt) continue;
     // A text imported once as train and once as dev is dev's.
-    if (example.split === 'train' && heldOut.has(example.splitGroup)) continue;
+    if (example.split === 'train' && isHeldOut(example)) continue;
     const labels = currentLabels(definition, example);
     if (labels === null) retired += 1;
     else labelled.push({ ...keyed(example), ...named(definition, labels), split: example.split });
   }
   const known = new Set(examples.map(({ splitGroup }) => splitGroup));
   const unlabelled = unlabelledRows(
-    candidates.filter(({ splitGroup }) => !heldOut.has(splitGroup) && !known.has(splitGroup)),
+    candidates.filter((candidate) => !isHeldOut(candidate) && !known.has(candidate.splitGroup)),
   );
   const prior = estimatedPrior(
     definition,
-    examples.filter(({ splitGroup }) => !heldOut.has(splitGroup)),
+    examples.filter((example) => !isHeldOut(example)),
   );
   return { labelled, unlabelled, retired, prior };
 }

@@ -8,7 +8,7 @@ import { InferenceEngine } from '../inference/engine.js';
 import { ActivationService } from '../registry/activation.js';
 import type { CandidateRow } from '../storage/entities/candidate.js';
 import { ExamplesRepository } from '../storage/examples.repository.js';
-import { QuestionsRepository } from '../storage/questions.repository.js';
+import { QuestionsRepository, type QuestionView } from '../storage/questions.repository.js';
 import type { Prediction } from '../inference/types.js';
 import { itemOf } from './data-set.js';
 import { diverseOrder, type Point } from './diverse.js';
@@ -27,11 +27,11 @@ export class DiverseQuestions {
   ) {}
 
   /** At most DIVERSE_AMONG questions, in order. Throws NO_ACTIVE_MODEL, OVERLOADED. */
-  async list(task: string): Promise<CandidateRow[]> {
+  async list(task: string, view: QuestionView): Promise<CandidateRow[]> {
     const cold = (await this.examples.countBySplit(task)).train === 0;
     const rows = cold
-      ? await this.questions.sampled(task, DIVERSE_AMONG)
-      : await this.questions.chosen(task, orderOf('BREAKING_TIES')!, null, DIVERSE_AMONG);
+      ? await this.questions.sampled(task, DIVERSE_AMONG, view)
+      : await this.questions.chosen(task, orderOf('BREAKING_TIES')!, null, DIVERSE_AMONG, view);
     const points = await this.pointsOf(task, rows);
     const known = rows.filter((_, i) => points[i]);
     const order = diverseOrder(

@@ -6,6 +6,8 @@ import { LAUNCHER } from '../launch/launcher.js';
 import { ProcessLauncher } from '../launch/process.js';
 import { RegistryModule } from '../registry/registry.module.js';
 import { AuditService } from './audit.js';
+import { AgreementService } from './agreement.js';
+import { AnswerExamples } from './answer-examples.js';
 import { DiverseQuestions } from './diverse-questions.js';
 import { DriftChecks } from './drift-checks.js';
 import { LearningEvents } from './events.js';
@@ -15,12 +17,14 @@ import { ForgetService } from './forget.js';
 import { GateService } from './gate.js';
 import { IngestService } from './ingest.js';
 import { JobQueue } from './job-queue.js';
+import { LabelIssues } from './label-issues.js';
 import { LedgerService } from './ledger.js';
 import { LearningObservation } from './observation.js';
 import { Outbox } from './outbox.js';
 import { PoolService } from './pool.js';
 import { PromotionService } from './promotion.js';
 import { ReproductionService } from './reproduction.js';
+import { QuestionQueue } from './question-queue.js';
 import { ReviewService } from './review.js';
 import { RevocationService } from './revocation.js';
 import { RunData } from './run-data.js';
@@ -38,6 +42,7 @@ import { ZeroShotVersions } from './zero-shot-versions.js';
 const SERVICES = [
   AuditService,
   DriftChecks,
+  AgreementService,
   ExampleExport,
   ExampleService,
   ForgetService,
@@ -65,10 +70,13 @@ const SERVICES = [
       inject: [Config],
       useFactory: ({ python, dataDir }: Config) => new ProcessLauncher({ python, dataDir }),
     },
+    AnswerExamples,
     DiverseQuestions,
     GateService,
     JobQueue,
+    LabelIssues,
     LearningObservation,
+    QuestionQueue,
     RunData,
     RunVersions,
     RunWorker,

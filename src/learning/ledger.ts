@@ -12,7 +12,14 @@ import type { Tx } from '../storage/transactions.js';
 import { canonicalJson, sha256 } from '../task/keys.js';
 
 export type LedgerKind =
-  'promotion-approved' | 'promotion-rejected' | 'rolled-back' | 'activated' | 'forgotten' | 'revoked' | 'restored';
+  | 'promotion-approved'
+  | 'promotion-rejected'
+  | 'rolled-back'
+  | 'activated'
+  | 'forgotten'
+  | 'revoked'
+  | 'restored'
+  | 'label-corrected';
 
 export interface LedgerFinding {
   /** Entries that were read, up to the first that does not hold. */

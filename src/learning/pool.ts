@@ -20,11 +20,14 @@ import { VersionsRepository } from '../storage/versions.repository.js';
 import { fraction, splitOf } from '../task/keys.js';
 import type { Item, Split, TaskDefinition } from '../task/types.js';
 import { itemOf } from './data-set.js';
+import { groupNear, sketchOf } from './near-duplicates.js';
 
 export interface ScoredItem {
   item: KeyedItem;
   prediction: Prediction;
 }
+
+type Admission = Omit<NewCandidate, 'nearGroup' | 'bands'>;
 
 export interface PoolStats {
   total: number;
@@ -98,17 +101,26 @@ export class PoolService {
     const groups = scored.map(({ item }) => item.splitGroup);
     const splits = await this.examples.splitsOfGroups(task, groups, tx);
     const bound = await this.candidates.reservoirBound(task, RESERVOIR_SIZE, tx);
-    const rows = new Map<string, NewCandidate>();
+    const rows = new Map<string, Admission>();
     for (const { item, prediction } of scored) {
       const split = splits.get(item.splitGroup) ?? splitOf(item.splitGroup);
       const row = admission(definition, item, prediction, split, bound ?? 1);
       if (row) rows.set(item.itemKey, row);
     }
     if (rows.size === 0) return;
-    await this.candidates.upsert(task, [...rows.values()], tx);
+    await this.candidates.upsert(task, await this.grouped(task, [...rows.values()], tx), tx);
     const ranked = [...rows.values()].some(({ reservoirRank }) => reservoirRank !== null);
     if (ranked) await this.candidates.trimReservoir(task, RESERVOIR_SIZE, tx);
     await this.bound(definition, rows.size, tx);
+  }
+
+  /** With their groups of near-duplicates. */
+  private async grouped(task: string, rows: Admission[], tx: Tx): Promise<NewCandidate[]> {
+    const sketched = rows.map((item) => ({ item, sketch: sketchOf(task, item) }));
+    const bands = sketched.flatMap(({ sketch }) => sketch?.bands ?? []);
+    const leaders = bands.length === 0 ? [] : await this.candidates.leaders(task, bands, tx);
+    const groups = groupNear(task, sketched, leaders);
+    return rows.map((row, i) => ({ ...row, ...groups[i]! }));
   }
 
   private async bound({ name: task, pool: { capacity } }: TaskDefinition, admitted: number, tx: Tx): Promise<void> {
@@ -132,7 +144,7 @@ export function admission(
   prediction: Prediction,
   split: Split,
   reservoirBound: number,
-): NewCandidate | null {
+): Admission | null {
   const { name, pool } = definition;
   const draw = fraction('audit', name, item.splitGroup);
   const audit = draw < pool.auditRate;
@@ -144,11 +156,12 @@ export function admission(
   return { ...item, ...scoreOf(item.itemKey, prediction), split, audit, reservoirRank };
 }
 
-function scoreOf(itemKey: string, prediction: Prediction): CandidateScore {
+/** What is stored of a prediction. */
+export function scoreOf(itemKey: string, prediction: Prediction): CandidateScore {
   const { modelVersion, confidence, margin, entropy, disagreement, route } = prediction;
   const voteEntropy = disagreement?.voteEntropy ?? 0;
   const jensenShannon = disagreement?.jensenShannon ?? 0;
   const dissenting = disagreement?.dissenting ?? 0;
   const said = { confidence, margin, entropy, voteEntropy, jensenShannon, dissenting, route };
-  return { itemKey, prediction, modelVersion, ...said };
+  return { itemKey, prediction, modelVersion, predictedLabel: prediction.label, ...said };
 }

@@ -1,215 +1,242 @@
 /**
- * The review queue: which question comes next, and what an answer becomes.
- * One question in five comes from the audit slice, counted over all that were answered, so that asking for one at a
- * time gives the same mixture as asking for twenty. An answer that a strategy chose is train; an audit answer goes to
- * its group's split. A strategy never asks about a dev or test group (storage/questions.repository.ts).
+ * The review queue: which question comes next, who is answering it, and what an answer becomes.
+ * What is to be checked again comes first. One question in five comes from the audit slice, counted over all that were
+ * answered, so that asking for one at a time gives the same mixture as asking for twenty. An answer that a strategy
+ * chose is train; an audit answer goes to its group's split. A strategy never asks about a dev or test group
+ * (storage/questions.repository.ts). Every answer is kept, whoever gave it and whatever became of it.
+ *
+ *   asked ──▶ answered ──▶ an example; its near-duplicates are closed with it
+ *                └── drawn for agreement: another labeler is asked ──▶ the same: done
+ *                                                                  └── otherwise: no example until a third decides
  */
 import { Inject, Injectable } from '@nestjs/common';
 import { badInput, FewloopError } from '../common/errors.js';
-import { CandidatesRepository } from '../storage/candidates.repository.js';
+import { AnswersRepository } from '../storage/answers.repository.js';
+import { CandidatesRepository, type CandidateAnswer } from '../storage/candidates.repository.js';
+import type { BeforeAnswer } from '../storage/entities/answer.js';
 import type { CandidateRow } from '../storage/entities/candidate.js';
 import { ExamplesRepository } from '../storage/examples.repository.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
-import { QuestionsRepository, type QuestionPosition } from '../storage/questions.repository.js';
 import { Transactions, type Tx } from '../storage/transactions.js';
+import { fraction } from '../task/keys.js';
 import type { TaskDefinition } from '../task/types.js';
-import { DiverseQuestions } from './diverse-questions.js';
+import { AnswerExamples, sameLabels } from './answer-examples.js';
 import { LearningEvents } from './events.js';
 import { checkedLabels } from './intake.js';
-import { DEFAULT_STRATEGY, orderOf, type QueryStrategyName } from './query-strategies.js';
+import { QuestionQueue, type Question, type QueuePage, type QueueRequest } from './question-queue.js';
 import { UUID } from './runs.js';
 import { TaskService } from './task-service.js';
 
-export interface QueueRequest {
-  first?: number | null;
-  after?: string | null;
-  strategy?: QueryStrategyName | null;
-}
-
-export interface QueuePage {
-  edges: { cursor: string; node: CandidateRow }[];
-  pageInfo: { hasNextPage: boolean; endCursor: string | null };
-  totalCount: number;
-}
-
-/** Where a page begins: after what was shown of both kinds. */
-interface Cursor {
-  strategy: QueryStrategyName;
-  /** Questions so far, answered ones and shown ones: decides whose turn it is. */
-  asked: number;
-  chosen: QuestionPosition | null;
-  audit: string | null;
-}
-
-/** Questions that a strategy chose, in order, and where a page goes on behind each. */
-interface Chosen {
-  rows: CandidateRow[];
-  /** Over all pages. */
-  total: number;
-  position(row: CandidateRow): QuestionPosition;
-}
-
-const AUDIT_EVERY = 5;
-const MAX_PAGE = 200;
+const LEASE_SECONDS = 300;
+/** Others lease the same page at the same time: then what is left of it is looked at again. */
+const LEASE_ROUNDS = 10;
 
 @Injectable()
 export class ReviewService {
   constructor(
     @Inject(TaskService) private readonly tasks: TaskService,
     @Inject(TasksRepository) private readonly taskRows: TasksRepository,
-    @Inject(QuestionsRepository) private readonly questions: QuestionsRepository,
-    @Inject(DiverseQuestions) private readonly diverse: DiverseQuestions,
+    @Inject(QuestionQueue) private readonly questions: QuestionQueue,
     @Inject(CandidatesRepository) private readonly candidates: CandidatesRepository,
+    @Inject(AnswersRepository) private readonly answers: AnswersRepository,
     @Inject(ExamplesRepository) private readonly examples: ExamplesRepository,
+    @Inject(AnswerExamples) private readonly answerExamples: AnswerExamples,
     @Inject(Transactions) private readonly transactions: Transactions,
     @Inject(LearningEvents) private readonly events: LearningEvents,
   ) {}
 
-  /** Throws TASK_NOT_FOUND; BAD_INPUT on `first`, `after`, `strategy`. */
-  async queue(task: string, request: QueueRequest): Promise<QueuePage> {
+  /**
+   * `by`: who would answer; what others hold is left out, and what was answered by them and waits for another. Throws
+   * TASK_NOT_FOUND; BAD_INPUT on `first`, `after`, `filter`.
+   */
+  async queue(task: string, request: QueueRequest, by = ''): Promise<QueuePage> {
     await this.tasks.get(task);
-    const strategy = request.strategy ?? DEFAULT_STRATEGY;
+    const { edges, ...page } = await this.questions.page(task, request, by);
+    const nodes = await this.questions.counted(edges.map(({ node }) => node));
+    return { ...page, edges: edges.map(({ cursor }, i) => ({ cursor, node: nodes[i]! })) };
+  }
+
+  /**
+   * The first questions of the queue, which nobody else is asked for some minutes. Whoever leases again keeps what they
+   * hold. `totalCount` as the queue's. Throws as `queue`.
+   */
+  async lease(
+    task: string,
+    request: Omit<QueueRequest, 'after'>,
+    by: string,
+  ): Promise<{ questions: Question[]; totalCount: number }> {
+    await this.tasks.get(task);
+    const held = new Map<string, CandidateRow>();
     const first = request.first ?? 20;
-    if (!Number.isInteger(first) || first < 0 || first > MAX_PAGE) throw badInput('first', `must be 0 to ${MAX_PAGE}`);
-    const start: Cursor = request.after
-      ? readCursor(request.after, strategy)
-      : { strategy, asked: await this.candidates.countAnswered(task), chosen: null, audit: null };
-    const [chosen, audit, countAudit] = await Promise.all([
-      this.chosen(task, strategy, start.chosen, first + 1),
-      this.questions.audit(task, start.audit, first + 1),
-      this.questions.countAudit(task),
-    ]);
-    const edges = interleave(start, chosen, audit, first);
-    const endCursor = edges.at(-1)?.cursor ?? null;
-    const hasNextPage = chosen.rows.length + audit.length > edges.length;
-    return { edges, pageInfo: { hasNextPage, endCursor }, totalCount: chosen.total + countAudit };
+    for (let round = 0; ; round++) {
+      // What was got before is held, and so on the page again.
+      const { edges, totalCount } = await this.questions.page(task, { ...request, first }, by);
+      const rows = edges.map(({ node }) => node);
+      const got = await this.transactions.run((tx) =>
+        this.candidates.lease(
+          rows.map(({ id }) => id),
+          by,
+          LEASE_SECONDS,
+          tx,
+        ),
+      );
+      for (const row of rows) if (got.has(row.id) && held.size < first) held.set(row.id, row);
+      if (got.size === rows.length || held.size === first || round === LEASE_ROUNDS) {
+        return { questions: await this.questions.counted([...held.values()]), totalCount };
+      }
+    }
+  }
+
+  /** What `by` holds may be asked of others again. Throws TASK_NOT_FOUND. */
+  async release(task: string, by: string): Promise<void> {
+    await this.tasks.get(task);
+    await this.candidates.release(task, by);
   }
 
   /** Throws CANDIDATE_NOT_FOUND, BAD_INPUT on `labels`, CONFLICT where it was answered otherwise or may not be asked. */
-  async label(id: string, labels: string[], by: string): Promise<CandidateRow> {
-    return this.answer(id, async (candidate, tx) => {
+  async label(id: string, labels: string[], by: string): Promise<Question> {
+    const row = await this.answer(id, async (candidate, tx) => {
       const definition = (await this.taskRows.find(candidate.task, tx))!.definition as TaskDefinition;
       const checked = checkedLabels(definition, candidate, labels);
-      if (candidate.state === 'LABELLED' && checked.join('\n') === candidate.labels?.join('\n')) return;
-      requireOpen(candidate);
-      await this.becomeExample(candidate, checked, by, tx);
-      await this.candidates.setLabelled(id, checked, by, tx);
-    }).then((row) => {
-      this.events.examplesChanged(row.task);
-      return row;
+      if (await this.isRepeated(candidate, checked, by, tx)) return;
+      const before = await this.before(candidate, tx);
+      await this.record(candidate, { labels: checked, skipReason: null, before }, by, tx);
+      const answer = { state: 'LABELLED', labels: checked, skipReason: null, ...now(by), ...DONE } as const;
+      if (candidate.reason === 'SECOND_ANSWER') return this.compare(candidate, checked, tx);
+      await this.answerExamples.put(candidate, checked, by, tx);
+      await this.candidates.serve(candidate, checked, by, tx);
+      const again = candidate.reason === null && isDrawnTwice(definition, candidate);
+      await this.candidates.setAnswer(id, again ? { ...answer, ...CHECKS.SECOND_ANSWER } : answer, tx);
     });
+    this.events.examplesChanged(row.task);
+    return row;
   }
 
-  /** Throws CANDIDATE_NOT_FOUND, CONFLICT where it was answered. */
-  async skip(id: string, reason: string | null, by: string): Promise<CandidateRow> {
+  /**
+   * A question that has an answer keeps it, and is not asked of `by` again. Throws CANDIDATE_NOT_FOUND, BAD_INPUT on
+   * `reason`, CONFLICT where it was answered.
+   */
+  async skip(id: string, reason: string | null, by: string): Promise<Question> {
     if (reason !== null && (!reason.isWellFormed() || reason.includes('\0'))) {
       throw badInput('reason', 'holds a character that cannot be stored');
     }
     return this.answer(id, async (candidate, tx) => {
       if (candidate.state === 'SKIPPED') return;
-      requireOpen(candidate);
-      await this.candidates.setSkipped(id, reason, by, tx);
+      if (candidate.reason === null) requireOpen(candidate);
+      const before = await this.before(candidate, tx);
+      await this.record(candidate, { labels: null, skipReason: reason, before }, by, tx);
+      let answer = onlyAnswer(candidate);
+      if (candidate.reason === null) answer = { ...answer, state: 'SKIPPED', skipReason: reason, ...now(by) };
+      if (candidate.reason === 'LABEL_ISSUE') answer = { ...answer, ...DONE };
+      await this.candidates.setAnswer(id, answer, tx);
     });
   }
 
-  private async chosen(
-    task: string,
-    strategy: QueryStrategyName,
-    after: QuestionPosition | null,
-    limit: number,
-  ): Promise<Chosen> {
-    const order = orderOf(strategy);
-    if (order) {
-      const [rows, total] = await Promise.all([
-        this.questions.chosen(task, order, after, limit),
-        this.questions.countChosen(task),
-      ]);
-      return { rows, total, position: (row) => ({ values: order.map(({ column }) => row[column]), id: row.id }) };
-    }
-    if (strategy === 'RANDOM_AUDIT') return { rows: [], total: 0, position: () => ({ values: [], id: '' }) };
-    const listed = await this.diverse.list(task);
-    // Behind the row where the page before ended, or, once that is answered, as far on as it stood.
-    const known = listed.findIndex(({ id }) => id === after?.id);
-    const from = after === null ? 0 : known === -1 ? after.values[0]! : known + 1;
-    return {
-      rows: listed.slice(from, from + limit),
-      total: listed.length,
-      position: (row) => ({ values: [listed.indexOf(row)], id: row.id }),
-    };
+  /**
+   * Takes the newest answer of `by` back, so that all is as it was before it; the answer stays in the history, marked.
+   * Throws TASK_NOT_FOUND, CONFLICT where there is none, or somebody has answered after it.
+   */
+  async undo(task: string, by: string): Promise<Question> {
+    await this.tasks.get(task);
+    const id = await this.transactions.run(async (tx) => {
+      await this.examples.lockTask(task, tx);
+      const last = await this.answers.last(task, by, tx);
+      if (!last) throw new FewloopError('CONFLICT', 'there is no answer of yours that could be taken back');
+      const candidate = (await this.candidates.lock(last.candidate, tx))!;
+      const standing = await this.answers.standing(candidate.id, tx);
+      if (standing.at(-1)!.id !== last.id) {
+        throw new FewloopError('CONFLICT', 'somebody has answered the same question since');
+      }
+      await this.answers.markUndone(last.id, tx);
+      const { answeredAt, ...before } = last.before.candidate;
+      const restored = { ...before, answeredAt: answeredAt === null ? null : new Date(answeredAt) };
+      await this.candidates.setAnswer(candidate.id, restored, tx);
+      // Theirs to answer anew.
+      await this.candidates.lease([candidate.id], by, LEASE_SECONDS, tx);
+      if (before.state === 'OPEN' && before.reason === null) await this.candidates.reopenServed(candidate.id, tx);
+      if (last.labels) await this.answerExamples.restore(candidate, last.before.example, last.labels, tx);
+      return candidate.id;
+    });
+    this.events.examplesChanged(task);
+    return (await this.questions.counted([(await this.candidates.find(id))!]))[0]!;
   }
 
-  private answer(id: string, act: (candidate: CandidateRow, tx: Tx) => Promise<void>): Promise<CandidateRow> {
-    return this.transactions.run(async (tx) => {
-      const candidate = UUID.test(id) ? await this.candidates.lock(id, tx) : null;
+  /** One answer to a task's questions at a time: an answer closes other questions too. */
+  private async answer(id: string, act: (candidate: CandidateRow, tx: Tx) => Promise<void>): Promise<Question> {
+    const row = await this.transactions.run(async (tx) => {
+      const known = UUID.test(id) ? await this.candidates.find(id, tx) : null;
+      if (known) await this.examples.lockTask(known.task, tx);
+      const candidate = known && (await this.candidates.lock(id, tx));
       if (!candidate) throw new FewloopError('CANDIDATE_NOT_FOUND', `there is no candidate ${id.slice(0, 100)}`);
       await act(candidate, tx);
       return (await this.candidates.find(id, tx))!;
     });
+    return (await this.questions.counted([row]))[0]!;
   }
 
-  private async becomeExample(candidate: CandidateRow, labels: string[], by: string, tx: Tx): Promise<void> {
-    const { task, itemKey, splitGroup, text, textPair, choices, fields, audit } = candidate;
-    await this.examples.lockTask(task, tx);
-    const [known] = await this.examples.findByKeys(task, [itemKey], tx);
-    if (known) {
-      // Imported since it was admitted; the newer word counts.
-      await this.examples.setLabels(known.id, labels, known.origin, by, tx);
+  /** Whether `by` has said the same already. Throws CONFLICT where it has another answer, or may not be answered by them. */
+  private async isRepeated(candidate: CandidateRow, labels: string[], by: string, tx: Tx): Promise<boolean> {
+    if (candidate.reason === null) {
+      if (candidate.state === 'LABELLED' && sameLabels(labels, candidate.labels)) return true;
+      requireOpen(candidate);
+      return false;
+    }
+    if (candidate.reason === 'LABEL_ISSUE') return false;
+    const own = (await this.answers.standing(candidate.id, tx)).find(({ answeredBy }) => answeredBy === by);
+    if (!own) return false;
+    if (sameLabels(own.labels, labels)) return true;
+    throw new FewloopError('CONFLICT', 'you have answered it already; another labeler is asked now');
+  }
+
+  /** With the first answer. Where the two differ it is no example until a third labeler decides. */
+  private async compare(candidate: CandidateRow, second: string[], tx: Tx): Promise<void> {
+    if (sameLabels(second, candidate.labels)) {
+      await this.candidates.setAnswer(candidate.id, { ...onlyAnswer(candidate), ...DONE }, tx);
       return;
     }
-    const split = (await this.examples.splitsOfGroups(task, [splitGroup], tx)).get(splitGroup) ?? candidate.split;
-    if (!audit && split !== 'train') {
-      throw new FewloopError('CONFLICT', `this text is held out (${split}) and was not drawn for the audit`);
-    }
-    const item = { itemKey, splitGroup, text, textPair, choices, fields };
-    await this.examples.insert(
-      [{ ...item, task, labels, split, origin: audit ? 'AUDIT' : 'ANSWER', answeredBy: by }],
-      tx,
-    );
+    await this.answerExamples.withdraw(candidate, tx);
+    const open = { state: 'OPEN', labels: null, skipReason: null, answeredBy: null, answeredAt: null } as const;
+    await this.candidates.setAnswer(candidate.id, { ...open, ...CHECKS.ADJUDICATION }, tx);
+  }
+
+  private async record(
+    candidate: CandidateRow,
+    said: { labels: string[] | null; skipReason: string | null; before: BeforeAnswer },
+    by: string,
+    tx: Tx,
+  ): Promise<void> {
+    const asked = candidate.reason ?? (candidate.audit ? 'AUDIT' : 'STRATEGY');
+    await this.answers.insert({ task: candidate.task, candidate: candidate.id, answeredBy: by, asked, ...said }, tx);
+  }
+
+  private async before(candidate: CandidateRow, tx: Tx): Promise<BeforeAnswer> {
+    const example = await this.answerExamples.find(candidate, tx);
+    const { answeredAt, ...rest } = onlyAnswer(candidate);
+    return {
+      candidate: { ...rest, answeredAt: answeredAt?.toISOString() ?? null },
+      example: example ? { labels: example.labels, origin: example.origin, answeredBy: example.answeredBy } : null,
+    };
   }
 }
 
-/** Every fifth from the audit slice; where one kind has run out, the other goes on. */
-function interleave(
-  start: Cursor,
-  { rows: chosen, position }: Chosen,
-  audit: CandidateRow[],
-  first: number,
-): QueuePage['edges'] {
-  const edges: QueuePage['edges'] = [];
-  let cursor = start;
-  let [c, a] = [0, 0];
-  while (edges.length < first && (c < chosen.length || a < audit.length)) {
-    const auditsTurn = cursor.asked % AUDIT_EVERY === AUDIT_EVERY - 1;
-    const takeAudit = a < audit.length && (auditsTurn || c === chosen.length);
-    const node = takeAudit ? audit[a++]! : chosen[c++]!;
-    const moved = takeAudit ? { audit: node.itemKey } : { chosen: position(node) };
-    cursor = { ...cursor, ...moved, asked: cursor.asked + 1 };
-    edges.push({ cursor: Buffer.from(JSON.stringify(cursor)).toString('base64url'), node });
-  }
-  return edges;
+const DONE = { reason: null, priority: 0 };
+/** Doubtful labels have the priority of their doubt, in [0, 1]. */
+const CHECKS = {
+  SECOND_ANSWER: { reason: 'SECOND_ANSWER', priority: 2 },
+  ADJUDICATION: { reason: 'ADJUDICATION', priority: 3 },
+} as const;
+
+function isDrawnTwice({ name, learning }: TaskDefinition, { splitGroup }: CandidateRow): boolean {
+  return fraction('agreement', name, splitGroup) < (learning.agreement?.share ?? 0);
 }
 
-function readCursor(text: string, strategy: QueryStrategyName): Cursor {
-  const bad = (why: string): FewloopError => badInput('after', why);
-  let cursor: Cursor;
-  try {
-    cursor = JSON.parse(Buffer.from(text, 'base64url').toString()) as Cursor;
-  } catch {
-    throw bad('is not a cursor of this queue');
-  }
-  if (cursor?.strategy !== strategy) throw bad('is a cursor of another strategy');
-  const { asked, chosen, audit } = cursor;
-  const columns = orderOf(strategy)?.length ?? 1;
-  const positionHolds =
-    chosen === null ||
-    (typeof chosen === 'object' &&
-      UUID.test(chosen.id) &&
-      Array.isArray(chosen.values) &&
-      chosen.values.length === columns &&
-      chosen.values.every(Number.isFinite));
-  const auditHolds = audit === null || (typeof audit === 'string' && /^[0-9a-f]{64}$/u.test(audit));
-  if (!Number.isInteger(asked) || !positionHolds || !auditHolds) throw bad('is not a cursor of this queue');
-  return cursor;
+function onlyAnswer(answer: CandidateAnswer): CandidateAnswer {
+  const { state, labels, skipReason, answeredBy, answeredAt, reason, priority } = answer;
+  return { state, labels, skipReason, answeredBy, answeredAt, reason, priority };
+}
+
+function now(by: string): { answeredBy: string; answeredAt: Date } {
+  return { answeredBy: by, answeredAt: new Date() };
 }
 
 function requireOpen({ state }: CandidateRow): void {

@@ -26,6 +26,7 @@ import { Transactions } from '../storage/transactions.js';
 import { LearningEvents } from './events.js';
 import { GateService } from './gate.js';
 import { JobQueue } from './job-queue.js';
+import { LabelIssues } from './label-issues.js';
 import { Outbox } from './outbox.js';
 import { PromotionService } from './promotion.js';
 import { ReproductionService } from './reproduction.js';
@@ -65,6 +66,7 @@ export class RunWorker implements OnApplicationBootstrap, BeforeApplicationShutd
     @Inject(PromotionService) private readonly promotions: PromotionService,
     @Inject(ReproductionService) private readonly reproductions: ReproductionService,
     @Inject(VersionAgreement) private readonly agreement: VersionAgreement,
+    @Inject(LabelIssues) private readonly labelIssues: LabelIssues,
     @Inject(LearningEvents) private readonly events: LearningEvents,
     @Inject(Outbox) private readonly outbox: Outbox,
     @Inject(Transactions) private readonly transactions: Transactions,
@@ -123,6 +125,8 @@ export class RunWorker implements OnApplicationBootstrap, BeforeApplicationShutd
         tell({ ...progress, metrics: { ...progress.metrics, estimateSeconds: estimate } });
       };
       const version = await this.steps(run, watch, report);
+      const folder = path.join(this.config.dataDir, runFolder(run.task, run.id));
+      await this.labelIssues.ask(run.task, version, folder).catch((error: unknown) => this.log.warn(String(error)));
       await this.finish(runId, { state: 'SUCCEEDED', progress: 1, stage: null, producedVersion: version });
       await this.data.prune(run.task).catch((error: unknown) => this.log.warn(String(error)));
     } catch (error) {

@@ -6,6 +6,7 @@
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import { badInput, FewloopError } from '../common/errors.js';
 import { measuredPriors } from '../registry/zero-shot.js';
+import { AnswersRepository } from '../storage/answers.repository.js';
 import { CandidatesRepository } from '../storage/candidates.repository.js';
 import type { TaskRow } from '../storage/entities/task.js';
 import { ExamplesRepository } from '../storage/examples.repository.js';
@@ -27,6 +28,7 @@ export class TaskService {
     @Inject(TasksRepository) private readonly tasks: TasksRepository,
     @Inject(ExamplesRepository) private readonly examples: ExamplesRepository,
     @Inject(CandidatesRepository) private readonly candidates: CandidatesRepository,
+    @Inject(AnswersRepository) private readonly answers: AnswersRepository,
     @Inject(VersionsRepository) private readonly versions: VersionsRepository,
     @Inject(Transactions) private readonly transactions: Transactions,
     @Inject(TaskLinter) private readonly linter: TaskLinter,
@@ -86,6 +88,7 @@ export class TaskService {
     if (known) {
       await this.examples.renameLabels(name, renames, tx);
       await this.candidates.renameLabels(name, renames, tx);
+      await this.answers.renameLabels(name, renames, tx);
       if (!retire && kind !== 'multiple-choice') await this.requireLabelsKept(definition, tx);
     }
     const revision = (known?.revision ?? 0) + 1;

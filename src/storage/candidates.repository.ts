@@ -1,5 +1,5 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { DataSource, In } from 'typeorm';
+import { DataSource, IsNull, Not } from 'typeorm';
 import { CandidateRow } from './entities/candidate.js';
 import type { KeyedItem, SplitValue } from './entities/item-columns.js';
 import type { Tx } from './transactions.js';
@@ -9,6 +9,7 @@ export interface CandidateScore {
   itemKey: string;
   prediction: object;
   modelVersion: number;
+  predictedLabel: string | null;
   confidence: number;
   margin: number;
   entropy: number;
@@ -19,10 +20,18 @@ export interface CandidateScore {
 }
 
 export interface NewCandidate extends KeyedItem, CandidateScore {
+  nearGroup: string;
+  bands: number[] | null;
   split: SplitValue;
   audit: boolean;
   reservoirRank: number | null;
 }
+
+/** How a question was answered, and whether it is to be answered again. */
+export type CandidateAnswer = Pick<
+  CandidateRow,
+  'state' | 'labels' | 'skipReason' | 'answeredBy' | 'answeredAt' | 'reason' | 'priority'
+>;
 
 export interface PoolCounts {
   total: number;
@@ -32,7 +41,7 @@ export interface PoolCounts {
   outdated: number;
 }
 
-const SCORE_COLUMNS = `"itemKey" text, prediction jsonb, "modelVersion" integer, confidence double precision,
+const SCORE_COLUMNS = `"itemKey" text, prediction jsonb, "modelVersion" integer, "predictedLabel" text, confidence double precision,
   margin double precision, entropy double precision, "voteEntropy" double precision, "jensenShannon" double precision,
   dissenting integer, route text`;
 
@@ -42,6 +51,10 @@ export class CandidatesRepository {
 
   find(id: string, tx?: Tx): Promise<CandidateRow | null> {
     return (tx ?? this.dataSource.manager).findOneBy(CandidateRow, { id });
+  }
+
+  findByKey(task: string, itemKey: string, tx: Tx): Promise<CandidateRow | null> {
+    return tx.findOneBy(CandidateRow, { task, itemKey });
   }
 
   /** Holds the row until the transaction ends. */
@@ -57,23 +70,31 @@ export class CandidatesRepository {
   /** Idempotent by item key; a known open row takes the prediction of a version that is no older. */
   async upsert(task: string, rows: NewCandidate[], tx: Tx): Promise<void> {
     await tx.query(
-      `INSERT INTO candidate (task, item_key, split_group, split, text, text_pair, choices, fields, prediction,
-         model_version, confidence, margin, entropy, vote_entropy, jensen_shannon, dissenting, route, audit,
+      `INSERT INTO candidate (task, item_key, split_group, near_group, bands, split, text, text_pair, choices, fields,
+         prediction, model_version, predicted_label, confidence, margin, entropy, vote_entropy, jensen_shannon, dissenting, route, audit,
          reservoir_rank, served_prediction)
-       SELECT $1, r."itemKey", r."splitGroup", r.split, r.text, r."textPair", nullif(r.choices, 'null'::jsonb),
-         nullif(r.fields, 'null'::jsonb), r.prediction, r."modelVersion", r.confidence, r.margin, r.entropy,
-         r."voteEntropy", r."jensenShannon", r.dissenting, r.route, r.audit, r."reservoirRank",
+       SELECT $1, r."itemKey", r."splitGroup", r."nearGroup", r.bands, r.split, r.text, r."textPair", nullif(r.choices, 'null'::jsonb),
+         nullif(r.fields, 'null'::jsonb), r.prediction, r."modelVersion", r."predictedLabel", r.confidence,
+         r.margin, r.entropy, r."voteEntropy", r."jensenShannon", r.dissenting, r.route, r.audit, r."reservoirRank",
          CASE WHEN r.audit THEN r.prediction END
-       FROM jsonb_to_recordset($2::jsonb) AS r(${SCORE_COLUMNS}, "splitGroup" text, split text, text text,
-         "textPair" text, choices jsonb, fields jsonb, audit boolean, "reservoirRank" double precision)
+       FROM jsonb_to_recordset($2::jsonb) AS r(${SCORE_COLUMNS}, "splitGroup" text, "nearGroup" text,
+         bands integer[], split text, text text, "textPair" text, choices jsonb, fields jsonb, audit boolean, "reservoirRank" double precision)
        ORDER BY r."itemKey"
        ON CONFLICT (task, item_key) DO UPDATE SET prediction = excluded.prediction,
-         model_version = excluded.model_version, confidence = excluded.confidence, margin = excluded.margin,
-         entropy = excluded.entropy, vote_entropy = excluded.vote_entropy,
+         model_version = excluded.model_version, predicted_label = excluded.predicted_label,
+         confidence = excluded.confidence, margin = excluded.margin, entropy = excluded.entropy, vote_entropy = excluded.vote_entropy,
          jensen_shannon = excluded.jensen_shannon, dissenting = excluded.dissenting, route = excluded.route, reservoir_rank = excluded.reservoir_rank,
          served_prediction = excluded.served_prediction
        WHERE candidate.state = 'OPEN' AND candidate.model_version <= excluded.model_version`,
       [task, JSON.stringify(rows)],
+    );
+  }
+
+  /** Of those that lead a group of near-duplicates, who share one of the bands. */
+  leaders(task: string, bands: number[], tx: Tx): Promise<{ nearGroup: string; text: string }[]> {
+    return tx.query<{ nearGroup: string; text: string }[]>(
+      `SELECT near_group AS "nearGroup", text FROM candidate WHERE task = $1 AND bands && $2::integer[] ORDER BY id`,
+      [task, bands],
     );
   }
 
@@ -104,11 +125,15 @@ export class CandidatesRepository {
     return row!.total;
   }
 
-  /** At most so many: confident, unanimous, old rows go; the audit slice, the reservoir and answered rows stay. */
+  /**
+   * At most so many: confident, unanimous, old rows go; the audit slice, the reservoir, what is being answered, to be
+   * checked or answered stays.
+   */
   async evict(task: string, surplus: number, tx: Tx): Promise<void> {
     await tx.query(
       `DELETE FROM candidate WHERE id IN (
          SELECT id FROM candidate WHERE task = $1 AND state = 'OPEN' AND NOT audit AND reservoir_rank IS NULL
+           AND reason IS NULL AND (leased_until IS NULL OR leased_until < now())
          ORDER BY (route = 'REVIEW'), (dissenting > 0), confidence DESC, received_at, id
          LIMIT $2)`,
       [task, surplus],
@@ -129,7 +154,7 @@ export class CandidatesRepository {
   async updateScores(task: string, scores: CandidateScore[]): Promise<void> {
     await this.dataSource.manager.query(
       `UPDATE candidate AS c SET prediction = r.prediction, model_version = r."modelVersion",
-         confidence = r.confidence, margin = r.margin, entropy = r.entropy, vote_entropy = r."voteEntropy",
+         predicted_label = r."predictedLabel", confidence = r.confidence, margin = r.margin, entropy = r.entropy, vote_entropy = r."voteEntropy",
          jensen_shannon = r."jensenShannon", dissenting = r.dissenting, route = r.route
        FROM jsonb_to_recordset($2::jsonb) AS r(${SCORE_COLUMNS})
        WHERE c.task = $1 AND c.item_key = r."itemKey" AND c.state = 'OPEN'`,
@@ -150,21 +175,69 @@ export class CandidatesRepository {
     return row!;
   }
 
-  /** How many questions were answered or skipped. */
-  async countAnswered(task: string): Promise<number> {
-    return this.dataSource.manager.countBy(CandidateRow, { task, state: In(['LABELLED', 'SKIPPED']) });
+  /** How many questions were answered, skipped, or are held by others than `by`; near-duplicates that were closed are none. */
+  async countAsked(task: string, by: string): Promise<number> {
+    const [row] = await this.dataSource.manager.query<{ count: number }[]>(
+      `SELECT (SELECT count(*) FROM candidate WHERE task = $1 AND state <> 'OPEN' AND served_by IS NULL)::int
+         + (SELECT count(*) FROM candidate WHERE task = $1 AND leased_until > now() AND leased_by <> $2
+           AND state = 'OPEN')::int AS count`,
+      [task, by],
+    );
+    return row!.count;
   }
 
-  async setLabelled(id: string, labels: string[], answeredBy: string, tx: Tx): Promise<void> {
-    await tx.update(
-      CandidateRow,
-      { id },
-      { state: 'LABELLED', labels, answeredBy, answeredAt: new Date(), skipReason: null },
+  /** Nobody is answering it any more. */
+  async setAnswer(id: string, answer: CandidateAnswer, tx: Tx): Promise<void> {
+    await tx.update(CandidateRow, { id }, { ...answer, leasedBy: null, leasedUntil: null });
+  }
+
+  /**
+   * Closes the open near-duplicates that a strategy could ask about, with its answer. Held-out rows and the audit's are
+   * asked for themselves. Rows that somebody else holds right now stay open, and are not asked as long as it is not.
+   */
+  async serve({ id, task, nearGroup }: CandidateRow, labels: string[], by: string, tx: Tx): Promise<void> {
+    await tx.query(
+      `UPDATE candidate SET state = 'LABELLED', labels = $4, answered_by = $5, answered_at = now(), served_by = $3
+       WHERE id IN (
+         SELECT id FROM candidate WHERE task = $1 AND near_group = $2 AND id <> $3
+           AND (served_by = $3 OR (state = 'OPEN' AND split = 'train' AND NOT audit AND reason IS NULL))
+         FOR UPDATE SKIP LOCKED)`,
+      [task, nearGroup, id, labels, by],
     );
   }
 
-  async setSkipped(id: string, reason: string | null, answeredBy: string, tx: Tx): Promise<void> {
-    await tx.update(CandidateRow, { id }, { state: 'SKIPPED', skipReason: reason, answeredBy, answeredAt: new Date() });
+  /** The answer that closed them was taken back. */
+  async reopenServed(id: string, tx: Tx): Promise<void> {
+    await tx.query(
+      `UPDATE candidate SET state = 'OPEN', labels = NULL, answered_by = NULL, answered_at = NULL, served_by = NULL
+       WHERE served_by = $1`,
+      [id],
+    );
+  }
+
+  /** Those of the ids that nobody else holds, held by `by` from now on; the others are left as they are. */
+  async lease(ids: string[], by: string, seconds: number, tx: Tx): Promise<Set<string>> {
+    const rows = await tx.query<{ id: string }[]>(
+      `WITH free AS (
+         SELECT id FROM candidate
+         WHERE id = ANY($1) AND (leased_until IS NULL OR leased_until < now() OR leased_by = $2)
+           AND (state = 'OPEN' OR reason IS NOT NULL) -- it may have been answered since the page was read
+         FOR UPDATE SKIP LOCKED),
+       held AS (
+         UPDATE candidate SET leased_by = $2, leased_until = now() + make_interval(secs => $3)
+         WHERE id IN (SELECT id FROM free) RETURNING id)
+       SELECT id FROM held`,
+      [ids, by, seconds],
+    );
+    return new Set(rows.map(({ id }) => id));
+  }
+
+  async release(task: string, by: string): Promise<void> {
+    await this.dataSource.manager.update(
+      CandidateRow,
+      { task, leasedBy: by, leasedUntil: Not(IsNull()) },
+      { leasedBy: null, leasedUntil: null },
+    );
   }
 
   /** A group's split was set by an import: its candidates follow, and leave the reservoir where they may not be in it. */

@@ -9,6 +9,8 @@ import { History1795600000000 } from '../../migrations/1795600000000-history.js'
 import { Bald1795620000000 } from '../../migrations/1795620000000-bald.js';
 import { RunEstimate1795630000000 } from '../../migrations/1795630000000-run-estimate.js';
 import { Knowing1795720000000 } from '../../migrations/1795720000000-knowing.js';
+import { Asking1795710000000 } from '../../migrations/1795710000000-asking.js';
+import { AnswerRow } from './entities/answer.js';
 import { CandidateRow } from './entities/candidate.js';
 import { DriftCheckRow } from './entities/drift-check.js';
 import { ExampleRow } from './entities/example.js';
@@ -55,6 +57,7 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       ExampleRow,
       StreamItemRow,
       CandidateRow,
+      AnswerRow,
       TrainingRunRow,
       PromotionRow,
       LedgerEntryRow,
@@ -72,6 +75,7 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       Bald1795620000000,
       RunEstimate1795630000000,
       Knowing1795720000000,
+      Asking1795710000000,
     ],
     migrationsTransactionMode: 'each',
     namingStrategy: new PostgresNames(),

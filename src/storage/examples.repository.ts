@@ -6,6 +6,8 @@ import type { Tx } from './transactions.js';
 
 export interface NewExample extends KeyedItem {
   task: string;
+  /** Of the question that it answers. */
+  nearGroup?: string | null;
   labels: string[];
   split: SplitValue;
   origin: ExampleOrigin;
@@ -57,6 +59,10 @@ export class ExamplesRepository {
     tx: Tx,
   ): Promise<void> {
     await tx.update(ExampleRow, { id }, { labels, origin, answeredBy, revokedAt: null, updatedAt: new Date() });
+  }
+
+  async delete(id: string, tx: Tx): Promise<void> {
+    await tx.delete(ExampleRow, { id });
   }
 
   /** Revoked ones too: their groups stay where they are. Oldest first, and always in the same order. */

@@ -14,11 +14,46 @@ export interface QuestionPosition {
   id: string;
 }
 
+/** Which of the questions that a strategy may choose from; absent and null: all. */
+export interface QuestionFilter {
+  /** Whether any member dissents. */
+  contested?: boolean | null;
+  /** What it is predicted to be. */
+  label?: string | null;
+  maxConfidence?: number | null;
+  minVoteEntropy?: number | null;
+  minJensenShannon?: number | null;
+}
+
+/** Who asks, and for which questions: those that others hold are left out. */
+export interface QuestionView {
+  by: string;
+  filter: QuestionFilter;
+}
+
+/** Where a page of questions with a reason begins. */
+export interface CheckPosition {
+  priority: number;
+  id: string;
+}
+
 /** `c` and the row of the alias ask the same: same text, up to case and spaces, same pair, same choices. */
 const same = (other: string): string => `${other}.task = c.task AND ${other}.split_group = c.split_group
   AND ${other}.text_pair IS NOT DISTINCT FROM c.text_pair AND ${other}.choices IS NOT DISTINCT FROM c.choices`;
 
 export const NOT_ANSWERED = `NOT EXISTS (SELECT 1 FROM example e WHERE ${same('e')})`;
+
+const NOT_HELD = '(c.leased_until IS NULL OR c.leased_until < now() OR c.leased_by = :by)';
+
+/** A near-duplicate that the answer to `c` closes. */
+const SERVED = `d.state = 'OPEN' AND d.split = 'train' AND NOT d.audit AND d.reason IS NULL`;
+
+const FILTERS: [keyof QuestionFilter, string][] = [
+  ['label', 'c.predicted_label = :label'],
+  ['maxConfidence', 'c.confidence <= :maxConfidence'],
+  ['minVoteEntropy', 'c.vote_entropy >= :minVoteEntropy'],
+  ['minJensenShannon', 'c.jensen_shannon >= :minJensenShannon'],
+];
 
 /** What the review queue asks; see learning/query-strategies.ts for who decides the order. */
 @Injectable()
@@ -29,8 +64,14 @@ export class QuestionsRepository {
    * Questions a strategy may choose from: open rows of train groups, outside the audit slice (an audit row answered
    * because of its score would no longer be a random one), one row per near-duplicate, none whose text is labelled.
    */
-  chosen(task: string, order: QuestionOrder[], after: QuestionPosition | null, limit: number): Promise<CandidateRow[]> {
-    const query = this.chosenRows(task);
+  chosen(
+    task: string,
+    order: QuestionOrder[],
+    after: QuestionPosition | null,
+    limit: number,
+    view: QuestionView,
+  ): Promise<CandidateRow[]> {
+    const query = this.chosenRows(task, view.filter).andWhere(NOT_HELD, { by: view.by });
     // Descending columns compare negated, so that one row comparison serves every order.
     const sql = order.map(({ column, direction }) => {
       const name = `c.${column.replace(/[A-Z]/gu, (letter) => `_${letter.toLowerCase()}`)}`;
@@ -48,33 +89,69 @@ export class QuestionsRepository {
   }
 
   /** Of what a strategy may choose from, the reservoir's part: at random. */
-  sampled(task: string, limit: number): Promise<CandidateRow[]> {
-    const query = this.chosenRows(task).andWhere('c.reservoirRank IS NOT NULL');
+  sampled(task: string, limit: number, { by, filter }: QuestionView): Promise<CandidateRow[]> {
+    const query = this.chosenRows(task, filter).andWhere('c.reservoirRank IS NOT NULL').andWhere(NOT_HELD, { by });
     return query.orderBy('c.reservoirRank').addOrderBy('c.id').limit(limit).getMany();
   }
 
   /** Questions of the audit slice, in an order that has nothing to do with their score. */
-  audit(task: string, afterItemKey: string | null, limit: number): Promise<CandidateRow[]> {
-    const query = this.auditRows(task);
+  audit(task: string, afterItemKey: string | null, limit: number, by: string): Promise<CandidateRow[]> {
+    const query = this.auditRows(task).andWhere(NOT_HELD, { by });
     if (afterItemKey !== null) query.andWhere('c.item_key > :afterItemKey', { afterItemKey });
     return query.orderBy('c.itemKey').limit(limit).getMany();
   }
 
-  countChosen(task: string): Promise<number> {
-    return this.chosenRows(task).getCount();
+  /** Questions that are asked again, for a reason: the highest priority first, none that `by` has answered. */
+  checks(task: string, after: CheckPosition | null, limit: number, by: string): Promise<CandidateRow[]> {
+    const query = this.checkRows(task, by).andWhere(NOT_HELD);
+    if (after) query.andWhere('(-c.priority, c.id) > (:negated, :id)', { negated: -after.priority, id: after.id });
+    return query.orderBy('c.priority', 'DESC').addOrderBy('c.id').limit(limit).getMany();
+  }
+
+  countChosen(task: string, filter: QuestionFilter): Promise<number> {
+    return this.chosenRows(task, filter).getCount();
   }
 
   countAudit(task: string): Promise<number> {
     return this.auditRows(task).getCount();
   }
 
-  private chosenRows(task: string): SelectQueryBuilder<CandidateRow> {
-    return this.open(task)
+  countChecks(task: string, by: string): Promise<number> {
+    return this.checkRows(task, by).getCount();
+  }
+
+  /** By id: how many near-duplicates the answer to a question closes; those that have none are not there. */
+  async countDuplicates(ids: string[]): Promise<Map<string, number>> {
+    const rows = await this.dataSource.manager.query<{ id: string; count: number }[]>(
+      `SELECT c.id, count(*)::int AS count FROM candidate c
+       JOIN candidate d ON d.task = c.task AND d.near_group = c.near_group AND d.id <> c.id AND ${SERVED}
+       WHERE c.id = ANY($1) GROUP BY c.id`,
+      [ids],
+    );
+    return new Map(rows.map(({ id, count }) => [id, count]));
+  }
+
+  /**
+   * Where a near-duplicate is in the audit slice, that one is asked: were it held out, the answer here would bring its
+   * text into train.
+   */
+  private chosenRows(task: string, filter: QuestionFilter): SelectQueryBuilder<CandidateRow> {
+    const query = this.open(task)
       .andWhere(`c.split = 'train' AND NOT c.audit`)
       .andWhere(
         `NOT EXISTS (SELECT 1 FROM candidate d WHERE ${same('d')} AND d.id <> c.id
-          AND (d.state <> 'OPEN' OR d.audit OR d.item_key < c.item_key))`,
+          AND (d.state <> 'OPEN' OR d.reason IS NOT NULL OR d.audit OR d.item_key < c.item_key))`,
+      )
+      .andWhere(
+        `NOT EXISTS (SELECT 1 FROM candidate d WHERE d.task = c.task AND d.near_group = c.near_group AND d.id <> c.id
+          AND (d.state <> 'OPEN' OR d.reason IS NOT NULL OR d.audit
+            OR (d.split = 'train' AND d.item_key < c.item_key)))`,
       );
+    for (const [name, condition] of FILTERS) {
+      if (filter[name] !== undefined && filter[name] !== null) query.andWhere(condition, { [name]: filter[name] });
+    }
+    if (typeof filter.contested === 'boolean') query.andWhere(`c.dissenting ${filter.contested ? '>' : '='} 0`);
+    return query;
   }
 
   private auditRows(task: string): SelectQueryBuilder<CandidateRow> {
@@ -82,14 +159,25 @@ export class QuestionsRepository {
       .andWhere('c.audit')
       .andWhere(
         `NOT EXISTS (SELECT 1 FROM candidate d WHERE ${same('d')} AND d.id <> c.id
-          AND (d.state <> 'OPEN' OR (d.audit AND d.item_key < c.item_key)))`,
+          AND (d.state <> 'OPEN' OR d.reason IS NOT NULL OR (d.audit AND d.item_key < c.item_key)))`,
+      );
+  }
+
+  private checkRows(task: string, by: string): SelectQueryBuilder<CandidateRow> {
+    return this.dataSource.manager
+      .createQueryBuilder(CandidateRow, 'c')
+      .where('c.task = :task AND c.reason IS NOT NULL', { task })
+      .andWhere(
+        `(c.reason = 'LABEL_ISSUE' OR NOT EXISTS (SELECT 1 FROM answer a
+          WHERE a.candidate = c.id AND a.answered_by = :by AND a.undone_at IS NULL))`,
+        { by },
       );
   }
 
   private open(task: string): SelectQueryBuilder<CandidateRow> {
     return this.dataSource.manager
       .createQueryBuilder(CandidateRow, 'c')
-      .where(`c.task = :task AND c.state = 'OPEN'`, { task })
+      .where(`c.task = :task AND c.state = 'OPEN' AND c.reason IS NULL`, { task })
       .andWhere(NOT_ANSWERED);
   }
 }

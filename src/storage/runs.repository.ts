@@ -20,13 +20,16 @@ const OPEN = In(['QUEUED', 'RUNNING']);
 export class RunsRepository {
   constructor(@Inject(DataSource) private readonly dataSource: DataSource) {}
 
-  /** Null where the task has a run that is QUEUED or RUNNING: the index decides, whichever replica asks first. */
+  /**
+   * Null where the task has a run that is QUEUED or RUNNING, or one for the same due time: the indexes decide, whichever
+   * replica asks first.
+   */
   async insertOpen(run: NewRun, tx?: Tx): Promise<TrainingRunRow | null> {
     const manager = tx ?? this.dataSource.manager;
     const rows = await manager.query<{ id: string }[]>(
       `INSERT INTO training_run (task, trigger, reason, started_by, due_at, reproduces)
        VALUES ($1, $2, $3, $4, $5, $6)
-       ON CONFLICT (task) WHERE state = 'QUEUED' OR state = 'RUNNING' DO NOTHING RETURNING id`,
+       ON CONFLICT DO NOTHING RETURNING id`,
       [run.task, run.trigger, run.reason, run.startedBy, run.dueAt ?? null, run.reproduces ?? null],
     );
     return rows[0] ? manager.findOneByOrFail(TrainingRunRow, { id: rows[0].id }) : null;

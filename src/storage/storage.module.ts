@@ -4,6 +4,7 @@ import { DataSource } from 'typeorm';
 import { Health } from '../common/health.js';
 import { Config } from '../config/config.js';
 import { AuditRepository } from './audit.repository.js';
+import { AnswersRepository } from './answers.repository.js';
 import { CandidatesRepository } from './candidates.repository.js';
 import { connect, Database } from './database.js';
 import { DriftRepository } from './drift.repository.js';
@@ -27,6 +28,7 @@ import { VersionsRepository } from './versions.repository.js';
 
 const REPOSITORIES = [
   AuditRepository,
+  AnswersRepository,
   CandidatesRepository,
   DriftRepository,
   ExamplesRepository,

@@ -91,6 +91,10 @@ const adaptation = z
   })
   .describe('What training learns from unlabelled texts besides pseudo-labels; left out: nothing.');
 
+const agreement = z
+  .strictObject({ share: probability.describe('Of the questions; which, is drawn at random.') })
+  .describe('Questions that two labelers are asked, so that it is known how far they agree; left out: none.');
+
 const learning = z.strictObject({
   prior: z.enum(['uniform', 'estimated']).default('estimated').describe('What zero-shot offsets and quotas aim at.'),
   strategies: z
@@ -113,6 +117,7 @@ const learning = z.strictObject({
     .describe('Rounds of self-training: from the second on, teachers also learn the pseudo-labels so far.'),
   student: student.prefault({}),
   adaptation: adaptation.optional(),
+  agreement: agreement.optional(),
   budgetSeconds: z.number().min(10).max(86_400).default(240).describe('What a training run may take.'),
   promotion: promotion.prefault({}),
 });

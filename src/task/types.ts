@@ -83,6 +83,8 @@ export interface TaskDefinition {
       /** pet: weight of the auxiliary masked-language-modelling loss; 0: none. */
       auxiliary: number;
     };
+    /** Share of the questions that two labelers are asked. */
+    agreement?: { share: number };
     /** What a training run may take; the trainer plans its steps by it. */
     budgetSeconds: number;
     promotion: {

@@ -167,14 +167,25 @@ describe('the rest', () => {
   });
 
   it('labels what the stream brought', async () => {
+    const more = ['送货', '客服', '颜色', '味道', '尺码', '音质', '屏幕', '电池', '价格', '做工', '说明书', '退款'];
+    const path = await file(
+      'more.txt',
+      more.map((what, i) => `${what}${'真不错'.repeat(i % 3)}，${what}怎么样`).join('\n'),
+    );
+    await fewloop(['ingest', 'reviews', path]);
     await expect
       .poll(async () => JSON.parse((await fewloop(['task', 'show', 'reviews'])).out).pool.awaitingReview, {
         timeout: 20_000,
       })
-      .toBeGreaterThan(0);
-    const { code, out } = await fewloop(['--json', 'label', 'reviews'], '1\nq\n');
+      .toBeGreaterThan(3);
+    // Answered, taken back, and the same question skipped, with the reason.
+    const { code, out, err } = await fewloop(['--json', 'label', 'reviews'], '1\nu\ns says nothing\n1\nq\n');
     expect(code).toBe(0);
-    expect(JSON.parse(out)).toEqual({ answered: 1, skipped: 0 });
+    expect(JSON.parse(out)).toEqual({ answered: 2, skipped: 1, undone: 1 });
+    const asked = err.split('\n').filter((_, i, lines) => / left/u.test(lines[i - 1] ?? ''));
+    const [first, second] = asked;
+    expect(asked.slice(0, 4)).toEqual([first, second, first, second]);
+    expect(second).not.toBe(first);
   });
 
   it('forgets', async () => {

@@ -141,6 +141,9 @@ describe('a run', () => {
     const plant = (mark: string, split: SplitValue, reservoirRank: number | null = null) => ({
       ...keyed(`${mark}，真的`),
       ...score(keyed(`${mark}，真的`).itemKey),
+      nearGroup: mark,
+      bands: null,
+      predictedLabel: null,
       split,
       audit: false,
       reservoirRank,

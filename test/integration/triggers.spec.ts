@@ -165,9 +165,9 @@ describe('drift', () => {
       };
     });
     await service.get(DataSource).query(
-      `INSERT INTO candidate (task, item_key, split_group, split, text, prediction, model_version, confidence, margin,
+      `INSERT INTO candidate (task, item_key, split_group, near_group, split, text, prediction, model_version, confidence, margin,
          entropy, vote_entropy, dissenting, route, audit, reservoir_rank, received_at)
-       SELECT 'tiny', r.item_key, r.split_group, 'train', r.text, '{}', 1, 0.5, 0, 0.7, 0, 0, 'REVIEW', false, r.rank, r.at
+       SELECT 'tiny', r.item_key, r.split_group, r.split_group, 'train', r.text, '{}', 1, 0.5, 0, 0.7, 0, 0, 'REVIEW', false, r.rank, r.at
        FROM jsonb_to_recordset($1::jsonb)
          AS r(item_key text, split_group text, text text, rank double precision, at timestamptz)`,
       [JSON.stringify(rows)],

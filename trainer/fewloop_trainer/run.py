@@ -24,6 +24,7 @@ from fewloop_trainer import calibrate
 from fewloop_trainer.admission import BUDGET_SHARE
 from fewloop_trainer.budget import make_plan, measure
 from fewloop_trainer.bundle import TrainedMember, write_bundle
+from fewloop_trainer.confident import write_label_issues
 from fewloop_trainer.data import RunError
 from fewloop_trainer.files import clear_partial, disk_full_message, is_disk_full, write_json
 from fewloop_trainer.offsets import judge_base, match_base, remember, training_offsets
@@ -62,6 +63,7 @@ def execute(run: Run) -> dict[str, object]:
     report = report_of(run, (offsets, base_scores), fit, dev, pseudo, student)
     run.enter("bundle", 0.94)
     report |= {
+        "labelIssues": write_label_issues(run, fit),
         "adaptation": adaptation,
         "steps": run.workspace.steps_taken(list(run.jobs)),
         "seconds": run.seconds,

@@ -1,6 +1,7 @@
 /**
  * Review in the terminal: a key a label. Where a text may have several, keys put labels on and take them off, and enter
- * is the answer. Without a terminal a line holds the keys of one answer.
+ * is the answer. Without a terminal a line holds the keys of one answer, or `s` and the reason of a skip. Questions are
+ * leased, so that two who label at once are not asked the same.
  */
 import type { Command } from 'commander';
 import { once } from 'node:events';
@@ -10,21 +11,33 @@ import { contextOf, oneOf } from '../context.js';
 import { print, printJson, say } from '../output.js';
 
 const SKIP = 's';
+const UNDO = 'u';
 const QUIT = 'q';
 const ENTER = '\r';
-const KEYS = Array.from('1234567890abcdefghijklmnoprtuvwxyz');
+const BACKSPACE = ['\u007f', '\b'];
+const KEYS = Array.from('1234567890abcdefghijklmnoprtvwxyz');
 const PAGE = 10;
-const STRATEGIES = ['LEAST_CONFIDENCE', 'BREAKING_TIES', 'VOTE_ENTROPY', 'RANDOM_AUDIT'] as const;
+const STRATEGIES = [
+  'LEAST_CONFIDENCE',
+  'BREAKING_TIES',
+  'ENTROPY',
+  'VOTE_ENTROPY',
+  'BALD',
+  'DIVERSE',
+  'RANDOM_AUDIT',
+] as const;
 
 const TASK = 'query ($name: String!) { task(name: $name) { kind labels } }';
-const QUEUE = `query ($task: String!, $first: Int!, $strategy: QueryStrategy) {
-  reviewQueue(task: $task, first: $first, strategy: $strategy) { totalCount edges { node {
-    id text textPair choices prediction { confidence disagreement { dissenting voters } distribution { label probability } }
-  } } }
+const QUESTION = `id text textPair choices duplicates reason presentLabels
+  prediction { confidence disagreement { dissenting voters } distribution { label probability } }`;
+const LEASE = `mutation ($task: String!, $first: Int!, $strategy: QueryStrategy, $filter: QuestionFilter) {
+  leaseQuestions(task: $task, first: $first, strategy: $strategy, filter: $filter) { totalCount questions { ${QUESTION} } }
 }`;
+const RELEASE = 'mutation ($task: String!) { releaseQuestions(task: $task) }';
 const LABEL =
   'mutation ($candidate: ID!, $labels: [String!]!) { label(candidate: $candidate, labels: $labels) { id } }';
-const SKIPPED = 'mutation ($candidate: ID!) { skip(candidate: $candidate) { id } }';
+const SKIPPED = 'mutation ($candidate: ID!, $reason: String) { skip(candidate: $candidate, reason: $reason) { id } }';
+const UNDONE = `mutation ($task: String!) { undoAnswer(task: $task) { ${QUESTION} } }`;
 
 interface Task {
   kind: string;
@@ -36,6 +49,9 @@ interface Question {
   text: string;
   textPair: string | null;
   choices: string[] | null;
+  duplicates: number;
+  reason: string;
+  presentLabels: string[] | null;
   prediction: {
     confidence: number;
     disagreement: { dissenting: number; voters: number } | null;
@@ -43,8 +59,14 @@ interface Question {
   };
 }
 
-interface Queue {
-  reviewQueue: { totalCount: number; edges: { node: Question }[] };
+interface Leased {
+  leaseQuestions: { totalCount: number; questions: Question[] };
+}
+
+interface Options {
+  strategy?: string;
+  contested?: boolean;
+  label?: string;
 }
 
 export function labelCommand(program: Command): void {
@@ -52,60 +74,92 @@ export function labelCommand(program: Command): void {
     .command('label <task>')
     .description('answer the review queue, a key per label')
     .option('--strategy <name>', STRATEGIES.join(', '), oneOf(STRATEGIES))
+    .option('--contested', 'of what a strategy chooses, only texts on which the members differ')
+    .option('--label <name>', 'of what a strategy chooses, only texts that are predicted to be that')
     .action(label);
 }
 
-async function label(task: string, { strategy }: { strategy?: string }, command: Command): Promise<void> {
+async function label(task: string, { strategy, ...filter }: Options, command: Command): Promise<void> {
   const { client, json } = contextOf(command);
   const { task: found } = await client.request<{ task: Task | null }>(TASK, { name: task });
   if (!found) throw new Failure(`there is no task ${task}`, 'TASK_NOT_FOUND');
   const keys = keyReader();
-  const counts = { answered: 0, skipped: 0 };
+  const counts = { answered: 0, skipped: 0, undone: 0 };
+  const lease = async () =>
+    (await client.request<Leased>(LEASE, { task, first: PAGE, strategy, filter })).leaseQuestions;
+  let { questions, totalCount: left } = await lease();
   try {
-    for await (const { question, left } of questions(client, task, strategy)) {
+    while (questions.length > 0) {
+      const question = questions[0]!;
       const answer = await ask(question, found, left, keys);
-      if (answer === QUIT) break;
-      if (answer === SKIP) await client.request(SKIPPED, { candidate: question.id });
-      else await client.request(LABEL, { candidate: question.id, labels: answer });
-      counts[answer === SKIP ? 'skipped' : 'answered']++;
+      if (answer.kind === 'quit') break;
+      if (answer.kind === 'undo') {
+        const again = await undo(client, task);
+        if (!again) continue;
+        counts.undone++;
+        questions = [again, ...questions.filter(({ id }) => id !== again.id)];
+        left += 1;
+        continue;
+      }
+      const candidate = question.id;
+      if (answer.kind === 'skip') await client.request(SKIPPED, { candidate, reason: answer.reason });
+      else await client.request(LABEL, { candidate, labels: answer.labels });
+      counts[answer.kind === 'skip' ? 'skipped' : 'answered']++;
+      questions = questions.slice(1);
+      left -= 1;
+      if (questions.length === 0) ({ questions, totalCount: left } = await lease());
     }
+    await client.request(RELEASE, { task });
   } finally {
     keys.close();
   }
   if (json) printJson(counts);
-  else print(`${counts.answered} answered, ${counts.skipped} skipped`);
+  else
+    print(`${counts.answered} answered, ${counts.skipped} skipped${counts.undone ? `, ${counts.undone} undone` : ''}`);
 }
 
-async function* questions(client: Client, task: string, strategy: string | undefined) {
-  for (;;) {
-    const variables = { task, first: PAGE, strategy };
-    const { totalCount, edges } = (await client.request<Queue>(QUEUE, variables)).reviewQueue;
-    if (edges.length === 0) return;
-    for (const [i, { node }] of edges.entries()) yield { question: node, left: totalCount - i };
+/** The question that is to be answered anew; null where no answer can be taken back. */
+async function undo(client: Client, task: string): Promise<Question | null> {
+  try {
+    return (await client.request<{ undoAnswer: Question }>(UNDONE, { task })).undoAnswer;
+  } catch (error) {
+    if (!(error instanceof Failure) || error.code !== 'CONFLICT') throw error;
+    say(`  ${error.message}`);
+    return null;
   }
 }
 
-type Answer = string[] | typeof SKIP | typeof QUIT;
+type Answer =
+  { kind: 'labels'; labels: string[] } | { kind: 'skip'; reason: string | null } | { kind: 'undo' } | { kind: 'quit' };
+
+const WHY: Record<string, string> = {
+  SECOND_ANSWER: ', asked of two labelers',
+  ADJUDICATION: ', two labelers differ: your answer decides',
+  LABEL_ISSUE: ', its label is in doubt',
+};
 
 async function ask(question: Question, { kind, labels }: Task, left: number, keys: KeyReader): Promise<Answer> {
   const options = (question.choices ?? labels).slice(0, KEYS.length);
   const several = kind === 'MULTI_LABEL';
   const { disagreement, distribution } = question.prediction;
   const probability = new Map(distribution.map((score) => [score.label, score.probability]));
-  say(`\n${left} left${disagreement ? `, ${disagreement.dissenting} of ${disagreement.voters} dissent` : ''}`);
+  const dissent = disagreement ? `, ${disagreement.dissenting} of ${disagreement.voters} dissent` : '';
+  const alike = question.duplicates > 0 ? `, answers ${question.duplicates} more like it` : '';
+  say(`\n${left} left${dissent}${alike}${WHY[question.reason] ?? ''}`);
   say(question.text + (question.textPair === null ? '' : `\n— ${question.textPair}`));
+  if (question.presentLabels) say(`  now: ${question.presentLabels.join(', ') || 'none'}`);
   options.forEach((name, i) => say(`  ${KEYS[i]}  ${name}  ${((probability.get(name) ?? 0) * 100).toFixed(0)}%`));
-  say(`  ${SKIP}  skip   ${QUIT}  quit${several ? '   enter  done' : ''}`);
+  say(`  ${SKIP}  skip   ${UNDO}  undo the last   ${QUIT}  quit${several ? '   enter  done' : ''}`);
   return several ? answerSeveral(options, keys) : answerOne(options, keys);
 }
 
 async function answerOne(options: string[], keys: KeyReader): Promise<Answer> {
   for (;;) {
     const key = await keys.next();
-    if (key === null || key === QUIT) return QUIT;
-    if (key === SKIP) return SKIP;
-    const chosen = options[KEYS.indexOf(key)];
-    if (chosen !== undefined) return [chosen];
+    const other = await otherThanLabels(key, keys);
+    if (other) return other;
+    const chosen = options[KEYS.indexOf(key!)];
+    if (chosen !== undefined) return { kind: 'labels', labels: [chosen] };
   }
 }
 
@@ -113,14 +167,41 @@ async function answerSeveral(options: string[], keys: KeyReader): Promise<Answer
   const chosen = new Set<string>();
   for (;;) {
     const pressed = await keys.next();
-    if (pressed === null || pressed === QUIT) return QUIT;
-    if (pressed === SKIP) return SKIP;
-    for (const key of pressed) {
+    const other = await otherThanLabels(pressed, keys);
+    if (other) return other;
+    for (const key of pressed!) {
       const label = options[KEYS.indexOf(key)];
       if (label !== undefined && !chosen.delete(label)) chosen.add(label);
     }
-    if (keys.byLine || pressed === ENTER) return [...chosen];
+    if (keys.byLine || pressed === ENTER) return { kind: 'labels', labels: [...chosen] };
     say(`  = ${[...chosen].join(', ') || 'none'}`);
+  }
+}
+
+/** Null where the key, or the line, is for labels. */
+async function otherThanLabels(pressed: string | null, keys: KeyReader): Promise<Answer | null> {
+  if (pressed === null || pressed === QUIT) return { kind: 'quit' };
+  if (pressed === UNDO) return { kind: 'undo' };
+  if (keys.byLine) {
+    const [first, ...rest] = pressed.split(' ');
+    return first === SKIP ? { kind: 'skip', reason: rest.join(' ') || null } : null;
+  }
+  if (pressed !== SKIP) return null;
+  say('  why? enter: no reason');
+  const reason = await typed(keys);
+  return reason === null ? { kind: 'quit' } : { kind: 'skip', reason: reason || null };
+}
+
+/** What is typed up to enter; null at the end of the input. */
+async function typed(keys: KeyReader): Promise<string | null> {
+  let text = '';
+  for (;;) {
+    const key = await keys.next();
+    if (key === null) return null;
+    if (BACKSPACE.includes(key)) text = Array.from(text).slice(0, -1).join('');
+    else if (key.includes(ENTER)) return (text + key.replaceAll(ENTER, '')).trim();
+    else text += key;
+    process.stderr.write(`\r\u001b[K  ${text}`);
   }
 }
 

@@ -29,6 +29,7 @@ const SHOW = `query ($name: String!) { task(name: $name) {
     version checkedAt reference present level alarm statistics { name stabilityIndex distance effect p alarm }
   }
   stopping { advice statement slope { perDoubling low high } agreement }
+  agreement { alpha questions disagreements waiting disputed }
 } }`;
 
 interface AppliedTask {

@@ -4,9 +4,12 @@ import { TaskRow } from './task.js';
 
 export type CandidateState = 'OPEN' | 'LABELLED' | 'SKIPPED';
 
+/** Why it is to be answered again: by a second labeler, by a third where two disagree, or because its label is in doubt. */
+export type CheckReason = 'SECOND_ANSWER' | 'ADJUDICATION' | 'LABEL_ISSUE';
+
 /**
- * An unlabelled text with its prediction. OPEN → LABELLED or SKIPPED; nothing leads back.
- * Rows of the audit slice, of the reservoir and answered ones are never evicted.
+ * A text with its prediction. OPEN → LABELLED or SKIPPED; back to OPEN where the answer is undone, or contradicted and
+ * to be adjudicated. Rows of the audit slice, of the reservoir, to be checked and answered ones are never evicted.
  */
 @Entity('candidate')
 @Unique(['task', 'itemKey'])
@@ -16,18 +19,37 @@ export type CandidateState = 'OPEN' | 'LABELLED' | 'SKIPPED';
 @Index('candidate_reservoir_idx', ['task', 'reservoirRank'], { where: 'reservoir_rank IS NOT NULL' })
 @Index('candidate_audit_idx', ['task', 'itemKey'], { where: 'audit' })
 @Index('candidate_version_idx', ['task', 'modelVersion'], { where: `state = 'OPEN'` })
+@Index('candidate_near_group_idx', ['task', 'nearGroup'])
+@Index('candidate_served_idx', ['servedBy'], { where: 'served_by IS NOT NULL' })
+@Index('candidate_lease_idx', ['task', 'leasedUntil'], { where: 'leased_until IS NOT NULL' })
+@Index('candidate_answered_idx', ['task', 'state'], { where: `state <> 'OPEN'` })
+@Index('candidate_label_idx', ['task', 'predictedLabel', 'margin', 'confidence', 'id'], { where: `state = 'OPEN'` })
+@Index('candidate_contested_idx', ['task', 'margin', 'confidence', 'id'], {
+  where: `state = 'OPEN' AND dissenting > 0`,
+})
+// Descending columns and GIN are the migration's to say.
+@Index('candidate_bands_idx', { synchronize: false })
+@Index('candidate_reason_idx', { synchronize: false })
+@Index('candidate_entropy_idx', { synchronize: false })
+@Index('candidate_votes_idx', { synchronize: false })
+@Index('candidate_bald_idx', { synchronize: false })
 export class CandidateRow extends ItemColumns {
   @PrimaryGeneratedColumn('uuid') id: string;
   @ForeignKey(() => TaskRow)
   @Column('text')
   task: string;
   @Column('text') splitGroup: string;
+  /** The same for texts that are nearly the same (learning/near-duplicates.ts). */
+  @Column('text') nearGroup: string;
+  /** By which its near-duplicates are found; null: it leads no group. */
+  @Column('integer', { array: true, nullable: true }) bands: number[] | null;
   @Column('text') split: SplitValue;
   /** inference/types.ts Prediction, by `modelVersion`. */
   @Column('jsonb') prediction: object;
   @Column('integer') modelVersion: number;
   /** Audit slice: the prediction as it was when the text was served last; scoring anew leaves it. */
   @Column('jsonb', { nullable: true }) servedPrediction: object | null;
+  @Column('text', { nullable: true }) predictedLabel: string | null;
   @Column('double precision') confidence: number;
   @Column('double precision') margin: number;
   @Column('double precision') entropy: number;
@@ -44,5 +66,14 @@ export class CandidateRow extends ItemColumns {
   @Column('text', { nullable: true }) skipReason: string | null;
   @Column('text', { nullable: true }) answeredBy: string | null;
   @Column('timestamptz', { nullable: true }) answeredAt: Date | null;
+  /** The candidate whose answer closed this near-duplicate of it. */
+  @Column('uuid', { nullable: true }) servedBy: string | null;
+  /** Who is answering it, and until when others are not asked. */
+  @Column('text', { nullable: true }) leasedBy: string | null;
+  @Column('timestamptz', { nullable: true }) leasedUntil: Date | null;
+  /** Null: it is asked by its score or for the audit. */
+  @Column('text', { nullable: true }) reason: CheckReason | null;
+  /** Of questions with a reason, the highest come first; 0 without one. */
+  @Column('double precision', { default: 0 }) priority: number;
   @CreateDateColumn({ type: 'timestamptz' }) receivedAt: Date;
 }

@@ -23,6 +23,8 @@ export class ExampleRow extends ItemColumns {
   @Column('text')
   task: string;
   @Column('text') splitGroup: string;
+  /** Of the question that it answers; null: imported. */
+  @Column('text', { nullable: true }) nearGroup: string | null;
   @Column('text', { array: true }) labels: string[];
   @Column('text') split: SplitValue;
   @Column('text') origin: ExampleOrigin;

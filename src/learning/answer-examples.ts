@@ -1,0 +1,75 @@
+/** What answers make of examples: in the transaction of the answer, which holds the task's examples. */
+import { Inject, Injectable } from '@nestjs/common';
+import { FewloopError } from '../common/errors.js';
+import type { BeforeAnswer } from '../storage/entities/answer.js';
+import type { CandidateRow } from '../storage/entities/candidate.js';
+import type { ExampleRow } from '../storage/entities/example.js';
+import { ExamplesRepository } from '../storage/examples.repository.js';
+import type { Tx } from '../storage/transactions.js';
+import { LedgerService } from './ledger.js';
+
+@Injectable()
+export class AnswerExamples {
+  constructor(
+    @Inject(ExamplesRepository) private readonly examples: ExamplesRepository,
+    @Inject(LedgerService) private readonly ledger: LedgerService,
+  ) {}
+
+  /** Null: the candidate's item is no example. */
+  async find({ task, itemKey }: CandidateRow, tx: Tx): Promise<ExampleRow | null> {
+    return (await this.examples.findByKeys(task, [itemKey], tx))[0] ?? null;
+  }
+
+  /** Throws CONFLICT where the text is held out and was not drawn for the audit. */
+  async put(candidate: CandidateRow, labels: string[], by: string, tx: Tx): Promise<void> {
+    const { task, itemKey, audit, reason } = candidate;
+    const known = await this.find(candidate, tx);
+    if (!known) return this.insert(candidate, labels, audit ? 'AUDIT' : 'ANSWER', by, tx);
+    // Imported since it was admitted, or looked at again; the newer word counts.
+    await this.examples.setLabels(known.id, labels, known.origin, by, tx);
+    if (reason !== 'LABEL_ISSUE' || sameLabels(labels, known.labels)) return;
+    // What judges models may be corrected too, and then it is to be seen that it was.
+    const { labels: from, split } = known;
+    await this.ledger.append(tx, task, 'label-corrected', { itemKey, split, from, to: labels, by });
+  }
+
+  /** Until somebody decides it is no example; what a file says stays. */
+  async withdraw(candidate: CandidateRow, tx: Tx): Promise<void> {
+    const known = await this.find(candidate, tx);
+    if (known && known.origin !== 'IMPORT') await this.examples.delete(known.id, tx);
+  }
+
+  /** As it was before the answer that said `said`. Other labels than that are a later file's, and stay. */
+  async restore(candidate: CandidateRow, before: BeforeAnswer['example'], said: string[], tx: Tx): Promise<void> {
+    const known = await this.find(candidate, tx);
+    if (known && !sameLabels(known.labels, said)) return;
+    if (!before) {
+      if (known) await this.examples.delete(known.id, tx);
+    } else if (known) {
+      await this.examples.setLabels(known.id, before.labels, before.origin, before.answeredBy, tx);
+    } else {
+      await this.insert(candidate, before.labels, before.origin, before.answeredBy, tx);
+    }
+  }
+
+  private async insert(
+    candidate: CandidateRow,
+    labels: string[],
+    origin: ExampleRow['origin'],
+    by: string | null,
+    tx: Tx,
+  ): Promise<void> {
+    const { task, itemKey, splitGroup, nearGroup, text, textPair, choices, fields, audit } = candidate;
+    const split = (await this.examples.splitsOfGroups(task, [splitGroup], tx)).get(splitGroup) ?? candidate.split;
+    if (!audit && split !== 'train') {
+      throw new FewloopError('CONFLICT', `this text is held out (${split}) and was not drawn for the audit`);
+    }
+    const item = { itemKey, splitGroup, nearGroup, text, textPair, choices, fields };
+    await this.examples.insert([{ ...item, task, labels, split, origin, answeredBy: by }], tx);
+  }
+}
+
+/** Of one task: both are in its order. */
+export function sameLabels(a: readonly string[] | null, b: readonly string[] | null): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
+}

@@ -1,0 +1,111 @@
+/** What the review queue asks next: questions to be checked again, of a strategy, of the audit slice, mixed. */
+import { Inject, Injectable } from '@nestjs/common';
+import { badInput } from '../common/errors.js';
+import { CandidatesRepository } from '../storage/candidates.repository.js';
+import type { CandidateRow } from '../storage/entities/candidate.js';
+import {
+  QuestionsRepository,
+  type QuestionFilter,
+  type QuestionPosition,
+  type QuestionView,
+} from '../storage/questions.repository.js';
+import { DiverseQuestions } from './diverse-questions.js';
+import { DEFAULT_STRATEGY, orderOf, type QueryStrategyName } from './query-strategies.js';
+import { interleave, readCursor, type Chosen, type Cursor, type Edge } from './question-pages.js';
+
+export interface QueueRequest {
+  first?: number | null;
+  after?: string | null;
+  strategy?: QueryStrategyName | null;
+  /** Of what a strategy chooses; the audit slice stays whole, so that it stays a random one. */
+  filter?: QuestionFilter | null;
+}
+
+export interface Question extends CandidateRow {
+  /** Open near-duplicates that the answer closes. */
+  duplicates: number;
+}
+
+export interface QueuePage {
+  edges: { cursor: string; node: Question }[];
+  pageInfo: { hasNextPage: boolean; endCursor: string | null };
+  totalCount: number;
+}
+
+const MAX_PAGE = 200;
+
+@Injectable()
+export class QuestionQueue {
+  constructor(
+    @Inject(QuestionsRepository) private readonly questions: QuestionsRepository,
+    @Inject(CandidatesRepository) private readonly candidates: CandidatesRepository,
+    @Inject(DiverseQuestions) private readonly diverse: DiverseQuestions,
+  ) {}
+
+  /**
+   * For `by`: what others hold is left out, and what they answered themselves and another is to answer. Throws BAD_INPUT
+   * on `first`, `after`, `filter`.
+   */
+  async page(
+    task: string,
+    request: QueueRequest,
+    by: string,
+  ): Promise<{ edges: Edge[]; pageInfo: QueuePage['pageInfo']; totalCount: number }> {
+    const strategy = request.strategy ?? DEFAULT_STRATEGY;
+    const filter = checkedFilter(request.filter ?? {});
+    const first = request.first ?? 20;
+    if (!Number.isInteger(first) || first < 0 || first > MAX_PAGE) throw badInput('first', `must be 0 to ${MAX_PAGE}`);
+    const start: Cursor = request.after
+      ? readCursor(request.after, strategy)
+      : { strategy, asked: await this.candidates.countAsked(task, by), check: null, chosen: null, audit: null };
+    const [checks, chosen, audit, countChecks, countAudit] = await Promise.all([
+      this.questions.checks(task, start.check, first + 1, by),
+      this.chosen(task, strategy, start.chosen, first + 1, { by, filter }),
+      this.questions.audit(task, start.audit, first + 1, by),
+      this.questions.countChecks(task, by),
+      this.questions.countAudit(task),
+    ]);
+    const edges = interleave(start, checks, chosen, audit, first);
+    const endCursor = edges.at(-1)?.cursor ?? null;
+    const hasNextPage = checks.length + chosen.rows.length + audit.length > edges.length;
+    const totalCount = countChecks + chosen.total + countAudit;
+    return { edges, pageInfo: { hasNextPage, endCursor }, totalCount };
+  }
+
+  private async chosen(
+    task: string,
+    strategy: QueryStrategyName,
+    after: QuestionPosition | null,
+    limit: number,
+    view: QuestionView,
+  ): Promise<Chosen> {
+    const order = orderOf(strategy);
+    if (order) {
+      const [rows, total] = await Promise.all([
+        this.questions.chosen(task, order, after, limit, view),
+        this.questions.countChosen(task, view.filter),
+      ]);
+      return { rows, total, position: (row) => ({ values: order.map(({ column }) => row[column]), id: row.id }) };
+    }
+    if (strategy === 'RANDOM_AUDIT') return { rows: [], total: 0, position: () => ({ values: [], id: '' }) };
+    const listed = await this.diverse.list(task, view);
+    // Behind the row where the page before ended, or, once that is answered, as far on as it stood.
+    const known = listed.findIndex(({ id }) => id === after?.id);
+    const from = after === null ? 0 : known === -1 ? after.values[0]! : known + 1;
+    return {
+      rows: listed.slice(from, from + limit),
+      total: listed.length,
+      position: (row) => ({ values: [listed.indexOf(row)], id: row.id }),
+    };
+  }
+
+  async counted(rows: CandidateRow[]): Promise<Question[]> {
+    const counts = await this.questions.countDuplicates(rows.map(({ id }) => id));
+    return rows.map((row) => Object.assign(row, { duplicates: counts.get(row.id) ?? 0 }));
+  }
+}
+
+function checkedFilter(filter: QuestionFilter): QuestionFilter {
+  if (filter.label?.includes('\0')) throw badInput('filter.label', 'holds a character that cannot be stored');
+  return filter;
+}

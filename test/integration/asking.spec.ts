@@ -1,0 +1,430 @@
+/** Questions that are asked once for several texts, of several labelers, again, and not by mistake. */
+import type { INestApplicationContext } from '@nestjs/common';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DataSource } from 'typeorm';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { Prediction } from '../../src/inference/types.js';
+import { AgreementService } from '../../src/learning/agreement.js';
+import { LabelIssues } from '../../src/learning/label-issues.js';
+import { LedgerService } from '../../src/learning/ledger.js';
+import { ForgetService } from '../../src/learning/forget.js';
+import { PoolService } from '../../src/learning/pool.js';
+import type { Question } from '../../src/learning/question-queue.js';
+import { ReviewService } from '../../src/learning/review.js';
+import { TaskService } from '../../src/learning/task-service.js';
+import { AnswersRepository } from '../../src/storage/answers.repository.js';
+import { CandidatesRepository } from '../../src/storage/candidates.repository.js';
+import { ExampleService } from '../../src/learning/examples.js';
+import { ExamplesRepository } from '../../src/storage/examples.repository.js';
+import { TrainingTextsRepository } from '../../src/storage/training-texts.repository.js';
+import { fraction, itemKey, sha256, splitGroup, splitOf } from '../../src/task/keys.js';
+import type { TaskDefinition } from '../../src/task/types.js';
+import { createDatabase } from '../fixtures/database.js';
+import { startIntake, taskFile, texts } from '../fixtures/intake.js';
+
+const AUDIT_RATE = 0.2;
+
+let database: Awaited<ReturnType<typeof createDatabase>>;
+let dataDir: string;
+let service: INestApplicationContext;
+let review: ReviewService;
+
+beforeEach(async () => {
+  database = await createDatabase();
+  dataDir = mkdtempSync(join(tmpdir(), 'fewloop-asking-'));
+  service = await startIntake({ url: database.url, dataDir, role: 'api' });
+  await service.get(TaskService).apply(taskFile(), 'test');
+  review = service.get(ReviewService);
+});
+afterEach(async () => {
+  await service.close();
+  await database.drop();
+  rmSync(dataDir, { recursive: true, force: true });
+});
+
+/** Made up from the text. */
+function prediction(text: string): Prediction {
+  const confidence = 0.5 + (Number.parseInt(sha256(text).slice(0, 4), 16) % 50) / 100;
+  const dissenting = Number.parseInt(sha256(text).slice(4, 8), 16) % 2;
+  const label = Number.parseInt(sha256(text).slice(8, 12), 16) % 2 === 0 ? 'positive' : 'negative';
+  return {
+    label,
+    labels: [label],
+    confidence,
+    calibrated: false,
+    margin: 2 * confidence - 1,
+    entropy: 1 - confidence,
+    disagreement: {
+      voters: 2,
+      dissenting,
+      unanimous: dissenting === 0,
+      voteEntropy: dissenting * confidence,
+      jensenShannon: dissenting * 0.3,
+    },
+    distribution: [],
+    members: [],
+    route: 'REVIEW',
+    modelVersion: 1,
+    taskRevision: 1,
+  };
+}
+
+async function admit(list: string[]): Promise<void> {
+  const definition = (await service.get(TaskService).get('tiny')).definition as TaskDefinition;
+  const plain = { textPair: null, choices: null, fields: null };
+  const scored = list.map((text) => ({
+    item: { ...plain, itemKey: itemKey({ text }), splitGroup: splitGroup(text), text },
+    prediction: prediction(text),
+  }));
+  await service.get(PoolService).admit(definition, scored);
+}
+
+const isAudit = (text: string) => fraction('audit', 'tiny', splitGroup(text)) < AUDIT_RATE;
+const isChosen = (text: string) => splitOf(splitGroup(text)) === 'train' && !isAudit(text);
+
+/** Near-duplicates of one text: the first ones of those that the test wants. */
+function variants(count: number, wanted: (text: string) => boolean): string[] {
+  const base = '这家店的东西质量很好，发货也很快，包装完整，客服态度不错，下次还会再来购买，推荐给大家';
+  const all = Array.from({ length: 400 }, (_, i) => `${base}${String.fromCharCode(0x4e00 + i)}`);
+  return all.filter((text) => !text.endsWith('不') && wanted(text)).slice(0, count);
+}
+
+const queue = async (by = 'anna') => (await review.queue('tiny', { first: 200 }, by)).edges.map(({ node }) => node);
+const example = async (text: string) =>
+  (await service.get(ExamplesRepository).findByKeys('tiny', [itemKey({ text })]))[0];
+const stored = async (text: string) => {
+  const [row] = await service
+    .get(DataSource)
+    .query(`SELECT id FROM candidate WHERE item_key = $1`, [itemKey({ text })]);
+  return (await service.get(CandidatesRepository).find(row.id as string))!;
+};
+
+describe('near-duplicates', () => {
+  it('are one question with their count, which one answer closes, and no example each', async () => {
+    const [first, ...others] = variants(5, isChosen);
+    await admit([first!, ...others.slice(0, 2)]);
+    await admit(others.slice(2));
+    const asked = await queue();
+    expect(asked.map(({ duplicates, reason }) => [duplicates, reason])).toEqual([[4, null]]);
+    const answered = await review.label(asked[0]!.id, ['positive'], 'anna');
+    expect(answered.duplicates).toBe(0);
+    expect(await queue()).toEqual([]);
+    for (const text of [first!, ...others]) {
+      const row = await stored(text);
+      const isAsked = row.id === asked[0]!.id;
+      expect(row).toMatchObject({ state: 'LABELLED', labels: ['positive'], answeredBy: 'anna' });
+      expect(row.servedBy).toBe(isAsked ? null : asked[0]!.id);
+      expect((await example(text))?.split).toBe(isAsked ? 'train' : undefined);
+    }
+    // One question was answered, so the fifth is the audit's still.
+    expect(await service.get(CandidatesRepository).countAsked('tiny', 'anna')).toBe(1);
+    // One that comes later is not asked either.
+    await admit([variants(6, isChosen)[5]!]);
+    expect(await queue()).toEqual([]);
+  });
+
+  it('of the audit slice are asked themselves, all of them, and others of theirs by no strategy', async () => {
+    const heldOut = variants(2, (text) => isAudit(text) && splitOf(splitGroup(text)) !== 'train');
+    const train = variants(2, isChosen);
+    await admit([...train, ...heldOut]);
+    const asked = await queue();
+    expect(asked.map(({ text }) => text).sort()).toEqual([...heldOut].sort());
+    for (const { id } of asked) await review.label(id, ['negative'], 'anna');
+    for (const text of heldOut) expect((await example(text))?.split).toBe(splitOf(splitGroup(text)));
+    // Neither as examples nor as unlabelled texts do the others take part in training.
+    for (const text of train) expect(await example(text)).toBeUndefined();
+    expect(await service.get(TrainingTextsRepository).unlabelledForTraining('tiny', 10)).toEqual([]);
+    expect(await queue()).toEqual([]);
+  });
+
+  it('are open again where the answer is undone', async () => {
+    const list = variants(3, isChosen);
+    await admit(list);
+    const [question] = await queue();
+    await review.label(question!.id, ['positive'], 'anna');
+    expect(await review.undo('tiny', 'anna')).toMatchObject({ id: question!.id, duplicates: 2, state: 'OPEN' });
+    for (const text of list) expect(await stored(text)).toMatchObject({ state: 'OPEN', labels: null, servedBy: null });
+    expect(await service.get(ExamplesRepository).list('tiny')).toEqual([]);
+    expect((await queue()).map(({ duplicates }) => duplicates)).toEqual([2]);
+  });
+});
+
+describe('filters', () => {
+  it('leave the audit slice whole', async () => {
+    await admit(texts(200));
+    const filtered = async (filter: object): Promise<Question[]> => {
+      const page = await review.queue('tiny', { first: 200, filter });
+      expect(page.totalCount).toBe(page.edges.length);
+      return page.edges.map(({ node }) => node);
+    };
+    const all = await filtered({});
+    const audits = all.filter(({ audit }) => audit).length;
+    const holds: [object, (row: Question) => boolean][] = [
+      [{ contested: true }, (row) => row.dissenting > 0],
+      [{ contested: false }, (row) => row.dissenting === 0],
+      [{ label: 'negative' }, (row) => row.predictedLabel === 'negative'],
+      [{ maxConfidence: 0.7 }, (row) => row.confidence <= 0.7],
+      [{ minVoteEntropy: 0.6 }, (row) => row.voteEntropy >= 0.6],
+      [
+        { minJensenShannon: 0.1, label: 'positive' },
+        (row) => row.jensenShannon > 0 && row.predictedLabel === 'positive',
+      ],
+    ];
+    for (const [filter, hold] of holds) {
+      const rows = await filtered(filter);
+      const chosen = rows.filter(({ audit }) => !audit);
+      const expected = all.filter((row) => !row.audit && hold(row)).map(({ id }) => id);
+      expect(chosen.map(({ id }) => id)).toEqual(expected);
+      expect(expected.length).toBeGreaterThan(0);
+      expect(rows.length - chosen.length).toBe(audits);
+    }
+  });
+
+  it('and orders are served by an index', async () => {
+    await admit(texts(200));
+    const manager = service.get(DataSource).manager;
+    const ask = (where: string, order: string) =>
+      `EXPLAIN SELECT id FROM candidate WHERE task = 'tiny' AND state = 'OPEN' AND ${where} ORDER BY ${order}, id LIMIT 20`;
+    const cases: [string, string, string][] = [
+      ['candidate_margin_idx', 'true', 'margin, confidence'],
+      ['candidate_confidence_idx', 'confidence < 0.6', 'confidence, margin'],
+      ['candidate_entropy_idx', 'true', 'entropy DESC'],
+      ['candidate_votes_idx', 'vote_entropy >= 0.5', 'vote_entropy DESC, margin'],
+      ['candidate_bald_idx', 'jensen_shannon >= 0.1', 'jensen_shannon DESC, margin'],
+      ['candidate_label_idx', `predicted_label = 'negative'`, 'margin, confidence'],
+      ['candidate_contested_idx', 'dissenting > 0', 'margin, confidence'],
+    ];
+    await manager.transaction(async (tx) => {
+      // A table of two hundred rows is sooner read and sorted.
+      await tx.query('SET LOCAL enable_seqscan = off');
+      await tx.query('SET LOCAL enable_sort = off');
+      await tx.query('SET LOCAL enable_bitmapscan = off');
+      for (const [index, where, order] of cases) {
+        const plan = await tx.query<{ 'QUERY PLAN': string }[]>(ask(where, order));
+        expect(plan.map((line) => line['QUERY PLAN']).join('\n')).toContain(index);
+      }
+    });
+  });
+});
+
+describe('leases', () => {
+  it('two labelers who ask at once are never asked the same, and all is asked', async () => {
+    await admit(texts(120));
+    const total = (await review.queue('tiny', { first: 1 })).totalCount;
+    const names = ['anna', 'ben', 'chen', 'dora'];
+    const holder = new Map<string, string>();
+    const work = async (by: string): Promise<void> => {
+      for (;;) {
+        const { questions } = await review.lease('tiny', { first: 4 }, by);
+        if (questions.length === 0) return;
+        for (const { id } of questions) {
+          expect(holder.get(id) ?? by).toBe(by);
+          holder.set(id, by);
+        }
+        for (const { id } of questions) await review.label(id, ['positive'], by);
+      }
+    };
+    await Promise.all(names.map(work));
+    expect(holder.size).toBe(total);
+    expect(new Set(holder.values()).size).toBeGreaterThan(1);
+  });
+
+  it('hide a question from others until they end or are given back, and are kept by who leases again', async () => {
+    await admit(texts(40));
+    const ids = (list: Question[]) => list.map(({ id }) => id).sort();
+    const { questions } = await review.lease('tiny', { first: 6 }, 'anna');
+    expect(questions).toHaveLength(6);
+    expect(ids((await review.lease('tiny', { first: 6 }, 'anna')).questions)).toEqual(ids(questions));
+    const held = new Set(ids(questions));
+    expect((await queue('ben')).some(({ id }) => held.has(id))).toBe(false);
+    expect((await queue('anna')).filter(({ id }) => held.has(id))).toHaveLength(6);
+    await service
+      .get(DataSource)
+      .query(`UPDATE candidate SET leased_until = now() - interval '1 second' WHERE id = $1`, [questions[0]!.id]);
+    expect((await queue('ben')).map(({ id }) => id)).toContain(questions[0]!.id);
+    await review.release('tiny', 'anna');
+    expect((await queue('ben')).filter(({ id }) => held.has(id))).toHaveLength(6);
+  });
+});
+
+describe('agreement', () => {
+  beforeEach(async () => {
+    await service.get(TaskService).apply(taskFile({ learning: { agreement: { share: 1 } } }), 'test');
+    await admit(texts(60));
+  });
+
+  it('a drawn question is an example at once, and asked of another labeler first of all', async () => {
+    const [question] = await queue('anna');
+    await review.label(question!.id, ['positive'], 'anna');
+    expect((await example(question!.text))?.labels).toEqual(['positive']);
+    expect((await queue('anna')).map(({ id }) => id)).not.toContain(question!.id);
+    const [second] = await queue('ben');
+    expect(second).toMatchObject({ id: question!.id, reason: 'SECOND_ANSWER' });
+    await expect(review.label(question!.id, ['negative'], 'anna')).rejects.toMatchObject({ code: 'CONFLICT' });
+    await review.label(question!.id, ['positive'], 'ben');
+    expect(await stored(question!.text)).toMatchObject({ reason: null, state: 'LABELLED', answeredBy: 'anna' });
+    expect((await queue('chen')).map(({ id }) => id)).not.toContain(question!.id);
+    expect(await service.get(AgreementService).of('tiny')).toEqual({
+      alpha: null,
+      questions: 1,
+      disagreements: 0,
+      waiting: 0,
+      disputed: 0,
+    });
+  });
+
+  it('where two differ a third decides; until then it is no example, and every answer is kept', async () => {
+    const [first, other] = await queue('anna');
+    await review.label(first!.id, ['positive'], 'anna');
+    await review.label(other!.id, ['negative'], 'anna');
+    await review.label(other!.id, ['negative'], 'ben');
+    await review.label(first!.id, ['negative'], 'ben');
+    expect(await example(first!.text)).toBeUndefined();
+    for (const by of ['anna', 'ben']) {
+      expect((await queue(by)).map(({ id }) => id)).not.toContain(first!.id);
+      await expect(review.label(first!.id, [by === 'anna' ? 'negative' : 'positive'], by)).rejects.toMatchObject({
+        code: 'CONFLICT',
+      });
+    }
+    // Of two questions, on one of which they differ: observed 1/2, expected by three of one label and one of the other.
+    const agreement = service.get(AgreementService);
+    expect(await agreement.of('tiny')).toMatchObject({ questions: 2, disagreements: 1, disputed: 1, alpha: 0 });
+    const [decide] = await queue('chen');
+    expect(decide).toMatchObject({ id: first!.id, reason: 'ADJUDICATION' });
+    await review.label(first!.id, ['negative'], 'chen');
+    expect(await example(first!.text)).toMatchObject({ labels: ['negative'], answeredBy: 'chen' });
+    // The decision is not one of the two answers that are compared.
+    expect(await agreement.of('tiny')).toMatchObject({ questions: 2, disagreements: 1, disputed: 0, alpha: 0 });
+    const answers = await service.get(AnswersRepository).standing(first!.id);
+    expect(answers.map(({ answeredBy, asked, labels }) => [answeredBy, asked, labels?.[0]])).toEqual([
+      ['anna', first!.audit ? 'AUDIT' : 'STRATEGY', 'positive'],
+      ['ben', 'SECOND_ANSWER', 'negative'],
+      ['chen', 'ADJUDICATION', 'negative'],
+    ]);
+  });
+
+  it('a second labeler may skip; the question waits for another', async () => {
+    const [question] = await queue('anna');
+    await review.label(question!.id, ['positive'], 'anna');
+    await review.skip(question!.id, 'unclear', 'ben');
+    expect((await queue('ben')).map(({ id }) => id)).not.toContain(question!.id);
+    expect((await queue('chen'))[0]?.id).toBe(question!.id);
+    expect((await example(question!.text))?.labels).toEqual(['positive']);
+  });
+
+  it('each of the answers can be undone, the newest first', async () => {
+    const [question] = await queue('anna');
+    const { id, text } = question!;
+    await review.label(id, ['positive'], 'anna');
+    await review.label(id, ['negative'], 'ben');
+    await review.label(id, ['negative'], 'chen');
+    await expect(review.undo('tiny', 'anna')).rejects.toMatchObject({ code: 'CONFLICT' });
+    await review.undo('tiny', 'chen');
+    expect(await stored(text)).toMatchObject({ reason: 'ADJUDICATION', state: 'OPEN', labels: null });
+    expect(await example(text)).toBeUndefined();
+    await review.undo('tiny', 'ben');
+    expect(await stored(text)).toMatchObject({ reason: 'SECOND_ANSWER', state: 'LABELLED', labels: ['positive'] });
+    expect(await example(text)).toMatchObject({ labels: ['positive'], answeredBy: 'anna' });
+    await review.undo('tiny', 'anna');
+    expect(await stored(text)).toMatchObject({ reason: null, state: 'OPEN', labels: null, answeredBy: null });
+    expect(await example(text)).toBeUndefined();
+    await expect(review.undo('tiny', 'anna')).rejects.toMatchObject({ code: 'CONFLICT' });
+    const history = await service.get(DataSource).query(`SELECT undone_at FROM answer`);
+    expect(history).toHaveLength(3);
+    expect(history.every((row: { undone_at: Date | null }) => row.undone_at !== null)).toBe(true);
+  });
+});
+
+describe('undo', () => {
+  it('takes a skip back, and is asked of who undid it, with the old reason in the history', async () => {
+    await admit(texts(30));
+    const [question] = await queue();
+    await review.skip(question!.id, 'unclear', 'anna');
+    await review.undo('tiny', 'anna');
+    expect(await stored(question!.text)).toMatchObject({ state: 'OPEN', skipReason: null, leasedBy: 'anna' });
+    const [kept] = await service.get(DataSource).query(`SELECT skip_reason, answered_by FROM answer`);
+    expect(kept).toEqual({ skip_reason: 'unclear', answered_by: 'anna' });
+  });
+
+  it('leaves what a file has said since', async () => {
+    await admit(texts(30));
+    const [question] = await queue();
+    await review.label(question!.id, ['positive'], 'anna');
+    const known = (await example(question!.text))!;
+    await service.get(DataSource).query(`UPDATE example SET labels = '{negative}' WHERE id = $1`, [known.id]);
+    await review.undo('tiny', 'anna');
+    expect((await example(question!.text))?.labels).toEqual(['negative']);
+  });
+
+  it('finds nothing of a text that was forgotten', async () => {
+    await admit(texts(30));
+    const [question] = await queue();
+    await review.label(question!.id, ['positive'], 'anna');
+    await service.get(ForgetService).forget('tiny', { text: question!.text }, 'test');
+    expect(await service.get(DataSource).query(`SELECT 1 FROM answer`)).toEqual([]);
+    await expect(review.undo('tiny', 'anna')).rejects.toMatchObject({ code: 'CONFLICT' });
+  });
+});
+
+describe('labels in doubt', () => {
+  /** As a run's trainer writes it. */
+  async function doubt(rows: { text: string; label: string; doubt: number }[]): Promise<number> {
+    const folder = join(dataDir, 'run');
+    mkdirSync(folder, { recursive: true });
+    const lines = rows.map(({ text, ...row }) =>
+      JSON.stringify({ itemKey: itemKey({ text }), ...row, likelier: ['x'], distribution: [0.3, 0.7] }),
+    );
+    writeFileSync(join(folder, 'label-issues.jsonl'), lines.map((line) => `${line}\n`).join(''));
+    return service.get(LabelIssues).ask('tiny', 1, folder);
+  }
+
+  it('are asked first, the most doubtful before others, with the label that they have', async () => {
+    await admit(texts(30));
+    const [question] = await queue();
+    await review.label(question!.id, ['positive'], 'anna');
+    const imported = { text: '从文件来的一条', labels: ['positive'], split: 'train' as const };
+    await service.get(ExampleService).import('tiny', [imported], 'file');
+    const rows = [
+      { text: imported.text, label: 'positive', doubt: 0.9 },
+      { text: question!.text, label: 'positive', doubt: 0.6 },
+      { text: '不再有的一条', label: 'positive', doubt: 0.8 },
+    ];
+    expect(await doubt(rows)).toBe(2);
+    expect(await doubt(rows)).toBe(2);
+    const [first, second, third] = await queue();
+    expect(first).toMatchObject({ text: imported.text, reason: 'LABEL_ISSUE', priority: 0.9, labels: ['positive'] });
+    expect(first!.prediction).toMatchObject({ label: 'negative', confidence: 0.7 });
+    expect(second).toMatchObject({ id: question!.id, reason: 'LABEL_ISSUE' });
+    expect(third!.reason).toBeNull();
+
+    // Corrected: what came from a file stays its, and the ledger says what was changed.
+    await review.label(first!.id, ['negative'], 'ben');
+    expect(await example(imported.text)).toMatchObject({ labels: ['negative'], origin: 'IMPORT', answeredBy: 'ben' });
+    const [entry] = await service.get(LedgerService).listOfTask('tiny', 1);
+    expect(entry).toMatchObject({
+      kind: 'label-corrected',
+      body: { split: 'train', from: ['positive'], to: ['negative'], by: 'ben' },
+    });
+    // Confirmed: it is not asked again, nor is one that has another label since.
+    await review.label(second!.id, ['positive'], 'ben');
+    expect(await doubt(rows)).toBe(0);
+    expect((await queue()).every(({ reason }) => reason === null)).toBe(true);
+    // Taken back, the doubt is there again.
+    await review.undo('tiny', 'ben');
+    expect((await queue('ben'))[0]).toMatchObject({ id: second!.id, reason: 'LABEL_ISSUE' });
+  });
+
+  it('skipped, they stay as they are', async () => {
+    await admit(texts(30));
+    const [question] = await queue();
+    await review.label(question!.id, ['positive'], 'anna');
+    const rows = [{ text: question!.text, label: 'positive', doubt: 0.6 }];
+    await doubt(rows);
+    await review.skip(question!.id, 'cannot tell', 'ben');
+    expect(await stored(question!.text)).toMatchObject({ state: 'LABELLED', reason: null, labels: ['positive'] });
+    expect((await example(question!.text))?.labels).toEqual(['positive']);
+    expect(await doubt(rows)).toBe(0);
+  });
+});
