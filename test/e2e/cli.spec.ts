@@ -191,6 +191,14 @@ describe('the rest', () => {
   it('forgets', async () => {
     const { out } = await fewloop(['--json', 'forget', 'reviews', '--text', '两\n行']);
     expect(JSON.parse(out)).toMatchObject({ examples: 1 });
+    const [entry] = JSON.parse((await fewloop(['--json', 'ledger', 'list', 'reviews'])).out) as { hash: string }[];
+    expect(entry).toMatchObject({ kind: 'forgotten' });
+    const verified = await fewloop(['ledger', 'verify', '--hash', entry!.hash]);
+    expect(verified).toMatchObject({ code: 0 });
+    expect(verified.out).toMatch(/^\d+ entries hold; the last hash is [0-9a-f]{64}\n$/u);
+    const other = await fewloop(['ledger', 'verify', '--hash', 'f'.repeat(64)]);
+    expect(other.code).toBe(1);
+    expect(other.err).toContain('is not in the chain');
   });
 
   it.each([[['nonsense']], [['classify']], [['forget', 'reviews']], [['import', 'reviews', 'x', '--split', 'half']]])(

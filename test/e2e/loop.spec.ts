@@ -7,9 +7,6 @@ import { createClient } from 'graphql-ws';
 import { rmSync } from 'node:fs';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { WebSocket } from 'ws';
-import { LedgerService } from '../../src/learning/ledger.js';
-import { connect } from '../../src/storage/database.js';
-import { LedgerRepository } from '../../src/storage/ledger.repository.js';
 import { classify, Load, type Answer } from '../fixtures/load.js';
 import { makeDataDir, startServiceProcess, type ServiceProcess } from '../fixtures/service-process.js';
 
@@ -199,11 +196,17 @@ it('keeps all that over a restart: the answers, the decision, the ledger', async
   expect(difference(await classify(service, 'reviews', ASKED), answersOf.get(1)!)).toBeLessThan(1e-4);
   expect(await promotions()).toMatchObject([{ id: promotion.id, decision: 'APPROVED' }]);
   expect((await state()).examples).toMatchObject({ train: LABELLED.length + 1, test: HELD_OUT.length });
-  const database = await connect(service.databaseUrl);
-  const ledger = new LedgerService(new LedgerRepository(database));
-  // Version 1, the approval, the rollback.
-  expect(await ledger.verify()).toMatchObject({ entries: 3, brokenAt: null });
-  await database.destroy();
+  const { verifyLedger, ledger, modelVersionByAlias } = await service.request<{
+    verifyLedger: object;
+    ledger: { kind: string; hash: string }[];
+    modelVersionByAlias: object;
+  }>(`{
+    verifyLedger { entries brokenAt lastHash contains } ledger(task: "reviews") { kind hash }
+    modelVersionByAlias(task: "reviews", alias: "champion") { version state aliases }
+  }`);
+  expect(modelVersionByAlias).toEqual({ version: 1, state: 'ACTIVE', aliases: ['champion'] });
+  expect(ledger.map(({ kind }) => kind)).toEqual(['rolled-back', 'promotion-approved', 'activated']);
+  expect(verifyLedger).toEqual({ entries: 3, brokenAt: null, lastHash: ledger[0]!.hash, contains: null });
 });
 
 interface Frame {

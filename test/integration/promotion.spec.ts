@@ -10,6 +10,7 @@ import { LedgerService } from '../../src/learning/ledger.js';
 import { PromotionService } from '../../src/learning/promotion.js';
 import { ActivationService } from '../../src/registry/activation.js';
 import { ModelRegistry } from '../../src/registry/versions.js';
+import { ExamplesRepository } from '../../src/storage/examples.repository.js';
 import { RunsRepository } from '../../src/storage/runs.repository.js';
 import { TasksRepository } from '../../src/storage/tasks.repository.js';
 import { VersionsRepository } from '../../src/storage/versions.repository.js';
@@ -227,6 +228,27 @@ describe('the gate', () => {
     });
     expect({ verdict, championVersion }).toEqual({ verdict: 'INCONCLUSIVE', championVersion: 1 });
     expect(report['statement']).toMatch(/On 2 held-out rows .* undecided/);
+    expect(report).toMatchObject({
+      calibration: 'INSUFFICIENT',
+      accuracy: { champion: expect.any(Number), challenger: expect.any(Number) },
+      augrc: { challenger: expect.any(Number) },
+      confusionChanges: [],
+      flips: { changed: 0, examples: [] },
+      cost: { champion: { medianMs: expect.any(Number) }, challenger: { p95Ms: expect.any(Number) } },
+      heldOutDigest: expect.stringMatching(/^[0-9a-f]{64}$/),
+    });
+    const byLabel = report['byLabel'] as { label: string; rows: number }[];
+    expect(byLabel.map(({ label }) => label)).toEqual(['positive', 'negative']);
+    expect(byLabel.reduce((sum, { rows }) => sum + rows, 0)).toBe(2);
+    // The same rows have the same digest; without the third it is another one.
+    expect(without['heldOutDigest']).not.toBe(report['heldOutDigest']);
     await expect(gate.compare('tiny', 9)).rejects.toMatchObject({ code: 'VERSION_NOT_FOUND' });
+
+    // Texts of rows that have another answer are looked up, so that a forgotten one is nowhere.
+    const [known] = await service.get(ExamplesRepository).listSplit('tiny', 'test');
+    const flip = { labels: ['positive'], champion: ['positive'], challenger: ['negative'], confidence: 0.6 };
+    const examples = [known!.itemKey, 'forgotten'].map((itemKey) => ({ ...flip, itemKey }));
+    const told = await promotions.reportOf({ task: 'tiny', report: { flips: { changed: 2, examples } } });
+    expect(told).toMatchObject({ flips: { changed: 2, examples: [{ text: known!.text }, { text: null }] } });
   });
 });
