@@ -14,6 +14,7 @@ import type { Item, ServingPolicy } from '../task/types.js';
 import { BatchQueue, deadlineExceeded, type QueueLimits } from './infer.js';
 import { predict, scoreMembers, type ItemScores } from './pipeline.js';
 import { RecentAnswers } from './recent.js';
+import type { ServedWindows } from './served-windows.js';
 import type { Answered, ClassifyRequest, Member, ServedModel } from './types.js';
 
 export type Outcome = Answered | { ok: false; error: FewloopError };
@@ -23,6 +24,8 @@ export interface EngineOptions extends QueueLimits {
   maxTextLength?: number;
   /** Of recent answers, about; 0, the default, keeps none. */
   cacheBytes?: number;
+  /** Told of what the model answered to who waits, and to the stream. */
+  windows?: ServedWindows;
 }
 
 export class InferenceEngine {
@@ -55,7 +58,13 @@ export class InferenceEngine {
       else unknown.set(key, request.items[i]!);
     });
     if (outcomes.size > 0) this.metrics.add('fewloop_recent_answers_total', { task: model.task }, outcomes.size);
-    for (const [key, outcome] of await this.answerTimed(model, policy, unknown, request)) {
+    const startedAtMs = performance.now();
+    const answers = await this.answerTimed(model, policy, unknown, request);
+    if (unknown.size > 0 && !request.anew && request.priority !== 'background') {
+      const latencyMs = request.priority === 'interactive' ? performance.now() - startedAtMs : null;
+      this.options.windows?.note(model.task, model.version, answers.values(), latencyMs);
+    }
+    for (const [key, outcome] of answers) {
       outcomes.set(key, outcome);
       // What nobody waits for comes in bulk and once.
       if (outcome.ok && request.priority !== 'background') this.recent.keep(model, policy, outcome);

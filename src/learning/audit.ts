@@ -25,13 +25,20 @@ export class AuditService {
     if (!task || task.activeVersion === null) return null;
     const version = task.activeVersion;
     const definition = task.definition as TaskDefinition;
-    const [answers, counts] = await Promise.all([
-      this.audit.answers(taskName, version),
+    const [figures, counts] = await Promise.all([
+      this.accuracyOf(taskName, version, definition),
       this.audit.counts(taskName, version),
     ]);
-    const judged = answers.flatMap((answer) => judge(definition, answer) ?? []);
-    const names = definition.labels.map(({ name }) => name);
-    return { version, ...liveAccuracyOf(judged, names), ...counts };
+    return { version, ...figures, ...counts };
+  }
+
+  /** Of any version that has answered, by the present names of the labels. */
+  async accuracyOf(task: string, version: number, definition: TaskDefinition): Promise<LiveAccuracy> {
+    const judged = (await this.audit.answers(task, version)).flatMap((answer) => judge(definition, answer) ?? []);
+    return liveAccuracyOf(
+      judged,
+      definition.labels.map(({ name }) => name),
+    );
   }
 }
 

@@ -19,6 +19,7 @@ import type { ExampleRow } from '../storage/entities/example.js';
 import type { ModelVersionRow } from '../storage/entities/model-version.js';
 import { ExamplesRepository } from '../storage/examples.repository.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
+import { TrainingTextsRepository } from '../storage/training-texts.repository.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
 import { canonicalJson, sha256 } from '../task/keys.js';
 import type { Item, TaskDefinition } from '../task/types.js';
@@ -27,6 +28,7 @@ import { confusionChanges, flipsOf, labelFigures } from './gate-differences.js';
 import { compareFigures, isRight, type JudgedRow } from './gate-figures.js';
 import { describeComparison, describeFirst } from './gate-report.js';
 import { compare, pairedCounts, type GateVerdict, type PairedCounts } from './gate-statistics.js';
+import { labelShift } from './guard-rules.js';
 import { answerOf, OUT_OF_FOLD_NOTE, outOfFoldOf } from './out-of-fold.js';
 import { CALIBRATION_ROWS } from './live-accuracy.js';
 import { runFolder, trainedGroups } from './run-folders.js';
@@ -67,12 +69,23 @@ interface Cost {
   hostBytes: number | null;
 }
 
+/** Of both versions on the same unlabelled texts of the task's traffic. */
+export interface TrafficFigures {
+  texts: number;
+  /** Share of texts with the same answer; null without texts. */
+  agreement: number | null;
+  /** Jensen-Shannon distance between the shares of labels, in [0, 1]. */
+  labelShift: number;
+}
+
 const NO_ROWS: PairedCounts = { bothRight: 0, onlyChallengerRight: 0, onlyChampionRight: 0, bothWrong: 0 };
 /** No label's name: what a version that failed says is wrong, even of a text without labels. */
 const NO_ANSWER = '';
 /** Texts at once: a small share of the queue, in which requests go first. */
 const TEXTS_AT_ONCE = 32;
 const TIMED_TEXTS = 30;
+const TRAFFIC_TEXTS = 300;
+const LEAST_TRAFFIC_TEXTS = 50;
 const OVERLOADED_PATIENCE_MS = 10 * 60_000;
 
 @Injectable()
@@ -82,6 +95,7 @@ export class GateService {
     @Inject(TasksRepository) private readonly tasks: TasksRepository,
     @Inject(VersionsRepository) private readonly versions: VersionsRepository,
     @Inject(ExamplesRepository) private readonly examples: ExamplesRepository,
+    @Inject(TrainingTextsRepository) private readonly texts: TrainingTextsRepository,
     @Inject(ActivationService) private readonly activation: ActivationService,
     @Inject(InferenceEngine) private readonly engine: InferenceEngine,
   ) {}
@@ -95,8 +109,8 @@ export class GateService {
     const definition = definitionOf(challenger);
     const heldOut = await this.heldOut(challenger, champion);
     const asked = [
-      await this.answers(challenger, heldOut.rows, definition),
-      ...(champion ? [await this.answers(champion, heldOut.rows, definition)] : []),
+      await this.answers(challenger, itemsOf(heldOut.rows), definition),
+      ...(champion ? [await this.answers(champion, itemsOf(heldOut.rows), definition)] : []),
     ];
     const answers = asked.map((one) => one.answers);
     const shared = sharedLabels(challenger, champion);
@@ -126,6 +140,7 @@ export class GateService {
           answered.map((i) => heldOut.rows[i]!.example.itemKey),
         ),
       }),
+      traffic: champion && (await this.onTraffic(challenger, champion)),
       cost: { champion: asked[1]?.cost ?? null, challenger: asked[0]!.cost },
       heldOutDigest: digestOf(answered.map((i) => heldOut.rows[i]!)),
       ...(champion ? {} : { challengerAlone: alone }),
@@ -165,11 +180,21 @@ export class GateService {
       rows.push({ example, labels });
       challengerAnswers.push(answerOf(definition, thresholds, example.choices, distribution));
     }
-    const { answers: championAnswers } = await this.answers(champion, rows, definition);
+    const { answers: championAnswers } = await this.answers(champion, itemsOf(rows), definition);
     const right = (answers: (string[] | null | undefined)[]) =>
       rows.map(({ labels }, i) => isRight({ labels, answer: answers[i] ?? [NO_ANSWER] }));
     const counts = pairedCounts(right(championAnswers.map((answer) => answer?.labels)), right(challengerAnswers));
     return { figures: folded.figures, comparison: compare(counts, margin), note: OUT_OF_FOLD_NOTE };
+  }
+
+  /** How far their answers to the same unlabelled texts are apart: what the guard expects of a swap. */
+  private async onTraffic(challenger: ModelVersionRow, champion: ModelVersionRow): Promise<TrafficFigures | null> {
+    const items = (await this.texts.reservoir(challenger.task, TRAFFIC_TEXTS)).map(itemOf);
+    if (items.length < LEAST_TRAFFIC_TEXTS) return null;
+    const definition = definitionOf(challenger);
+    const { answers: before } = await this.answers(champion, items, definition);
+    const { answers: now } = await this.answers(challenger, items, definition);
+    return trafficFigures(before, now);
   }
 
   private async heldOut(challenger: ModelVersionRow, champion: ModelVersionRow | null): Promise<HeldOut> {
@@ -202,21 +227,20 @@ export class GateService {
   /** What the version says of each row, by the challenger's names; null where it failed. And what that takes here. */
   private async answers(
     version: ModelVersionRow,
-    rows: HeldOutRow[],
+    items: Item[],
     definition: TaskDefinition,
   ): Promise<{ answers: (Answer | null)[]; cost: Cost }> {
     const { model, bytes, release } = await this.activation.openVersion(version.task, version.version);
     try {
       const answers: (Answer | null)[] = [];
       const times: number[] = [];
-      for (const { example } of rows.slice(0, TIMED_TEXTS)) {
+      for (const item of items.slice(0, TIMED_TEXTS)) {
         const startedAtMs = performance.now();
-        await this.classify(model, [itemOf(example)]);
+        await this.classify(model, [item]);
         times.push(performance.now() - startedAtMs);
       }
-      for (let start = 0; start < rows.length; start += TEXTS_AT_ONCE) {
-        const items = rows.slice(start, start + TEXTS_AT_ONCE).map(({ example }) => itemOf(example));
-        const outcomes = await this.classify(model, items);
+      for (let start = 0; start < items.length; start += TEXTS_AT_ONCE) {
+        const outcomes = await this.classify(model, items.slice(start, start + TEXTS_AT_ONCE));
         answers.push(...outcomes.map((outcome) => (outcome.ok ? readAnswer(definition, outcome.prediction) : null)));
       }
       return { answers, cost: { ...latencyOf(times), hostBytes: bytes() || null } };
@@ -239,6 +263,22 @@ export class GateService {
     }
   }
 }
+
+/** Texts that one of the two failed on are left out. */
+function trafficFigures(before: (Answer | null)[], now: (Answer | null)[]): TrafficFigures {
+  const named = (answer: Answer) => answer.labels.toSorted().join('\n');
+  const both = before.flatMap((one, i) => (one && now[i] ? [[named(one), named(now[i])] as const] : []));
+  const counts = (side: 0 | 1) =>
+    new Map(Object.entries(Object.groupBy(both, (pair) => pair[side])).map(([name, own]) => [name, own!.length]));
+  const same = both.filter(([one, other]) => one === other).length;
+  return {
+    texts: both.length,
+    agreement: both.length === 0 ? null : same / both.length,
+    labelShift: labelShift(counts(0), counts(1)).shift,
+  };
+}
+
+const itemsOf = (rows: HeldOutRow[]) => rows.map(({ example }) => itemOf(example));
 
 function readAnswer(definition: TaskDefinition, { labels, confidence, distribution }: Prediction): Answer {
   // A label that the challenger no longer has is an answer too: a wrong one.

@@ -15,6 +15,7 @@ import { ExampleExport } from './example-export.js';
 import { ExampleService } from './examples.js';
 import { ForgetService } from './forget.js';
 import { GateService } from './gate.js';
+import { GuardService } from './guard.js';
 import { IngestService } from './ingest.js';
 import { JobQueue } from './job-queue.js';
 import { LabelIssues } from './label-issues.js';
@@ -73,6 +74,7 @@ const SERVICES = [
     AnswerExamples,
     DiverseQuestions,
     GateService,
+    GuardService,
     JobQueue,
     LabelIssues,
     LearningObservation,

@@ -41,7 +41,7 @@ export interface Approval {
 }
 
 /** Who decides where no person does. */
-const SERVICE = 'fewloop';
+export const SERVICE = 'fewloop';
 
 @Injectable()
 export class PromotionService {
@@ -162,13 +162,17 @@ export class PromotionService {
   /**
    * Back to the version that was active before the one that is; again, and it goes forth. Throws TASK_NOT_FOUND,
    * BAD_INPUT without a reason, CONFLICT where none was active before, BUNDLE_INVALID where it can no longer serve.
+   * `onlyFrom`: CONFLICT where another version is active.
    */
-  async rollback(taskName: string, reason: string, by: string): Promise<ModelVersionRow> {
+  async rollback(taskName: string, reason: string, by: string, onlyFrom?: number): Promise<ModelVersionRow> {
     const task = await this.tasks.find(taskName);
     if (!task) throw new FewloopError('TASK_NOT_FOUND', `there is no task ${taskName}`);
     if (!reason.trim()) throw badInput('reason', 'a rollback says why');
     const { activeVersion: from, previousVersion: to } = task;
     if (to === null) throw new FewloopError('CONFLICT', `no version of ${taskName} was active before this one`);
+    if (onlyFrom !== undefined && from !== onlyFrom) {
+      throw new FewloopError('CONFLICT', `version ${onlyFrom} of ${taskName} is not active any more`);
+    }
     await this.activation.prepare(taskName, to);
     await this.transactions.run(async (tx) => {
       const now = await this.tasks.lock(taskName, tx);

@@ -3,6 +3,7 @@ import { Module } from '@nestjs/common';
 import { METRICS, type Metrics } from '../common/metrics/metrics.js';
 import { Config } from '../config/config.js';
 import { InferenceEngine } from '../inference/engine.js';
+import { ServedWindows } from '../inference/served-windows.js';
 import { JOBS_A_HOST } from '../runtime/host-process.js';
 import { HostPool } from '../runtime/host-pool.js';
 import { ActivationService } from './activation.js';
@@ -27,10 +28,16 @@ const SERVICES = [ActivationService, BatchBudgets, Catalogue, ConvergenceService
       useFactory: ({ device, modelMemoryBytes }: Config, { hosts, threads }: HostLayout, metrics: Metrics) =>
         new HostPool({ hosts, threads, device, memoryBytes: modelMemoryBytes }, metrics),
     },
+    ServedWindows,
     {
       provide: InferenceEngine,
-      inject: [Config, HostLayout, METRICS],
-      useFactory: ({ maxTextLength, cacheMb }: Config, { hosts }: HostLayout, metrics: Metrics) =>
+      inject: [Config, HostLayout, METRICS, ServedWindows],
+      useFactory: (
+        { maxTextLength, cacheMb }: Config,
+        { hosts }: HostLayout,
+        metrics: Metrics,
+        windows: ServedWindows,
+      ) =>
         new InferenceEngine(
           {
             maxBatchTokens: UNMEASURED_BATCH_TOKENS,
@@ -38,6 +45,7 @@ const SERVICES = [ActivationService, BatchBudgets, Catalogue, ConvergenceService
             maxQueuedTokens: MAX_QUEUED_TOKENS,
             maxTextLength,
             cacheBytes: cacheMb * 2 ** 20,
+            windows,
           },
           metrics,
         ),
@@ -47,6 +55,6 @@ const SERVICES = [ActivationService, BatchBudgets, Catalogue, ConvergenceService
     RehearsalEngine,
     ...SERVICES,
   ],
-  exports: [BaseTokenizer, InferenceEngine, ...SERVICES],
+  exports: [BaseTokenizer, InferenceEngine, ServedWindows, ...SERVICES],
 })
 export class RegistryModule {}

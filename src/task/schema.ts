@@ -75,6 +75,12 @@ const promotion = z.strictObject({
   fourEyes: z.boolean().default(false).describe('Whoever started a run may not approve its version.'),
   shadowMinutes: z.number().min(0).default(0),
   canaryPercent: z.number().min(0).max(100).default(0),
+  guardMinutes: z
+    .number()
+    .min(0)
+    .max(10_080)
+    .optional()
+    .describe('How long a promoted version is watched, and goes back by itself: 60 where it is left out; 0: never.'),
 });
 
 const adaptation = z

@@ -93,6 +93,8 @@ export interface TaskDefinition {
       fourEyes: boolean;
       shadowMinutes: number;
       canaryPercent: number;
+      /** Absent: 60. */
+      guardMinutes?: number;
     };
   };
   stream: { input: string; output: string };

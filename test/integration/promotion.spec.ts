@@ -2,10 +2,14 @@
 import type { INestApplicationContext } from '@nestjs/common';
 import { appendFileSync, cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { DataSource } from 'typeorm';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { FewloopError } from '../../src/common/errors.js';
+import { ServedWindows } from '../../src/inference/served-windows.js';
 import { LearningEvents } from '../../src/learning/events.js';
 import { GateService } from '../../src/learning/gate.js';
 import type { GateVerdict } from '../../src/learning/gate-statistics.js';
+import { GuardService } from '../../src/learning/guard.js';
 import { LedgerService } from '../../src/learning/ledger.js';
 import { PromotionService } from '../../src/learning/promotion.js';
 import { ActivationService } from '../../src/registry/activation.js';
@@ -15,6 +19,7 @@ import { RunsRepository } from '../../src/storage/runs.repository.js';
 import { TasksRepository } from '../../src/storage/tasks.repository.js';
 import { VersionsRepository } from '../../src/storage/versions.repository.js';
 import { splitGroup } from '../../src/task/keys.js';
+import type { TaskDefinition } from '../../src/task/types.js';
 import { createDatabase } from '../fixtures/database.js';
 import { addExamples, applyTinyTask, makeDataDir, startService } from '../fixtures/learning.js';
 
@@ -250,5 +255,61 @@ describe('the gate', () => {
     const examples = [known!.itemKey, 'forgotten'].map((itemKey) => ({ ...flip, itemKey }));
     const told = await promotions.reportOf({ task: 'tiny', report: { flips: { changed: 2, examples } } });
     expect(told).toMatchObject({ flips: { changed: 2, examples: [{ text: known!.text }, { text: null }] } });
+  });
+});
+
+describe('the guard', () => {
+  const said = (label: string, count: number) =>
+    Array.from({ length: count }, () => ({ ok: true, prediction: { labels: [label] } }) as const);
+  const defects = (count: number) =>
+    Array.from({ length: count }, () => ({ ok: false, error: new FewloopError('INTERNAL', 'a defect') }) as const);
+  let windows: ServedWindows;
+  let guard: GuardService;
+
+  beforeEach(async () => {
+    await applyTinyTask(service, dataDir);
+    await addVersion(2);
+    windows = service.get(ServedWindows);
+    guard = service.get(GuardService);
+    windows.note('tiny', 1, said('positive', 300), 5);
+    const comparison = { championVersion: 1, verdict: 'BETTER', report: { traffic: { labelShift: 0.02 } } } as const;
+    const { id } = await promotions.request('tiny', 2, comparison);
+    await promotions.approve(id, { by: 'ann' });
+  });
+
+  it('leaves a version that answers as the one before', async () => {
+    windows.note('tiny', 2, said('positive', 300), 5);
+    expect(await guard.look('tiny')).toEqual([]);
+    expect(await active()).toBe(2);
+  });
+
+  it('goes back where answers fail, says why, and leaves what was gone back to alone', async () => {
+    windows.note('tiny', 2, [...said('positive', 60), ...defects(20)], 5);
+    await Promise.all([guard.lookAtAll(), guard.lookAtAll()]);
+    expect(await active()).toBe(1);
+    const [entry] = await service.get(LedgerService).listOfTask('tiny', 5);
+    expect(entry).toMatchObject({ kind: 'rolled-back', body: { from: 2, to: 1, by: 'fewloop' } });
+    expect(entry!.body).toMatchObject({ reason: expect.stringContaining('of its answers failed (20 of 80)') });
+    expect(await ledgerKinds()).toEqual(['rolled-back', 'promotion-approved']);
+    // Version 1 fails too now: people decide.
+    windows.note('tiny', 1, defects(300), 5);
+    expect(await guard.look('tiny')).toEqual([]);
+    expect(await active()).toBe(1);
+  });
+
+  it('goes back where labels moved further than on the same texts', async () => {
+    windows.note('tiny', 2, said('negative', 300), 5);
+    expect(await guard.look('tiny')).toEqual([expect.stringContaining('negative is 100.0 % of the answers')]);
+    expect(await active()).toBe(1);
+  });
+
+  it('watches as long as the task says', async () => {
+    windows.note('tiny', 2, defects(300), 5);
+    const task = (await service.get(TasksRepository).find('tiny'))!;
+    const definition = structuredClone(task.definition) as TaskDefinition;
+    definition.learning.promotion.guardMinutes = 0;
+    await service.get(DataSource).query('UPDATE task SET definition = $1 WHERE name = $2', [definition, 'tiny']);
+    expect(await guard.look('tiny')).toEqual([]);
+    expect(await active()).toBe(2);
   });
 });

@@ -1,0 +1,96 @@
+import { describe, expect, it } from 'vitest';
+import type { ServedWindow } from '../inference/served-windows.js';
+import { labelShift, reasonsToGoBack, type Watched } from './guard-rules.js';
+import type { Accuracy } from './live-accuracy.js';
+import { wilson } from './gate-statistics.js';
+
+function served({
+  failed = 0,
+  ms = 20,
+  requests = 100,
+  labels = { a: 500, b: 500 },
+}: Partial<{ failed: number; ms: number; requests: number; labels: Record<string, number> }> = {}): ServedWindow {
+  const answered = Object.values(labels).reduce((sum, count) => sum + count, 0);
+  const latenciesMs = Array.from({ length: requests }, (_, i) => ms * (1 + i / requests));
+  return { answered, failed, labels: new Map(Object.entries(labels)), latenciesMs };
+}
+
+function accuracy(right: number, rows: number): Accuracy {
+  const { point, low, high } = wilson(right, rows);
+  return { right, rows, accuracy: point, low, high };
+}
+
+const watched = (changes: Partial<Watched>): Watched => ({
+  before: served(),
+  now: served(),
+  expectedShift: 0.05,
+  audit: { before: accuracy(90, 100), now: accuracy(90, 100) },
+  ...changes,
+});
+
+it('stays where nothing has changed, and where there is nothing to compare with', () => {
+  expect(reasonsToGoBack(watched({}))).toEqual([]);
+  const none = served({ requests: 0, labels: {} });
+  expect(reasonsToGoBack(watched({ before: none, audit: { before: null, now: null } }))).toEqual([]);
+  expect(reasonsToGoBack(watched({ now: none }))).toEqual([]);
+});
+
+describe('failures', () => {
+  it('go back where clearly more answers fail, also without a version before', () => {
+    const now = served({ failed: 60 });
+    expect(reasonsToGoBack(watched({ now }))).toEqual([expect.stringContaining('of its answers failed (60 of 1060)')]);
+    expect(reasonsToGoBack(watched({ now, before: served({ labels: {} }) }))).toHaveLength(1);
+  });
+
+  it('stay where as many failed before, or few are known', () => {
+    expect(reasonsToGoBack(watched({ before: served({ failed: 60 }), now: served({ failed: 65 }) }))).toEqual([]);
+    expect(reasonsToGoBack(watched({ now: served({ failed: 10, labels: { a: 20, b: 15 } }) }))).toEqual([]);
+    expect(reasonsToGoBack(watched({ now: served({ failed: 3 }) }))).toEqual([]);
+  });
+});
+
+describe('latency', () => {
+  it('goes back at more than twice and 50 ms longer', () => {
+    expect(reasonsToGoBack(watched({ now: served({ ms: 70 }) }))).toEqual([expect.stringContaining('before 39 ms')]);
+  });
+
+  it('stays under either, or on few requests', () => {
+    expect(reasonsToGoBack(watched({ before: served({ ms: 5 }), now: served({ ms: 15 }) }))).toEqual([]);
+    expect(reasonsToGoBack(watched({ before: served({ ms: 100 }), now: served({ ms: 190 }) }))).toEqual([]);
+    expect(reasonsToGoBack(watched({ now: served({ ms: 500, requests: 20 }) }))).toEqual([]);
+  });
+});
+
+describe('labels', () => {
+  const now = served({ labels: { a: 900, b: 100 } });
+
+  it('go back where they moved further than on the same texts', () => {
+    expect(reasonsToGoBack(watched({ now }))).toEqual([
+      expect.stringMatching(/is 90.0 % of the answers, before 50.0 %/u),
+    ]);
+  });
+
+  it('stay where the new version was known to answer so, or nothing is known of it', () => {
+    expect(reasonsToGoBack(watched({ now, expectedShift: 0.35 }))).toEqual([]);
+    expect(reasonsToGoBack(watched({ now, expectedShift: null }))).toEqual([]);
+    expect(reasonsToGoBack(watched({ now: served({ labels: { a: 90, b: 10 } }) }))).toEqual([]);
+  });
+
+  it('are 0 apart for equal shares, whatever their number, and 1 where nothing is common', () => {
+    expect(labelShift(new Map([['a', 10]]), new Map([['a', 300]])).shift).toBe(0);
+    expect(labelShift(new Map([['a', 300]]), new Map([['b', 300]])).shift).toBeGreaterThan(0.99);
+    expect(labelShift(new Map(), new Map([['a', 1]]))).toEqual({ shift: 0, p: 1 });
+  });
+});
+
+describe('audit answers', () => {
+  it('go back where the accuracy is clearly lower', () => {
+    const audit = { before: accuracy(180, 200), now: accuracy(30, 50) };
+    expect(reasonsToGoBack(watched({ audit }))).toEqual(['60.0 % of 50 audit answers have it right, before 90.0 %']);
+  });
+
+  it('stay on few', () => {
+    expect(reasonsToGoBack(watched({ audit: { before: accuracy(180, 200), now: accuracy(5, 20) } }))).toEqual([]);
+    expect(reasonsToGoBack(watched({ audit: { before: accuracy(180, 200), now: accuracy(42, 50) } }))).toEqual([]);
+  });
+});
