@@ -3,7 +3,7 @@
 Sources: BERT (Devlin et al. 2019, section 3.1) for the objective; Don't Stop Pretraining (Gururangan et al. 2020)
 for DAPT and TAPT.
 PET's auxiliary loss (auxiliary.py) and a run's TAPT (tapt.py) use what stands here.
-A run lives in a folder: `tokens.npz` (the packed corpus), `checkpoint.pt` (all that is needed to go on),
+A run lives in a folder: `tokens.npz` (the packed corpus), `checkpoint.safetensors` (all that is needed to go on),
 `curve.jsonl` (one line per evaluation). Called again, it goes on where it stopped.
 """
 
@@ -27,6 +27,7 @@ from transformers import BertForMaskedLM
 from fewloop_trainer.adapt_settings import AdaptSettings
 from fewloop_trainer.encoder import load_model, load_tokenizer
 from fewloop_trainer.keys import split_group, twentieth
+from fewloop_trainer.tensor_file import read_tensors, write_tensors
 from fewloop_trainer.training import require_finite
 
 TEXT_FIELDS = ("text", "textPair", "sentence", "sentence1", "sentence2", "content", "abst", "review")
@@ -156,8 +157,8 @@ def pretrain(
     head_steps = math.ceil(settings.head_tokens / step_tokens)
     total_steps = head_steps + math.ceil(settings.tokens / step_tokens)
     step, optimizer, seconds = 0, None, 0.0
-    checkpoint = folder / "checkpoint.pt"
-    state = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else None
+    checkpoint = folder / "checkpoint.safetensors"
+    state = read_tensors(checkpoint) if checkpoint.exists() else None
     if state is not None and state["settings"] != asdict(settings):
         raise ValueError(f"{folder} belongs to a run with other settings; choose another folder or delete it")
     if state is not None:
@@ -313,7 +314,6 @@ def _step(model, inputs, chosen, wanted, head_only, optimizer) -> float:
 
 
 def _save(path: Path, model, optimizer, step: int, seconds: float, settings: AdaptSettings) -> None:
-    partial = path.with_suffix(".partial")
     state = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -321,5 +321,4 @@ def _save(path: Path, model, optimizer, step: int, seconds: float, settings: Ada
         "seconds": seconds,
         "settings": asdict(settings),
     }
-    torch.save(state, partial)
-    partial.replace(path)
+    write_tensors(path, state)

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fewloop_trainer.tensor_file import read_tensors, write_tensors
+
 SECONDS = 30.0
 """Between two checkpoints: one takes half a second."""
 
@@ -27,7 +29,7 @@ class Checkpoint:
         """Puts all back as it was kept; the number of steps taken by then, 0 where nothing was kept."""
         if not self.path.exists():
             return 0
-        state = torch.load(self.path, weights_only=True)
+        state = read_tensors(self.path)
         with torch.no_grad():
             for parameter, kept in zip(trained, state["weights"], strict=True):
                 parameter.copy_(kept)
@@ -42,7 +44,6 @@ class Checkpoint:
         """Writes the file, whole or not at all, if it is time to."""
         if step < self.steps and time.monotonic() - self.saved_at < SECONDS:
             return
-        partial = self.path.with_suffix(".partial")
         state = {
             "step": step,
             "weights": [parameter.detach() for parameter in trained],
@@ -50,6 +51,5 @@ class Checkpoint:
             "torch": torch.get_rng_state(),
             "numpy": rng.bit_generator.state,
         }
-        torch.save(state, partial)
-        partial.replace(self.path)
+        write_tensors(self.path, state)
         self.saved_at = time.monotonic()

@@ -56,7 +56,7 @@ def _training(
     on_step: Callable[[int, float], None],
 ) -> Callable[[Path], BertForMaskedLM]:
     def train(work: Path) -> BertForMaskedLM:
-        settings = TrainSettings(steps=steps, seed=seed, checkpoint=work / "checkpoint.pt")
+        settings = TrainSettings(steps=steps, seed=seed, checkpoint=work / "checkpoint.safetensors")
         if method == "pet":
             return multitask.train_on_tasks(base, lessons, settings, on_step)
         return continue_training.train_on_pairs(base, lessons[0], settings, on_step)

@@ -98,7 +98,7 @@ class TestTapt:
         monkeypatch.setattr(tapt, "CHECKPOINT_SECONDS", 0)
         folder = run_with(tmp_path, TAPT)
         killed("run", folder)
-        assert (folder / "work/tapt/checkpoint.pt").exists()
+        assert (folder / "work/tapt/checkpoint.safetensors").exists()
         assert not (folder / "work/tapt.json").exists()
         said = tapt.adapt_base(Run(folder))
         assert not (folder / "work/tapt").exists(), "checkpoints are large"
@@ -345,7 +345,7 @@ def test_continue_train_goes_on_after_a_kill_to_the_same_base(tmp_path, method, 
 
     assert cli.main(arguments("whole")) == 0
     killed(*arguments("killed"))
-    assert list((tmp_path / "killed").glob("*.work/checkpoint.pt"))
+    assert list((tmp_path / "killed").glob("*.work/checkpoint.safetensors"))
     capsys.readouterr()
     assert cli.main(arguments("killed")) == 0
     assert len(capsys.readouterr().out.splitlines()) == 12 - 6, "it goes on behind the last step that was kept"
