@@ -35,7 +35,7 @@ def load_model(folder: Path, needs_head: bool = False) -> BertForMaskedLM:
         )
     try:
         model, found = (BertForMaskedLM if kind == "bert" else ErnieForMaskedLM).from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise RunError("BAD_INPUT", f"baseModel: cannot load the model in {folder}: {error}") from error

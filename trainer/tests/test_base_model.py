@@ -1,6 +1,7 @@
 """Importing an encoder from an ONNX file, and pre-training that is ended and goes on."""
 
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -16,6 +17,7 @@ from transformers import BertConfig, BertModel
 
 from fewloop_trainer import adapt, base_model
 from fewloop_trainer.adapt_settings import AdaptSettings
+from fewloop_trainer.data import RunError
 from fewloop_trainer.encoder import load_model
 from fewloop_trainer.keys import twentieth
 from folders import TINY_MODEL, read_lines, review
@@ -251,3 +253,12 @@ class TestCorpus:
         same = (inputs[chosen] == 700).float().mean().item()
         assert (masked, same) == (pytest.approx(0.8, abs=0.03), pytest.approx(0.1, abs=0.03))
         assert len(np.unique(inputs[chosen])) > 100, "the rest are any tokens"
+
+
+def test_a_base_that_is_a_pickle_is_not_loaded(tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(TINY_MODEL, folder)
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+    with pytest.raises(RunError, match="baseModel: cannot load the model"):
+        load_model(folder)
