@@ -48,6 +48,12 @@ export class PromotionsResolver {
     return this.promotions.reportOf(promotion);
   }
 
+  @ResolveField('replicas')
+  async replicas(@Parent() { task, version }: PromotionParent) {
+    const row = await this.catalogue.find(task, version);
+    return row?.state === 'ACTIVE' ? this.catalogue.replicasOf(task, version) : [];
+  }
+
   @ResolveField('champion')
   async champion(@Parent() { task, championVersion }: PromotionParent) {
     const row = championVersion === null ? null : await this.catalogue.find(task, championVersion);

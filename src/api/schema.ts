@@ -266,6 +266,8 @@ export const typeDefs = /* GraphQL */ `
   type Replica {
     id: ID!
     activeVersions: JSONObject!
+    "By task: the active version that it cannot serve now, and why; it still serves the one before."
+    failures: JSONObject!
     seenAt: DateTime!
   }
 
@@ -488,6 +490,29 @@ export const typeDefs = /* GraphQL */ `
     lastHash: String!
     "Whether the hash that was asked for is in the chain; null where none was."
     contains: Boolean
+  }
+
+  enum ReplicaState {
+    SERVING
+    "It still serves another version, or none."
+    BEHIND
+    "It cannot serve the version; the one before answers there."
+    FAILED
+  }
+
+  type ReplicaOfVersion {
+    id: ID!
+    state: ReplicaState!
+    "That it serves of the task; null: none."
+    serves: Int
+    "Why it failed."
+    message: String
+    seenAt: DateTime!
+  }
+
+  extend type Promotion {
+    "What has become of the version at each replica, while it is the active one; else none."
+    replicas: [ReplicaOfVersion!]!
   }
 
   extend type ModelVersion {

@@ -9,6 +9,7 @@ describe('ConvergenceService', () => {
   let desired: Record<string, number | null>;
   let served: Record<string, number>;
   let reports: Record<string, number>[];
+  let failed: object;
   let told: (task: string) => void;
   let service: ConvergenceService;
   const activate = vi.fn(async (task: string, version: number) => {
@@ -28,7 +29,10 @@ describe('ConvergenceService', () => {
         list: async () => Object.entries(desired).map(([name, activeVersion]) => ({ name, activeVersion })),
       } as unknown as TasksRepository,
       {
-        report: async (_id: string, versions: Record<string, number>) => void reports.push(versions),
+        report: async (_id: string, versions: Record<string, number>, failures: object) => {
+          reports.push(versions);
+          failed = failures;
+        },
         removeSilentSince: async () => undefined,
         remove,
       } as unknown as ReplicasRepository,
@@ -65,6 +69,10 @@ describe('ConvergenceService', () => {
     expect(served).toEqual({ b: 2 });
     await expect(service.converge('a')).rejects.toThrow('spoiled');
     await expect(service.converge('none')).rejects.toMatchObject({ code: 'TASK_NOT_FOUND' });
+    expect(failed).toEqual({ a: { version: 13, message: 'spoiled' } });
+    desired['a'] = 4;
+    await service.converge('a');
+    expect(failed).toEqual({});
   });
 
   it('tells the other replicas before it opens the version itself', async () => {

@@ -1,7 +1,7 @@
 /**
  * The desired state is in the database (each task's active version); this process converges to it: at start, when told
  * (NOTIFY), and by polling, because a notification can be lost with its connection. It reports what it serves.
- * A version that cannot be opened here leaves the one before in place and is tried again, ever less often.
+ * A version that cannot be opened here leaves the one before in place, is reported, and is tried again, ever less often.
  */
 import {
   Inject,
@@ -25,11 +25,13 @@ const REPORT_MS = 10_000;
 /** A replica that has not reported for so long is gone. */
 const SILENT_MS = 60_000;
 const LONGEST_RETRY_MS = 300_000;
+const MESSAGE_UNITS = 500;
 
 interface Failure {
   version: number;
   retryAt: number;
   delayMs: number;
+  message: string;
 }
 
 @Injectable()
@@ -86,12 +88,14 @@ export class ConvergenceService implements OnApplicationBootstrap, BeforeApplica
     if (row.activeVersion === null) return;
     try {
       await this.activation.activate(task, row.activeVersion, options);
-      this.#failures.delete(task);
+      if (this.#failures.delete(task)) await this.#quietly(() => this.#report());
     } catch (error) {
       this.metrics.add('fewloop_activation_failures_total', { task });
       const before = this.#failures.get(task);
       const delayMs = before?.version === row.activeVersion ? Math.min(before.delayMs * 2, LONGEST_RETRY_MS) : POLL_MS;
-      this.#failures.set(task, { version: row.activeVersion, retryAt: performance.now() + delayMs, delayMs });
+      const message = (error as Error).message.slice(0, MESSAGE_UNITS).toWellFormed();
+      this.#failures.set(task, { version: row.activeVersion, retryAt: performance.now() + delayMs, delayMs, message });
+      await this.#quietly(() => this.#report());
       throw error;
     }
   }
@@ -117,7 +121,8 @@ export class ConvergenceService implements OnApplicationBootstrap, BeforeApplica
   }
 
   async #report(): Promise<void> {
-    await this.replicas.report(this.#replica, this.activation.served());
+    const failures = [...this.#failures].map(([task, { version, message }]) => [task, { version, message }] as const);
+    await this.replicas.report(this.#replica, this.activation.served(), Object.fromEntries(failures));
     await this.replicas.removeSilentSince(new Date(Date.now() - SILENT_MS));
   }
 

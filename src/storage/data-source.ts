@@ -9,6 +9,7 @@ import { History1795600000000 } from '../../migrations/1795600000000-history.js'
 import { Bald1795620000000 } from '../../migrations/1795620000000-bald.js';
 import { RunEstimate1795630000000 } from '../../migrations/1795630000000-run-estimate.js';
 import { Knowing1795720000000 } from '../../migrations/1795720000000-knowing.js';
+import { ReplicaFailures1795750000000 } from '../../migrations/1795750000000-replica-failures.js';
 import { Asking1795710000000 } from '../../migrations/1795710000000-asking.js';
 import { AnswerRow } from './entities/answer.js';
 import { CandidateRow } from './entities/candidate.js';
@@ -76,6 +77,7 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       RunEstimate1795630000000,
       Knowing1795720000000,
       Asking1795710000000,
+      ReplicaFailures1795750000000,
     ],
     migrationsTransactionMode: 'each',
     namingStrategy: new PostgresNames(),

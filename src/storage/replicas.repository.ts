@@ -1,13 +1,17 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { DataSource, LessThan } from 'typeorm';
-import { ReplicaRow } from './entities/replica.js';
+import { ReplicaRow, type ReplicaFailure } from './entities/replica.js';
 
 @Injectable()
 export class ReplicasRepository {
   constructor(@Inject(DataSource) private readonly dataSource: DataSource) {}
 
-  async report(id: string, activeVersions: Record<string, number>): Promise<void> {
-    await this.dataSource.manager.upsert(ReplicaRow, { id, activeVersions, seenAt: new Date() }, ['id']);
+  async report(
+    id: string,
+    activeVersions: Record<string, number>,
+    failures: Record<string, ReplicaFailure>,
+  ): Promise<void> {
+    await this.dataSource.manager.upsert(ReplicaRow, { id, activeVersions, failures, seenAt: new Date() }, ['id']);
   }
 
   list(): Promise<ReplicaRow[]> {
