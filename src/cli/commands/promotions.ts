@@ -4,7 +4,7 @@ import { contextOf } from '../context.js';
 import { print, printJson, table } from '../output.js';
 
 const FIELDS = `id verdict decision decidedBy comment requestedAt decidedAt report
-  version { task version state } champion { version }`;
+  version { task version state } champion { version } replicas { id state serves message }`;
 const LIST = `query ($name: String!) { task(name: $name) { promotions { ${FIELDS} } } }`;
 const APPROVE = `mutation ($id: ID!, $comment: String, $override: Boolean) {
   approvePromotion(id: $id, comment: $comment, override: $override) { ${FIELDS} }
