@@ -11,6 +11,7 @@ import { ActivationService } from '../registry/activation.js';
 import type { Item, ServingPolicy } from '../task/types.js';
 import { checkCount } from './limits.js';
 import { predictionView, withoutNulls } from './views.js';
+import { Work, type WorkContext } from './work.js';
 
 interface ClassifyOptions {
   members?: boolean | null;
@@ -26,6 +27,7 @@ export class ClassifyResolver {
     @Inject(Config) private readonly config: Config,
     @Inject(ActivationService) private readonly activation: ActivationService,
     @Inject(InferenceEngine) private readonly engine: InferenceEngine,
+    @Inject(Work) private readonly work: Work,
     @Inject(METRICS) private readonly metrics: Metrics,
   ) {}
 
@@ -35,17 +37,18 @@ export class ClassifyResolver {
     @Args('task') task: string,
     @Args('inputs') inputs: TextInput[],
     @Args('options') options: ClassifyOptions | null | undefined,
-    @Context() { reply }: { reply: FastifyReply },
+    @Context() context: WorkContext & { reply: FastifyReply },
   ) {
     checkCount('inputs', inputs, this.config.textsPerRequest);
     const request = readOptions(options ?? {});
     const lease = await this.activation.current(task);
     try {
       const items = inputs.map(readItem);
+      await this.work.charge(context, this.engine.tokensOf(lease.model, { ...request, items }));
       const attributes = { 'fewloop.task': task, 'fewloop.texts': items.length };
       const outcomes = await inSpan(
         'classify',
-        traceOf(reply.request.headers),
+        traceOf(context.reply.request.headers),
         { kind: 'server', attributes },
         (trace) => this.engine.classify(lease.model, { ...request, items, priority: 'interactive', trace }),
       );

@@ -1,13 +1,18 @@
 import { Inject } from '@nestjs/common';
-import { Args, Mutation, Query, Resolver } from '@nestjs/graphql';
+import { Args, Context, Mutation, Query, Resolver } from '@nestjs/graphql';
 import { Config } from '../config/config.js';
 import { ExampleExport } from '../learning/example-export.js';
 import { type ExampleInput, ExampleService } from '../learning/examples.js';
 import { ForgetService } from '../learning/forget.js';
 import { type IngestInput, IngestService } from '../learning/ingest.js';
 import { TaskService } from '../learning/task-service.js';
+import { Caller } from './caller.js';
 import { checkCount, checkPage } from './limits.js';
-import { CALLER, exampleView, withoutNulls } from './views.js';
+import { exampleView, withoutNulls } from './views.js';
+import { Work, type WorkContext } from './work.js';
+
+/** Of what is scored later; by which members is not known yet, so each text counts once. */
+const MAX_TOKENS_OF_TEXT = 512;
 
 type ExampleArgument = Omit<ExampleInput, 'split'> & { split?: 'TRAIN' | 'DEV' | 'TEST' | null };
 
@@ -19,18 +24,28 @@ export class ExamplesResolver {
     @Inject(ExampleService) private readonly examples: ExampleService,
     @Inject(ExampleExport) private readonly exports: ExampleExport,
     @Inject(IngestService) private readonly ingestion: IngestService,
+    @Inject(Work) private readonly work: Work,
     @Inject(ForgetService) private readonly forgetting: ForgetService,
   ) {}
 
   @Mutation('importExamples')
-  importExamples(@Args('task') task: string, @Args('examples') examples: ExampleArgument[]) {
+  importExamples(
+    @Args('task') task: string,
+    @Args('examples') examples: ExampleArgument[],
+    @Caller() by: string,
+  ) {
     checkCount('examples', examples, this.config.textsPerRequest);
-    return this.examples.import(task, examples.map(readExample), CALLER);
+    return this.examples.import(task, examples.map(readExample), by);
   }
 
   @Mutation('ingest')
-  ingest(@Args('task') task: string, @Args('inputs') inputs: IngestInput[]) {
+  async ingest(
+    @Args('task') task: string,
+    @Args('inputs') inputs: IngestInput[],
+    @Context() context: WorkContext,
+  ) {
     checkCount('inputs', inputs, this.config.textsPerRequest);
+    await this.work.charge(context, inputs.reduce((sum, { text }) => sum + Math.min(text.length, MAX_TOKENS_OF_TEXT), 0));
     return this.ingestion.ingest(
       task,
       inputs.map((input) => withoutNulls({ ...input })),
@@ -46,8 +61,13 @@ export class ExamplesResolver {
   }
 
   @Mutation('forget')
-  forget(@Args('task') task: string, @Args('text') text?: string | null, @Args('id') id?: string | null) {
-    return this.forgetting.forget(task, withoutNulls({ text: text ?? null, id: id ?? null }), CALLER);
+  forget(
+    @Args('task') task: string,
+    @Args('text') text: string | null | undefined,
+    @Args('id') id: string | null | undefined,
+    @Caller() by: string,
+  ) {
+    return this.forgetting.forget(task, withoutNulls({ text: text ?? null, id: id ?? null }), by);
   }
 }
 

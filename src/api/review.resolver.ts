@@ -2,8 +2,9 @@ import { Inject } from '@nestjs/common';
 import { Args, Mutation, Query, Resolver } from '@nestjs/graphql';
 import { ReviewService } from '../learning/review.js';
 import type { QueryStrategyName } from '../learning/query-strategies.js';
+import { Caller } from './caller.js';
 import { checkPage } from './limits.js';
-import { CALLER, candidateView } from './views.js';
+import { candidateView } from './views.js';
 
 @Resolver()
 export class ReviewResolver {
@@ -21,12 +22,16 @@ export class ReviewResolver {
   }
 
   @Mutation('label')
-  async label(@Args('candidate') candidate: string, @Args('labels') labels: string[]) {
-    return candidateView(await this.review.label(candidate, labels, CALLER));
+  async label(@Args('candidate') candidate: string, @Args('labels') labels: string[], @Caller() by: string) {
+    return candidateView(await this.review.label(candidate, labels, by));
   }
 
   @Mutation('skip')
-  async skip(@Args('candidate') candidate: string, @Args('reason') reason?: string | null) {
-    return candidateView(await this.review.skip(candidate, reason ?? null, CALLER));
+  async skip(
+    @Args('candidate') candidate: string,
+    @Args('reason') reason: string | null | undefined,
+    @Caller() by: string,
+  ) {
+    return candidateView(await this.review.skip(candidate, reason ?? null, by));
   }
 }

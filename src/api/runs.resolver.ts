@@ -5,8 +5,9 @@ import { FewloopError } from '../common/errors.js';
 import { LearningEvents } from '../learning/events.js';
 import { RunService } from '../learning/runs.js';
 import { Catalogue } from '../registry/catalogue.js';
+import { Caller } from './caller.js';
 import { payloads } from './subscriptions.js';
-import { CALLER, versionView } from './views.js';
+import { versionView } from './views.js';
 
 interface RunParent {
   task: string;
@@ -33,8 +34,8 @@ export class RunsResolver {
   }
 
   @Mutation('startRetrain')
-  startRetrain(@Args('task') task: string) {
-    return this.runs.start(task, 'MANUAL', CALLER);
+  startRetrain(@Args('task') task: string, @Caller() by: string) {
+    return this.runs.start(task, 'MANUAL', by);
   }
 
   @Mutation('cancelRun')

@@ -16,6 +16,9 @@ import { predict, scoreMembers, type ItemScores } from './pipeline.js';
 import { RecentAnswers } from './recent.js';
 import type { Answered, ClassifyRequest, Member, ServedModel } from './types.js';
 
+/** About what a template adds to a text. */
+const TEMPLATE_TOKENS = 8;
+
 export type Outcome = Answered | { ok: false; error: FewloopError };
 
 export interface EngineOptions extends QueueLimits {
@@ -61,6 +64,16 @@ export class InferenceEngine {
       if (outcome.ok && request.priority !== 'background') this.recent.keep(model, policy, outcome);
     }
     return keys.map((key) => (typeof key === 'string' ? outcomes.get(key)! : { ok: false, error: key }));
+  }
+
+  /**
+   * Rows × members × tokens of a request, by the length of its texts: before tokenizing, so that what is too much costs
+   * nothing. A Chinese character is about a token. Throws BAD_INPUT on `policy`.
+   */
+  tokensOf(model: ServedModel, { items, policy }: Pick<ClassifyRequest, 'items' | 'policy'>): number {
+    const asked = policyOf(model, policy);
+    const members = asked === 'cascade' ? model.members : membersOf(model, asked);
+    return items.reduce((sum, item) => sum + tokensOfItem(item, members, model), 0);
   }
 
   /**
@@ -150,6 +163,15 @@ function isLate({ deadlineAt }: ClassifyRequest): boolean {
 
 function membersOf(model: ServedModel, policy: 'ensemble' | 'student'): Member[] {
   return model.members.filter(({ role }) => role === (policy === 'student' ? 'student' : 'teacher'));
+}
+
+function tokensOfItem({ text, textPair = '', choices = [] }: Item, members: Member[], model: ServedModel): number {
+  const { labels, maxLength } = model.definition;
+  const choice = choices.reduce((longest, one) => Math.max(longest, one.length), 0);
+  const tokens = Math.min(maxLength, text.length + textPair.length + choice + TEMPLATE_TOKENS);
+  const rows = ({ hypotheses, shortlist }: Member) =>
+    hypotheses ? 1 + Math.min(labels.length, shortlist?.size ?? labels.length) : Math.max(1, choices.length);
+  return members.reduce((sum, member) => sum + rows(member) * tokens, 0);
 }
 
 /** Whether the student's answer is one that the cascade asks the teachers about too. */

@@ -8,6 +8,9 @@ import { Kafka1795530000000 } from '../../migrations/1795530000000-kafka.js';
 import { History1795600000000 } from '../../migrations/1795600000000-history.js';
 import { Bald1795620000000 } from '../../migrations/1795620000000-bald.js';
 import { RunEstimate1795630000000 } from '../../migrations/1795630000000-run-estimate.js';
+import { Access1795740000000 } from '../../migrations/1795740000000-access.js';
+import { AccessKeyRow, AccessSecretRow } from './entities/access-key.js';
+import { AccessSubscriptionRow, AccessUsageRow } from './entities/access-usage.js';
 import { CandidateRow } from './entities/candidate.js';
 import { ExampleRow } from './entities/example.js';
 import { LedgerEntryRow } from './entities/ledger-entry.js';
@@ -59,6 +62,10 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       StreamRecordRow,
       StreamPrunedRow,
       OutboxEventRow,
+      AccessKeyRow,
+      AccessSecretRow,
+      AccessUsageRow,
+      AccessSubscriptionRow,
     ],
     migrations: [
       First1795450000000,
@@ -66,6 +73,7 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       History1795600000000,
       Bald1795620000000,
       RunEstimate1795630000000,
+      Access1795740000000,
     ],
     migrationsTransactionMode: 'each',
     namingStrategy: new PostgresNames(),

@@ -3,6 +3,8 @@ import { Global, Inject, Module, type OnApplicationShutdown } from '@nestjs/comm
 import { DataSource } from 'typeorm';
 import { Health } from '../common/health.js';
 import { Config } from '../config/config.js';
+import { AccessKeysRepository } from './access-keys.repository.js';
+import { AccessUsageRepository } from './access-usage.repository.js';
 import { CandidatesRepository } from './candidates.repository.js';
 import { connect, Database } from './database.js';
 import { ExamplesRepository } from './examples.repository.js';
@@ -22,6 +24,8 @@ import { Transactions } from './transactions.js';
 import { VersionsRepository } from './versions.repository.js';
 
 const REPOSITORIES = [
+  AccessKeysRepository,
+  AccessUsageRepository,
   CandidatesRepository,
   ExamplesRepository,
   LedgerRepository,

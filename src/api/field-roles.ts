@@ -1,0 +1,144 @@
+/**
+ * The least role for every field of the schema, and which task a root field is of. Nothing is left open by being
+ * forgotten: a field that does not stand here is for an ADMIN of all tasks alone, and a test names it.
+ */
+import type { IdKind } from '../access/task-of.js';
+import type { Role } from '../access/principal.js';
+
+/**
+ * How a field of Query, Mutation or Subscription is held to the tasks of who asks:
+ * - `argument`: names the task, where it is given;
+ * - `id`: the argument is the id of something that belongs to a task;
+ * - `definition`: the argument is a task file;
+ * - `results`: what is answered names its task in that field, and what is of another's is left out;
+ * - `all`: only for who may use all tasks.
+ */
+export type Scope =
+  | { argument: string; results?: string }
+  | { id: string; kind: IdKind }
+  | { definition: string }
+  | { results: string }
+  | 'all';
+
+export interface RootRule {
+  role: Role;
+  scope: Scope;
+}
+
+const root = (role: Role, scope: Scope): RootRule => ({ role, scope });
+const task = { argument: 'task' };
+const run = { id: 'id', kind: 'run' } as const;
+const candidate = { id: 'candidate', kind: 'candidate' } as const;
+const promotion = { id: 'id', kind: 'promotion' } as const;
+
+export const ROOT_RULES: Record<string, Record<string, RootRule>> = {
+  Query: {
+    tasks: root('CLIENT', { results: 'name' }),
+    task: root('CLIENT', { argument: 'name' }),
+    classify: root('CLIENT', task),
+    reviewQueue: root('LABELER', task),
+    modelVersion: root('CLIENT', task),
+    trainingRun: root('LABELER', run),
+    replicas: root('ENGINEER', 'all'),
+    deadLetters: root('ENGINEER', task),
+    exportExamples: root('LABELER', task),
+    keys: root('ADMIN', 'all'),
+  },
+  Mutation: {
+    applyTask: root('ENGINEER', { definition: 'definition' }),
+    importExamples: root('LABELER', task),
+    ingest: root('CLIENT', task),
+    label: root('LABELER', candidate),
+    skip: root('LABELER', candidate),
+    startRetrain: root('ENGINEER', task),
+    cancelRun: root('ENGINEER', run),
+    startShadow: root('ENGINEER', task),
+    approvePromotion: root('ENGINEER', promotion),
+    rejectPromotion: root('ENGINEER', promotion),
+    rollback: root('ENGINEER', task),
+    replayDeadLetters: root('ENGINEER', task),
+    dropDeadLetters: root('ENGINEER', task),
+    forget: root('ADMIN', task),
+    createKey: root('ADMIN', 'all'),
+    rotateKey: root('ADMIN', 'all'),
+    revokeKey: root('ADMIN', 'all'),
+  },
+  Subscription: {
+    trainingRunProgress: root('LABELER', run),
+    modelActivated: root('CLIENT', { argument: 'task', results: 'task' }),
+    predictions: root('LABELER', task),
+  },
+};
+
+/** Of the other types: role → fields. A CLIENT sees no candidates, no texts of others, no reports. */
+export const FIELD_ROLES: Record<string, Partial<Record<Role, string[]>>> = {
+  LabelScore: { CLIENT: ['label', 'probability'] },
+  Disagreement: { CLIENT: ['voters', 'dissenting', 'unanimous', 'voteEntropy', 'jensenShannon'] },
+  MemberPrediction: { CLIENT: ['member', 'weight', 'label', 'labels', 'distribution'] },
+  Prediction: {
+    CLIENT: [
+      ...['id', 'label', 'labels', 'confidence', 'calibrated', 'margin', 'entropy', 'disagreement', 'distribution'],
+      ...['members', 'route', 'modelVersion', 'taskRevision'],
+    ],
+  },
+  Task: {
+    CLIENT: ['name', 'kind', 'labels', 'revision', 'activeVersion'],
+    LABELER: ['definition', 'versions', 'runs', 'promotions', 'pool', 'examples', 'findings', 'stream'],
+  },
+  PoolStats: { LABELER: ['total', 'contested', 'awaitingReview', 'labelled', 'pseudoLabelled', 'outdated'] },
+  ExampleStats: { LABELER: ['train', 'dev', 'test', 'byLabel'] },
+  StreamStats: { LABELER: ['pending', 'scored', 'failed'] },
+  LintFinding: { LABELER: ['severity', 'field', 'message'] },
+  ModelVersion: {
+    CLIENT: ['task', 'version', 'state', 'digest', 'createdAt', 'activatedAt'],
+    LABELER: ['members', 'precision', 'precisions', 'report'],
+  },
+  TrainingRun: {
+    LABELER: [
+      ...['id', 'task', 'trigger', 'state', 'progress', 'stage', 'estimateSeconds', 'error', 'produced', 'startedBy'],
+      ...['createdAt', 'startedAt', 'finishedAt'],
+    ],
+  },
+  Promotion: {
+    LABELER: [
+      ...['id', 'version', 'champion', 'verdict', 'report', 'decision', 'decidedBy', 'comment', 'requestedAt'],
+      'decidedAt',
+    ],
+  },
+  Candidate: { LABELER: ['id', 'text', 'textPair', 'choices', 'fields', 'prediction', 'receivedAt'] },
+  CandidateEdge: { LABELER: ['cursor', 'node'] },
+  CandidateConnection: { LABELER: ['edges', 'pageInfo', 'totalCount'] },
+  PageInfo: { CLIENT: ['hasNextPage', 'endCursor'] },
+  Replica: { ENGINEER: ['id', 'activeVersions', 'seenAt'] },
+  ImportResult: { CLIENT: ['added', 'updated', 'unchanged', 'rejected'] },
+  ImportError: { CLIENT: ['index', 'code', 'message'] },
+  IngestResult: { CLIENT: ['accepted', 'duplicates', 'rejected'] },
+  Example: { LABELER: ['text', 'textPair', 'choices', 'fields', 'labels', 'split'] },
+  ExampleConnection: { LABELER: ['nodes', 'pageInfo', 'totalCount'] },
+  ForgetResult: { ADMIN: ['digest', 'candidates', 'examples', 'streamItems', 'runRows'] },
+  DeadLetter: { ENGINEER: ['source', 'code', 'message', 'key', 'value', 'at'] },
+  DeadLetterConnection: { ENGINEER: ['nodes', 'totalCount'] },
+  AccessKey: {
+    ADMIN: [
+      ...['name', 'role', 'tasks', 'requestsPerMinute', 'tokensPerMinute', 'subscriptions', 'createdAt', 'createdBy'],
+      ...['revokedAt', 'revokedBy', 'secrets'],
+    ],
+  },
+  AccessSecret: { ADMIN: ['id', 'createdAt', 'createdBy', 'expiresAt', 'lastUsedAt'] },
+  MadeKey: { ADMIN: ['key', 'accessKey'] },
+};
+
+const roles = new Map<string, Role>();
+for (const [type, byRole] of Object.entries(FIELD_ROLES)) {
+  for (const [role, fields] of Object.entries(byRole)) {
+    for (const field of fields) roles.set(`${type}.${field}`, role as Role);
+  }
+}
+
+export function ruleOf(type: string, field: string): RootRule {
+  return ROOT_RULES[type]?.[field] ?? { role: 'ADMIN', scope: 'all' };
+}
+
+export function roleOf(type: string, field: string): Role {
+  return roles.get(`${type}.${field}`) ?? ROOT_RULES[type]?.[field]?.role ?? 'ADMIN';
+}
