@@ -4,6 +4,7 @@ import { benchmarkCommand } from './commands/benchmark.js';
 import { classifyCommand } from './commands/classify.js';
 import { deadLetterCommands } from './commands/dead-letters.js';
 import { fileCommands } from './commands/files.js';
+import { keyCommands } from './commands/keys.js';
 import { labelCommand } from './commands/label.js';
 import { promotionCommands } from './commands/promotions.js';
 import { runCommands } from './commands/runs.js';
@@ -17,7 +18,12 @@ export function createProgram(): Command {
         .env('FEWLOOP_URL')
         .default('http://127.0.0.1:3000/graphql'),
     )
-    .addOption(new Option('--token <token>', 'access token').env('FEWLOOP_TOKEN'))
+    .addOption(
+      new Option('--token <token>', 'access key; better by FEWLOOP_TOKEN: arguments are seen by all users').env(
+        'FEWLOOP_TOKEN',
+      ),
+    )
+    .addOption(new Option('--token-file <file>', 'file that holds the access key').env('FEWLOOP_TOKEN_FILE'))
     .option('--json', 'machine-readable output')
     .exitOverride()
     .showHelpAfterError('(--help shows what there is)');
@@ -29,6 +35,7 @@ export function createProgram(): Command {
   labelCommand(program);
   runCommands(program);
   promotionCommands(program);
+  keyCommands(program);
   benchmarkCommand(program);
   passExitOverride(program);
   return program;

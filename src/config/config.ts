@@ -7,7 +7,7 @@ import { totalmem } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { z } from 'zod';
-import { databaseUrl, type Environment, longSecret, readEnvironment } from './environment.js';
+import { databaseUrl, type Environment, longSecret, readEnvironment, withoutSecrets } from './environment.js';
 
 /** Of a host as in a URL: without a port, an IPv6 address with or without its brackets. */
 export function isLoopback(host: string): boolean {
@@ -208,4 +208,9 @@ function projectRoot(): string {
   let folder = dirname(fileURLToPath(import.meta.url));
   while (!existsSync(join(folder, 'package.json'))) folder = dirname(folder);
   return folder;
+}
+
+/** For child processes. */
+export function childEnvironment(): NodeJS.ProcessEnv {
+  return withoutSecrets(process.env);
 }

@@ -281,3 +281,9 @@ export function environmentTable(): string {
 function variable<T extends z.ZodType>(name: string, standard: string, description: string, schema: T, kind?: 'secret') {
   return { name, standard, description, schema, kind };
 }
+
+/** What a child process gets: the environment without the secrets, which none of them needs. */
+export function withoutSecrets(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  const secrets = new Set(Object.values(environment).flatMap(({ name, kind }) => (kind === 'secret' ? [name] : [])));
+  return Object.fromEntries(Object.entries(env).filter(([name]) => !secrets.has(name)));
+}
