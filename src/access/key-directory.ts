@@ -113,7 +113,9 @@ export class KeyDirectory implements OnApplicationBootstrap, OnApplicationShutdo
 
   private refuseStale(): void {
     if (Date.now() - this.#readAt < STALE_MS) return;
-    throw new FewloopError('OVERLOADED', 'keys cannot be checked: the database does not answer', { retryAfterMs: 1000 });
+    throw new FewloopError('OVERLOADED', 'keys cannot be checked: the database does not answer', {
+      retryAfterMs: 1000,
+    });
   }
 
   private adminPrincipal(): Principal {

@@ -24,7 +24,11 @@ const settings = (changes: Partial<OidcSettings> = {}): OidcSettings => ({
   ...changes,
 });
 
-const publicKey = async ({ publicKey: key }: CryptoKeyPair, kid: string) => ({ ...(await exportJWK(key)), kid, alg: 'ES256' });
+const publicKey = async ({ publicKey: key }: CryptoKeyPair, kid: string) => ({
+  ...(await exportJWK(key)),
+  kid,
+  alg: 'ES256',
+});
 
 const sign = (claims: JWTPayload = {}, { key = pair.privateKey, kid = 'one' } = {}) => {
   const now = Math.floor(Date.now() / 1000);

@@ -5,7 +5,19 @@ import type { Config } from '../config/config.js';
 import { type Principal, type Role, ROLES, unauthenticated } from './principal.js';
 
 /** None that signs with a shared secret: the public key would be one. */
-const ALGORITHMS = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'];
+const ALGORITHMS = [
+  'RS256',
+  'RS384',
+  'RS512',
+  'PS256',
+  'PS384',
+  'PS512',
+  'ES256',
+  'ES384',
+  'ES512',
+  'EdDSA',
+  'Ed25519',
+];
 const CLOCK_TOLERANCE_S = 30;
 const TIMEOUT_MS = 5_000;
 
@@ -92,7 +104,8 @@ async function discover(issuer: string): Promise<string> {
 /** What is wrong with a token is the caller's to mend; that the issuer does not answer is not. */
 function refusal(error: unknown): FewloopError {
   if (error instanceof errors.JWTExpired) return unauthenticated('the token has expired');
-  if (error instanceof errors.JWTClaimValidationFailed) return unauthenticated(`the token's ${error.claim} is not right`);
+  if (error instanceof errors.JWTClaimValidationFailed)
+    return unauthenticated(`the token's ${error.claim} is not right`);
   const isIssuers = error instanceof errors.JWKSTimeout || error instanceof errors.JWKSInvalid;
   if (error instanceof errors.JOSEError && !isIssuers && error.constructor !== errors.JOSEError) {
     return unauthenticated('the token is not valid');

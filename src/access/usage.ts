@@ -75,7 +75,10 @@ export class Usage implements OnApplicationBootstrap, OnApplicationShutdown {
     if (limit === 0 || amount === 0) return;
     if (amount > limit) {
       // Nothing would make room for it.
-      throw new FewloopError('QUERY_TOO_COMPLEX', `the request takes ${amount} ${resource}; ${name} has ${limit} a minute`);
+      throw new FewloopError(
+        'QUERY_TOO_COMPLEX',
+        `the request takes ${amount} ${resource}; ${name} has ${limit} a minute`,
+      );
     }
     const share = this.shareOf(`${name} ${resource}`);
     for (;;) {
@@ -114,7 +117,9 @@ export class Usage implements OnApplicationBootstrap, OnApplicationShutdown {
 
   private async closed(id: string): Promise<void> {
     this.#open.delete(id);
-    await this.usage.close(id).catch((error: unknown) => this.#log.warn({ err: error }, 'a subscription is not closed'));
+    await this.usage
+      .close(id)
+      .catch((error: unknown) => this.#log.warn({ err: error }, 'a subscription is not closed'));
   }
 
   private async tidy(): Promise<void> {

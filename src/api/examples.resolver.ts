@@ -29,23 +29,18 @@ export class ExamplesResolver {
   ) {}
 
   @Mutation('importExamples')
-  importExamples(
-    @Args('task') task: string,
-    @Args('examples') examples: ExampleArgument[],
-    @Caller() by: string,
-  ) {
+  importExamples(@Args('task') task: string, @Args('examples') examples: ExampleArgument[], @Caller() by: string) {
     checkCount('examples', examples, this.config.textsPerRequest);
     return this.examples.import(task, examples.map(readExample), by);
   }
 
   @Mutation('ingest')
-  async ingest(
-    @Args('task') task: string,
-    @Args('inputs') inputs: IngestInput[],
-    @Context() context: WorkContext,
-  ) {
+  async ingest(@Args('task') task: string, @Args('inputs') inputs: IngestInput[], @Context() context: WorkContext) {
     checkCount('inputs', inputs, this.config.textsPerRequest);
-    await this.work.charge(context, inputs.reduce((sum, { text }) => sum + Math.min(text.length, MAX_TOKENS_OF_TEXT), 0));
+    await this.work.charge(
+      context,
+      inputs.reduce((sum, { text }) => sum + Math.min(text.length, MAX_TOKENS_OF_TEXT), 0),
+    );
     return this.ingestion.ingest(
       task,
       inputs.map((input) => withoutNulls({ ...input })),

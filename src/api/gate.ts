@@ -71,7 +71,9 @@ export class Gate {
       },
       async onConnect(this: Connection, { payload }: { payload?: Record<string, unknown> | null }) {
         try {
-          return { principal: await authenticator.authenticate(payload?.['authorization'] ?? payload?.['Authorization']) };
+          return {
+            principal: await authenticator.authenticate(payload?.['authorization'] ?? payload?.['Authorization']),
+          };
         } catch (error) {
           const { extensions, message } = toAnswer(new GraphQLError('', { originalError: error as Error }));
           this.socket.close(CLOSE_UNAUTHORIZED, `${String(extensions['code'])}: ${message}`.slice(0, 120));
@@ -85,7 +87,10 @@ export class Gate {
   checkTrusted(source: string, context: unknown): void {
     if (!this.#trusted || !isClient(context)) return;
     if (this.#trusted.has(createHash('sha256').update(source).digest('hex'))) return;
-    throw new FewloopError('FORBIDDEN', 'this query is not among those that the service trusts (FEWLOOP_TRUSTED_DOCUMENTS)');
+    throw new FewloopError(
+      'FORBIDDEN',
+      'this query is not among those that the service trusts (FEWLOOP_TRUSTED_DOCUMENTS)',
+    );
   }
 
   /** Mercurius's hook before a subscription, which it neither validates nor bounds itself. */

@@ -17,7 +17,16 @@ import {
   type SelectionSetNode,
 } from 'graphql';
 import { type Authenticator } from '../access/authenticator.js';
-import { isAtLeast, LOCAL, mayUse, type Principal, refusedTask, type Role, ROLES, unauthenticated } from '../access/principal.js';
+import {
+  isAtLeast,
+  LOCAL,
+  mayUse,
+  type Principal,
+  refusedTask,
+  type Role,
+  ROLES,
+  unauthenticated,
+} from '../access/principal.js';
 import type { TaskOf } from '../access/task-of.js';
 import type { Usage } from '../access/usage.js';
 import { FewloopError } from '../common/errors.js';
@@ -199,7 +208,12 @@ function higher(one: Needed, other: Needed): Needed {
 /** Events until the key or token ends; those of others' tasks are left out. */
 function whileAlive(
   events: Iterator,
-  { principal, info, access, close }: { principal: Principal; info: GraphQLResolveInfo; access: Access; close: () => void },
+  {
+    principal,
+    info,
+    access,
+    close,
+  }: { principal: Principal; info: GraphQLResolveInfo; access: Access; close: () => void },
 ): Iterator {
   let failure: GraphQLError | undefined;
   const shows = resultFilter(principal, info);

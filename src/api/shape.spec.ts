@@ -5,7 +5,8 @@ import { checkShape } from './shape.js';
 const refusal = (what: string) =>
   expect.objectContaining({ message: expect.stringContaining(what), extensions: { code: 'QUERY_TOO_COMPLEX' } });
 const check = (query: string) => checkShape(parse(query));
-const times = (count: number, text: (i: number) => string) => Array.from({ length: count }, (_, i) => text(i)).join(' ');
+const times = (count: number, text: (i: number) => string) =>
+  Array.from({ length: count }, (_, i) => text(i)).join(' ');
 const nested = (depth: number, wrap: (inner: string) => string, innermost: string) => {
   let query = innermost;
   for (let i = 0; i < depth; i++) query = wrap(query);
@@ -16,7 +17,10 @@ describe('a document that would cost too much', () => {
   it.each([
     ['depth', nested(9, (inner) => `{ a ${inner} }`, '')],
     ['depth', nested(9, (inner) => `{ ... on Query { a ${inner} } }`, '')],
-    ['depth', `{ a { ...F } } fragment F on T { b { ...G } } fragment G on T ${nested(7, (inner) => `{ c ${inner} }`, '')}`],
+    [
+      'depth',
+      `{ a { ...F } } fragment F on T { b { ...G } } fragment G on T ${nested(7, (inner) => `{ c ${inner} }`, '')}`,
+    ],
     ['fields', `{ ${times(20, (i) => `r${i}: a { ${times(60, () => '__typename')} }`)} }`],
     ['fields', `{ ${times(10, () => '...F')} } fragment F on Q { x { ${times(110, (i) => `f${i}`)} } }`],
     ['aliases', `{ a { ${times(101, (i) => `x${i}: __typename`)} } }`],

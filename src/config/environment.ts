@@ -137,7 +137,12 @@ export const environment = {
     z.union([z.literal(''), longSecret]),
     'secret',
   ),
-  adminKeyFile: variable('FEWLOOP_ADMIN_KEY_FILE', '', 'File that holds it, in place of `FEWLOOP_ADMIN_KEY`', z.string()),
+  adminKeyFile: variable(
+    'FEWLOOP_ADMIN_KEY_FILE',
+    '',
+    'File that holds it, in place of `FEWLOOP_ADMIN_KEY`',
+    z.string(),
+  ),
   oidcIssuer: variable(
     'FEWLOOP_OIDC_ISSUER',
     '',
@@ -278,7 +283,13 @@ export function environmentTable(): string {
   return ['| variable | default | meaning |', '|---|---|---|', ...rows].join('\n');
 }
 
-function variable<T extends z.ZodType>(name: string, standard: string, description: string, schema: T, kind?: 'secret') {
+function variable<T extends z.ZodType>(
+  name: string,
+  standard: string,
+  description: string,
+  schema: T,
+  kind?: 'secret',
+) {
   return { name, standard, description, schema, kind };
 }
 

@@ -15,7 +15,14 @@ export class AccessKeysRepository {
 
   /** False where the name is or was in use. */
   async insert(key: NewAccessKey, tx: Tx): Promise<boolean> {
-    const result = await tx.createQueryBuilder().insert().into(AccessKeyRow).values(key).orIgnore().returning('name').execute();
+    const result = await tx
+      .createQueryBuilder()
+      .insert()
+      .into(AccessKeyRow)
+      .values(key)
+      .orIgnore()
+      .returning('name')
+      .execute();
     return (result.raw as unknown[]).length > 0;
   }
 
@@ -40,10 +47,10 @@ export class AccessKeysRepository {
 
   /** Of the key's secrets, which end then at the latest. */
   async endSecrets(key: string, at: Date, tx: Tx): Promise<void> {
-    await tx.query(
-      'UPDATE access_secret SET expires_at = least(expires_at, $2::timestamptz) WHERE key = $1',
-      [key, at],
-    );
+    await tx.query('UPDATE access_secret SET expires_at = least(expires_at, $2::timestamptz) WHERE key = $1', [
+      key,
+      at,
+    ]);
   }
 
   async revoke(name: string, by: string, tx: Tx): Promise<void> {

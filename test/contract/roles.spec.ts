@@ -16,11 +16,16 @@ const fieldsOf = (some: GraphQLObjectType[]) =>
 
 describe('field-roles.ts', () => {
   it('has every root field', () => {
-    const named = Object.entries(ROOT_RULES).flatMap(([type, rules]) => Object.keys(rules).map((name) => `${type}.${name}`));
+    const named = Object.entries(ROOT_RULES).flatMap(([type, rules]) =>
+      Object.keys(rules).map((name) => `${type}.${name}`),
+    );
     const missing = fieldsOf(roots).filter((field) => !named.includes(field));
     const message = `add ${missing.join(', ')} to ROOT_RULES in src/api/field-roles.ts: \`field: root(ROLE, scope)\`, with the least role that may use it and how its task is known (the comment of Scope says how)`;
     expect(missing, message).toEqual([]);
-    expect(named.filter((field) => !fieldsOf(roots).includes(field)), 'take these out of ROOT_RULES').toEqual([]);
+    expect(
+      named.filter((field) => !fieldsOf(roots).includes(field)),
+      'take these out of ROOT_RULES',
+    ).toEqual([]);
   });
 
   it('has every other field, once', () => {
@@ -30,25 +35,38 @@ describe('field-roles.ts', () => {
     const missing = fieldsOf(others).filter((field) => !named.includes(field));
     const message = `add ${missing.join(', ')} to FIELD_ROLES in src/api/field-roles.ts, under its type and the least role that may see it; a CLIENT sees no candidates, no texts of others and no reports`;
     expect(missing, message).toEqual([]);
-    expect(named.filter((field) => !fieldsOf(others).includes(field)), 'take these out of FIELD_ROLES').toEqual([]);
+    expect(
+      named.filter((field) => !fieldsOf(others).includes(field)),
+      'take these out of FIELD_ROLES',
+    ).toEqual([]);
     expect(named.length).toBe(new Set(named).size);
   });
 
   it('holds to a task whatever names one', () => {
     const argumentsOf = (scope: Scope) => {
       if (scope === 'all') return [];
-      return 'argument' in scope ? [scope.argument] : 'id' in scope ? [scope.id] : 'definition' in scope ? [scope.definition] : [];
+      return 'argument' in scope
+        ? [scope.argument]
+        : 'id' in scope
+          ? [scope.id]
+          : 'definition' in scope
+            ? [scope.definition]
+            : [];
     };
     for (const type of roots) {
       for (const { name, args } of Object.values(type.getFields())) {
         const { scope } = ruleOf(type.name, name);
         for (const argument of argumentsOf(scope)) {
-          expect(args.map((each) => each.name), `${type.name}.${name}: its scope names an argument that it lacks`).toContain(
-            argument,
-          );
+          expect(
+            args.map((each) => each.name),
+            `${type.name}.${name}: its scope names an argument that it lacks`,
+          ).toContain(argument);
         }
         if (!args.some((argument) => argument.name === 'task')) continue;
-        expect(argumentsOf(scope), `${type.name}.${name} takes a task: give it the scope { argument: 'task' }`).toContain('task');
+        expect(
+          argumentsOf(scope),
+          `${type.name}.${name} takes a task: give it the scope { argument: 'task' }`,
+        ).toContain('task');
       }
     }
   });
@@ -67,7 +85,13 @@ describe('field-roles.ts', () => {
   });
 
   it('keeps candidates, texts and reports from a CLIENT', () => {
-    for (const field of ['Candidate.text', 'Example.text', 'DeadLetter.value', 'ModelVersion.report', 'Promotion.report']) {
+    for (const field of [
+      'Candidate.text',
+      'Example.text',
+      'DeadLetter.value',
+      'ModelVersion.report',
+      'Promotion.report',
+    ]) {
       const [type, name] = field.split('.') as [string, string];
       expect(roleOf(type, name), field).not.toBe('CLIENT');
     }

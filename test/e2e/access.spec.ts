@@ -81,7 +81,9 @@ describe('who asks', () => {
     for (const service of [one, other]) {
       await expect.poll(async () => codes(await as('client', service).ask(TRUSTED)), PATIENCE).toBeUndefined();
     }
-    const { keys: listed } = await admin.request<{ keys: { name: string; createdBy: string }[] }>('{ keys { name createdBy } }');
+    const { keys: listed } = await admin.request<{ keys: { name: string; createdBy: string }[] }>(
+      '{ keys { name createdBy } }',
+    );
     expect(listed).toContainEqual({ name: 'client', createdBy: 'key:admin' });
     expect(codes(await admin.ask(CREATE, { name: 'client', role: 'ADMIN' }))).toEqual(['CONFLICT']);
   });
@@ -153,7 +155,9 @@ describe('roles', () => {
 
   it('the schema, and hints of it, are not for a client', async () => {
     expect(codes(await as('client').ask('{ __schema { types { name } } }'))).toEqual(['FORBIDDEN']);
-    expect(codes(await as('client').ask('{ ...F } fragment F on Query { __type(name: "Task") { name } }'))).toEqual(['FORBIDDEN']);
+    expect(codes(await as('client').ask('{ ...F } fragment F on Query { __type(name: "Task") { name } }'))).toEqual([
+      'FORBIDDEN',
+    ]);
     expect(codes(await as('labeler').ask('{ __schema { types { name } } }'))).toBeUndefined();
     const hint = async (name: string) => (await as(name).ask('{ task(name: "x") { poool } }')).errors![0]!.message;
     expect(await hint('labeler')).toContain('Did you mean');
@@ -168,7 +172,9 @@ describe('tasks', () => {
     expect(codes(await client.ask(CLASSIFY, { task: 'reviews', inputs: [{ text: '好' }] }))).toBeUndefined();
     for (const task of ['secrets', 'nobody']) {
       expect(codes(await client.ask(CLASSIFY, { task, inputs: [{ text: '好' }] }))).toEqual(['FORBIDDEN']);
-      expect(codes(await client.ask('query ($n: String!) { task(name: $n) { name } }', { n: task }))).toEqual(['FORBIDDEN']);
+      expect(codes(await client.ask('query ($n: String!) { task(name: $n) { name } }', { n: task }))).toEqual([
+        'FORBIDDEN',
+      ]);
     }
   });
 
@@ -177,17 +183,25 @@ describe('tasks', () => {
     await admin.request('mutation ($e: [ExampleInput!]!) { importExamples(task: "secrets", examples: $e) { added } }', {
       e: examples,
     });
-    const { run } = await admin.request<{ run: { id: string } }>('mutation { run: startRetrain(task: "secrets") { id } }');
+    const { run } = await admin.request<{ run: { id: string } }>(
+      'mutation { run: startRetrain(task: "secrets") { id } }',
+    );
     const engineer = as('engineer-of-reviews');
     for (const id of [run.id, run.id.replaceAll('-', ''), `{${run.id}}`, run.id.toUpperCase(), 'x']) {
-      expect(codes(await engineer.ask('mutation ($id: ID!) { cancelRun(id: $id) { id } }', { id }))).toEqual(['FORBIDDEN']);
-      expect(codes(await engineer.ask('query ($id: ID!) { trainingRun(id: $id) { task } }', { id }))).toEqual(['FORBIDDEN']);
+      expect(codes(await engineer.ask('mutation ($id: ID!) { cancelRun(id: $id) { id } }', { id }))).toEqual([
+        'FORBIDDEN',
+      ]);
+      expect(codes(await engineer.ask('query ($id: ID!) { trainingRun(id: $id) { task } }', { id }))).toEqual([
+        'FORBIDDEN',
+      ]);
     }
     const apply = 'mutation ($d: String!) { applyTask(definition: $d) { name } }';
     expect(codes(await engineer.ask(apply, { d: taskFile('secrets') }))).toEqual(['FORBIDDEN']);
     expect(codes(await engineer.ask(apply, { d: taskFile('reviews') }))).toBeUndefined();
     expect(codes(await engineer.ask('{ replicas { id } }'))).toEqual(['FORBIDDEN']);
-    expect(codes(await as('engineer').ask('mutation ($id: ID!) { cancelRun(id: $id) { id } }', { id: run.id }))).toBeUndefined();
+    expect(
+      codes(await as('engineer').ask('mutation ($id: ID!) { cancelRun(id: $id) { id } }', { id: run.id })),
+    ).toBeUndefined();
   });
 
   it('who acted is in the records', async () => {
@@ -218,14 +232,21 @@ describe('subscriptions', () => {
   /** What ends it: errors of the answer, or the socket's. */
   const outcome = (client: Client, query: string) =>
     new Promise<unknown>((resolve) => {
-      client.subscribe({ query }, {
-        next: ({ errors }) => errors && resolve(errors.map(({ extensions }) => extensions?.['code'])),
-        error: (error) => {
-          const { code, reason } = error as { code?: number; reason?: string };
-          resolve(Array.isArray(error) ? error.map(({ extensions }) => (extensions as { code: string }).code) : [code, reason]);
+      client.subscribe(
+        { query },
+        {
+          next: ({ errors }) => errors && resolve(errors.map(({ extensions }) => extensions?.['code'])),
+          error: (error) => {
+            const { code, reason } = error as { code?: number; reason?: string };
+            resolve(
+              Array.isArray(error)
+                ? error.map(({ extensions }) => (extensions as { code: string }).code)
+                : [code, reason],
+            );
+          },
+          complete: () => resolve('complete'),
         },
-        complete: () => resolve('complete'),
-      });
+      );
     });
   afterAll(() => Promise.all(clients.map((client) => client.dispose())));
 
@@ -301,10 +322,14 @@ describe('limits', () => {
 
   it('of tokens: texts × members × tokens', async () => {
     keys['small'] = await makeKey('small', 'CLIENT', { tokens: 1000 });
-    const inputs = (count: number) => Array.from({ length: count }, (_, i) => ({ text: `第${i}条很好`.padEnd(42, '好') }));
-    expect(codes(await as('small').ask(CLASSIFY, { task: 'reviews', inputs: inputs(20) }))).toEqual(['QUERY_TOO_COMPLEX']);
+    const inputs = (count: number) =>
+      Array.from({ length: count }, (_, i) => ({ text: `第${i}条很好`.padEnd(42, '好') }));
+    expect(codes(await as('small').ask(CLASSIFY, { task: 'reviews', inputs: inputs(20) }))).toEqual([
+      'QUERY_TOO_COMPLEX',
+    ]);
     const answers = [];
-    for (let i = 0; i < 6; i++) answers.push(codes(await as('small').ask(CLASSIFY, { task: 'reviews', inputs: inputs(3) }))?.[0]);
+    for (let i = 0; i < 6; i++)
+      answers.push(codes(await as('small').ask(CLASSIFY, { task: 'reviews', inputs: inputs(3) }))?.[0]);
     expect(answers[0]).toBeUndefined();
     expect(answers).toContain('OVERLOADED');
   });
@@ -320,9 +345,11 @@ describe('limits', () => {
 
 describe('what nobody may send', () => {
   const send = (headers: Record<string, string>, body: string, method = 'POST', url = one.url) =>
-    fetch(url, { method, headers: { authorization: `Bearer ${keys['client']}`, ...headers }, ...(body && { body }) }).then(
-      async (response) => (await response.json()) as GraphqlAnswer,
-    );
+    fetch(url, {
+      method,
+      headers: { authorization: `Bearer ${keys['client']}`, ...headers },
+      ...(body && { body }),
+    }).then(async (response) => (await response.json()) as GraphqlAnswer);
   const body = JSON.stringify({ query: TRUSTED });
 
   it.each(['text/plain', 'application/x-www-form-urlencoded', 'multipart/form-data; boundary=x'])(

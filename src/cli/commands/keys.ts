@@ -99,7 +99,10 @@ async function list(_: object, command: Command): Promise<void> {
   if (json) return printJson(keys);
   const rows = keys.map(({ name, role, tasks, revokedAt, secrets }) => {
     const [newest] = secrets;
-    const used = secrets.map(({ lastUsedAt }) => lastUsedAt ?? '').toSorted().at(-1);
+    const used = secrets
+      .map(({ lastUsedAt }) => lastUsedAt ?? '')
+      .toSorted()
+      .at(-1);
     const ends = revokedAt === null ? (newest?.expiresAt ?? 'never') : `revoked ${revokedAt}`;
     return [name, role, tasks?.join(' ') ?? 'all', ends, used || 'never'];
   });

@@ -48,5 +48,11 @@ export function tellError(error: unknown): unknown {
   if (!(error instanceof Error)) return error;
   const { code, cause } = error as { code?: unknown; cause?: unknown };
   const { name: type, message, stack } = error;
-  return { type, message, stack, ...(code !== undefined && { code }), ...(cause !== undefined && { cause: tellError(cause) }) };
+  return {
+    type,
+    message,
+    stack,
+    ...(code !== undefined && { code }),
+    ...(cause !== undefined && { cause: tellError(cause) }),
+  };
 }
