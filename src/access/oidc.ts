@@ -18,6 +18,8 @@ const ALGORITHMS = [
   'EdDSA',
   'Ed25519',
 ];
+/** As OpenID Connect has it; it stands in records. */
+const SUBJECT = /^[\x20-\x7e]{1,255}$/u;
 const CLOCK_TOLERANCE_S = 30;
 const TIMEOUT_MS = 5_000;
 
@@ -59,12 +61,14 @@ export class OidcTokens {
 
   private principalOf(claims: JWTPayload): Principal {
     const { oidcRoleClaim, oidcTasksClaim, requestsPerMinute, tokensPerMinute, subscriptions } = this.settings;
+    const { sub = '' } = claims;
+    if (!SUBJECT.test(sub)) throw unauthenticated("the token's sub is not right");
     const role = highest(strings(claimAt(claims, oidcRoleClaim)));
     if (!role) {
       throw new FewloopError('FORBIDDEN', `the token's claim ${oidcRoleClaim} names none of ${ROLES.join(', ')}`);
     }
     return {
-      name: `oidc:${claims.sub!}`,
+      name: `oidc:${sub}`,
       role,
       tasks: oidcTasksClaim === '' ? null : strings(claimAt(claims, oidcTasksClaim)),
       limits: { requestsPerMinute, tokensPerMinute, subscriptions },

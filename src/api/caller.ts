@@ -1,10 +1,10 @@
 /** Who acts, for the records. */
-import { Context } from '@nestjs/graphql';
+import { createParamDecorator, type ExecutionContext } from '@nestjs/common';
+import { GqlExecutionContext } from '@nestjs/graphql';
 import type { Principal } from '../access/principal.js';
 
-const nameOf = { transform: ({ name }: Principal) => name };
-
 /** Of a resolver's parameter: the principal's name. */
-export function Caller(): ParameterDecorator {
-  return Context('principal', nameOf);
-}
+export const Caller = createParamDecorator(
+  (_: unknown, context: ExecutionContext) =>
+    GqlExecutionContext.create(context).getContext<{ principal: Principal }>().principal.name,
+);

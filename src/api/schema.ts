@@ -427,7 +427,7 @@ export const typeDefs = /* GraphQL */ `
     forget(task: String!, text: String, id: ID): ForgetResult!
   }
 
-  "An API key: who acts, as `key:NAME` in every record."
+  "An API key: who acts, as key:NAME in every record."
   type AccessKey {
     name: String!
     role: Role!
