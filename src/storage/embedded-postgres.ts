@@ -63,7 +63,7 @@ function initialise(dir: string, command: PostgresCommand): void {
     '--no-instructions',
   ];
   const [program, args, as] = command.of(command.initdb, ['-D', dir, ...options]);
-  const result = spawnSync(program, args, { ...as, cwd: '/', encoding: 'utf8' });
+  const result = spawnSync(program, args, { ...as, cwd: '/', encoding: 'utf8', env: childEnvironment() });
   if (result.status !== 0) throw new Error(`initdb failed: ${result.stderr || String(result.error)}`);
 }
 
