@@ -5,18 +5,16 @@
 import {
   defaultFieldResolver,
   type FieldNode,
-  getNamedType,
   GraphQLError,
+  type GraphQLField,
   type GraphQLNamedType,
+  type GraphQLOutputType,
   type GraphQLResolveInfo,
   type GraphQLSchema,
-  isCompositeType,
-  isInterfaceType,
-  isObjectType,
   Kind,
   type SelectionSetNode,
 } from 'graphql';
-import { type Authenticator } from '../access/authenticator.js';
+import type { Authenticator } from '../access/authenticator.js';
 import {
   isAtLeast,
   LOCAL,
@@ -97,11 +95,10 @@ async function admit(context: AccessContext, args: Args, info: GraphQLResolveInf
 async function checkScope(principal: Principal, args: Args, info: GraphQLResolveInfo, taskOf: TaskOf): Promise<void> {
   const { scope } = ruleOf(info.parentType.name, info.fieldName);
   const task = await namedTask(scope, args, taskOf);
-  if (task === null) return;
-  if (task === undefined) {
-    throw new FewloopError('FORBIDDEN', `${info.fieldName}: not of the tasks that ${principal.name} may use`);
-  }
-  if (!mayUse(principal, task)) throw refusedTask(principal, task);
+  if (task === null || (task !== undefined && mayUse(principal, task))) return;
+  // What was named by itself is no news to who named it; where an id leads to is.
+  if (task !== undefined && typeof scope === 'object' && !('id' in scope)) throw refusedTask(principal, task);
+  throw new FewloopError('FORBIDDEN', `${info.fieldName}: not of the tasks that ${principal.name} may use`);
 }
 
 /** Null: none is named, and the results are looked at; undefined: one that is not known, or all of them. */
@@ -147,7 +144,7 @@ function neededBy(node: FieldNode, info: GraphQLResolveInfo): Needed {
   const { name } = info.parentType;
   const needed = higher(
     { role: roleOf(name, info.fieldName), field: `${name}.${info.fieldName}` },
-    neededIn(node.selectionSet, getNamedType(info.returnType), info, new Map()),
+    neededIn(node.selectionSet, namedType(info.returnType), info, new Map()),
   );
   known.set(node, needed);
   return needed;
@@ -162,7 +159,7 @@ function neededIn(
   info: GraphQLResolveInfo,
   seen: Map<string, Needed>,
 ): Needed {
-  if (!selections || !isCompositeType(type)) return NOTHING;
+  if (!selections) return NOTHING;
   let most = NOTHING;
   for (const selection of selections.selections) {
     most = higher(most, neededBySelection(selection));
@@ -189,16 +186,24 @@ function neededIn(
   function neededByField(node: FieldNode): Needed {
     const name = node.name.value;
     if (name === '__typename') return NOTHING;
-    const field = isObjectType(type) || isInterfaceType(type) ? type.getFields()[name] : undefined;
+    const field =
+      'getFields' in type ? (type.getFields()[name] as GraphQLField<unknown, unknown> | undefined) : undefined;
     // Validation has refused what the type does not have.
     if (!field) return { role: 'ADMIN', field: `${type.name}.${name}` };
     const own = { role: roleOf(type.name, name), field: `${type.name}.${name}` };
-    return higher(own, neededIn(node.selectionSet, getNamedType(field.type), info, seen));
+    return higher(own, neededIn(node.selectionSet, namedType(field.type), info, seen));
   }
 
   function typed(name: string | undefined): GraphQLNamedType {
     return (name === undefined ? undefined : info.schema.getType(name)) ?? type;
   }
+}
+
+/** The library's own asks whether a type is of its classes, and there may be two copies of it. */
+function namedType(type: GraphQLOutputType): GraphQLNamedType {
+  let named: GraphQLOutputType = type;
+  while ('ofType' in named) named = named.ofType as GraphQLOutputType;
+  return named;
 }
 
 function higher(one: Needed, other: Needed): Needed {
