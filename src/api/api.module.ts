@@ -7,7 +7,6 @@ import { APP_FILTER, HttpAdapterHost } from '@nestjs/core';
 import { GraphQLModule } from '@nestjs/graphql';
 import { MercuriusDriver, type MercuriusDriverConfig } from '@nestjs/mercurius';
 import type { FastifyInstance } from 'fastify';
-import type { DocumentNode, ExecutionResult, GraphQLSchema } from 'graphql';
 import { AccessModule } from '../access/access.module.js';
 import { Authenticator } from '../access/authenticator.js';
 import { TaskOf } from '../access/task-of.js';
@@ -16,22 +15,19 @@ import { METRICS, type Metrics } from '../common/metrics/metrics.js';
 import { Config } from '../config/config.js';
 import { ClassifyResolver } from './classify.resolver.js';
 import { DeadLettersResolver } from './dead-letters.resolver.js';
-import { ExpectedErrors, formatErrors, withoutSuggestions } from './errors.js';
+import { ExpectedErrors } from './errors.js';
 import { ExamplesResolver } from './examples.resolver.js';
 import { HealthController } from './health.controller.js';
-import { asAnswer, Gate, isClient, refuseIntrospection } from './gate.js';
-import { type Access, guardSchema } from './guard.js';
+import { Gate } from './gate.js';
+import { graphqlOptions } from './graphql-options.js';
+import type { Access } from './guard.js';
 import { KeysResolver } from './keys.resolver.js';
-import { checkCost, MAX_TOKENS, refuseJson } from './limits.js';
 import { MetricsController } from './metrics.controller.js';
 import { ModelsResolver } from './models.resolver.js';
 import { PromotionsResolver } from './promotions.resolver.js';
-import { measureRequests, noteErrors, noteOperation } from './request-metrics.js';
+import { measureRequests } from './request-metrics.js';
 import { ReviewResolver } from './review.resolver.js';
 import { RunsResolver } from './runs.resolver.js';
-import { checkShape } from './shape.js';
-import { scalars } from './scalars.js';
-import { typeDefs } from './schema.js';
 import { TasksResolver } from './tasks.resolver.js';
 import { Work } from './work.js';
 
@@ -108,58 +104,4 @@ function graphqlModule(): DynamicModule {
     inject: [METRICS, ACCESS, Gate],
     useFactory: graphqlOptions,
   });
-}
-
-function graphqlOptions(metrics: Metrics, access: Access, gate: Gate): MercuriusDriverConfig {
-  const errorFormatter = (execution: ExecutionResult, context: unknown) => {
-    const { statusCode, response } = formatErrors(execution);
-    const errors = isClient(context) ? response.errors?.map(withoutSuggestions) : response.errors;
-    noteErrors(metrics, errors, context);
-    return { statusCode, response: { ...response, errors } };
-  };
-  const preParsing = async (schema: GraphQLSchema, source: string, context: unknown) => {
-    gate.checkTrusted(source, context);
-    await refuseJson(schema, source);
-  };
-  const preValidation = async (_schema: GraphQLSchema, document: DocumentNode) => checkShape(document);
-  const preExecution = async (
-    schema: GraphQLSchema,
-    document: DocumentNode,
-    context: unknown,
-    variables?: Record<string, unknown>,
-  ) => {
-    noteOperation(document, context);
-    refuseIntrospection(document, context);
-    await checkCost(schema, document, context, variables);
-  };
-  const preSubscriptionParsing = async (_schema: GraphQLSchema, source: string, context: unknown) => {
-    try {
-      gate.checkTrusted(source, context);
-    } catch (error) {
-      throw asAnswer(error as Error);
-    }
-  };
-  const preSubscriptionExecution = async (schema: GraphQLSchema, document: DocumentNode) =>
-    gate.checkSubscription(schema, document);
-  return {
-    typeDefs,
-    resolvers: scalars,
-    transformSchema: (schema: GraphQLSchema) => guardSchema(schema, access),
-    context: gate.context,
-    subscription: gate.subscription,
-    graphiql: false,
-    allowBatchedQueries: false,
-    jit: 1,
-    graphql: { parseOptions: { maxTokens: MAX_TOKENS } },
-    errorFormatter: errorFormatter as MercuriusDriverConfig['errorFormatter'],
-    hooks: {
-      preParsing,
-      preValidation,
-      preExecution: preExecution as never,
-      preSubscriptionParsing,
-      preSubscriptionExecution,
-    },
-    // Mercurius's own schema would turn the indices of an error's path into strings.
-    additionalRouteOptions: { serializerCompiler: () => (data: unknown) => JSON.stringify(data) },
-  } as MercuriusDriverConfig;
 }

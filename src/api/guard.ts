@@ -222,9 +222,11 @@ function whileAlive(
 ): Iterator {
   let failure: GraphQLError | undefined;
   const shows = resultFilter(principal, info);
+  let finished = false;
   const finish = () => {
     clearInterval(timer);
-    close();
+    if (!finished) close();
+    finished = true;
   };
   const timer = setInterval(() => {
     if (access.authenticator.isAlive(principal)) return;
