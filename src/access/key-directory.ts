@@ -8,7 +8,7 @@ import { FewloopError } from '../common/errors.js';
 import { Config } from '../config/config.js';
 import { AccessKeysRepository, type LiveSecret } from '../storage/access-keys.repository.js';
 import { Notifications } from '../storage/notifications.js';
-import { type Principal, unauthenticated } from './principal.js';
+import { NO_LIMITS, type Principal, unauthenticated } from './principal.js';
 import { hashOf, isSame, parseKey } from './secret.js';
 
 const CHANNEL = 'fewloop_access';
@@ -119,8 +119,7 @@ export class KeyDirectory implements OnApplicationBootstrap, OnApplicationShutdo
   }
 
   private adminPrincipal(): Principal {
-    const limits = { requestsPerMinute: 0, tokensPerMinute: 0, subscriptions: 0 };
-    return { name: 'key:admin', role: 'ADMIN', tasks: null, limits, expiresAt: null };
+    return { name: 'key:admin', role: 'ADMIN', tasks: null, limits: NO_LIMITS, expiresAt: null };
   }
 
   private principalOf(secret: LiveSecret): Principal {

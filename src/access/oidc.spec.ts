@@ -1,5 +1,13 @@
 /** Tokens of an issuer that the test is: its keys are served over HTTP. */
-import { exportJWK, generateKeyPair, type JWK, type JWTPayload, SignJWT, UnsecuredJWT } from 'jose';
+import {
+  exportJWK,
+  generateKeyPair,
+  type GenerateKeyPairResult,
+  type JWK,
+  type JWTPayload,
+  SignJWT,
+  UnsecuredJWT,
+} from 'jose';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
@@ -7,7 +15,7 @@ import { type OidcSettings, OidcTokens } from './oidc.js';
 
 let server: Server;
 let issuer: string;
-let pair: CryptoKeyPair;
+let pair: GenerateKeyPairResult;
 let keys: JWK[];
 let asked = 0;
 let tokens: OidcTokens;
@@ -24,7 +32,7 @@ const settings = (changes: Partial<OidcSettings> = {}): OidcSettings => ({
   ...changes,
 });
 
-const publicKey = async ({ publicKey: key }: CryptoKeyPair, kid: string) => ({
+const publicKey = async ({ publicKey: key }: GenerateKeyPairResult, kid: string) => ({
   ...(await exportJWK(key)),
   kid,
   alg: 'ES256',

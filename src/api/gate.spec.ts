@@ -6,6 +6,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Subject } from 'rxjs';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { WebSocket } from 'ws';
 import { LOCAL, NO_LIMITS, type Principal, type Role, ROLES, unauthenticated } from '../access/principal.js';
@@ -14,7 +15,6 @@ import { Gate } from './gate.js';
 import { graphqlOptions } from './graphql-options.js';
 import { type Access, guardSchema } from './guard.js';
 import { payloads } from './subscriptions.js';
-import { Subject } from 'rxjs';
 
 const TASKS = [{ name: 'reviews' }, { name: 'secrets' }];
 const activated$ = new Subject<object>();
@@ -65,7 +65,7 @@ async function serve({ required = true, trusted = '' } = {}): Promise<FastifyIns
     transformSchema: _,
     resolvers,
     ...options
-  } = graphqlOptions(NO_METRICS, rights, gate) as {
+  } = graphqlOptions(NO_METRICS, rights, gate) as unknown as {
     typeDefs: string;
     hooks: Record<string, never>;
     transformSchema: unknown;

@@ -23,6 +23,7 @@ export class Config {
   readonly dataDir: string;
   /** Empty: embedded. */
   readonly databaseUrl: string;
+  readonly databaseUrlFile: string;
   /** Empty: the embedded stream. */
   readonly kafkaBrokers: string;
   readonly kafkaGroupId: string;
@@ -49,6 +50,8 @@ export class Config {
   readonly auth: Environment['auth'];
   /** Empty: none. */
   readonly adminKey: string;
+  /** Empty, as `databaseUrlFile`: what stood in the file stands in `adminKey`. */
+  readonly adminKeyFile: string;
   readonly oidcIssuer: string;
   readonly oidcAudience: string;
   readonly oidcJwksUrl: string;
