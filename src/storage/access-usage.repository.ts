@@ -35,8 +35,8 @@ export class AccessUsageRepository {
       await tx.query('SELECT pg_advisory_xact_lock(hashtextextended($1, 0))', [`subscriptions of ${principal}`]);
       const rows = await tx.query<unknown[]>(
         `INSERT INTO access_subscription (id, principal, expires_at)
-         SELECT $1, $2, now() + $4 * interval '1 ms'
-         WHERE (SELECT count(*) FROM access_subscription WHERE principal = $2 AND expires_at > now()) < $3
+         SELECT $1::uuid, $2::text, now() + $4::double precision * interval '1 ms'
+         WHERE (SELECT count(*) FROM access_subscription WHERE principal = $2::text AND expires_at > now()) < $3::bigint
          RETURNING id`,
         [id, principal, limit, leaseMs],
       );
@@ -46,7 +46,7 @@ export class AccessUsageRepository {
 
   async prolong(ids: string[], leaseMs: number): Promise<void> {
     await this.dataSource.query(
-      `UPDATE access_subscription SET expires_at = now() + $2 * interval '1 ms' WHERE id = ANY ($1::uuid[])`,
+      `UPDATE access_subscription SET expires_at = now() + $2::double precision * interval '1 ms' WHERE id = ANY ($1::uuid[])`,
       [ids, leaseMs],
     );
   }
