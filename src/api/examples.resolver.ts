@@ -5,6 +5,7 @@ import { ExampleExport } from '../learning/example-export.js';
 import { type ExampleInput, ExampleService } from '../learning/examples.js';
 import { ForgetService } from '../learning/forget.js';
 import { type IngestInput, IngestService } from '../learning/ingest.js';
+import { RevocationService, type RevocationRequest } from '../learning/revocation.js';
 import { TaskService } from '../learning/task-service.js';
 import { Caller } from './caller.js';
 import { checkCount, checkPage } from './limits.js';
@@ -26,6 +27,7 @@ export class ExamplesResolver {
     @Inject(IngestService) private readonly ingestion: IngestService,
     @Inject(Work) private readonly work: Work,
     @Inject(ForgetService) private readonly forgetting: ForgetService,
+    @Inject(RevocationService) private readonly revocations: RevocationService,
   ) {}
 
   @Mutation('importExamples')
@@ -53,6 +55,17 @@ export class ExamplesResolver {
     const { rows, more, total } = await this.exports.page(task, checkPage(first), after ?? null);
     const pageInfo = { hasNextPage: more, endCursor: rows.at(-1)?.id ?? null };
     return { nodes: rows.map(exampleView), pageInfo, totalCount: total };
+  }
+
+  @Mutation('revokeExamples')
+  revokeExamples(
+    @Args('task') task: string,
+    @Args('source') source: RevocationRequest,
+    @Args('restore') restore: boolean | null,
+    @Args('dryRun') dryRun: boolean | null,
+    @Caller() by: string,
+  ) {
+    return this.revocations.revoke(task, { ...source, restore, dryRun }, by);
   }
 
   @Mutation('forget')

@@ -52,6 +52,8 @@ export const ROOT_RULES: Record<string, Record<string, RootRule>> = {
     skip: root('LABELER', candidate),
     startRetrain: root('ENGINEER', task),
     cancelRun: root('ENGINEER', run),
+    reproduceRun: root('ENGINEER', run),
+    revokeExamples: root('ENGINEER', task),
     startShadow: root('ENGINEER', task),
     approvePromotion: root('ENGINEER', promotion),
     rejectPromotion: root('ENGINEER', promotion),
@@ -84,9 +86,10 @@ export const FIELD_ROLES: Record<string, Partial<Record<Role, string[]>>> = {
   Task: {
     CLIENT: ['name', 'kind', 'labels', 'revision', 'activeVersion'],
     LABELER: ['definition', 'versions', 'runs', 'promotions', 'pool', 'examples', 'findings', 'stream'],
+    ENGINEER: ['liveAccuracy', 'drift', 'stopping'],
   },
   PoolStats: { LABELER: ['total', 'contested', 'awaitingReview', 'labelled', 'pseudoLabelled', 'outdated'] },
-  ExampleStats: { LABELER: ['train', 'dev', 'test', 'byLabel'] },
+  ExampleStats: { LABELER: ['train', 'dev', 'test', 'byLabel', 'revoked'] },
   StreamStats: { LABELER: ['pending', 'scored', 'failed'] },
   LintFinding: { LABELER: ['severity', 'field', 'message'] },
   ModelVersion: {
@@ -96,9 +99,24 @@ export const FIELD_ROLES: Record<string, Partial<Record<Role, string[]>>> = {
   TrainingRun: {
     LABELER: [
       ...['id', 'task', 'trigger', 'state', 'progress', 'stage', 'estimateSeconds', 'error', 'produced', 'startedBy'],
-      ...['createdAt', 'startedAt', 'finishedAt'],
+      ...['createdAt', 'startedAt', 'finishedAt', 'reason', 'reproduces'],
+    ],
+    ENGINEER: ['dataDigest', 'reproduction', 'explanation'],
+  },
+  LabelAccuracy: { ENGINEER: ['label', 'rows', 'right', 'accuracy', 'low', 'high'] },
+  LiveAccuracy: {
+    ENGINEER: [
+      ...['version', 'rows', 'right', 'accuracy', 'low', 'high', 'byLabel', 'calibrationError', 'calibration'],
+      ...['waiting', 'skipped'],
     ],
   },
+  DriftStatistic: { ENGINEER: ['name', 'stabilityIndex', 'distance', 'effect', 'p', 'alarm'] },
+  DriftCheck: {
+    ENGINEER: ['version', 'checkedAt', 'reference', 'present', 'level', 'statistics', 'alarm'],
+  },
+  LearningSlope: { ENGINEER: ['perDoubling', 'low', 'high'] },
+  Stopping: { ENGINEER: ['advice', 'statement', 'slope', 'agreement'] },
+  Revocation: { ENGINEER: ['examples', 'already', 'dryRun'] },
   Promotion: {
     LABELER: [
       ...['id', 'version', 'champion', 'verdict', 'report', 'decision', 'decidedBy', 'comment', 'requestedAt'],

@@ -3,6 +3,7 @@ import { Args, Mutation, Parent, Query, ResolveField, Resolver, Subscription } f
 import { filter, from, merge, takeWhile } from 'rxjs';
 import { FewloopError } from '../common/errors.js';
 import { LearningEvents } from '../learning/events.js';
+import { ReproductionService } from '../learning/reproduction.js';
 import { RunService } from '../learning/runs.js';
 import { Catalogue } from '../registry/catalogue.js';
 import { Caller } from './caller.js';
@@ -10,6 +11,7 @@ import { payloads } from './subscriptions.js';
 import { versionView } from './views.js';
 
 interface RunParent {
+  id: string;
   task: string;
   state: string;
   producedVersion: number | null;
@@ -20,6 +22,7 @@ export class RunsResolver {
   constructor(
     @Inject(RunService) private readonly runs: RunService,
     @Inject(Catalogue) private readonly catalogue: Catalogue,
+    @Inject(ReproductionService) private readonly reproductions: ReproductionService,
     @Inject(LearningEvents) private readonly events: LearningEvents,
   ) {}
 
@@ -38,6 +41,11 @@ export class RunsResolver {
     return this.runs.start(task, 'MANUAL', by);
   }
 
+  @Mutation('reproduceRun')
+  reproduceRun(@Args('id') id: string, @Caller() by: string) {
+    return this.runs.reproduce(id, by);
+  }
+
   @Mutation('cancelRun')
   cancelRun(@Args('id') id: string) {
     return this.runs.cancel(id);
@@ -50,6 +58,11 @@ export class RunsResolver {
     const current = from(this.runs.get(id));
     const open = (run: RunParent) => run.state === 'QUEUED' || run.state === 'RUNNING';
     return payloads('trainingRunProgress', merge(changes, current).pipe(takeWhile(open, true)));
+  }
+
+  @ResolveField('explanation')
+  async explanation(@Parent() { id }: RunParent) {
+    return this.reproductions.explain(await this.runs.get(id));
   }
 
   @ResolveField('produced')

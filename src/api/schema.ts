@@ -483,8 +483,128 @@ export const typeDefs = /* GraphQL */ `
     revokeKey(name: String!): AccessKey!
   }
 
+  type LabelAccuracy {
+    label: String!
+    rows: Int!
+    right: Int!
+    accuracy: Float!
+    low: Float!
+    high: Float!
+  }
+  "The active version by answers to questions drawn at random alone, each beside the prediction as it was served."
+  type LiveAccuracy {
+    version: Int!
+    rows: Int!
+    right: Int!
+    accuracy: Float
+    low: Float!
+    high: Float!
+    "Of the texts that people gave the label, those that were answered with it; labels with 20 of them at least."
+    byLabel: [LabelAccuracy!]!
+    "Null under 200 rows."
+    calibrationError: Float
+    "OK, or INSUFFICIENT where there are too few rows."
+    calibration: String!
+    "Texts that were drawn: not answered yet, and passed over."
+    waiting: Int!
+    skipped: Int!
+  }
+
+  type DriftStatistic {
+    "labels, confidence or embeddings."
+    name: String!
+    "Null for embeddings."
+    stabilityIndex: Float
+    "Jensen-Shannon distance; of embeddings the effect itself. What chance adds is in it."
+    distance: Float!
+    "In [0, 1], without what chance adds."
+    effect: Float!
+    p: Float!
+    alarm: Boolean!
+  }
+  "The present window of the task's texts against that after the promotion of its active version."
+  type DriftCheck {
+    version: Int!
+    checkedAt: DateTime!
+    "Texts of the two windows."
+    reference: Int!
+    present: Int!
+    "The p-value up to which a statistic counts, by falseAlarmsPerYear."
+    level: Float!
+    statistics: [DriftStatistic!]!
+    alarm: Boolean!
+  }
+
+  enum StoppingAdvice {
+    UNKNOWN
+    GO_ON
+    STOP
+  }
+  "Accuracy that twice the labels bring, with its 95 % interval."
+  type LearningSlope {
+    perDoubling: Float!
+    low: Float!
+    high: Float!
+  }
+  type Stopping {
+    advice: StoppingAdvice!
+    statement: String!
+    slope: LearningSlope
+    "Mean kappa of the last three pairs of successive versions on unlabelled texts; null where there are fewer."
+    agreement: Float
+  }
+
+  enum ExampleOrigin {
+    IMPORT
+    ANSWER
+    AUDIT
+  }
+  "Of the fields that are named all have to hold."
+  input SourceInput {
+    labeler: String
+    "IMPORT, ANSWER to a question that a strategy chose, or AUDIT."
+    origin: ExampleOrigin
+    "By when the label was given."
+    since: DateTime
+    until: DateTime
+  }
+  type Revocation {
+    "Examples that changed, or would."
+    examples: Int!
+    "Of the same source, those that were that way already."
+    already: Int!
+    dryRun: Boolean!
+  }
+
+  extend type Task {
+    "Null without an active version."
+    liveAccuracy: LiveAccuracy
+    "The last check; null where the task does not ask for it, or none was made of the active version."
+    drift: DriftCheck
+    "Whether further answers still pay."
+    stopping: Stopping!
+  }
+  extend type ExampleStats {
+    "Of revoked sources; in no other count."
+    revoked: Int!
+  }
   extend type TrainingRun {
+    "Why it was started."
+    reason: String
     "Who asked for it; null where nobody did."
     startedBy: String
+    dataDigest: String
+    "The run whose data and settings it repeats."
+    reproduces: ID
+    "Of a repetition: whether its bundle is the first one's."
+    reproduction: JSONObject
+    "Settings, data, libraries; whether it can be repeated. ENGINEER."
+    explanation: JSONObject!
+  }
+  extend type Mutation {
+    "A run with the data and settings of another, to see whether the same comes of it; it asks for no promotion. ENGINEER."
+    reproduceRun(id: ID!): TrainingRun!
+    "The examples of a source stay kept and take no part in any later run, gate or figure; restore takes that back. ENGINEER."
+    revokeExamples(task: String!, source: SourceInput!, restore: Boolean = false, dryRun: Boolean = false): Revocation!
   }
 `;

@@ -1,12 +1,15 @@
 import { Args, Mutation, Parent, Query, ResolveField, Resolver } from '@nestjs/graphql';
 import { Inject } from '@nestjs/common';
 import { FewloopError } from '../common/errors.js';
+import { AuditService } from '../learning/audit.js';
+import { DriftChecks } from '../learning/drift-checks.js';
 import { ExampleService } from '../learning/examples.js';
 import { IngestService } from '../learning/ingest.js';
 import { PoolService } from '../learning/pool.js';
 import { PromotionService } from '../learning/promotion.js';
 import { RunService } from '../learning/runs.js';
 import { TaskService } from '../learning/task-service.js';
+import { VersionAgreement } from '../learning/version-agreement.js';
 import { Catalogue } from '../registry/catalogue.js';
 import { Caller } from './caller.js';
 import { checkPage } from './limits.js';
@@ -22,6 +25,9 @@ export class TasksResolver {
     @Inject(PoolService) private readonly poolService: PoolService,
     @Inject(ExampleService) private readonly exampleService: ExampleService,
     @Inject(IngestService) private readonly ingestService: IngestService,
+    @Inject(AuditService) private readonly audit: AuditService,
+    @Inject(DriftChecks) private readonly driftChecks: DriftChecks,
+    @Inject(VersionAgreement) private readonly agreement: VersionAgreement,
   ) {}
 
   @Query('tasks')
@@ -89,5 +95,21 @@ export class TasksResolver {
   @ResolveField('stream')
   stream(@Parent() task: TaskParent) {
     return this.ingestService.stats(task.name);
+  }
+
+  @ResolveField('liveAccuracy')
+  async liveAccuracy(@Parent() task: TaskParent) {
+    const report = await this.audit.liveAccuracy(task.name);
+    return report && { ...report, calibration: report.calibrationError === null ? 'INSUFFICIENT' : 'OK' };
+  }
+
+  @ResolveField('drift')
+  drift(@Parent() task: TaskParent) {
+    return this.driftChecks.state(task.name);
+  }
+
+  @ResolveField('stopping')
+  stopping(@Parent() task: TaskParent) {
+    return this.agreement.stopping(task.name);
   }
 }

@@ -7,6 +7,7 @@ import { fileCommands } from './commands/files.js';
 import { keyCommands } from './commands/keys.js';
 import { labelCommand } from './commands/label.js';
 import { promotionCommands } from './commands/promotions.js';
+import { revokeCommand } from './commands/revoke.js';
 import { runCommands } from './commands/runs.js';
 import { taskCommands } from './commands/tasks.js';
 
@@ -36,6 +37,7 @@ export function createProgram(): Command {
   runCommands(program);
   promotionCommands(program);
   keyCommands(program);
+  revokeCommand(program);
   benchmarkCommand(program);
   passExitOverride(program);
   return program;

@@ -1,13 +1,14 @@
-/** Metrics and health for the whole application: what any part has to tell goes through their ports. */
+/** Metrics, health and the clock for the whole application: what any part has to tell goes through their ports. */
 import { Global, Inject, Module } from '@nestjs/common';
+import { Clock } from './clock.js';
 import { Health } from './health.js';
 import { METRICS, type Metrics } from './metrics/metrics.js';
 import { PrometheusMetrics } from './metrics/prometheus.js';
 
 @Global()
 @Module({
-  providers: [Health, PrometheusMetrics, { provide: METRICS, useExisting: PrometheusMetrics }],
-  exports: [Health, PrometheusMetrics, METRICS],
+  providers: [Clock, Health, PrometheusMetrics, { provide: METRICS, useExisting: PrometheusMetrics }],
+  exports: [Clock, Health, PrometheusMetrics, METRICS],
 })
 export class ObservationModule {
   constructor(@Inject(METRICS) metrics: Metrics, @Inject(Health) health: Health) {

@@ -15,7 +15,8 @@ export const UNLABELLED_LIMIT = 3000;
 const PRIOR_MIN_ANSWERS = 20;
 
 type StoredItem = Pick<ExampleRow, 'text' | 'textPair' | 'choices' | 'fields'>;
-export type DataExample = StoredItem & Pick<ExampleRow, 'itemKey' | 'splitGroup' | 'labels' | 'split' | 'origin'>;
+export type DataExample = StoredItem &
+  Pick<ExampleRow, 'itemKey' | 'splitGroup' | 'labels' | 'split' | 'origin'> & { revokedAt?: Date | null };
 export type DataCandidate = StoredItem &
   Pick<CandidateRow, 'itemKey' | 'splitGroup' | 'split' | 'state' | 'reservoirRank'>;
 
@@ -36,7 +37,8 @@ export function trainingData(
   const labelled: LabelledRow[] = [];
   let retired = 0;
   for (const example of examples) {
-    if (example.split === 'test') continue;
+    // Its source is no longer trusted; its group stays where it is.
+    if (example.split === 'test' || example.revokedAt) continue;
     // A text imported once as train and once as dev is dev's.
     if (example.split === 'train' && heldOut.has(example.splitGroup)) continue;
     const labels = currentLabels(definition, example);
@@ -117,7 +119,7 @@ function estimatedPrior(definition: TaskDefinition, examples: readonly DataExamp
   const { kind, learning } = definition;
   if (learning.prior !== 'estimated' || kind === 'multiple-choice' || kind === 'multi-label') return null;
   const answers = examples
-    .filter(({ origin }) => origin === 'AUDIT')
+    .filter(({ origin, revokedAt }) => origin === 'AUDIT' && !revokedAt)
     .flatMap((example) => currentLabels(definition, example) ?? []);
   const counts = definition.labels.map(({ name }) => answers.filter((answer) => answer === name).length);
   const total = counts.reduce((sum, count) => sum + count, 0);

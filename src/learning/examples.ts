@@ -33,6 +33,8 @@ export interface ExampleStats {
   train: number;
   dev: number;
   test: number;
+  /** Of sources that are no longer trusted; not counted otherwise. */
+  revoked: number;
   byLabel: Record<string, number>;
 }
 
@@ -73,7 +75,7 @@ export class ExampleService {
     for (const { label, count } of await this.examples.labelCounts(task)) {
       byLabel[label] = (byLabel[label] ?? 0) + count;
     }
-    return { ...bySplit, byLabel };
+    return { ...bySplit, byLabel, revoked: await this.examples.countRevoked(task) };
   }
 
   private async store(task: string, checked: CheckedExample[], tx: Tx): Promise<ImportResult> {
@@ -84,7 +86,7 @@ export class ExampleService {
     const splits = await this.examples.splitsOfGroups(task, groups, tx);
     const seen = new Map<string, CheckedExample>();
     const added: NewExample[] = [];
-    const changed: { row: ExampleRow; labels: string[] }[] = [];
+    const changed: { row: ExampleRow; labels: string[]; by: string | null }[] = [];
     let unchanged = 0;
 
     const { refused } = takeEach(checked, (example) => {
@@ -100,15 +102,15 @@ export class ExampleService {
       seen.set(rest.itemKey, example);
       splits.set(rest.splitGroup, split);
       const row = known.get(rest.itemKey);
-      if (twin || (row && sameLabels(row.labels, rest.labels))) unchanged += 1;
-      else if (row) changed.push({ row, labels: rest.labels });
+      if (twin || (row && !row.revokedAt && sameLabels(row.labels, rest.labels))) unchanged += 1;
+      else if (row) changed.push({ row, labels: rest.labels, by: row.revokedAt ? rest.answeredBy : row.answeredBy });
       else added.push({ ...rest, split });
     });
 
     await this.examples.insert(added, tx);
-    for (const { row, labels } of changed) {
+    for (const { row, labels, by } of changed) {
       // The origin stays: a corrected audit answer is still one that was drawn at random.
-      await this.examples.setLabels(row.id, labels, row.origin, row.answeredBy, tx);
+      await this.examples.setLabels(row.id, labels, row.origin, by, tx);
     }
     await this.candidates.setGroupSplits(task, new Map(added.map((row) => [row.splitGroup, row.split])), tx);
     const rejected = refused.map((refusal) => ({ ...refusal, index: checked[refusal.index]!.index }));

@@ -155,8 +155,8 @@ function totalOf(counts: PairedCounts): number {
   return counts.bothRight + counts.onlyChallengerRight + counts.onlyChampionRight + counts.bothWrong;
 }
 
-/** Wilson's (1927) score interval of a proportion. */
-function wilson(successes: number, rows: number): Interval & { point: number } {
+/** Wilson's (1927) score interval of a proportion, 95 %; of at least one row. */
+export function wilson(successes: number, rows: number): Interval & { point: number } {
   const point = successes / rows;
   const z2 = Z_SIGNIFICANCE ** 2;
   const centre = (point + z2 / (2 * rows)) / (1 + z2 / rows);

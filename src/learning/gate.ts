@@ -135,7 +135,7 @@ export class GateService {
     const challengerAnswers: (string[] | null)[] = [];
     for (const { itemKey, labels, distribution } of folded.rows) {
       const example = examples.get(itemKey);
-      if (!example || trained.has(example.splitGroup)) continue;
+      if (!example || example.revokedAt || trained.has(example.splitGroup)) continue;
       rows.push({ example, labels });
       challengerAnswers.push(answerOf(definition, thresholds, example.choices, distribution));
     }

@@ -1,7 +1,6 @@
 /**
  * The job queue, pg-boss on the service's own database. A job's worker proves that it lives every few seconds; one
- * that was killed is noticed within about twenty, and its job goes to whoever asks next. Cron schedules live in the
- * database too, so that several replicas send each occurrence once.
+ * that was killed is noticed within about twenty, and its job goes to whoever asks next.
  */
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import { PgBoss, type Job } from 'pg-boss';
@@ -65,22 +64,6 @@ export class JobQueue {
     });
   }
 
-  /** Key → cron, of a queue's schedules. */
-  async schedules(queue: string): Promise<Map<string, string>> {
-    const boss = await this.started();
-    return new Map((await boss.getSchedules(queue)).map(({ key, cron }) => [key, cron]));
-  }
-
-  /** Replaces the cron schedules of a queue: a key each, UTC. */
-  async setSchedules(queue: string, wanted: Map<string, { cron: string; data: object }>): Promise<void> {
-    const boss = await this.started();
-    const known = await this.schedules(queue);
-    for (const key of known.keys()) if (!wanted.has(key)) await boss.unschedule(queue, key);
-    for (const [key, { cron, data }] of wanted) {
-      if (known.get(key) !== cron) await boss.schedule(queue, cron, data, { key, tz: 'UTC' });
-    }
-  }
-
   /** Fetches no further job, waits for those at work to end, then lets go of the database. */
   async stop(): Promise<void> {
     const boss = await this.starting?.catch(() => null);
@@ -97,6 +80,8 @@ export class JobQueue {
       connectionString: this.database.url,
       application_name: 'fewloop-queue',
       max: 4,
+      // Task schedules are triggers.ts's, which catches up after a pause.
+      schedule: false,
       superviseIntervalSeconds: 5,
       monitorIntervalSeconds: 5,
     });

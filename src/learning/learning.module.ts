@@ -5,7 +5,9 @@ import { Config } from '../config/config.js';
 import { LAUNCHER } from '../launch/launcher.js';
 import { ProcessLauncher } from '../launch/process.js';
 import { RegistryModule } from '../registry/registry.module.js';
+import { AuditService } from './audit.js';
 import { DiverseQuestions } from './diverse-questions.js';
+import { DriftChecks } from './drift-checks.js';
 import { LearningEvents } from './events.js';
 import { ExampleExport } from './example-export.js';
 import { ExampleService } from './examples.js';
@@ -18,7 +20,9 @@ import { LearningObservation } from './observation.js';
 import { Outbox } from './outbox.js';
 import { PoolService } from './pool.js';
 import { PromotionService } from './promotion.js';
+import { ReproductionService } from './reproduction.js';
 import { ReviewService } from './review.js';
+import { RevocationService } from './revocation.js';
 import { RunData } from './run-data.js';
 import { RunVersions } from './run-versions.js';
 import { RunWorker } from './run-worker.js';
@@ -27,10 +31,13 @@ import { StreamHistory } from './stream-history.js';
 import { TaskLinter } from './task-linter.js';
 import { TaskService } from './task-service.js';
 import { TriggerService } from './triggers.js';
+import { VersionAgreement } from './version-agreement.js';
 import { ZeroShotVersions } from './zero-shot-versions.js';
 
 /** What the edges (GraphQL, stream) call. */
 const SERVICES = [
+  AuditService,
+  DriftChecks,
   ExampleExport,
   ExampleService,
   ForgetService,
@@ -40,10 +47,13 @@ const SERVICES = [
   Outbox,
   PoolService,
   PromotionService,
+  ReproductionService,
   ReviewService,
+  RevocationService,
   RunService,
   StreamHistory,
   TaskService,
+  VersionAgreement,
   ZeroShotVersions,
 ];
 

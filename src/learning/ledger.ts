@@ -11,7 +11,8 @@ import { LedgerRepository, type NewLedgerEntry } from '../storage/ledger.reposit
 import type { Tx } from '../storage/transactions.js';
 import { canonicalJson, sha256 } from '../task/keys.js';
 
-export type LedgerKind = 'promotion-approved' | 'promotion-rejected' | 'rolled-back' | 'activated' | 'forgotten';
+export type LedgerKind =
+  'promotion-approved' | 'promotion-rejected' | 'rolled-back' | 'activated' | 'forgotten' | 'revoked' | 'restored';
 
 export interface LedgerFinding {
   /** Entries that were read, up to the first that does not hold. */

@@ -16,6 +16,7 @@ import { VersionsRepository } from '../storage/versions.repository.js';
 import { sha256 } from '../task/keys.js';
 import type { TaskDefinition } from '../task/types.js';
 import { trainingData, UNLABELLED_LIMIT } from './data-set.js';
+import { ReproductionService } from './reproduction.js';
 import { pruneRunFolders } from './run-folders.js';
 
 @Injectable()
@@ -26,11 +27,14 @@ export class RunData {
     @Inject(ExamplesRepository) private readonly examples: ExamplesRepository,
     @Inject(TrainingTextsRepository) private readonly texts: TrainingTextsRepository,
     @Inject(VersionsRepository) private readonly versions: VersionsRepository,
+    @Inject(ReproductionService) private readonly reproductions: ReproductionService,
   ) {}
 
-  /** Answers the digest of the data. Throws BAD_INPUT where nothing is left to train on. */
+  /** Answers the digest of the data. Throws BAD_INPUT where nothing is left to train on, CONFLICT as `fill` of a repetition. */
   async prepare(run: TrainingRunRow, folder: string): Promise<string> {
-    if ((await readRunSettings(folder))?.runId !== run.id) await this.fill(run, folder);
+    if ((await readRunSettings(folder))?.runId !== run.id) {
+      await (run.reproduces === null ? this.fill(run, folder) : this.reproductions.fill(run, folder));
+    }
     return dataDigest(folder);
   }
 

@@ -28,10 +28,12 @@ import { GateService } from './gate.js';
 import { JobQueue } from './job-queue.js';
 import { Outbox } from './outbox.js';
 import { PromotionService } from './promotion.js';
+import { ReproductionService } from './reproduction.js';
 import { RunData } from './run-data.js';
 import { runFolder } from './run-folders.js';
 import { RunVersions } from './run-versions.js';
 import { TRAINING_QUEUE, type TrainingJob } from './runs.js';
+import { VersionAgreement } from './version-agreement.js';
 
 /** A run whose service ends that often is not tried again. */
 const SERVICE_RETRIES = 10;
@@ -61,6 +63,8 @@ export class RunWorker implements OnApplicationBootstrap, BeforeApplicationShutd
     @Inject(RunVersions) private readonly versions: RunVersions,
     @Inject(GateService) private readonly gate: GateService,
     @Inject(PromotionService) private readonly promotions: PromotionService,
+    @Inject(ReproductionService) private readonly reproductions: ReproductionService,
+    @Inject(VersionAgreement) private readonly agreement: VersionAgreement,
     @Inject(LearningEvents) private readonly events: LearningEvents,
     @Inject(Outbox) private readonly outbox: Outbox,
     @Inject(Transactions) private readonly transactions: Transactions,
@@ -144,10 +148,17 @@ export class RunWorker implements OnApplicationBootstrap, BeforeApplicationShutd
       version = (await this.versions.register(run, folder)).version;
     }
     watch.check();
+    if (run.reproduces !== null) {
+      await this.runs.updateOpen(run.id, { reproduction: await this.reproductions.compare(run, version) });
+      return version;
+    }
     report(stage('comparing with the champion', 1));
     const comparison = await this.gate.compare(run.task, version);
     watch.check();
     await this.promotions.request(run.task, version, comparison);
+    report(stage('comparing with the run before', 1));
+    // Advice for people who label: a run does not fail for it.
+    await this.agreement.measure(run.task, version).catch((error: unknown) => this.log.warn(String(error)));
     return version;
   }
 

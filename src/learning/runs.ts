@@ -7,10 +7,11 @@ import { Inject, Injectable } from '@nestjs/common';
 import { FewloopError } from '../common/errors.js';
 import type { RunTriggerValue, TrainingRunRow } from '../storage/entities/training-run.js';
 import { ExamplesRepository } from '../storage/examples.repository.js';
-import { RunsRepository } from '../storage/runs.repository.js';
+import { RunsRepository, type NewRun } from '../storage/runs.repository.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
 import { LearningEvents } from './events.js';
 import { JobQueue } from './job-queue.js';
+import { ReproductionService } from './reproduction.js';
 
 export const TRAINING_QUEUE = 'training';
 
@@ -26,17 +27,19 @@ export class RunService {
     @Inject(RunsRepository) private readonly runs: RunsRepository,
     @Inject(JobQueue) private readonly queue: JobQueue,
     @Inject(LearningEvents) private readonly events: LearningEvents,
+    @Inject(ReproductionService) private readonly reproductions: ReproductionService,
   ) {}
 
   /**
-   * Throws TASK_NOT_FOUND; RUN_IN_PROGRESS; BAD_INPUT where there is nothing to train on.
+   * `dueAt`: of a schedule. Throws TASK_NOT_FOUND; RUN_IN_PROGRESS; BAD_INPUT where there is nothing to train on.
    * The run is kept before its job is sent: should the process end between the two, RunWorker sends it.
    */
   async start(
     task: string,
     trigger: RunTriggerValue,
     by: string | null,
-    reason: string | null = null,
+    reason = `asked for by ${by ?? 'nobody'}`,
+    dueAt: Date | null = null,
   ): Promise<TrainingRunRow> {
     if (!(await this.tasks.find(task))) throw new FewloopError('TASK_NOT_FOUND', `there is no task ${task}`);
     const { train } = await this.examples.countBySplit(task);
@@ -44,7 +47,25 @@ export class RunService {
       const message = `task ${task} has no labelled text in its train split: import some, or answer questions, first`;
       throw new FewloopError('BAD_INPUT', message, { field: 'task' });
     }
-    const run = await this.runs.insertOpen({ task, trigger, reason, startedBy: by });
+    return this.open({ task, trigger, reason, startedBy: by, dueAt });
+  }
+
+  /**
+   * Starts a run with the data and settings of another; what came of it is in `reproduction`. Throws RUN_NOT_FOUND,
+   * RUN_IN_PROGRESS, CONFLICT where it cannot be repeated as it was.
+   */
+  async reproduce(id: string, by: string): Promise<TrainingRunRow> {
+    const first = await this.get(id);
+    const why = await this.reproductions.hindrance(first);
+    if (why !== null) throw new FewloopError('CONFLICT', why);
+    const reason = `repeats run ${id}, asked for by ${by}`;
+    return this.open({ task: first.task, trigger: 'MANUAL', reason, startedBy: by, reproduces: id });
+  }
+
+  /** Throws RUN_IN_PROGRESS. */
+  private async open(wanted: NewRun): Promise<TrainingRunRow> {
+    const { task } = wanted;
+    const run = await this.runs.insertOpen(wanted);
     if (!run) throw new FewloopError('RUN_IN_PROGRESS', `task ${task} has a training run that is not over yet`);
     await this.queue.send(TRAINING_QUEUE, run.id, { runId: run.id } satisfies TrainingJob);
     this.events.runChanged(run);

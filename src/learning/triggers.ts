@@ -1,7 +1,8 @@
 /**
- * What starts runs by itself: enough new labels since the last run began, and the task's schedule. Drift has its own
- * issue. Checked by a poll (two indexed counts a task), in every trainer replica at once: the index that allows one
- * open run a task decides.
+ * What starts runs by itself: enough new labels since the last run began, the task's schedule, drift of its traffic.
+ * Checked by a poll (a few indexed look-ups a task), in every trainer replica at once: the index that allows one open run
+ * a task decides, and the one that allows one run a due time. While a run is open, or the cool-down since the last one
+ * lasts, what is due waits; however often it becomes due meanwhile, one run answers it. Each run has its reason.
  */
 import {
   Inject,
@@ -11,6 +12,7 @@ import {
   type OnApplicationBootstrap,
 } from '@nestjs/common';
 
+import { Clock } from '../common/clock.js';
 import { FewloopError } from '../common/errors.js';
 import { Config } from '../config/config.js';
 import type { RunTriggerValue, TrainingRunRow } from '../storage/entities/training-run.js';
@@ -18,15 +20,12 @@ import { ExamplesRepository } from '../storage/examples.repository.js';
 import { RunsRepository } from '../storage/runs.repository.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
 import type { TaskDefinition } from '../task/types.js';
-import { JobQueue } from './job-queue.js';
+import { describeDrift, DriftChecks } from './drift-checks.js';
+import type { DriftStatistic } from './drift.js';
 import { RunService } from './runs.js';
+import { dueSince } from './schedule.js';
 
-const SCHEDULE_QUEUE = 'scheduled-run';
 const POLL_MS = 5_000;
-
-interface ScheduledJob {
-  task: string;
-}
 
 type TriggerRules = TaskDefinition['learning']['trigger'];
 
@@ -35,6 +34,8 @@ export class TriggerService implements OnApplicationBootstrap, BeforeApplication
   private readonly log = new Logger(TriggerService.name);
   private timer: NodeJS.Timeout | undefined;
   private checking: Promise<void> = Promise.resolve();
+  /** Task → the due time for which there was nothing to train on: not tried again. */
+  private readonly refused = new Map<string, number>();
 
   constructor(
     @Inject(Config) private readonly config: Config,
@@ -42,13 +43,12 @@ export class TriggerService implements OnApplicationBootstrap, BeforeApplication
     @Inject(ExamplesRepository) private readonly examples: ExamplesRepository,
     @Inject(RunsRepository) private readonly runs: RunsRepository,
     @Inject(RunService) private readonly runService: RunService,
-    @Inject(JobQueue) private readonly queue: JobQueue,
+    @Inject(DriftChecks) private readonly drift: DriftChecks,
+    @Inject(Clock) private readonly clock: Clock,
   ) {}
 
-  async onApplicationBootstrap(): Promise<void> {
+  onApplicationBootstrap(): void {
     if (!['all', 'trainer'].includes(this.config.role)) return;
-    await this.queue.define(SCHEDULE_QUEUE, { retries: 0 });
-    await this.queue.work(SCHEDULE_QUEUE, (job) => this.start((job as ScheduledJob).task, 'SCHEDULE', 'its schedule'));
     this.timer = setInterval(() => this.later(() => this.checkAll()), POLL_MS);
     this.later(() => this.checkAll());
   }
@@ -64,36 +64,68 @@ export class TriggerService implements OnApplicationBootstrap, BeforeApplication
     if (!task) return;
     const { trigger } = (task.definition as TaskDefinition).learning;
     if (trigger.newLabels === null) return;
-    const last = await this.runs.last(name);
-    if (!mayStart(last, trigger, new Date())) return;
+    if (!mayStart(await this.runs.last(name), trigger, this.clock.now())) return;
+    const last = await this.runs.lastOwn(name);
     const added = await this.examples.countSince(name, last?.createdAt ?? null);
     if (added < trigger.newLabels) return;
-    await this.start(name, 'NEW_LABELS', `${added} labels since the last run, ${trigger.newLabels} asked for`);
+    const reason = `${added} labels since the last run, ${trigger.newLabels} asked for`;
+    await this.start(name, 'NEW_LABELS', reason);
   }
 
-  /** Makes the queue's cron schedules those of the tasks. */
-  async syncSchedules(): Promise<void> {
-    const wanted = new Map<string, { cron: string; data: object }>();
-    for (const { name, definition } of await this.tasks.list()) {
-      const { schedule } = (definition as TaskDefinition).learning.trigger;
-      if (schedule !== null) wanted.set(name, { cron: schedule, data: { task: name } satisfies ScheduledJob });
-    }
-    await this.queue.setSchedules(SCHEDULE_QUEUE, wanted);
+  /** Starts one run for all due times since the schedule was applied or last started one. */
+  async checkSchedule(name: string): Promise<void> {
+    const task = await this.tasks.find(name);
+    if (!task) return;
+    const { trigger } = (task.definition as TaskDefinition).learning;
+    if (trigger.schedule === null) return;
+    const applied = await this.tasks.appliedAt(name, task.revision);
+    const handled = await this.runs.lastDue(name);
+    const since = Math.max(applied?.getTime() ?? 0, handled?.getTime() ?? 0, this.refused.get(name) ?? 0);
+    const due = dueSince(trigger.schedule, new Date(since), this.clock.now());
+    if (!due || !mayStart(await this.runs.last(name), trigger, this.clock.now())) return;
+    const missed = due.missed === 0 ? '' : `, for ${due.missed} earlier due times too`;
+    const reason = `its schedule ${trigger.schedule}, due at ${due.at.toISOString()}${missed}`;
+    const started = await this.start(name, 'SCHEDULE', reason, due.at);
+    if (!started) this.refused.set(name, due.at.getTime());
+  }
+
+  /** Looks for drift where that is due, and starts a run for an alarm that none has answered. */
+  async checkDrift(name: string): Promise<void> {
+    const task = await this.tasks.find(name);
+    if (!task) return;
+    const { trigger } = (task.definition as TaskDefinition).learning;
+    if (trigger.drift === null) return;
+    await this.drift.check(name);
+    const alarm = await this.drift.unanswered(name);
+    if (!alarm || !mayStart(await this.runs.last(name), trigger, this.clock.now())) return;
+    const last = await this.runs.lastOwn(name);
+    // A run that began since, or another version, has made it a thing of the past.
+    const past = alarm.version !== task.activeVersion || (last !== null && last.createdAt > alarm.checkedAt);
+    const reason = describeDrift(alarm.statistics as DriftStatistic[], alarm.level);
+    if (!past) await this.start(name, 'DRIFT', reason);
+    await this.drift.markAnswered(alarm);
   }
 
   private async checkAll(): Promise<void> {
-    await this.syncSchedules();
-    for (const { name } of await this.tasks.list()) await this.checkLabels(name);
+    for (const { name } of await this.tasks.list()) {
+      const checks = [() => this.checkLabels(name), () => this.checkSchedule(name), () => this.checkDrift(name)];
+      for (const check of checks) {
+        // What is wrong with one trigger holds no other up.
+        await check().catch((error: unknown) => this.log.warn(`task ${name}: ${String(error)}`));
+      }
+    }
   }
 
-  private async start(task: string, trigger: RunTriggerValue, reason: string): Promise<void> {
+  /** False where there is nothing to train on. A run that somebody started at the same moment is one. */
+  private async start(task: string, trigger: RunTriggerValue, reason: string, dueAt?: Date): Promise<boolean> {
     try {
-      const run = await this.runService.start(task, trigger, null, reason);
+      const run = await this.runService.start(task, trigger, null, reason, dueAt);
       this.log.log(`run ${run.id} of ${task}: ${reason}`);
+      return true;
     } catch (error) {
-      // One that is in progress, or nothing to train on: the next occurrence asks again.
       if (!(error instanceof FewloopError)) throw error;
       this.log.log(`no run of ${task} (${reason}): ${error.message}`);
+      return error.code === 'RUN_IN_PROGRESS';
     }
   }
 

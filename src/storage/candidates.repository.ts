@@ -59,17 +59,19 @@ export class CandidatesRepository {
     await tx.query(
       `INSERT INTO candidate (task, item_key, split_group, split, text, text_pair, choices, fields, prediction,
          model_version, confidence, margin, entropy, vote_entropy, jensen_shannon, dissenting, route, audit,
-         reservoir_rank)
+         reservoir_rank, served_prediction)
        SELECT $1, r."itemKey", r."splitGroup", r.split, r.text, r."textPair", nullif(r.choices, 'null'::jsonb),
          nullif(r.fields, 'null'::jsonb), r.prediction, r."modelVersion", r.confidence, r.margin, r.entropy,
-         r."voteEntropy", r."jensenShannon", r.dissenting, r.route, r.audit, r."reservoirRank"
+         r."voteEntropy", r."jensenShannon", r.dissenting, r.route, r.audit, r."reservoirRank",
+         CASE WHEN r.audit THEN r.prediction END
        FROM jsonb_to_recordset($2::jsonb) AS r(${SCORE_COLUMNS}, "splitGroup" text, split text, text text,
          "textPair" text, choices jsonb, fields jsonb, audit boolean, "reservoirRank" double precision)
        ORDER BY r."itemKey"
        ON CONFLICT (task, item_key) DO UPDATE SET prediction = excluded.prediction,
          model_version = excluded.model_version, confidence = excluded.confidence, margin = excluded.margin,
          entropy = excluded.entropy, vote_entropy = excluded.vote_entropy,
-         jensen_shannon = excluded.jensen_shannon, dissenting = excluded.dissenting, route = excluded.route, reservoir_rank = excluded.reservoir_rank
+         jensen_shannon = excluded.jensen_shannon, dissenting = excluded.dissenting, route = excluded.route, reservoir_rank = excluded.reservoir_rank,
+         served_prediction = excluded.served_prediction
        WHERE candidate.state = 'OPEN' AND candidate.model_version <= excluded.model_version`,
       [task, JSON.stringify(rows)],
     );

@@ -8,10 +8,12 @@ import { Kafka1795530000000 } from '../../migrations/1795530000000-kafka.js';
 import { History1795600000000 } from '../../migrations/1795600000000-history.js';
 import { Bald1795620000000 } from '../../migrations/1795620000000-bald.js';
 import { RunEstimate1795630000000 } from '../../migrations/1795630000000-run-estimate.js';
+import { Knowing1795720000000 } from '../../migrations/1795720000000-knowing.js';
 import { Access1795740000000 } from '../../migrations/1795740000000-access.js';
 import { AccessKeyRow, AccessSecretRow } from './entities/access-key.js';
 import { AccessSubscriptionRow, AccessUsageRow } from './entities/access-usage.js';
 import { CandidateRow } from './entities/candidate.js';
+import { DriftCheckRow } from './entities/drift-check.js';
 import { ExampleRow } from './entities/example.js';
 import { LedgerEntryRow } from './entities/ledger-entry.js';
 import { ModelVersionRow } from './entities/model-version.js';
@@ -23,6 +25,7 @@ import { StreamPrunedRow } from './entities/stream-pruned.js';
 import { StreamRecordRow } from './entities/stream-record.js';
 import { TaskRevisionRow, TaskRow } from './entities/task.js';
 import { TrainingRunRow } from './entities/training-run.js';
+import { VersionAgreementRow } from './entities/version-agreement.js';
 
 const snake = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 
@@ -66,6 +69,8 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       AccessSecretRow,
       AccessUsageRow,
       AccessSubscriptionRow,
+      DriftCheckRow,
+      VersionAgreementRow,
     ],
     migrations: [
       First1795450000000,
@@ -73,6 +78,7 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       History1795600000000,
       Bald1795620000000,
       RunEstimate1795630000000,
+      Knowing1795720000000,
       Access1795740000000,
     ],
     migrationsTransactionMode: 'each',

@@ -1,5 +1,5 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { DataSource, In, MoreThan, type QueryDeepPartialEntity } from 'typeorm';
+import { DataSource, In, IsNull, MoreThan, Not, type QueryDeepPartialEntity } from 'typeorm';
 import { ExampleRow, type ExampleOrigin } from './entities/example.js';
 import type { KeyedItem, SplitValue } from './entities/item-columns.js';
 import type { Tx } from './transactions.js';
@@ -48,6 +48,7 @@ export class ExamplesRepository {
     }
   }
 
+  /** A newer word: what was revoked of the source before takes part again. */
   async setLabels(
     id: string,
     labels: string[],
@@ -55,43 +56,51 @@ export class ExamplesRepository {
     answeredBy: string | null,
     tx: Tx,
   ): Promise<void> {
-    await tx.update(ExampleRow, { id }, { labels, origin, answeredBy, updatedAt: new Date() });
+    await tx.update(ExampleRow, { id }, { labels, origin, answeredBy, revokedAt: null, updatedAt: new Date() });
   }
 
-  /** Oldest first, and always in the same order. */
+  /** Revoked ones too: their groups stay where they are. Oldest first, and always in the same order. */
   list(task: string): Promise<ExampleRow[]> {
     return this.dataSource.manager.find(ExampleRow, { where: { task }, order: { createdAt: 'ASC', itemKey: 'ASC' } });
   }
 
-  /** In the order of ids, after one of them. */
+  /** In the order of ids, after one of them; without revoked ones, as all that follow. */
   page(task: string, limit: number, after: string | null): Promise<ExampleRow[]> {
-    const where = after === null ? { task } : { task, id: MoreThan(after) };
+    const where = { task, revokedAt: IsNull(), ...(after === null ? {} : { id: MoreThan(after) }) };
     return this.dataSource.manager.find(ExampleRow, { where, order: { id: 'ASC' }, take: limit });
   }
 
   listSplit(task: string, split: SplitValue): Promise<ExampleRow[]> {
     return this.dataSource.manager.find(ExampleRow, {
-      where: { task, split },
+      where: { task, split, revokedAt: IsNull() },
       order: { createdAt: 'ASC', itemKey: 'ASC' },
     });
   }
 
   countSince(task: string, moment: Date | null): Promise<number> {
-    return this.dataSource.manager.countBy(ExampleRow, moment ? { task, updatedAt: MoreThan(moment) } : { task });
+    return this.dataSource.manager.countBy(ExampleRow, {
+      task,
+      revokedAt: IsNull(),
+      ...(moment ? { updatedAt: MoreThan(moment) } : {}),
+    });
+  }
+
+  countRevoked(task: string): Promise<number> {
+    return this.dataSource.manager.countBy(ExampleRow, { task, revokedAt: Not(IsNull()) });
   }
 
   /** A row with several labels counts once for each. */
   async labelCounts(task: string, origin?: ExampleOrigin): Promise<LabelCount[]> {
     return this.dataSource.manager.query<LabelCount[]>(
       `SELECT split, label, count(*)::int AS count FROM example, unnest(labels) AS label
-       WHERE task = $1 AND ($2::text IS NULL OR origin = $2) GROUP BY split, label`,
+       WHERE task = $1 AND revoked_at IS NULL AND ($2::text IS NULL OR origin = $2) GROUP BY split, label`,
       [task, origin ?? null],
     );
   }
 
   async countBySplit(task: string): Promise<Record<SplitValue, number>> {
     const rows = await this.dataSource.manager.query<{ split: SplitValue; count: number }[]>(
-      `SELECT split, count(*)::int AS count FROM example WHERE task = $1 GROUP BY split`,
+      `SELECT split, count(*)::int AS count FROM example WHERE task = $1 AND revoked_at IS NULL GROUP BY split`,
       [task],
     );
     const counts = { train: 0, dev: 0, test: 0 };

@@ -1,5 +1,5 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { DataSource, In, IsNull, LessThan } from 'typeorm';
+import { DataSource, In, IsNull, LessThan, Not } from 'typeorm';
 import { TrainingRunRow, type RunTriggerValue } from './entities/training-run.js';
 import type { Tx } from './transactions.js';
 
@@ -8,6 +8,8 @@ export interface NewRun {
   trigger: RunTriggerValue;
   reason: string | null;
   startedBy: string | null;
+  dueAt?: Date | null;
+  reproduces?: string | null;
 }
 
 export type RunPatch = Partial<Omit<TrainingRunRow, 'id' | 'task' | 'trigger' | 'createdAt'>>;
@@ -22,9 +24,10 @@ export class RunsRepository {
   async insertOpen(run: NewRun, tx?: Tx): Promise<TrainingRunRow | null> {
     const manager = tx ?? this.dataSource.manager;
     const rows = await manager.query<{ id: string }[]>(
-      `INSERT INTO training_run (task, trigger, reason, started_by) VALUES ($1, $2, $3, $4)
+      `INSERT INTO training_run (task, trigger, reason, started_by, due_at, reproduces)
+       VALUES ($1, $2, $3, $4, $5, $6)
        ON CONFLICT (task) WHERE state = 'QUEUED' OR state = 'RUNNING' DO NOTHING RETURNING id`,
-      [run.task, run.trigger, run.reason, run.startedBy],
+      [run.task, run.trigger, run.reason, run.startedBy, run.dueAt ?? null, run.reproduces ?? null],
     );
     return rows[0] ? manager.findOneByOrFail(TrainingRunRow, { id: rows[0].id }) : null;
   }
@@ -44,6 +47,23 @@ export class RunsRepository {
 
   last(task: string): Promise<TrainingRunRow | null> {
     return this.dataSource.manager.findOne(TrainingRunRow, { where: { task }, order: { createdAt: 'DESC' } });
+  }
+
+  /** The last one that trained on what was labelled then: repetitions of others do not. */
+  lastOwn(task: string): Promise<TrainingRunRow | null> {
+    return this.dataSource.manager.findOne(TrainingRunRow, {
+      where: { task, reproduces: IsNull() },
+      order: { createdAt: 'DESC' },
+    });
+  }
+
+  /** The latest due time of the task's schedule that started a run. */
+  async lastDue(task: string): Promise<Date | null> {
+    const run = await this.dataSource.manager.findOne(TrainingRunRow, {
+      where: { task, dueAt: Not(IsNull()) },
+      order: { dueAt: 'DESC' },
+    });
+    return run?.dueAt ?? null;
   }
 
   lastSucceeded(task: string): Promise<TrainingRunRow | null> {

@@ -5,8 +5,10 @@ import { Health } from '../common/health.js';
 import { Config } from '../config/config.js';
 import { AccessKeysRepository } from './access-keys.repository.js';
 import { AccessUsageRepository } from './access-usage.repository.js';
+import { AuditRepository } from './audit.repository.js';
 import { CandidatesRepository } from './candidates.repository.js';
 import { connect, Database } from './database.js';
+import { DriftRepository } from './drift.repository.js';
 import { ExamplesRepository } from './examples.repository.js';
 import { LedgerRepository } from './ledger.repository.js';
 import { LoopCountsRepository } from './loop-counts.repository.js';
@@ -19,14 +21,18 @@ import { RunsRepository } from './runs.repository.js';
 import { StreamItemsRepository } from './stream-items.repository.js';
 import { StreamRecordsRepository } from './stream-records.repository.js';
 import { TasksRepository } from './tasks.repository.js';
+import { SourcesRepository } from './sources.repository.js';
 import { TrainingTextsRepository } from './training-texts.repository.js';
 import { Transactions } from './transactions.js';
+import { VersionAgreementsRepository } from './version-agreements.repository.js';
 import { VersionsRepository } from './versions.repository.js';
 
 const REPOSITORIES = [
   AccessKeysRepository,
   AccessUsageRepository,
+  AuditRepository,
   CandidatesRepository,
+  DriftRepository,
   ExamplesRepository,
   LedgerRepository,
   LoopCountsRepository,
@@ -36,11 +42,13 @@ const REPOSITORIES = [
   QuestionsRepository,
   ReplicasRepository,
   RunsRepository,
+  SourcesRepository,
   StreamItemsRepository,
   StreamRecordsRepository,
   TasksRepository,
   TrainingTextsRepository,
   Transactions,
+  VersionAgreementsRepository,
   VersionsRepository,
 ];
 

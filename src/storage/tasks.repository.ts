@@ -45,6 +45,12 @@ export class TasksRepository {
     return tx.findOneByOrFail(TaskRow, { name });
   }
 
+  /** When the revision was applied. */
+  async appliedAt(name: string, revision: number): Promise<Date | null> {
+    const row = await this.dataSource.manager.findOneBy(TaskRevisionRow, { task: name, revision });
+    return row?.appliedAt ?? null;
+  }
+
   /** The desired state; the version active until now becomes the one that rollback goes back to. */
   async setActive(name: string, version: number, tx?: Tx): Promise<void> {
     await (tx ?? this.dataSource.manager).query(

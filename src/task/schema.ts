@@ -3,6 +3,7 @@
  * `docs/task-file.schema.json` is generated from it (`UPDATE_SCHEMA=1 vitest run src/task/schema.spec.ts` writes it,
  * the same spec without the variable checks it).
  */
+import { CronExpressionParser } from 'cron-parser';
 import { z } from 'zod';
 
 const probability = z.number().min(0).max(1);
@@ -49,12 +50,19 @@ const trigger = z.strictObject({
   newLabels: z.int().min(1).nullable().default(50).describe('A run after that many new labels; null: none.'),
   schedule: z
     .string()
-    .regex(/^([\d*,/-]+|[A-Za-z,-]+)(\s+([\d*,/-]+|[A-Za-z,-]+)){4}$/u, 'a cron expression of five fields')
+    .regex(/^([\d*,/-]+|[A-Za-z,-]+)(\s+([\d*,/-]+|[A-Za-z,-]+)){4}$/u, {
+      error: 'a cron expression of five fields',
+      abort: true,
+    })
+    .refine(isCron, 'a cron expression of five fields, each in its range')
     .nullable()
     .default(null)
     .describe('Cron, five fields, UTC.'),
   drift: z
-    .strictObject({ falseAlarmsPerYear: z.number().positive(), minEffect: probability })
+    .strictObject({
+      falseAlarmsPerYear: z.number().min(0.05).describe('So many of the daily checks of a year may alarm by chance.'),
+      minEffect: probability.describe('Least distance between the present texts and those after the promotion.'),
+    })
     .nullable()
     .default(null)
     .describe('A run when the traffic has changed.'),
@@ -207,4 +215,13 @@ function objectSchema(node: unknown): Record<string, unknown> | undefined {
   const schema = node as Record<string, unknown>;
   const variants = schema['anyOf'] as Record<string, unknown>[] | undefined;
   return variants?.find((v) => 'properties' in v) ?? schema;
+}
+
+function isCron(expression: string): boolean {
+  try {
+    CronExpressionParser.parse(expression);
+    return true;
+  } catch {
+    return false;
+  }
 }

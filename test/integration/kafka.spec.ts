@@ -313,6 +313,30 @@ it('reads gzip, lz4, snappy and zstd, and writes gzip', async () => {
 });
 
 describe('what is known of a place', () => {
+  it('does not score what other producers aborted, whatever the order in which they did', async () => {
+    const service = await start();
+    await apply(service);
+    const open = async (name: string) => {
+      const producer = topics.kafka.producer({
+        transactionalId: unique(name),
+        idempotent: true,
+        maxInFlightRequests: 1,
+      });
+      await producer.connect();
+      return { producer, transaction: await producer.transaction() };
+    };
+    const message = (id: string) => ({ partition: 0, key: id, value: JSON.stringify({ id, text: `帖子${id}` }) });
+    const [first, second] = await Promise.all([open('first'), open('second')]);
+    await first.transaction.send({ topic: input, messages: [message('first')] });
+    await second.transaction.send({ topic: input, messages: [message('second')] });
+    await second.transaction.abort();
+    await first.transaction.abort();
+    await Promise.all([first, second].map(({ producer }) => producer.disconnect()));
+    await topics.send(input, [message('kept')]);
+    const outputs = await topics.read(output, 1);
+    expect(outputs.map((one) => valueOf(one)['id'])).toEqual(['kept']);
+  });
+
   it('a topic that is deleted and made again is another one', async () => {
     const service = await start();
     await apply(service);

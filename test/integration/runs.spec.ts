@@ -6,7 +6,6 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { DataSource } from 'typeorm';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { LearningEvents } from '../../src/learning/events.js';
-import { JobQueue } from '../../src/learning/job-queue.js';
 import { PromotionService } from '../../src/learning/promotion.js';
 import { RunData } from '../../src/learning/run-data.js';
 import { RunService } from '../../src/learning/runs.js';
@@ -325,21 +324,5 @@ describe('triggers', () => {
     await addExamples(service, [{ text: '新', label: 'positive', split: 'train' }]);
     await triggers.checkLabels('tiny');
     expect(await service.get(RunService).list('tiny')).toHaveLength(1);
-  });
-
-  it('keep the schedules of the tasks in the queue', async () => {
-    const trigger = { newLabels: null, schedule: '0 3 * * *' };
-    const service = await startWithTask('succeed', { learning: { trigger } });
-    const triggers = service.get(TriggerService);
-    const queue = service.get(JobQueue);
-    await triggers.syncSchedules();
-    expect(await queue.schedules('scheduled-run')).toEqual(new Map([['tiny', '0 3 * * *']]));
-    await queue.send('scheduled-run', crypto.randomUUID(), { task: 'tiny' });
-    let run: TrainingRunRow | undefined;
-    while (!run) {
-      [run] = await service.get(RunService).list('tiny');
-      await sleep(50);
-    }
-    expect(run).toMatchObject({ trigger: 'SCHEDULE', reason: 'its schedule' });
   });
 });

@@ -6,9 +6,14 @@ import { contextOf } from '../context.js';
 import { print, printJson, progress, table } from '../output.js';
 
 const FIELDS =
-  'id task trigger state progress stage estimateSeconds error createdAt startedAt finishedAt produced { version state }';
+  'id task trigger reason state progress stage estimateSeconds error createdAt startedAt finishedAt produced { version state }';
 const START = `mutation ($task: String!) { startRetrain(task: $task) { ${FIELDS} } }`;
 const LIST = `query ($name: String!) { task(name: $name) { runs { ${FIELDS} } } }`;
+const SHOW = `query ($id: ID!) { trainingRun(id: $id) {
+  ${FIELDS} startedBy dataDigest reproduces reproduction explanation
+} }`;
+const REPRODUCE = `mutation ($id: ID!) { reproduceRun(id: $id) { ${FIELDS} } }`;
+const OUTCOME = `query ($id: ID!) { trainingRun(id: $id) { reproduction } }`;
 const CANCEL = `mutation ($id: ID!) { cancelRun(id: $id) { ${FIELDS} } }`;
 const WATCH = `subscription ($id: ID!) { run: trainingRunProgress(id: $id) { ${FIELDS} } }`;
 
@@ -34,6 +39,13 @@ export function runCommands(program: Command): void {
     .option('--wait', 'follow it to its end')
     .action(retrain);
   program.command('runs <task>').description('training runs').option('--wait', 'follow the open one').action(runs);
+  const run = program.command('run').description('one training run');
+  run.command('show <run>').description('its reason, settings, data, libraries').action(show);
+  run
+    .command('reproduce <run>')
+    .description('run it again, with the same data and settings, and compare what comes of it')
+    .option('--wait', 'follow it to its end')
+    .action(reproduce);
   program.command('cancel <run>').description('stop a training run').action(cancel);
 }
 
@@ -56,6 +68,23 @@ async function runs(task: string, { wait }: { wait?: boolean }, command: Command
     return [run.id, run.createdAt, run.trigger, run.state, `${Math.round(run.progress * 100)}%`, result];
   });
   print(table(['RUN', 'CREATED', 'TRIGGER', 'STATE', 'DONE', 'RESULT'], rows));
+}
+
+async function show(id: string, _: object, command: Command): Promise<void> {
+  const { client } = contextOf(command);
+  const { trainingRun } = await client.request<{ trainingRun: object | null }>(SHOW, { id });
+  if (!trainingRun) throw new Failure(`there is no run ${id}`, 'RUN_NOT_FOUND');
+  printJson(trainingRun);
+}
+
+async function reproduce(id: string, { wait }: { wait?: boolean }, command: Command): Promise<void> {
+  const { client, json } = contextOf(command);
+  const { reproduceRun } = await client.request<{ reproduceRun: Run }>(REPRODUCE, { id });
+  if (!wait) return printRun(reproduceRun, json);
+  await follow(client, reproduceRun, json);
+  type Outcome = { trainingRun: { reproduction: { statement: string } | null } | null };
+  const { trainingRun } = await client.request<Outcome>(OUTCOME, { id: reproduceRun.id });
+  if (!json && trainingRun?.reproduction) print(trainingRun.reproduction.statement);
 }
 
 async function cancel(id: string, _: object, command: Command): Promise<void> {

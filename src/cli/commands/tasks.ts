@@ -20,7 +20,15 @@ const LIST = '{ tasks { name kind revision activeVersion { version } examples { 
 const SHOW = `query ($name: String!) { task(name: $name) {
   name kind labels revision definition findings { severity field message }
   activeVersion { version state digest createdAt }
-  pool { total contested awaitingReview labelled pseudoLabelled } examples { train dev test byLabel }
+  pool { total contested awaitingReview labelled pseudoLabelled } examples { train dev test revoked byLabel }
+  liveAccuracy {
+    version rows right accuracy low high byLabel { label rows accuracy low high } calibration calibrationError
+    waiting skipped
+  }
+  drift {
+    version checkedAt reference present level alarm statistics { name stabilityIndex distance effect p alarm }
+  }
+  stopping { advice statement slope { perDoubling low high } agreement }
 } }`;
 
 interface AppliedTask {

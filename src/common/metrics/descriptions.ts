@@ -114,6 +114,19 @@ export const DESCRIPTIONS = {
   fewloop_runs: gauge('Training runs, by state', 'task', 'state'),
   fewloop_promotions: gauge('Promotions, by decision (`PENDING` where there is none yet)', 'task', 'decision'),
   fewloop_promotion_waiting_seconds: gauge('Age of the oldest promotion that waits for its decision', 'task'),
+  fewloop_live_accuracy: gauge(
+    'Accuracy of the active version by answers to questions drawn at random, as served: `bound` estimate, and low and high of its 95 % interval; absent without answers',
+    'task',
+    'bound',
+  ),
+  fewloop_live_accuracy_rows: gauge('Answers behind fewloop_live_accuracy', 'task'),
+  fewloop_live_calibration_error: gauge('Calibration error on the same answers; absent under 200', 'task'),
+  fewloop_drift_effect: gauge(
+    'Distance of the present texts from those after the promotion, in [0, 1], by the last daily check: of labels, confidence, embeddings',
+    'task',
+    'statistic',
+  ),
+  fewloop_drift_alarm: gauge('Whether the last check for drift alarmed (1) or not (0)', 'task'),
 
   fewloop_ready: gauge('Whether a part is in order (1) or not (0), as /health/ready says', 'part'),
   fewloop_scrape_failures_total: counter('Parts that could not be read for a scrape; their gauges are absent', 'part'),

@@ -14,6 +14,7 @@ export type CandidateState = 'OPEN' | 'LABELLED' | 'SKIPPED';
 @Index('candidate_margin_idx', ['task', 'margin', 'confidence', 'id'], { where: `state = 'OPEN'` })
 @Index('candidate_confidence_idx', ['task', 'confidence', 'margin', 'id'], { where: `state = 'OPEN'` })
 @Index('candidate_reservoir_idx', ['task', 'reservoirRank'], { where: 'reservoir_rank IS NOT NULL' })
+@Index('candidate_audit_idx', ['task', 'itemKey'], { where: 'audit' })
 @Index('candidate_version_idx', ['task', 'modelVersion'], { where: `state = 'OPEN'` })
 export class CandidateRow extends ItemColumns {
   @PrimaryGeneratedColumn('uuid') id: string;
@@ -25,6 +26,8 @@ export class CandidateRow extends ItemColumns {
   /** inference/types.ts Prediction, by `modelVersion`. */
   @Column('jsonb') prediction: object;
   @Column('integer') modelVersion: number;
+  /** Audit slice: the prediction as it was when the text was served last; scoring anew leaves it. */
+  @Column('jsonb', { nullable: true }) servedPrediction: object | null;
   @Column('double precision') confidence: number;
   @Column('double precision') margin: number;
   @Column('double precision') entropy: number;

@@ -27,6 +27,8 @@ export class ExampleRow extends ItemColumns {
   @Column('text') split: SplitValue;
   @Column('text') origin: ExampleOrigin;
   @Column('text', { nullable: true }) answeredBy: string | null;
+  /** Since when its source is no longer trusted: it is kept, and takes part in no run, gate or figure. */
+  @Column('timestamptz', { nullable: true }) revokedAt: Date | null;
   @CreateDateColumn({ type: 'timestamptz' }) createdAt: Date;
   @UpdateDateColumn({ type: 'timestamptz' }) updatedAt: Date;
 }

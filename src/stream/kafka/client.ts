@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { FewloopError } from '../../common/errors.js';
 import type { Config } from '../../config/config.js';
 import { registerCodecs } from './codecs.js';
-import { fixHeartbeat, fixIdleTimer } from './internals.js';
+import { fixAborted, fixHeartbeat, fixIdleTimer } from './internals.js';
 
 const { CompressionTypes, Partitioners, logLevel } = kafkajs;
 
@@ -29,6 +29,7 @@ const RETRY_AFTER_MS = 1_000;
 export function connectKafka(settings: KafkaSettings): Kafka {
   fixIdleTimer();
   fixHeartbeat();
+  fixAborted();
   registerCodecs();
   const sasl = saslOf(settings);
   return new kafkajs.Kafka({

@@ -4,6 +4,7 @@
  */
 import type { Kafka } from 'kafkajs';
 import { createRequire } from 'node:module';
+import { abortedRecords, type AbortedTransaction, type FetchedRecord } from './aborted-records.js';
 
 const require = createRequire(import.meta.url);
 
@@ -49,6 +50,36 @@ export function fixHeartbeat(): void {
   prototype.heartbeat = function (this: ConsumerGroup, options) {
     this.lastRequest = Math.min(this.lastRequest, Date.now());
     return beat.call(this, options);
+  };
+}
+
+interface Fetch {
+  responses: { partitions: { messages: FetchedRecord[]; abortedTransactions?: AbortedTransaction[] }[] }[];
+}
+
+interface BrokerClient {
+  fetch(options: object): Promise<Fetch>;
+}
+
+/**
+ * kafkajs takes the aborted transactions of a fetch to be listed by where they begin, and Kafka lists them by where they
+ * end: of two that overlap it hands out the records of the one that began first and ended last. What was aborted is
+ * marked here as what it never hands out. Idempotent.
+ */
+export function fixAborted(): void {
+  const { prototype } = require('kafkajs/src/broker') as { prototype: BrokerClient & { fixed?: true } };
+  if (prototype.fixed) return;
+  prototype.fixed = true;
+  // oxlint-disable-next-line typescript/unbound-method
+  const fetch = prototype.fetch;
+  prototype.fetch = async function (this: BrokerClient, options) {
+    const fetched = await fetch.call(this, options);
+    for (const partition of fetched.responses.flatMap(({ partitions }) => partitions)) {
+      const records = abortedRecords(partition.messages, partition.abortedTransactions ?? []);
+      for (const record of records) record.isControlRecord = true;
+      partition.abortedTransactions = [];
+    }
+    return fetched;
   };
 }
 

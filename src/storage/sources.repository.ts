@@ -1,0 +1,43 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { DataSource } from 'typeorm';
+import type { ExampleOrigin } from './entities/example.js';
+import type { Tx } from './transactions.js';
+
+/** Examples of one source; what is null is not asked about. */
+export interface Source {
+  labeler: string | null;
+  origin: ExampleOrigin | null;
+  /** By when the label was given, the first moment included, the last one not. */
+  since: Date | null;
+  until: Date | null;
+}
+
+const OF_SOURCE = `task = $1 AND ($2::text IS NULL OR answered_by = $2) AND ($3::text IS NULL OR origin = $3)
+  AND ($4::timestamptz IS NULL OR updated_at >= $4) AND ($5::timestamptz IS NULL OR updated_at < $5)`;
+
+@Injectable()
+export class SourcesRepository {
+  constructor(@Inject(DataSource) private readonly dataSource: DataSource) {}
+
+  /** Those of the source that are revoked already, or are not. */
+  async count(task: string, source: Source, revoked: boolean): Promise<number> {
+    const [row] = await this.dataSource.manager.query<{ count: number }[]>(
+      `SELECT count(*)::int AS count FROM example WHERE ${OF_SOURCE} AND (revoked_at IS NOT NULL) = $6`,
+      [...valuesOf(task, source), revoked],
+    );
+    return row!.count;
+  }
+
+  /** `updated_at` stays: it tells when the label was given. Answers how many. */
+  async setRevoked(task: string, source: Source, revokedAt: Date | null, tx: Tx): Promise<number> {
+    const [, count] = await tx.query<[unknown, number]>(
+      `UPDATE example SET revoked_at = $6 WHERE ${OF_SOURCE} AND (revoked_at IS NULL) = ($6::timestamptz IS NOT NULL)`,
+      [...valuesOf(task, source), revokedAt],
+    );
+    return count;
+  }
+}
+
+function valuesOf(task: string, { labeler, origin, since, until }: Source): unknown[] {
+  return [task, labeler, origin, since, until];
+}
