@@ -82,7 +82,7 @@ export class KeyService {
 
   async list(): Promise<KeyWithSecrets[]> {
     const [keys, secrets] = await Promise.all([this.keys.list(), this.keys.secrets()]);
-    return keys.map((key) => ({ ...key, secrets: secrets.filter((secret) => secret.key === key.name) }));
+    return keys.map((key) => Object.assign(key, { secrets: secrets.filter((secret) => secret.key === key.name) }));
   }
 
   async get(name: string): Promise<KeyWithSecrets> {

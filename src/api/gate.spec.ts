@@ -83,7 +83,7 @@ async function serve({ required = true, trusted = '' } = {}): Promise<FastifyIns
     },
   } as MercuriusOptions);
   for (const [name, hook] of Object.entries(hooks)) server.graphql.addHook(name as 'preParsing', hook);
-  guardSchema(server.graphql.schema as never, rights);
+  guardSchema(server.graphql.schema, rights);
   servers.push(server);
   return server;
 }

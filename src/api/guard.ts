@@ -54,7 +54,7 @@ export function guardSchema(schema: GraphQLSchema, access: Access): GraphQLSchem
       const resolve = field.resolve ?? defaultFieldResolver;
       field.resolve = async (source, args: Args, context: AccessContext, info) => {
         const principal = await admit(context, args, info, access);
-        const value = (await resolve(source, args, context, info)) as unknown;
+        const value: unknown = await resolve(source, args, context, info);
         const shows = resultFilter(principal, info);
         return shows && Array.isArray(value) ? value.filter(shows) : value;
       };
@@ -64,7 +64,7 @@ export function guardSchema(schema: GraphQLSchema, access: Access): GraphQLSchem
     const subscribe = field.subscribe!;
     field.subscribe = async (source, args: Args, context: AccessContext, info) => {
       const principal = await admit(context, args, info, access).catch(asAnswer(info));
-      if (principal === LOCAL) return (await subscribe(source, args, context, info)) as Iterator;
+      if (principal === LOCAL) return subscribe(source, args, context, info);
       await access.usage.takeRequest(principal).catch(asAnswer(info));
       const close = await access.usage.openSubscription(principal).catch(asAnswer(info));
       try {

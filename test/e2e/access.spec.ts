@@ -248,7 +248,8 @@ describe('subscriptions', () => {
         },
       );
     });
-  afterAll(() => Promise.all(clients.map((client) => client.dispose())));
+  const disposeAll = () => Promise.all(clients.splice(0).map(async (client) => client.dispose()));
+  afterAll(disposeAll);
 
   it('without a key the connection is closed', async () => {
     const ended = await outcome(connection('nobody'), 'subscription { modelActivated { version } }');
@@ -275,7 +276,7 @@ describe('subscriptions', () => {
       Promise.race([outcome(connection(key, one), query), new Promise((resolve) => setTimeout(resolve, 500, 'open'))]);
     await expect.poll(further, PATIENCE).toEqual(['OVERLOADED']);
     await first.dispose();
-    await Promise.all(clients.splice(0).map((client) => client.dispose()));
+    await disposeAll();
     await expect.poll(further, PATIENCE).toBe('open');
   });
 
