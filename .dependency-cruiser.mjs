@@ -6,7 +6,7 @@ const everywhere = ['common', 'config'];
 const may = {
   api: ['access', 'learning', 'registry', 'inference', 'task'],
   stream: ['learning', 'registry', 'inference', 'task'],
-  access: ['storage'],
+  access: ['learning', 'storage'],
   cli: ['task', 'launch'],
   learning: ['registry', 'inference', 'launch', 'storage', 'task'],
   registry: ['runtime', 'storage', 'inference', 'task'],

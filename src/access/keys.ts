@@ -1,6 +1,10 @@
-/** API keys: made, rotated, revoked, listed. What is shown of a key is shown once. */
+/**
+ * API keys: made, rotated, revoked, listed. What is shown of a key is shown once. Each change is in the ledger, with who
+ * made it and without what proves the key.
+ */
 import { Inject, Injectable } from '@nestjs/common';
 import { badInput, FewloopError } from '../common/errors.js';
+import { LedgerService, NO_TASK } from '../learning/ledger.js';
 import { AccessKeysRepository } from '../storage/access-keys.repository.js';
 import type { AccessKeyRow, AccessSecretRow } from '../storage/entities/access-key.js';
 import { Transactions, type Tx } from '../storage/transactions.js';
@@ -34,6 +38,7 @@ export class KeyService {
   constructor(
     @Inject(AccessKeysRepository) private readonly keys: AccessKeysRepository,
     @Inject(KeyDirectory) private readonly directory: KeyDirectory,
+    @Inject(LedgerService) private readonly ledger: LedgerService,
     @Inject(Transactions) private readonly transactions: Transactions,
   ) {}
 
@@ -45,7 +50,10 @@ export class KeyService {
       if (!(await this.keys.insert({ ...row, createdBy: by }, tx))) {
         throw new FewloopError('CONFLICT', `there is, or was, a key ${key.name}: a name is given once`);
       }
-      return this.addSecret(key.name, daysFromNow(expiresInDays), by, tx);
+      const secret = await this.addSecret(key.name, daysFromNow(expiresInDays), by, tx);
+      const { id, expiresAt } = secret;
+      await this.ledger.append(tx, NO_TASK, 'key-created', { key: row, secret: id, expiresAt, by });
+      return secret.key;
     });
     await this.directory.changed();
     return made;
@@ -65,8 +73,12 @@ export class KeyService {
       await this.living(name, tx);
       const [last] = await this.keys.secrets(name, tx);
       const expiresAt = expiresInDays === null ? sameLife(last) : daysFromNow(expiresInDays);
-      await this.keys.endSecrets(name, new Date(Date.now() + graceMinutes * 60_000), tx);
-      return this.addSecret(name, expiresAt, by, tx);
+      const othersEndAt = new Date(Date.now() + graceMinutes * 60_000);
+      await this.keys.endSecrets(name, othersEndAt, tx);
+      const secret = await this.addSecret(name, expiresAt, by, tx);
+      const { id } = secret;
+      await this.ledger.append(tx, NO_TASK, 'key-rotated', { key: { name }, secret: id, expiresAt, othersEndAt, by });
+      return secret.key;
     });
     await this.directory.changed();
     return made;
@@ -76,6 +88,7 @@ export class KeyService {
     await this.transactions.run(async (tx) => {
       await this.living(name, tx);
       await this.keys.revoke(name, by, tx);
+      await this.ledger.append(tx, NO_TASK, 'key-revoked', { key: { name }, by });
     });
     await this.directory.changed();
   }
@@ -97,10 +110,10 @@ export class KeyService {
     if (key.revokedAt !== null) throw new FewloopError('CONFLICT', `the key ${name} is revoked: make another`);
   }
 
-  private async addSecret(key: string, expiresAt: Date | null, by: string, tx: Tx): Promise<string> {
-    const made = makeKey();
-    await this.keys.insertSecret({ id: made.id, key, hash: made.hash, expiresAt, createdBy: by }, tx);
-    return made.key;
+  private async addSecret(name: string, expiresAt: Date | null, by: string, tx: Tx) {
+    const { id, key, hash } = makeKey();
+    await this.keys.insertSecret({ id, key: name, hash, expiresAt, createdBy: by }, tx);
+    return { id, key, expiresAt };
   }
 }
 

@@ -5,6 +5,7 @@ import { badInput } from '../common/errors.js';
 import { METRICS, type Metrics } from '../common/metrics/metrics.js';
 import { inSpan, traceOf } from '../common/tracing/tracing.js';
 import { Config } from '../config/config.js';
+import { tokensOf } from '../inference/cost.js';
 import { InferenceEngine } from '../inference/engine.js';
 import { countPredictions } from '../inference/prediction-metrics.js';
 import { ActivationService } from '../registry/activation.js';
@@ -44,7 +45,7 @@ export class ClassifyResolver {
     const lease = await this.activation.current(task);
     try {
       const items = inputs.map(readItem);
-      await this.work.charge(context, this.engine.tokensOf(lease.model, { ...request, items }));
+      await this.work.charge(context, tokensOf(lease.model, items, request.policy));
       const attributes = { 'fewloop.task': task, 'fewloop.texts': items.length };
       const outcomes = await inSpan(
         'classify',

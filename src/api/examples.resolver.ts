@@ -12,9 +12,6 @@ import { checkCount, checkPage } from './limits.js';
 import { exampleView, withoutNulls } from './views.js';
 import { Work, type WorkContext } from './work.js';
 
-/** Of what is scored later; by which members is not known yet, so each text counts once. */
-const MAX_TOKENS_OF_TEXT = 512;
-
 type ExampleArgument = Omit<ExampleInput, 'split'> & { split?: 'TRAIN' | 'DEV' | 'TEST' | null };
 
 @Resolver()
@@ -39,14 +36,9 @@ export class ExamplesResolver {
   @Mutation('ingest')
   async ingest(@Args('task') task: string, @Args('inputs') inputs: IngestInput[], @Context() context: WorkContext) {
     checkCount('inputs', inputs, this.config.textsPerRequest);
-    await this.work.charge(
-      context,
-      inputs.reduce((sum, { text }) => sum + Math.min(text.length, MAX_TOKENS_OF_TEXT), 0),
-    );
-    return this.ingestion.ingest(
-      task,
-      inputs.map((input) => withoutNulls({ ...input })),
-    );
+    const given = inputs.map((input) => withoutNulls<IngestInput>({ ...input }));
+    await this.work.charge(context, await this.ingestion.tokensOf(task, given));
+    return this.ingestion.ingest(task, given);
   }
 
   @Query('exportExamples')

@@ -23,6 +23,10 @@ describe('a document that would cost too much', () => {
     ],
     ['fields', `{ ${times(20, (i) => `r${i}: a { ${times(60, () => '__typename')} }`)} }`],
     ['fields', `{ ${times(10, () => '...F')} } fragment F on Q { x { ${times(110, (i) => `f${i}`)} } }`],
+    [
+      'eventFields',
+      `subscription { a { ${times(50, (i) => `f${i}`)} ...F } } fragment F on T { ${times(50, (i) => `g${i}`)} }`,
+    ],
     ['aliases', `{ a { ${times(101, (i) => `x${i}: __typename`)} } }`],
     ['aliases', `{ a { ... on T { ...F ...F } } } fragment F on T { ${times(51, (i) => `x${i}: b`)} }`],
     ['rootFields', `{ ${times(21, (i) => `a${i}: tasks`)} }`],

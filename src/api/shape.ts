@@ -3,13 +3,22 @@
  * square of the fields, and by powers of two where fragments spread each other. Everything counts as often as it would
  * be answered: through fragments, inline fragments, aliases and `__typename` too.
  */
-import { type DocumentNode, type FragmentDefinitionNode, GraphQLError, Kind, type SelectionSetNode } from 'graphql';
+import {
+  type DocumentNode,
+  type FragmentDefinitionNode,
+  GraphQLError,
+  Kind,
+  OperationTypeNode,
+  type SelectionSetNode,
+} from 'graphql';
 
 const MOST = {
   /** Levels of fields, which fragments do not add to. */
   depth: 8,
   rootFields: 20,
   fields: 1_000,
+  /** Of a subscription, which answers them at every event. */
+  eventFields: 100,
   aliases: 100,
   directives: 50,
   /** Selections as they are written, and how deep in each other. */
@@ -46,6 +55,7 @@ export function checkShape(document: DocumentNode): void {
     atMost('rootFields', counter.rootFields(definition.selectionSet, 1));
     atMost('depth', shape.depth);
     atMost('fields', shape.fields);
+    if (definition.operation === OperationTypeNode.SUBSCRIPTION) atMost('eventFields', shape.fields);
     atMost('aliases', shape.aliases);
     atMost('directives', shape.directives + directives);
   }

@@ -180,7 +180,7 @@ export const environment = {
     'The same for tokens: texts × members × tokens of a text',
     whole(0, 2 ** 31 - 1),
   ),
-  subscriptions: variable('FEWLOOP_SUBSCRIPTIONS', '0', 'The same for subscriptions open at once', whole(0, 100_000)),
+  subscriptions: variable('FEWLOOP_SUBSCRIPTIONS', '100', 'The same for subscriptions open at once', whole(0, 100_000)),
   maxRequestTokens: variable(
     'FEWLOOP_MAX_REQUEST_TOKENS',
     '5000000',

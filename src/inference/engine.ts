@@ -6,18 +6,16 @@
  * Policies: `ensemble` asks the teachers, `student` the student; `cascade` asks the student, and the teachers only
  * where the student's answer would be reviewed or is less sure than the task accepts.
  */
-import { badInput, FewloopError } from '../common/errors.js';
+import { FewloopError } from '../common/errors.js';
 import { NO_METRICS, secondsSince, type Metrics } from '../common/metrics/metrics.js';
 import { validateItem } from '../task/item.js';
 import { itemKey } from '../task/keys.js';
 import type { Item, ServingPolicy } from '../task/types.js';
 import { BatchQueue, deadlineExceeded, type QueueLimits } from './infer.js';
+import { membersOf, policyOf } from './policy.js';
 import { predict, scoreMembers, type ItemScores } from './pipeline.js';
 import { RecentAnswers } from './recent.js';
-import type { Answered, ClassifyRequest, Member, ServedModel } from './types.js';
-
-/** About what a template adds to a text. */
-const TEMPLATE_TOKENS = 8;
+import type { Answered, ClassifyRequest, ServedModel } from './types.js';
 
 export type Outcome = Answered | { ok: false; error: FewloopError };
 
@@ -64,16 +62,6 @@ export class InferenceEngine {
       if (outcome.ok && request.priority !== 'background') this.recent.keep(model, policy, outcome);
     }
     return keys.map((key) => (typeof key === 'string' ? outcomes.get(key)! : { ok: false, error: key }));
-  }
-
-  /**
-   * Rows × members × tokens of a request, by the length of its texts: before tokenizing, so that what is too much costs
-   * nothing. A Chinese character is about a token. Throws BAD_INPUT on `policy`.
-   */
-  tokensOf(model: ServedModel, { items, policy }: Pick<ClassifyRequest, 'items' | 'policy'>): number {
-    const asked = policyOf(model, policy);
-    const members = asked === 'cascade' ? model.members : membersOf(model, asked);
-    return items.reduce((sum, item) => sum + tokensOfItem(item, members, model), 0);
   }
 
   /**
@@ -144,34 +132,8 @@ export class InferenceEngine {
   }
 }
 
-/**
- * The policy that answers. One that is asked for must be possible; the task's own falls back to what the version has,
- * because a version without training has no student.
- */
-function policyOf(model: ServedModel, asked?: ServingPolicy): ServingPolicy {
-  const wanted = asked ?? model.definition.serving.policy;
-  const needed = wanted === 'cascade' ? (['student', 'ensemble'] as const) : [wanted];
-  const lacking = needed.find((policy) => membersOf(model, policy).length === 0);
-  if (lacking === undefined) return wanted;
-  if (asked !== undefined) throw badInput('policy', `version ${model.version} of ${model.task} has no ${lacking}`);
-  return lacking === 'student' ? 'ensemble' : 'student';
-}
-
 function isLate({ deadlineAt }: ClassifyRequest): boolean {
   return deadlineAt !== undefined && deadlineAt <= Date.now();
-}
-
-function membersOf(model: ServedModel, policy: 'ensemble' | 'student'): Member[] {
-  return model.members.filter(({ role }) => role === (policy === 'student' ? 'student' : 'teacher'));
-}
-
-function tokensOfItem({ text, textPair = '', choices = [] }: Item, members: Member[], model: ServedModel): number {
-  const { labels, maxLength } = model.definition;
-  const choice = choices.reduce((longest, one) => Math.max(longest, one.length), 0);
-  const tokens = Math.min(maxLength, text.length + textPair.length + choice + TEMPLATE_TOKENS);
-  const rows = ({ hypotheses, shortlist }: Member) =>
-    hypotheses ? 1 + Math.min(labels.length, shortlist?.size ?? labels.length) : Math.max(1, choices.length);
-  return members.reduce((sum, member) => sum + rows(member) * tokens, 0);
 }
 
 /** Whether the student's answer is one that the cascade asks the teachers about too. */

@@ -12,7 +12,19 @@ import type { Tx } from '../storage/transactions.js';
 import { canonicalJson, sha256 } from '../task/keys.js';
 
 export type LedgerKind =
-  'promotion-approved' | 'promotion-rejected' | 'rolled-back' | 'activated' | 'forgotten' | 'revoked' | 'restored';
+  | 'promotion-approved'
+  | 'promotion-rejected'
+  | 'rolled-back'
+  | 'activated'
+  | 'forgotten'
+  | 'revoked'
+  | 'restored'
+  | 'key-created'
+  | 'key-rotated'
+  | 'key-revoked';
+
+/** In place of a task's name, of what belongs to none. */
+export const NO_TASK = '';
 
 export interface LedgerFinding {
   /** Entries that were read, up to the first that does not hold. */

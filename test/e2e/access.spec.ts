@@ -335,6 +335,22 @@ describe('limits', () => {
     expect(answers).toContain('OVERLOADED');
   });
 
+  it('of ingested texts, as of classified ones', async () => {
+    keys['feeder'] = await makeKey('feeder', 'CLIENT', { tokens: 1000 });
+    const ingest = (from: number) => {
+      const inputs = Array.from({ length: 4 }, (_, i) => ({ text: `第${from + i}条`.padEnd(60, '好') }));
+      return as('feeder').ask(
+        'mutation ($inputs: [TextInput!]!) { ingest(task: "reviews", inputs: $inputs) { accepted } }',
+        { inputs },
+      );
+    };
+    const answers: (string | undefined)[] = [];
+    // Two members × 4 texts × 64 tokens: the second one of a minute, which may end in between, is too many.
+    for (let i = 0; i < 4; i++) answers.push(codes(await ingest(10 * i))?.[0]);
+    expect(answers[0]).toBeUndefined();
+    expect(answers.filter((code) => code === 'OVERLOADED').length).toBeGreaterThanOrEqual(2);
+  });
+
   it('of one request, under all its aliases together', async () => {
     const query = `query ($inputs: [TextInput!]!) {
       ${Array.from({ length: 10 }, (_, i) => `c${i}: classify(task: "reviews", inputs: $inputs) { label }`).join('\n')}
