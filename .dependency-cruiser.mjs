@@ -4,8 +4,9 @@
  */
 const everywhere = ['common', 'config'];
 const may = {
-  api: ['learning', 'registry', 'inference', 'task'],
+  api: ['access', 'learning', 'registry', 'inference', 'task'],
   stream: ['learning', 'registry', 'inference', 'task'],
+  access: ['learning', 'storage'],
   cli: ['task', 'launch'],
   learning: ['registry', 'inference', 'launch', 'storage', 'task'],
   registry: ['runtime', 'storage', 'inference', 'task'],

@@ -50,6 +50,9 @@ export async function createApp(config: Config): Promise<NestFastifyApplication>
     bodyLimit: config.maxBodyBytes,
     forceCloseConnections: 'idle',
     genReqId: requestId,
+    // Of the whole request, body and all; Node looks every so often.
+    requestTimeout: config.requestTimeoutS * 1000,
+    http: { connectionsCheckingInterval: Math.min(5_000, config.requestTimeoutS * 500) },
   });
   followRequests(adapter.getInstance());
   const options = { bufferLogs: true, abortOnError: false };

@@ -5,12 +5,14 @@ import { badInput } from '../common/errors.js';
 import { METRICS, type Metrics } from '../common/metrics/metrics.js';
 import { inSpan, traceOf } from '../common/tracing/tracing.js';
 import { Config } from '../config/config.js';
+import { tokensOf } from '../inference/cost.js';
 import { InferenceEngine } from '../inference/engine.js';
 import { countPredictions } from '../inference/prediction-metrics.js';
 import { ActivationService } from '../registry/activation.js';
 import type { Item, ServingPolicy } from '../task/types.js';
 import { checkCount } from './limits.js';
 import { predictionView, withoutNulls } from './views.js';
+import { Work, type WorkContext } from './work.js';
 
 interface ClassifyOptions {
   members?: boolean | null;
@@ -26,6 +28,7 @@ export class ClassifyResolver {
     @Inject(Config) private readonly config: Config,
     @Inject(ActivationService) private readonly activation: ActivationService,
     @Inject(InferenceEngine) private readonly engine: InferenceEngine,
+    @Inject(Work) private readonly work: Work,
     @Inject(METRICS) private readonly metrics: Metrics,
   ) {}
 
@@ -35,17 +38,18 @@ export class ClassifyResolver {
     @Args('task') task: string,
     @Args('inputs') inputs: TextInput[],
     @Args('options') options: ClassifyOptions | null | undefined,
-    @Context() { reply }: { reply: FastifyReply },
+    @Context() context: WorkContext & { reply: FastifyReply },
   ) {
     checkCount('inputs', inputs, this.config.textsPerRequest);
     const request = readOptions(options ?? {});
     const lease = await this.activation.current(task);
     try {
       const items = inputs.map(readItem);
+      await this.work.charge(context, tokensOf(lease.model, items, request.policy));
       const attributes = { 'fewloop.task': task, 'fewloop.texts': items.length };
       const outcomes = await inSpan(
         'classify',
-        traceOf(reply.request.headers),
+        traceOf(context.reply.request.headers),
         { kind: 'server', attributes },
         (trace) => this.engine.classify(lease.model, { ...request, items, priority: 'interactive', trace }),
       );

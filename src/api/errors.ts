@@ -31,7 +31,16 @@ export class ExpectedErrors implements ExceptionFilter {
 /** Mercurius's hook. */
 export function formatErrors(execution: ExecutionResult): { statusCode: number; response: ExecutionResult } {
   const errors = (execution.errors ?? []).flatMap(unfold).map(toAnswer);
-  return { statusCode: 200, response: { data: execution.data ?? null, errors } };
+  // For proxies and clients that renew their token then; all else is told in the answer alone.
+  const statusCode = errors[0]?.extensions['code'] === 'UNAUTHENTICATED' ? 401 : 200;
+  return { statusCode, response: { data: execution.data ?? null, errors } };
+}
+
+/** GraphQL's own hints of what the schema has. */
+export function withoutSuggestions(error: GraphQLError): GraphQLError {
+  const { nodes, source, positions, path, extensions } = error;
+  const message = error.message.replace(/ Did you mean .*$/su, '');
+  return new GraphQLError(message, { nodes, source, positions, path, extensions });
 }
 
 /** Mercurius wraps the errors of validation in one. */

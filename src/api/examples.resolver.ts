@@ -1,5 +1,5 @@
 import { Inject } from '@nestjs/common';
-import { Args, Mutation, Query, Resolver } from '@nestjs/graphql';
+import { Args, Context, Mutation, Query, Resolver } from '@nestjs/graphql';
 import { Config } from '../config/config.js';
 import { ExampleExport } from '../learning/example-export.js';
 import { type ExampleInput, ExampleService } from '../learning/examples.js';
@@ -7,8 +7,10 @@ import { ForgetService } from '../learning/forget.js';
 import { type IngestInput, IngestService } from '../learning/ingest.js';
 import { RevocationService, type RevocationRequest } from '../learning/revocation.js';
 import { TaskService } from '../learning/task-service.js';
+import { Caller } from './caller.js';
 import { checkCount, checkPage } from './limits.js';
-import { CALLER, exampleView, withoutNulls } from './views.js';
+import { exampleView, withoutNulls } from './views.js';
+import { Work, type WorkContext } from './work.js';
 
 type ExampleArgument = Omit<ExampleInput, 'split'> & { split?: 'TRAIN' | 'DEV' | 'TEST' | null };
 
@@ -20,23 +22,23 @@ export class ExamplesResolver {
     @Inject(ExampleService) private readonly examples: ExampleService,
     @Inject(ExampleExport) private readonly exports: ExampleExport,
     @Inject(IngestService) private readonly ingestion: IngestService,
+    @Inject(Work) private readonly work: Work,
     @Inject(ForgetService) private readonly forgetting: ForgetService,
     @Inject(RevocationService) private readonly revocations: RevocationService,
   ) {}
 
   @Mutation('importExamples')
-  importExamples(@Args('task') task: string, @Args('examples') examples: ExampleArgument[]) {
+  importExamples(@Args('task') task: string, @Args('examples') examples: ExampleArgument[], @Caller() by: string) {
     checkCount('examples', examples, this.config.textsPerRequest);
-    return this.examples.import(task, examples.map(readExample), CALLER);
+    return this.examples.import(task, examples.map(readExample), by);
   }
 
   @Mutation('ingest')
-  ingest(@Args('task') task: string, @Args('inputs') inputs: IngestInput[]) {
+  async ingest(@Args('task') task: string, @Args('inputs') inputs: IngestInput[], @Context() context: WorkContext) {
     checkCount('inputs', inputs, this.config.textsPerRequest);
-    return this.ingestion.ingest(
-      task,
-      inputs.map((input) => withoutNulls({ ...input })),
-    );
+    const given = inputs.map((input) => withoutNulls<IngestInput>({ ...input }));
+    await this.work.charge(context, await this.ingestion.tokensOf(task, given));
+    return this.ingestion.ingest(task, given);
   }
 
   @Query('exportExamples')
@@ -53,13 +55,19 @@ export class ExamplesResolver {
     @Args('source') source: RevocationRequest,
     @Args('restore') restore: boolean | null,
     @Args('dryRun') dryRun: boolean | null,
+    @Caller() by: string,
   ) {
-    return this.revocations.revoke(task, { ...source, restore, dryRun }, CALLER);
+    return this.revocations.revoke(task, { ...source, restore, dryRun }, by);
   }
 
   @Mutation('forget')
-  forget(@Args('task') task: string, @Args('text') text?: string | null, @Args('id') id?: string | null) {
-    return this.forgetting.forget(task, withoutNulls({ text: text ?? null, id: id ?? null }), CALLER);
+  forget(
+    @Args('task') task: string,
+    @Args('text') text: string | null | undefined,
+    @Args('id') id: string | null | undefined,
+    @Caller() by: string,
+  ) {
+    return this.forgetting.forget(task, withoutNulls({ text: text ?? null, id: id ?? null }), by);
   }
 }
 

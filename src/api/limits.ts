@@ -1,36 +1,14 @@
-/** What one request may ask: its size, its depth, its cost. */
-import {
-  type ASTVisitor,
-  type DocumentNode,
-  type FragmentDefinitionNode,
-  GraphQLError,
-  type GraphQLSchema,
-  Kind,
-  type SelectionSetNode,
-  type ValidationContext,
-  visit,
-} from 'graphql';
+/** What one request may ask: its size and its cost; shape.ts has what its document may look like. */
+import { type DocumentNode, GraphQLError, type GraphQLSchema, Kind, visit } from 'graphql';
 import { type ComplexityEstimator, getComplexity } from 'graphql-query-complexity';
 import { badInput } from '../common/errors.js';
 
-const MAX_DEPTH = 8;
 /** Fields of the answer, an estimate: each counts one, a list as often as `first` or its usual length. */
 const MAX_COST = 20_000;
 const USUAL_LENGTH = 20;
 const MAX_PAGE = 500;
 /** A request with the most texts written into its query is some 10,000. */
 export const MAX_TOKENS = 50_000;
-
-/** GraphQL validation rule. Introspection is of bounded depth by itself. */
-export function depthRule(context: ValidationContext): ASTVisitor {
-  return {
-    OperationDefinition(operation) {
-      const depth = depthOf(operation.selectionSet, (name) => context.getFragment(name), new Set());
-      if (depth > MAX_DEPTH)
-        context.reportError(tooComplex(`the query is ${depth} levels deep; at most ${MAX_DEPTH} are answered`));
-    },
-  };
-}
 
 /** Of documents that cost the same whatever their variables are. Mercurius parses a query once and keeps its document. */
 const costs = new WeakMap<DocumentNode, number>();
@@ -94,22 +72,4 @@ const estimate: ComplexityEstimator = ({ args, childComplexity, field, type }) =
 
 function tooComplex(message: string): GraphQLError {
   return new GraphQLError(message, { extensions: { code: 'QUERY_TOO_COMPLEX' } });
-}
-
-type FindFragment = (name: string) => FragmentDefinitionNode | null | undefined;
-
-function depthOf(selections: SelectionSetNode, find: FindFragment, within: Set<string>): number {
-  const depths = selections.selections.map((selection) => {
-    if (selection.kind === Kind.FIELD) {
-      if (selection.name.value.startsWith('__') || !selection.selectionSet) return 1;
-      return 1 + depthOf(selection.selectionSet, find, within);
-    }
-    if (selection.kind === Kind.INLINE_FRAGMENT) return depthOf(selection.selectionSet, find, within);
-    const name = selection.name.value;
-    const fragment = find(name);
-    // A fragment inside itself is another rule's to refuse.
-    if (!fragment || within.has(name)) return 0;
-    return depthOf(fragment.selectionSet, find, new Set([...within, name]));
-  });
-  return Math.max(0, ...depths);
 }

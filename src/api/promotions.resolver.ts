@@ -2,7 +2,8 @@ import { Inject } from '@nestjs/common';
 import { Args, Mutation, Parent, ResolveField, Resolver } from '@nestjs/graphql';
 import { PromotionService } from '../learning/promotion.js';
 import { Catalogue } from '../registry/catalogue.js';
-import { CALLER, versionView } from './views.js';
+import { Caller } from './caller.js';
+import { versionView } from './views.js';
 
 interface PromotionParent {
   task: string;
@@ -23,18 +24,19 @@ export class PromotionsResolver {
     @Args('id') id: string,
     @Args('comment') comment: string | null,
     @Args('override') override: boolean | null,
+    @Caller() by: string,
   ) {
-    return this.promotions.approve(id, { by: CALLER, comment, override: override ?? false });
+    return this.promotions.approve(id, { by, comment, override: override ?? false });
   }
 
   @Mutation('rejectPromotion')
-  rejectPromotion(@Args('id') id: string, @Args('comment') comment: string) {
-    return this.promotions.reject(id, { by: CALLER, comment });
+  rejectPromotion(@Args('id') id: string, @Args('comment') comment: string, @Caller() by: string) {
+    return this.promotions.reject(id, { by, comment });
   }
 
   @Mutation('rollback')
-  async rollback(@Args('task') task: string, @Args('reason') reason: string) {
-    return versionView(await this.promotions.rollback(task, reason, CALLER));
+  async rollback(@Args('task') task: string, @Args('reason') reason: string, @Caller() by: string) {
+    return versionView(await this.promotions.rollback(task, reason, by));
   }
 
   @ResolveField('version')

@@ -3,8 +3,9 @@ import { Args, Mutation, Query, Resolver } from '@nestjs/graphql';
 import type { QueueRequest } from '../learning/question-queue.js';
 import { ReviewService } from '../learning/review.js';
 import type { QueryStrategyName } from '../learning/query-strategies.js';
+import { Caller } from './caller.js';
 import { checkPage } from './limits.js';
-import { CALLER, questionView } from './views.js';
+import { questionView } from './views.js';
 
 @Resolver()
 export class ReviewResolver {
@@ -14,12 +15,13 @@ export class ReviewResolver {
   async reviewQueue(
     @Args('task') task: string,
     @Args('first') first: number,
-    @Args('after') after?: string | null,
-    @Args('strategy') strategy?: QueryStrategyName | null,
-    @Args('filter') filter?: QueueRequest['filter'],
+    @Args('after') after: string | null | undefined,
+    @Args('strategy') strategy: QueryStrategyName | null | undefined,
+    @Args('filter') filter: QueueRequest['filter'],
+    @Caller() by: string,
   ) {
     const request = { first: checkPage(first), after, strategy, filter };
-    const { edges, pageInfo, totalCount } = await this.review.queue(task, request, CALLER);
+    const { edges, pageInfo, totalCount } = await this.review.queue(task, request, by);
     return { edges: edges.map(({ cursor, node }) => ({ cursor, node: questionView(node) })), pageInfo, totalCount };
   }
 
@@ -27,32 +29,37 @@ export class ReviewResolver {
   async leaseQuestions(
     @Args('task') task: string,
     @Args('first') first: number,
-    @Args('strategy') strategy?: QueryStrategyName | null,
-    @Args('filter') filter?: QueueRequest['filter'],
+    @Args('strategy') strategy: QueryStrategyName | null | undefined,
+    @Args('filter') filter: QueueRequest['filter'],
+    @Caller() by: string,
   ) {
     const request = { first: checkPage(first), strategy, filter };
-    const { questions, totalCount } = await this.review.lease(task, request, CALLER);
+    const { questions, totalCount } = await this.review.lease(task, request, by);
     return { questions: questions.map(questionView), totalCount };
   }
 
   @Mutation('releaseQuestions')
-  async releaseQuestions(@Args('task') task: string) {
-    await this.review.release(task, CALLER);
+  async releaseQuestions(@Args('task') task: string, @Caller() by: string) {
+    await this.review.release(task, by);
     return true;
   }
 
   @Mutation('label')
-  async label(@Args('candidate') candidate: string, @Args('labels') labels: string[]) {
-    return questionView(await this.review.label(candidate, labels, CALLER));
+  async label(@Args('candidate') candidate: string, @Args('labels') labels: string[], @Caller() by: string) {
+    return questionView(await this.review.label(candidate, labels, by));
   }
 
   @Mutation('skip')
-  async skip(@Args('candidate') candidate: string, @Args('reason') reason?: string | null) {
-    return questionView(await this.review.skip(candidate, reason ?? null, CALLER));
+  async skip(
+    @Args('candidate') candidate: string,
+    @Args('reason') reason: string | null | undefined,
+    @Caller() by: string,
+  ) {
+    return questionView(await this.review.skip(candidate, reason ?? null, by));
   }
 
   @Mutation('undoAnswer')
-  async undoAnswer(@Args('task') task: string) {
-    return questionView(await this.review.undo(task, CALLER));
+  async undoAnswer(@Args('task') task: string, @Caller() by: string) {
+    return questionView(await this.review.undo(task, by));
   }
 }

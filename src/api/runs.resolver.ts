@@ -6,8 +6,9 @@ import { LearningEvents } from '../learning/events.js';
 import { ReproductionService } from '../learning/reproduction.js';
 import { RunService } from '../learning/runs.js';
 import { Catalogue } from '../registry/catalogue.js';
+import { Caller } from './caller.js';
 import { payloads } from './subscriptions.js';
-import { CALLER, versionView } from './views.js';
+import { versionView } from './views.js';
 
 interface RunParent {
   id: string;
@@ -36,13 +37,13 @@ export class RunsResolver {
   }
 
   @Mutation('startRetrain')
-  startRetrain(@Args('task') task: string) {
-    return this.runs.start(task, 'MANUAL', CALLER);
+  startRetrain(@Args('task') task: string, @Caller() by: string) {
+    return this.runs.start(task, 'MANUAL', by);
   }
 
   @Mutation('reproduceRun')
-  reproduceRun(@Args('id') id: string) {
-    return this.runs.reproduce(id, CALLER);
+  reproduceRun(@Args('id') id: string, @Caller() by: string) {
+    return this.runs.reproduce(id, by);
   }
 
   @Mutation('cancelRun')

@@ -554,6 +554,62 @@ export const typeDefs = /* GraphQL */ `
     forget(task: String!, text: String, id: ID): ForgetResult!
   }
 
+  "An API key: who acts, as key:NAME in every record."
+  type AccessKey {
+    name: String!
+    role: Role!
+    "Null: all."
+    tasks: [String!]
+    "Null: as the service is configured; 0: no limit. So the next two."
+    requestsPerMinute: Int
+    "Texts × members × tokens of a text."
+    tokensPerMinute: Int
+    "Open at once."
+    subscriptions: Int
+    createdAt: DateTime!
+    createdBy: String!
+    revokedAt: DateTime
+    revokedBy: String
+    "Newest first; several prove the key while it is rotated."
+    secrets: [AccessSecret!]!
+  }
+  type AccessSecret {
+    "As it stands in the key: fwl_ID_…"
+    id: ID!
+    createdAt: DateTime!
+    createdBy: String!
+    expiresAt: DateTime
+    "To half a minute."
+    lastUsedAt: DateTime
+  }
+  type MadeKey {
+    "Shown this once; the service keeps its hash alone."
+    key: String!
+    accessKey: AccessKey!
+  }
+
+  extend type Query {
+    "ADMIN."
+    keys: [AccessKey!]!
+  }
+
+  extend type Mutation {
+    "A name is given once and never again. ADMIN."
+    createKey(
+      name: String!
+      role: Role!
+      tasks: [String!]
+      expiresInDays: Int
+      requestsPerMinute: Int
+      tokensPerMinute: Int
+      subscriptions: Int
+    ): MadeKey!
+    "A further secret for the key; those before it end after the grace. Its life is as long as the last one's, unless it is given. ADMIN."
+    rotateKey(name: String!, graceMinutes: Int = 1440, expiresInDays: Int): MadeKey!
+    "Ends the key at once. ADMIN."
+    revokeKey(name: String!): AccessKey!
+  }
+
   type LabelAccuracy {
     label: String!
     rows: Int!
@@ -662,6 +718,7 @@ export const typeDefs = /* GraphQL */ `
   extend type TrainingRun {
     "Why it was started."
     reason: String
+    "Who asked for it; null where nobody did."
     startedBy: String
     dataDigest: String
     "The run whose data and settings it repeats."

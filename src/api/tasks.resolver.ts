@@ -12,8 +12,9 @@ import { RunService } from '../learning/runs.js';
 import { TaskService } from '../learning/task-service.js';
 import { VersionAgreement } from '../learning/version-agreement.js';
 import { Catalogue } from '../registry/catalogue.js';
+import { Caller } from './caller.js';
 import { checkPage } from './limits.js';
-import { CALLER, findingView, type TaskParent, taskView, versionView } from './views.js';
+import { findingView, type TaskParent, taskView, versionView } from './views.js';
 
 @Resolver('Task')
 export class TasksResolver {
@@ -48,8 +49,12 @@ export class TasksResolver {
   }
 
   @Mutation('applyTask')
-  async applyTask(@Args('definition') definition: string, @Args('retire') retire: boolean | null) {
-    return taskView(await this.taskService.apply(definition, CALLER, { retire: retire ?? false }));
+  async applyTask(
+    @Args('definition') definition: string,
+    @Args('retire') retire: boolean | null,
+    @Caller() by: string,
+  ) {
+    return taskView(await this.taskService.apply(definition, by, { retire: retire ?? false }));
   }
 
   @ResolveField('activeVersion')

@@ -2,9 +2,6 @@
 import type { Prediction } from '../inference/types.js';
 import type { LintFinding } from '../task/lint.js';
 
-/** Stands for the caller in records until there is access control. */
-export const CALLER = 'local';
-
 type Named<T> = T & Record<string, unknown>;
 
 interface VersionRow {

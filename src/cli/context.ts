@@ -8,9 +8,17 @@ export interface Context {
   json: boolean;
 }
 
+interface GlobalOptions {
+  url: string;
+  token?: string;
+  tokenFile?: string;
+  json?: boolean;
+}
+
 export function contextOf(command: Command): Context {
-  const { url, token, json } = command.optsWithGlobals<{ url: string; token?: string; json?: boolean }>();
-  return { client: new Client(url, token), json: json ?? false };
+  const { url, token, tokenFile, json } = command.optsWithGlobals<GlobalOptions>();
+  const key = token ?? (tokenFile === undefined ? undefined : readText(tokenFile).trim());
+  return { client: new Client(url, key), json: json ?? false };
 }
 
 /** The file's text, without a byte-order mark. */

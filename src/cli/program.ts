@@ -4,6 +4,7 @@ import { benchmarkCommand } from './commands/benchmark.js';
 import { classifyCommand } from './commands/classify.js';
 import { deadLetterCommands } from './commands/dead-letters.js';
 import { fileCommands } from './commands/files.js';
+import { keyCommands } from './commands/keys.js';
 import { labelCommand } from './commands/label.js';
 import { ledgerCommand } from './commands/ledger.js';
 import { promotionCommands } from './commands/promotions.js';
@@ -19,7 +20,12 @@ export function createProgram(): Command {
         .env('FEWLOOP_URL')
         .default('http://127.0.0.1:3000/graphql'),
     )
-    .addOption(new Option('--token <token>', 'access token').env('FEWLOOP_TOKEN'))
+    .addOption(
+      new Option('--token <token>', 'access key; better by FEWLOOP_TOKEN: arguments are seen by all users').env(
+        'FEWLOOP_TOKEN',
+      ),
+    )
+    .addOption(new Option('--token-file <file>', 'file that holds the access key').env('FEWLOOP_TOKEN_FILE'))
     .option('--json', 'machine-readable output')
     .exitOverride()
     .showHelpAfterError('(--help shows what there is)');
@@ -32,6 +38,7 @@ export function createProgram(): Command {
   runCommands(program);
   promotionCommands(program);
   ledgerCommand(program);
+  keyCommands(program);
   revokeCommand(program);
   benchmarkCommand(program);
   passExitOverride(program);

@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { Config } from './config.js';
 import { environment, environmentTable } from './environment.js';
@@ -21,7 +24,14 @@ describe('Config', () => {
     [{ FEWLOOP_ROLE: 'everything' }, 'FEWLOOP_ROLE'],
     [{ DATABASE_URL: 'mysql://localhost/x' }, 'DATABASE_URL'],
     [{ FEWLOOP_HOST: '0.0.0.0' }, 'FEWLOOP_AUTH=none'],
-    [{ FEWLOOP_AUTH: 'required' }, 'not in this version'],
+    [{ FEWLOOP_AUTH: 'none', FEWLOOP_HOST: '::' }, 'FEWLOOP_AUTH=none'],
+    [{ FEWLOOP_ADMIN_KEY: 'short' }, '32 characters'],
+    [{ FEWLOOP_ADMIN_KEY_FILE: '/nowhere' }, 'no such file'],
+    [{ FEWLOOP_ADMIN_KEY_FILE: '.prettierignore', FEWLOOP_ADMIN_KEY: 'k'.repeat(32) }, 'both set'],
+    [{ DATABASE_URL_FILE: 'package.json' }, 'DATABASE_URL_FILE'],
+    [{ FEWLOOP_OIDC_ISSUER: 'https://id.example' }, 'FEWLOOP_OIDC_AUDIENCE'],
+    [{ FEWLOOP_OIDC_ISSUER: 'http://id.example', FEWLOOP_OIDC_AUDIENCE: 'fewloop' }, 'use https'],
+    [{ FEWLOOP_TRUSTED_DOCUMENTS: '/nowhere' }, 'no such file'],
     [{ KAFKA_BROKERS: 'localhost' }, 'KAFKA_BROKERS'],
     [{ KAFKA_SASL_MECHANISM: 'plain', KAFKA_USERNAME: 'app' }, 'needs KAFKA_USERNAME and KAFKA_PASSWORD'],
     [{ KAFKA_PASSWORD: 'x', KAFKA_PASSWORD_FILE: 'package.json' }, 'both set'],
@@ -34,6 +44,31 @@ describe('Config', () => {
     [{ FEWLOOP_BASE_MODEL: 'hfl/nowhere' }, 'FEWLOOP_BASE_MODEL'],
   ])('refuses %o', (env, message) => {
     expect(() => Config.load({ ...base, ...env })).toThrow(message);
+  });
+
+  it('takes any address with access control', () => {
+    expect(Config.load({ ...base, FEWLOOP_HOST: '0.0.0.0', FEWLOOP_AUTH: 'required' }).auth).toBe('required');
+  });
+
+  it('reads secrets from files, without the line end, and once', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'fewloop-secrets-'));
+    const write = (name: string, text: string) => {
+      writeFileSync(join(folder, name), text);
+      return join(folder, name);
+    };
+    const config = Config.load({
+      ...base,
+      FEWLOOP_ADMIN_KEY_FILE: write('key', `${'k'.repeat(40)}\n`),
+      DATABASE_URL_FILE: write('url', 'postgres://app:hidden@db/x\n'),
+    });
+    expect(config).toMatchObject({ adminKey: 'k'.repeat(40), databaseUrl: 'postgres://app:hidden@db/x' });
+    expect(config.with({ port: 1 })).toMatchObject({ adminKey: 'k'.repeat(40) });
+    rmSync(folder, { recursive: true });
+  });
+
+  it('tells no secret that it refuses', () => {
+    const load = () => Config.load({ ...base, FEWLOOP_ADMIN_KEY: 'hidden', DATABASE_URL: 'mysql://app:hidden@db' });
+    expect(load).toThrow(/^(?!.*hidden)[^]*DATABASE_URL=…[^]*FEWLOOP_ADMIN_KEY=…/u);
   });
 
   it('renders each variable into the table', () => {

@@ -2,11 +2,17 @@
  * The configuration: the environment, validated once, as one plain object that is injected. The sole reader of
  * process.env. What is asked for and cannot be had is refused here: the service never falls back in silence.
  */
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { totalmem } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type Environment, readEnvironment } from './environment.js';
+import type { z } from 'zod';
+import { databaseUrl, type Environment, longSecret, readEnvironment, withoutSecrets } from './environment.js';
+
+/** Of a host as in a URL: without a port, an IPv6 address with or without its brackets. */
+export function isLoopback(host: string): boolean {
+  return LOOPBACK.test(host.replace(/^\[(.*)\]$/u, '$1'));
+}
 
 const LOOPBACK = /^(127(\.\d{1,3}){3}|::1|localhost)$/u;
 
@@ -17,6 +23,7 @@ export class Config {
   readonly dataDir: string;
   /** Empty: embedded. */
   readonly databaseUrl: string;
+  readonly databaseUrlFile: string;
   /** Empty: the embedded stream. */
   readonly kafkaBrokers: string;
   readonly kafkaGroupId: string;
@@ -41,6 +48,23 @@ export class Config {
   /** Absolute. */
   readonly baseModel: string;
   readonly auth: Environment['auth'];
+  /** Empty: none. */
+  readonly adminKey: string;
+  /** Empty, as `databaseUrlFile`: what stood in the file stands in `adminKey`. */
+  readonly adminKeyFile: string;
+  readonly oidcIssuer: string;
+  readonly oidcAudience: string;
+  readonly oidcJwksUrl: string;
+  readonly oidcRoleClaim: string;
+  readonly oidcTasksClaim: string;
+  /** 0: no limit; so the next two. */
+  readonly requestsPerMinute: number;
+  readonly tokensPerMinute: number;
+  readonly subscriptions: number;
+  readonly maxRequestTokens: number;
+  readonly requestTimeoutS: number;
+  /** Empty: no file. */
+  readonly trustedDocuments: string;
   readonly logLevel: Environment['logLevel'];
   /** Empty: no traces. */
   readonly otlpEndpoint: string;
@@ -63,7 +87,8 @@ export class Config {
   readonly runKeep: number;
 
   /** Throws an Error whose message says which variable to change. */
-  constructor(environment: Environment) {
+  constructor(given: Environment) {
+    const environment = { ...given, ...secretsOf(given) };
     refuseWhatCannotBe(environment);
     Object.assign(this, environment);
     this.dataDir = resolve(environment.dataDir);
@@ -93,16 +118,55 @@ function availableBytes(): number {
 
 function refuseWhatCannotBe(environment: Environment): void {
   const { auth, host, launcher, role, databaseUrl, device } = environment;
-  if (auth === 'none' && !LOOPBACK.test(host)) {
-    throw new Error(`FEWLOOP_AUTH=none is for loopback addresses alone, and FEWLOOP_HOST is ${host}`);
+  if (auth === 'none' && !isLoopback(host)) {
+    throw new Error(
+      `FEWLOOP_AUTH=none is for loopback addresses alone, and FEWLOOP_HOST is ${host}: set FEWLOOP_AUTH=required`,
+    );
   }
-  if (auth === 'required') throw new Error('FEWLOOP_AUTH=required: access control is not in this version');
+  refuseHalfOfOidc(environment);
   if (launcher === 'kubernetes') throw new Error('FEWLOOP_LAUNCHER=kubernetes is not in this version; use process');
   if (role !== 'all' && databaseUrl === '') {
     throw new Error(`FEWLOOP_ROLE=${role} shares its database with other processes: set DATABASE_URL`);
   }
   if (device !== 'cpu') refuseDevice(device);
   refuseHalfOfKafka(environment);
+}
+
+/** From the environment or from files; what was read from a file stands as if it had been given. */
+function secretsOf(environment: Environment) {
+  const { adminKey, adminKeyFile, databaseUrl: url, databaseUrlFile } = environment;
+  return {
+    adminKey: readSecret('FEWLOOP_ADMIN_KEY', adminKey, adminKeyFile, longSecret),
+    adminKeyFile: '',
+    databaseUrl: readSecret('DATABASE_URL', url, databaseUrlFile, databaseUrl),
+    databaseUrlFile: '',
+  };
+}
+
+function readSecret(name: string, given: string, file: string, schema: z.ZodType<string>): string {
+  if (file === '') return given;
+  if (given !== '') throw new Error(`${name} and ${name}_FILE are both set: which of them?`);
+  if (!existsSync(file)) throw new Error(`${name}_FILE=${file}: no such file`);
+  const result = schema.safeParse(readFileSync(file, 'utf8').trim());
+  if (!result.success) throw new Error(`${name}_FILE=${file}: ${result.error.issues[0]?.message ?? 'wrong'}`);
+  return result.data;
+}
+
+function refuseHalfOfOidc({ oidcIssuer, oidcAudience, oidcJwksUrl, trustedDocuments }: Environment): void {
+  if (oidcIssuer !== '' && oidcAudience === '') {
+    throw new Error('FEWLOOP_OIDC_ISSUER needs FEWLOOP_OIDC_AUDIENCE: tokens for other services are not for this one');
+  }
+  for (const [name, url] of [
+    ['FEWLOOP_OIDC_ISSUER', oidcIssuer],
+    ['FEWLOOP_OIDC_JWKS_URL', oidcJwksUrl],
+  ] as const) {
+    if (url.startsWith('http:') && !isLoopback(new URL(url).hostname)) {
+      throw new Error(`${name}=${url}: keys that come without TLS may be anybody's; use https`);
+    }
+  }
+  if (trustedDocuments !== '' && !existsSync(trustedDocuments)) {
+    throw new Error(`FEWLOOP_TRUSTED_DOCUMENTS=${trustedDocuments}: no such file`);
+  }
 }
 
 function refuseHalfOfKafka(environment: Environment): void {
@@ -149,4 +213,9 @@ function projectRoot(): string {
   let folder = dirname(fileURLToPath(import.meta.url));
   while (!existsSync(join(folder, 'package.json'))) folder = dirname(folder);
   return folder;
+}
+
+/** For child processes. */
+export function childEnvironment(): NodeJS.ProcessEnv {
+  return withoutSecrets(process.env);
 }

@@ -2,9 +2,14 @@
 import { z } from 'zod';
 
 const whole = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
+/** A key is as good as what nobody can guess of it. */
+export const longSecret = z.string().min(32, 'must have 32 characters or more');
+export const databaseUrl = z.url({ protocol: /^postgres(ql)?$/u });
 
 interface Variable {
   name: string;
+  /** A secret's value is told to nobody, not in the message that refuses it either. */
+  kind?: 'secret' | undefined;
   /** For the table; the text of the default as a user would write it. */
   standard: string;
   description: string;
@@ -24,8 +29,10 @@ export const environment = {
     'DATABASE_URL',
     '',
     'PostgreSQL to use; empty: an embedded one in the data folder',
-    z.union([z.literal(''), z.url({ protocol: /^postgres(ql)?$/u })]),
+    z.union([z.literal(''), databaseUrl]),
+    'secret',
   ),
+  databaseUrlFile: variable('DATABASE_URL_FILE', '', 'File that holds it, in place of `DATABASE_URL`', z.string()),
   kafkaBrokers: variable(
     'KAFKA_BROKERS',
     '',
@@ -85,7 +92,7 @@ export const environment = {
     z.enum(['', 'plain', 'scram-sha-256', 'scram-sha-512']),
   ),
   kafkaUsername: variable('KAFKA_USERNAME', '', 'SASL user', z.string()),
-  kafkaPassword: variable('KAFKA_PASSWORD', '', 'SASL password', z.string()),
+  kafkaPassword: variable('KAFKA_PASSWORD', '', 'SASL password', z.string(), 'secret'),
   kafkaPasswordFile: variable(
     'KAFKA_PASSWORD_FILE',
     '',
@@ -122,6 +129,75 @@ export const environment = {
     'none',
     '`none` (only on a loopback address) or `required`',
     z.enum(['none', 'required']),
+  ),
+  adminKey: variable(
+    'FEWLOOP_ADMIN_KEY',
+    '',
+    'Key of role ADMIN that makes the others; 32 characters or more, of which nobody can guess any',
+    z.union([z.literal(''), longSecret]),
+    'secret',
+  ),
+  adminKeyFile: variable(
+    'FEWLOOP_ADMIN_KEY_FILE',
+    '',
+    'File that holds it, in place of `FEWLOOP_ADMIN_KEY`',
+    z.string(),
+  ),
+  oidcIssuer: variable(
+    'FEWLOOP_OIDC_ISSUER',
+    '',
+    'Issuer whose tokens are taken as well as keys; empty: none',
+    z.union([z.literal(''), z.url({ protocol: /^https?$/u })]),
+  ),
+  oidcAudience: variable('FEWLOOP_OIDC_AUDIENCE', '', 'Audience that its tokens must name', z.string()),
+  oidcJwksUrl: variable(
+    'FEWLOOP_OIDC_JWKS_URL',
+    '',
+    "Where its public keys are; empty: where the issuer's `/.well-known/openid-configuration` says",
+    z.union([z.literal(''), z.url({ protocol: /^https?$/u })]),
+  ),
+  oidcRoleClaim: variable(
+    'FEWLOOP_OIDC_ROLE_CLAIM',
+    'fewloop_role',
+    'Claim that names the role, or several of which the highest counts; `a.b` is b in a',
+    z.string().min(1),
+  ),
+  oidcTasksClaim: variable(
+    'FEWLOOP_OIDC_TASKS_CLAIM',
+    '',
+    'Claim that lists the tasks; a token without it may use none; empty: every token may use all',
+    z.string(),
+  ),
+  requestsPerMinute: variable(
+    'FEWLOOP_REQUESTS_PER_MINUTE',
+    '0',
+    'Requests that a key or token may make, where its own limit does not say otherwise; 0: any number',
+    whole(0, 2 ** 31 - 1),
+  ),
+  tokensPerMinute: variable(
+    'FEWLOOP_TOKENS_PER_MINUTE',
+    '0',
+    'The same for tokens: texts × members × tokens of a text',
+    whole(0, 2 ** 31 - 1),
+  ),
+  subscriptions: variable('FEWLOOP_SUBSCRIPTIONS', '100', 'The same for subscriptions open at once', whole(0, 100_000)),
+  maxRequestTokens: variable(
+    'FEWLOOP_MAX_REQUEST_TOKENS',
+    '5000000',
+    'Texts × members × tokens that one request may ask for',
+    whole(1, 2 ** 31 - 1),
+  ),
+  requestTimeoutS: variable(
+    'FEWLOOP_REQUEST_TIMEOUT_S',
+    '30',
+    'Seconds within which a request must have arrived whole',
+    whole(1, 3600),
+  ),
+  trustedDocuments: variable(
+    'FEWLOOP_TRUSTED_DOCUMENTS',
+    '',
+    'JSON file with the SHA-256, in hex, of each query that a CLIENT may send; empty: any',
+    z.string(),
   ),
   logLevel: variable(
     'FEWLOOP_LOG_LEVEL',
@@ -195,9 +271,12 @@ export type Environment = { [K in keyof typeof environment]: z.output<(typeof en
 /** Reads every variable; throws one Error that names each that is wrong. An empty variable is an unset one. */
 export function readEnvironment(env: NodeJS.ProcessEnv): Environment {
   const faults: string[] = [];
-  const read = ([field, { name, standard, schema }]: [string, Variable]) => {
+  const read = ([field, { name, standard, schema, kind }]: [string, Variable]) => {
     const result = schema.safeParse(env[name] || standard);
-    if (!result.success) faults.push(`${name}=${env[name] ?? ''}: ${result.error.issues[0]?.message ?? 'wrong'}`);
+    if (!result.success) {
+      const value = kind === 'secret' ? '…' : (env[name] ?? '');
+      faults.push(`${name}=${value}: ${result.error.issues[0]?.message ?? 'wrong'}`);
+    }
     return [field, result.data];
   };
   const values = Object.fromEntries(Object.entries(environment).map(read)) as Environment;
@@ -214,6 +293,18 @@ export function environmentTable(): string {
   return ['| variable | default | meaning |', '|---|---|---|', ...rows].join('\n');
 }
 
-function variable<T extends z.ZodType>(name: string, standard: string, description: string, schema: T) {
-  return { name, standard, description, schema };
+function variable<T extends z.ZodType>(
+  name: string,
+  standard: string,
+  description: string,
+  schema: T,
+  kind?: 'secret',
+) {
+  return { name, standard, description, schema, kind };
+}
+
+/** What a child process gets: the environment without the secrets, which none of them needs. */
+export function withoutSecrets(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  const secrets = new Set(Object.values(environment).flatMap(({ name, kind }) => (kind === 'secret' ? [name] : [])));
+  return Object.fromEntries(Object.entries(env).filter(([name]) => !secrets.has(name)));
 }

@@ -6,16 +6,17 @@
  * Policies: `ensemble` asks the teachers, `student` the student; `cascade` asks the student, and the teachers only
  * where the student's answer would be reviewed or is less sure than the task accepts.
  */
-import { badInput, FewloopError } from '../common/errors.js';
+import { FewloopError } from '../common/errors.js';
 import { NO_METRICS, secondsSince, type Metrics } from '../common/metrics/metrics.js';
 import { validateItem } from '../task/item.js';
 import { itemKey } from '../task/keys.js';
 import type { Item, ServingPolicy } from '../task/types.js';
 import { BatchQueue, deadlineExceeded, type QueueLimits } from './infer.js';
+import { membersOf, policyOf } from './policy.js';
 import { predict, scoreMembers, type ItemScores } from './pipeline.js';
 import { RecentAnswers } from './recent.js';
 import type { ServedWindows } from './served-windows.js';
-import type { Answered, ClassifyRequest, Member, ServedModel } from './types.js';
+import type { Answered, ClassifyRequest, ServedModel } from './types.js';
 
 export type Outcome = Answered | { ok: false; error: FewloopError };
 
@@ -140,25 +141,8 @@ export class InferenceEngine {
   }
 }
 
-/**
- * The policy that answers. One that is asked for must be possible; the task's own falls back to what the version has,
- * because a version without training has no student.
- */
-function policyOf(model: ServedModel, asked?: ServingPolicy): ServingPolicy {
-  const wanted = asked ?? model.definition.serving.policy;
-  const needed = wanted === 'cascade' ? (['student', 'ensemble'] as const) : [wanted];
-  const lacking = needed.find((policy) => membersOf(model, policy).length === 0);
-  if (lacking === undefined) return wanted;
-  if (asked !== undefined) throw badInput('policy', `version ${model.version} of ${model.task} has no ${lacking}`);
-  return lacking === 'student' ? 'ensemble' : 'student';
-}
-
 function isLate({ deadlineAt }: ClassifyRequest): boolean {
   return deadlineAt !== undefined && deadlineAt <= Date.now();
-}
-
-function membersOf(model: ServedModel, policy: 'ensemble' | 'student'): Member[] {
-  return model.members.filter(({ role }) => role === (policy === 'student' ? 'student' : 'teacher'));
 }
 
 /** Whether the student's answer is one that the cascade asks the teachers about too. */

@@ -15,6 +15,7 @@ import { closeSync, existsSync, openSync, readFileSync, rmSync, writeFileSync } 
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+import { childEnvironment } from '../config/config.js';
 import type { Launcher, RunningTrainer } from './launcher.js';
 import { ProgressTail } from './progress-tail.js';
 import { clearResult, LOG_FILE, PROGRESS_FILE, readResult, type RunProgress, type RunResult } from './run-folder.js';
@@ -86,7 +87,11 @@ class Attempt {
     const command = [python, ...(this.options.command ?? runCommand()), this.folder];
     const [program = python, ...rest] = [...diesWithParent(), ...WITHOUT_TRIMMING, ...command];
     try {
-      const child = spawn(program, rest, { cwd: trainerFolder(), stdio: ['ignore', log, log] });
+      const child = spawn(program, rest, {
+        cwd: trainerFolder(),
+        stdio: ['ignore', log, log],
+        env: childEnvironment(),
+      });
       this.child = child;
       const ended = new Promise<string>((resolve, reject) => {
         child.once('error', reject);

@@ -5,9 +5,12 @@
  */
 import { Inject, Injectable } from '@nestjs/common';
 import { Config } from '../config/config.js';
+import { tokensOf } from '../inference/cost.js';
+import { Catalogue } from '../registry/catalogue.js';
+import type { BundleManifest } from '../registry/manifest.js';
 import { StreamItemsRepository } from '../storage/stream-items.repository.js';
 import { StreamRecordsRepository } from '../storage/stream-records.repository.js';
-import type { TaskDefinition } from '../task/types.js';
+import type { Item, TaskDefinition } from '../task/types.js';
 import { checkedId, keyedItem, takeEach, type ItemInput, type Refusal } from './intake.js';
 import { TEXT_SINK, type IncomingText, type TextSink } from './stream-ports.js';
 import { TaskService } from './task-service.js';
@@ -35,8 +38,20 @@ export class IngestService {
     @Inject(TaskService) private readonly tasks: TaskService,
     @Inject(StreamItemsRepository) private readonly items: StreamItemsRepository,
     @Inject(StreamRecordsRepository) private readonly records: StreamRecordsRepository,
+    @Inject(Catalogue) private readonly catalogue: Catalogue,
     @Inject(TEXT_SINK) private readonly sink: TextSink,
   ) {}
+
+  /**
+   * What scoring them will ask of the version that is active now, as `classify` of them would; of one member where none
+   * is. Throws TASK_NOT_FOUND.
+   */
+  async tokensOf(task: string, inputs: IngestInput[]): Promise<number> {
+    const { activeVersion, definition } = await this.tasks.get(task);
+    const version = activeVersion === null ? null : await this.catalogue.find(task, activeVersion);
+    const one = { task, version: 0, definition: definition as TaskDefinition, members: [{ role: 'teacher' as const }] };
+    return tokensOf(version ? (version.manifest as BundleManifest) : one, inputs as Item[]);
+  }
 
   /** Throws TASK_NOT_FOUND, OVERLOADED. */
   async ingest(task: string, inputs: IngestInput[]): Promise<IngestResult> {

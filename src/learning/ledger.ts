@@ -19,7 +19,13 @@ export type LedgerKind =
   | 'forgotten'
   | 'revoked'
   | 'restored'
-  | 'label-corrected';
+  | 'label-corrected'
+  | 'key-created'
+  | 'key-rotated'
+  | 'key-revoked';
+
+/** In place of a task's name, of what belongs to none. */
+export const NO_TASK = '';
 
 export interface LedgerFinding {
   /** Entries that were read, up to the first that does not hold. */

@@ -12,6 +12,9 @@ import { Knowing1795720000000 } from '../../migrations/1795720000000-knowing.js'
 import { ReplicaFailures1795750000000 } from '../../migrations/1795750000000-replica-failures.js';
 import { Asking1795710000000 } from '../../migrations/1795710000000-asking.js';
 import { AnswerRow } from './entities/answer.js';
+import { Access1795740000000 } from '../../migrations/1795740000000-access.js';
+import { AccessKeyRow, AccessSecretRow } from './entities/access-key.js';
+import { AccessSubscriptionRow, AccessUsageRow } from './entities/access-usage.js';
 import { CandidateRow } from './entities/candidate.js';
 import { DriftCheckRow } from './entities/drift-check.js';
 import { ExampleRow } from './entities/example.js';
@@ -66,6 +69,10 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       StreamRecordRow,
       StreamPrunedRow,
       OutboxEventRow,
+      AccessKeyRow,
+      AccessSecretRow,
+      AccessUsageRow,
+      AccessSubscriptionRow,
       DriftCheckRow,
       VersionAgreementRow,
     ],
@@ -77,6 +84,7 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       RunEstimate1795630000000,
       Knowing1795720000000,
       Asking1795710000000,
+      Access1795740000000,
       ReplicaFailures1795750000000,
     ],
     migrationsTransactionMode: 'each',

@@ -8,6 +8,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { createServer, type AddressInfo } from 'node:net';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { childEnvironment } from '../config/config.js';
 import { postgresCommand, type PostgresCommand } from './postgres-command.js';
 
 export interface EmbeddedPostgres {
@@ -62,7 +63,7 @@ function initialise(dir: string, command: PostgresCommand): void {
     '--no-instructions',
   ];
   const [program, args, as] = command.of(command.initdb, ['-D', dir, ...options]);
-  const result = spawnSync(program, args, { ...as, cwd: '/', encoding: 'utf8' });
+  const result = spawnSync(program, args, { ...as, cwd: '/', encoding: 'utf8', env: childEnvironment() });
   if (result.status !== 0) throw new Error(`initdb failed: ${result.stderr || String(result.error)}`);
 }
 
@@ -88,6 +89,7 @@ async function launch(dir: string, port: number, command: PostgresCommand, log: 
     cwd: '/',
     stdio: ['ignore', 'ignore', 'pipe'],
     detached: true,
+    env: childEnvironment(),
   });
   const exited = new Promise<void>((ended) => child.once('exit', () => ended()));
   let tail = '';

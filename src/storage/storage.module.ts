@@ -3,6 +3,8 @@ import { Global, Inject, Module, type OnApplicationShutdown } from '@nestjs/comm
 import { DataSource } from 'typeorm';
 import { Health } from '../common/health.js';
 import { Config } from '../config/config.js';
+import { AccessKeysRepository } from './access-keys.repository.js';
+import { AccessUsageRepository } from './access-usage.repository.js';
 import { AuditRepository } from './audit.repository.js';
 import { AnswersRepository } from './answers.repository.js';
 import { CandidatesRepository } from './candidates.repository.js';
@@ -27,6 +29,8 @@ import { VersionAgreementsRepository } from './version-agreements.repository.js'
 import { VersionsRepository } from './versions.repository.js';
 
 const REPOSITORIES = [
+  AccessKeysRepository,
+  AccessUsageRepository,
   AuditRepository,
   AnswersRepository,
   CandidatesRepository,

@@ -27,6 +27,7 @@ export function loggingModule(level: string): DynamicModule {
         level,
         autoLogging: false,
         mixin: idOfRequest,
+        serializers: { err: tellError },
         hooks: {
           logMethod(args, method, severity) {
             const [first] = args as unknown[];
@@ -40,4 +41,18 @@ export function loggingModule(level: string): DynamicModule {
       stream,
     ],
   });
+}
+
+/** Of an error only what says where it is from: a driver's has the statement's parameters in it, which are texts. */
+export function tellError(error: unknown): unknown {
+  if (!(error instanceof Error)) return error;
+  const { code, cause } = error as { code?: unknown; cause?: unknown };
+  const { name: type, message, stack } = error;
+  return {
+    type,
+    message,
+    stack,
+    ...(code !== undefined && { code }),
+    ...(cause !== undefined && { cause: tellError(cause) }),
+  };
 }
