@@ -124,8 +124,7 @@ export const FIELD_ROLES: Record<string, Partial<Record<Role, string[]>>> = {
   Stopping: { ENGINEER: ['advice', 'statement', 'slope', 'agreement'] },
   Revocation: { ENGINEER: ['examples', 'already', 'dryRun'] },
   Promotion: {
-    LABELER: words('id version champion verdict report decision decidedBy comment requestedAt', 'decidedAt'),
-    ENGINEER: ['replicas'],
+    LABELER: words('id version champion verdict report decision decidedBy comment requestedAt', 'decidedAt replicas'),
   },
   Candidate: {
     LABELER: words('id text textPair choices fields prediction receivedAt duplicates reason priority', 'presentLabels'),
@@ -138,7 +137,7 @@ export const FIELD_ROLES: Record<string, Partial<Record<Role, string[]>>> = {
   CandidateConnection: { LABELER: ['edges', 'pageInfo', 'totalCount'] },
   PageInfo: { CLIENT: ['hasNextPage', 'endCursor'] },
   Replica: { ENGINEER: ['id', 'activeVersions', 'failures', 'seenAt'] },
-  ReplicaOfVersion: { ENGINEER: ['id', 'state', 'serves', 'message', 'seenAt'] },
+  ReplicaOfVersion: { LABELER: ['id', 'state', 'serves', 'message', 'seenAt'] },
   ImportResult: { CLIENT: ['added', 'updated', 'unchanged', 'rejected'] },
   ImportError: { CLIENT: ['index', 'code', 'message'] },
   IngestResult: { CLIENT: ['accepted', 'duplicates', 'rejected'] },

@@ -6,6 +6,7 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { Config } from '../config/config.js';
 import { tokensOf } from '../inference/cost.js';
+import { ActivationService } from '../registry/activation.js';
 import { Catalogue } from '../registry/catalogue.js';
 import type { BundleManifest } from '../registry/manifest.js';
 import { StreamItemsRepository } from '../storage/stream-items.repository.js';
@@ -39,6 +40,7 @@ export class IngestService {
     @Inject(StreamItemsRepository) private readonly items: StreamItemsRepository,
     @Inject(StreamRecordsRepository) private readonly records: StreamRecordsRepository,
     @Inject(Catalogue) private readonly catalogue: Catalogue,
+    @Inject(ActivationService) private readonly activation: Pick<ActivationService, 'peek'>,
     @Inject(TEXT_SINK) private readonly sink: TextSink,
   ) {}
 
@@ -47,6 +49,11 @@ export class IngestService {
    * is. Throws TASK_NOT_FOUND.
    */
   async tokensOf(task: string, inputs: IngestInput[]): Promise<number> {
+    const open = this.activation.peek(task);
+    if (open) {
+      open.release();
+      return tokensOf(open.model, inputs as Item[]);
+    }
     const { activeVersion, definition } = await this.tasks.get(task);
     const version = activeVersion === null ? null : await this.catalogue.find(task, activeVersion);
     const one = { task, version: 0, definition: definition as TaskDefinition, members: [{ role: 'teacher' as const }] };

@@ -62,7 +62,7 @@ it('ends with a process that is killed, and its folder is taken over', async () 
   const script = `import { registerHooks } from 'node:module';
     // Node strips types but does not find x.ts under the name x.js.
     registerHooks({ resolve: (name, context, next) =>
-      next(name.startsWith('./') && context.parentURL?.endsWith('.ts') ? name.replace(/\\.js$/, '.ts') : name, context) });
+      next(name.startsWith('.') && context.parentURL?.endsWith('.ts') ? name.replace(/\\.js$/, '.ts') : name, context) });
     const { startEmbeddedPostgres } = await import(${JSON.stringify(source)});
     const server = await startEmbeddedPostgres({ dir: ${JSON.stringify(dir)} });
     console.log(server.pid());
