@@ -55,6 +55,10 @@ export class Gate {
       this.#principals.set(request, principal);
       await usage.takeRequest(principal);
     });
+    // Nobody else ends the socket of an upgrade that is refused here, and no longer reads it either.
+    fastify.addHook('onResponse', async (request) => {
+      if (isUpgrade(request)) request.raw.socket.destroy();
+    });
   }
 
   /** Mercurius's context of a request over HTTP. Without a principal nothing is resolved. */

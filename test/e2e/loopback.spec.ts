@@ -1,6 +1,7 @@
 /** Without access control the loopback address is all that protects: pages of others must not reach it. */
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { request } from 'node:http';
+import { connect } from 'node:net';
 import { WebSocket } from 'ws';
 import { type Service, startService } from '../fixtures/service.js';
 
@@ -42,4 +43,16 @@ it('opens no socket for a page of somebody else', async () => {
     socket.once('open', () => reject(new Error('it opened')));
   });
   expect(failed.message).toContain('Unexpected server response');
+});
+
+it('ends the connection of an upgrade that it refuses', async () => {
+  const answer = await new Promise<string>((resolve) => {
+    const socket = connect(Number(new URL(service.url).port), '127.0.0.1');
+    let text = '';
+    socket.on('data', (data: Buffer) => (text += data.toString()));
+    socket.once('close', () => resolve(text));
+    const lines = ['GET /graphql HTTP/1.1', 'host: rebound.example', 'connection: upgrade', 'upgrade: websocket'];
+    socket.write(`${lines.join('\r\n')}\r\n\r\n`);
+  });
+  expect(answer).toContain('FORBIDDEN');
 });
