@@ -45,7 +45,8 @@ it('are seen nowhere', async () => {
     await shop.ask(
       `mutation { importExamples(task: "reviews", examples: [{text: "${TEXT}", labels: ["nothing"]}]) { added } }`,
     ),
-    // A statement that PostgreSQL refuses, and a query that is none.
+    // Statements that PostgreSQL refuses, and a query that is none.
+    await shop.ask('query ($t: String!) { classify(task: $t, inputs: [{text: "x"}]) { label } }', { t: `${TEXT}\0` }),
     await shop.ask('query ($t: String!) { task(name: $t) { pool { total } } }', { t: `${TEXT}\0` }),
     await shop.ask(`{ classify(task: "reviews", inputs: [{text: "${TEXT}", oops: 1}]) { label } }`),
     await graphqlClient(service.url, `${ADMIN}x`).ask('{ tasks { name } }'),

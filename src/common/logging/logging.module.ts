@@ -28,6 +28,8 @@ export function loggingModule(level: string): DynamicModule {
         autoLogging: false,
         mixin: idOfRequest,
         serializers: { err: tellError },
+        // Else pino-http puts all that an error holds into a plain object first, which the serializer could not tell from others.
+        wrapSerializers: false,
         hooks: {
           logMethod(args, method, severity) {
             const [first] = args as unknown[];
