@@ -7,7 +7,14 @@ import { totalmem } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { z } from 'zod';
-import { databaseUrl, type Environment, longSecret, readEnvironment, withoutSecrets } from './environment.js';
+import {
+  databaseUrl,
+  type Environment,
+  longSecret,
+  readEnvironment,
+  webhookSecret,
+  withoutSecrets,
+} from './environment.js';
 
 /** Of a host as in a URL: without a port, an IPv6 address with or without its brackets. */
 export function isLoopback(host: string): boolean {
@@ -52,6 +59,11 @@ export class Config {
   readonly adminKey: string;
   /** Empty, as `databaseUrlFile`: what stood in the file stands in `adminKey`. */
   readonly adminKeyFile: string;
+  /** By commas; empty: none. */
+  readonly webhookUrls: string;
+  readonly webhookSecret: string;
+  /** Empty: what stood in the file stands in `webhookSecret`. */
+  readonly webhookSecretFile: string;
   readonly oidcIssuer: string;
   readonly oidcAudience: string;
   readonly oidcJwksUrl: string;
@@ -90,6 +102,7 @@ export class Config {
   constructor(given: Environment) {
     const environment = { ...given, ...secretsOf(given) };
     refuseWhatCannotBe(environment);
+    refuseUnsignedWebhooks(environment);
     Object.assign(this, environment);
     this.dataDir = resolve(environment.dataDir);
     this.baseModel = baseModelFolder(environment.baseModel);
@@ -135,12 +148,21 @@ function refuseWhatCannotBe(environment: Environment): void {
 /** From the environment or from files; what was read from a file stands as if it had been given. */
 function secretsOf(environment: Environment) {
   const { adminKey, adminKeyFile, databaseUrl: url, databaseUrlFile } = environment;
+  const { webhookSecret: signs, webhookSecretFile } = environment;
   return {
     adminKey: readSecret('FEWLOOP_ADMIN_KEY', adminKey, adminKeyFile, longSecret),
     adminKeyFile: '',
     databaseUrl: readSecret('DATABASE_URL', url, databaseUrlFile, databaseUrl),
     databaseUrlFile: '',
+    webhookSecret: readSecret('FEWLOOP_WEBHOOK_SECRET', signs, webhookSecretFile, webhookSecret),
+    webhookSecretFile: '',
   };
+}
+
+/** After secrets were read from their files. */
+function refuseUnsignedWebhooks({ webhookUrls, webhookSecret: secret }: Environment): void {
+  if (webhookUrls === '' || secret !== '') return;
+  throw new Error('FEWLOOP_WEBHOOK_URLS needs FEWLOOP_WEBHOOK_SECRET: receivers must be able to tell who sent it');
 }
 
 function readSecret(name: string, given: string, file: string, schema: z.ZodType<string>): string {

@@ -4,6 +4,10 @@ import { z } from 'zod';
 const whole = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
 /** A key is as good as what nobody can guess of it. */
 export const longSecret = z.string().min(32, 'must have 32 characters or more');
+export const webhookSecret = z
+  .string()
+  .regex(/^whsec_[A-Za-z0-9+/]{32,}={0,2}$/u, 'must be whsec_ and 24 bytes or more in base64');
+const isHttp = (url: string) => URL.canParse(url.trim()) && /^https?:$/u.test(new URL(url.trim()).protocol);
 export const databaseUrl = z.url({ protocol: /^postgres(ql)?$/u });
 
 interface Variable {
@@ -141,6 +145,25 @@ export const environment = {
     'FEWLOOP_ADMIN_KEY_FILE',
     '',
     'File that holds it, in place of `FEWLOOP_ADMIN_KEY`',
+    z.string(),
+  ),
+  webhookUrls: variable(
+    'FEWLOOP_WEBHOOK_URLS',
+    '',
+    'Where lifecycle events are posted, signed; several by commas; empty: nowhere',
+    z.string().refine((value) => value === '' || value.split(',').every(isHttp), 'http or https addresses, by commas'),
+  ),
+  webhookSecret: variable(
+    'FEWLOOP_WEBHOOK_SECRET',
+    '',
+    'What they are signed with: `whsec_` and 24 bytes or more in base64 (`echo whsec_$(openssl rand -base64 32)`)',
+    z.union([z.literal(''), webhookSecret]),
+    'secret',
+  ),
+  webhookSecretFile: variable(
+    'FEWLOOP_WEBHOOK_SECRET_FILE',
+    '',
+    'File that holds it, in place of `FEWLOOP_WEBHOOK_SECRET`',
     z.string(),
   ),
   oidcIssuer: variable(

@@ -36,6 +36,7 @@ import { StreamHistory } from './stream-history.js';
 import { TaskLinter } from './task-linter.js';
 import { TaskService } from './task-service.js';
 import { TriggerService } from './triggers.js';
+import { WebhookSender } from './webhooks.js';
 import { VersionAgreement } from './version-agreement.js';
 import { ZeroShotVersions } from './zero-shot-versions.js';
 
@@ -84,6 +85,7 @@ const SERVICES = [
     RunWorker,
     TaskLinter,
     TriggerService,
+    WebhookSender,
     ...SERVICES,
   ],
   exports: [RunWorker, ...SERVICES],

@@ -1,40 +1,40 @@
 /**
  * Lifecycle events on their way out. An event is kept in the transaction that made it true and leaves afterwards, at
- * least once, in order. Without Kafka there is nobody to send them to, and none is kept.
+ * least once: to Kafka in order, to webhooks each by itself (webhooks.ts). Where there is neither, none is kept.
  */
 import { Inject, Injectable } from '@nestjs/common';
+import { randomUUID } from 'node:crypto';
 import { Config } from '../config/config.js';
 import { Notifications } from '../storage/notifications.js';
 import { OutboxRepository } from '../storage/outbox.repository.js';
 import { Transactions, type Tx } from '../storage/transactions.js';
-
-export type LifecycleType = 'run.finished' | 'promotion.requested' | 'model.activated' | 'model.rolled-back';
-
-export interface LifecycleEvent {
-  id: string;
-  type: LifecycleType;
-  task: string;
-  at: Date;
-  data: object;
-}
+import { WebhookDeliveriesRepository } from '../storage/webhook-deliveries.repository.js';
+import { cloudEventOf, type LifecycleEvent, type LifecycleType } from './cloud-event.js';
 
 const CHANNEL = 'fewloop_outbox';
+export const WEBHOOK_CHANNEL = 'fewloop_webhooks';
 const BATCH = 100;
 
 @Injectable()
 export class Outbox {
   constructor(
-    @Inject(Config) private readonly config: Pick<Config, 'kafkaBrokers'>,
+    @Inject(Config) private readonly config: Pick<Config, 'kafkaBrokers' | 'webhookUrls'>,
     @Inject(OutboxRepository) private readonly events: OutboxRepository,
+    @Inject(WebhookDeliveriesRepository) private readonly deliveries: WebhookDeliveriesRepository,
     @Inject(Transactions) private readonly transactions: Transactions,
     @Inject(Notifications) private readonly notifications: Notifications,
   ) {}
 
   async add(type: LifecycleType, task: string, data: object, tx: Tx): Promise<void> {
-    if (this.config.kafkaBrokers === '') return;
-    await this.events.insert({ type, task, data }, tx);
-    // Delivered when the transaction commits; the publisher polls as well.
-    await tx.query('SELECT pg_notify($1, $2)', [CHANNEL, task]);
+    const event = { id: randomUUID(), type, task, at: new Date(), data };
+    // Notices are delivered when the transaction commits; who waits for them polls as well.
+    if (this.config.kafkaBrokers !== '') {
+      await this.events.insert(event, tx);
+      await tx.query('SELECT pg_notify($1, $2)', [CHANNEL, task]);
+    }
+    const urls = this.config.webhookUrls === '' ? [] : this.config.webhookUrls.split(',');
+    for (const url of urls) await this.deliveries.insert(url.trim(), cloudEventOf(event), tx);
+    if (urls.length > 0) await tx.query('SELECT pg_notify($1, $2)', [WEBHOOK_CHANNEL, task]);
   }
 
   /** Sends the oldest and forgets them once `send` resolves. False where there was none, or another process sends. */

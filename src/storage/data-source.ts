@@ -9,6 +9,7 @@ import { History1795600000000 } from '../../migrations/1795600000000-history.js'
 import { Bald1795620000000 } from '../../migrations/1795620000000-bald.js';
 import { RunEstimate1795630000000 } from '../../migrations/1795630000000-run-estimate.js';
 import { Knowing1795720000000 } from '../../migrations/1795720000000-knowing.js';
+import { Webhooks1795760000000 } from '../../migrations/1795760000000-webhooks.js';
 import { ReplicaFailures1795750000000 } from '../../migrations/1795750000000-replica-failures.js';
 import { Asking1795710000000 } from '../../migrations/1795710000000-asking.js';
 import { AnswerRow } from './entities/answer.js';
@@ -23,6 +24,7 @@ import { ModelVersionRow } from './entities/model-version.js';
 import { OutboxEventRow } from './entities/outbox-event.js';
 import { PromotionRow } from './entities/promotion.js';
 import { ReplicaRow } from './entities/replica.js';
+import { WebhookDeliveryRow } from './entities/webhook-delivery.js';
 import { StreamItemRow } from './entities/stream-item.js';
 import { StreamPrunedRow } from './entities/stream-pruned.js';
 import { StreamRecordRow } from './entities/stream-record.js';
@@ -66,6 +68,7 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       PromotionRow,
       LedgerEntryRow,
       ReplicaRow,
+      WebhookDeliveryRow,
       StreamRecordRow,
       StreamPrunedRow,
       OutboxEventRow,
@@ -86,6 +89,7 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       Asking1795710000000,
       Access1795740000000,
       ReplicaFailures1795750000000,
+      Webhooks1795760000000,
     ],
     migrationsTransactionMode: 'each',
     namingStrategy: new PostgresNames(),

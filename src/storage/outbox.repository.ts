@@ -8,7 +8,7 @@ const LONGEST_IDLE_MS = 60_000;
 
 @Injectable()
 export class OutboxRepository {
-  async insert(event: Pick<OutboxEventRow, 'type' | 'task' | 'data'>, tx: Tx): Promise<void> {
+  async insert(event: Omit<OutboxEventRow, 'seq'>, tx: Tx): Promise<void> {
     await tx.insert(OutboxEventRow, event);
   }
 

@@ -26,6 +26,7 @@ import { SourcesRepository } from './sources.repository.js';
 import { TrainingTextsRepository } from './training-texts.repository.js';
 import { Transactions } from './transactions.js';
 import { VersionAgreementsRepository } from './version-agreements.repository.js';
+import { WebhookDeliveriesRepository } from './webhook-deliveries.repository.js';
 import { VersionsRepository } from './versions.repository.js';
 
 const REPOSITORIES = [
@@ -52,6 +53,7 @@ const REPOSITORIES = [
   Transactions,
   VersionAgreementsRepository,
   VersionsRepository,
+  WebhookDeliveriesRepository,
 ];
 
 @Global()

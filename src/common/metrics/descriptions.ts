@@ -114,6 +114,10 @@ export const DESCRIPTIONS = {
   fewloop_runs: gauge('Training runs, by state', 'task', 'state'),
   fewloop_promotions: gauge('Promotions, by decision (`PENDING` where there is none yet)', 'task', 'decision'),
   fewloop_promotion_waiting_seconds: gauge('Age of the oldest promotion that waits for its decision', 'task'),
+  fewloop_webhooks_given_up_total: counter(
+    'Lifecycle events that a webhook did not take in three days, or no longer wants',
+    'host',
+  ),
   fewloop_guard_rollbacks_total: counter('Promoted versions that the guard took back', 'task'),
   fewloop_live_accuracy: gauge(
     'Accuracy of the active version by answers to questions drawn at random, as served: `bound` estimate, and low and high of its 95 % interval; absent without answers',

@@ -8,7 +8,8 @@ import {
 } from '@nestjs/common';
 import type { Kafka, Message, Producer } from 'kafkajs';
 import { Config } from '../../config/config.js';
-import { Outbox, type LifecycleEvent } from '../../learning/outbox.js';
+import { CLOUD_EVENT_TYPE, cloudEventOf, type LifecycleEvent } from '../../learning/cloud-event.js';
+import { Outbox } from '../../learning/outbox.js';
 import { compressionOf, connectKafka, PRODUCER } from './client.js';
 import { EVENTS_TOPIC } from './topics.js';
 
@@ -68,23 +69,13 @@ export class EventPublisher implements OnApplicationBootstrap, BeforeApplication
       await producer.connect();
       this.#producer = producer;
     }
-    const messages = events.map(cloudEvent);
+    const messages = events.map(messageOf);
     await this.#producer.send({ topic: EVENTS_TOPIC, messages, acks: -1, compression: compressionOf(this.config) });
   }
 }
 
 /** Structured mode: the event is the value. The key keeps a task's events in order. */
-export function cloudEvent({ id, type, task, at, data }: LifecycleEvent): Message {
-  const event = {
-    specversion: '1.0',
-    id,
-    source: '/fewloop',
-    type: `fewloop.${type}`,
-    subject: task,
-    time: at.toISOString(),
-    datacontenttype: 'application/json',
-    data,
-  };
-  const headers = { 'content-type': 'application/cloudevents+json; charset=UTF-8' };
-  return { key: task, value: JSON.stringify(event), headers };
+function messageOf(event: LifecycleEvent): Message {
+  const headers = { 'content-type': CLOUD_EVENT_TYPE };
+  return { key: event.task, value: JSON.stringify(cloudEventOf(event)), headers };
 }
