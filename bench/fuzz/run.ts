@@ -124,7 +124,7 @@ try {
     const left = Math.max(1_000, until - Date.now());
     const { status } = spawnSync(values.schemathesis, [...args, ...more], {
       stdio: ['ignore', 'inherit', 'inherit'],
-      cwd: import.meta.dirname,
+      cwd: folder,
       env,
       timeout: left,
     });

@@ -5,7 +5,7 @@ import type { Metrics } from '../common/metrics/metrics.js';
 import { formatErrors, withoutSuggestions } from './errors.js';
 import { asAnswer, type Gate, isClient, refuseIntrospection } from './gate.js';
 import { type Access, guardSchema } from './guard.js';
-import { checkCost, MAX_TOKENS, refuseJson } from './limits.js';
+import { checkCost, KEPT_QUERIES, MAX_TOKENS, refuseSource } from './limits.js';
 import { noteErrors, noteOperation } from './request-metrics.js';
 import { scalars } from './scalars.js';
 import { typeDefs } from './schema.js';
@@ -20,7 +20,7 @@ export function graphqlOptions(metrics: Metrics, access: Access, gate: Gate): Me
   };
   const preParsing = async (schema: GraphQLSchema, source: string, context: unknown) => {
     gate.checkTrusted(source, context);
-    await refuseJson(schema, source);
+    await refuseSource(schema, source);
   };
   const preValidation = async (_schema: GraphQLSchema, document: DocumentNode) => checkShape(document);
   const preExecution = async (
@@ -51,6 +51,7 @@ export function graphqlOptions(metrics: Metrics, access: Access, gate: Gate): Me
     graphiql: false,
     allowBatchedQueries: false,
     jit: 1,
+    cache: KEPT_QUERIES,
     graphql: { parseOptions: { maxTokens: MAX_TOKENS } },
     errorFormatter: errorFormatter as MercuriusDriverConfig['errorFormatter'],
     hooks: {

@@ -1,6 +1,6 @@
 import { createRequire } from 'node:module';
 import { beforeEach, describe, expect, it, vi } from 'vitest';
-import { checkCost, refuseJson } from './limits.js';
+import { checkCost, refuseSource } from './limits.js';
 
 const { counted } = vi.hoisted(() => ({ counted: { times: 0 } }));
 vi.mock('graphql-query-complexity', async (original) => {
@@ -48,15 +48,23 @@ describe('the cost of a query', () => {
   });
 });
 
-describe('refuseJson', () => {
+describe('refuseSource', () => {
   it.each(['query { a }', '{ a }', 'mutation { a }', 'fragment F on Q { a }', '', 'queryable'])(
     'lets %j be parsed',
     async (source) => {
-      await expect(refuseJson(schema, source)).resolves.toBeUndefined();
+      await expect(refuseSource(schema, source)).resolves.toBeUndefined();
     },
   );
 
   it.each(['{"a": 1}', '"query"', '12', 'true', ' null', '[]'])('refuses %j', async (source) => {
-    await expect(refuseJson(schema, source)).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'query' });
+    await expect(refuseSource(schema, source)).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'query' });
+  });
+
+  it('refuses more than is kept of a query', async () => {
+    const query = (length: number) => `{ a(text: "${'好'.repeat(length)}") }`;
+    await expect(refuseSource(schema, query(2 ** 20 - 20))).resolves.toBeUndefined();
+    await expect(refuseSource(schema, query(2 ** 20))).rejects.toMatchObject({
+      extensions: { code: 'QUERY_TOO_COMPLEX' },
+    });
   });
 });

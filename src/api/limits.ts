@@ -8,7 +8,11 @@ const MAX_COST = 20_000;
 const USUAL_LENGTH = 20;
 const MAX_PAGE = 500;
 /** A request with the most texts written into its query is some 10,000. */
-export const MAX_TOKENS = 50_000;
+export const MAX_TOKENS = 20_000;
+/** Texts can go in variables instead, which are not kept. */
+const MAX_QUERY_LENGTH = 2 ** 20;
+/** Of parsed queries; Mercurius keeps up to four times as many, half of them refused ones, however large they are. */
+export const KEPT_QUERIES = 32;
 
 /** Of documents that cost the same whatever their variables are. Mercurius parses a query once and keeps its document. */
 const costs = new WeakMap<DocumentNode, number>();
@@ -42,8 +46,11 @@ function hangsOnVariables(document: DocumentNode): boolean {
   return found;
 }
 
-/** Mercurius's hook before parsing. It takes a document that was parsed already, as JSON, and fails on any other JSON. */
-export async function refuseJson(_schema: GraphQLSchema, source: string): Promise<void> {
+/** Mercurius's hook before parsing, which would keep any length. It takes a document that was parsed already, as JSON, and fails on any other JSON. */
+export async function refuseSource(_schema: GraphQLSchema, source: string): Promise<void> {
+  if (source.length > MAX_QUERY_LENGTH) {
+    throw tooComplex(`the query is longer than ${MAX_QUERY_LENGTH} characters: put texts in variables`);
+  }
   // A failure to parse costs more than to look: most requests begin so.
   if (/^\s*(query|mutation|subscription)\b/u.test(source)) return;
   try {
