@@ -46,9 +46,12 @@ export class Gate {
 
   /** Before the body is read: who may not ask costs nothing more. */
   guard(fastify: FastifyInstance): void {
-    fastify.addHook('onRequest', async (request) => {
+    fastify.addHook('onRequest', async (request, reply) => {
       if (request.routeOptions.url !== PATH) return;
       const { authenticator, usage } = this.access;
+      // The server counts a connection that asked for a socket no longer as its own: refused, it would stay, and hold
+      // up the service's end.
+      if (isUpgrade(request)) reply.raw.once('finish', () => request.raw.socket.destroySoon());
       refuseForeignPages(request, authenticator.required);
       if (isUpgrade(request)) return this.awaitInit(request);
       const principal = await authenticator.authenticate(request.headers.authorization);
