@@ -4,7 +4,7 @@
  *   python3 -m venv /tmp/fuzz && /tmp/fuzz/bin/pip install -r bench/fuzz/requirements.in
  *   node bench/fuzz/run.ts --schemathesis /tmp/fuzz/bin/schemathesis [--seconds 600] [--seed 1]
  */
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -122,12 +122,13 @@ try {
     const more = ['--checks', 'no_defect', '--header', `Authorization: Bearer ${key}`, '--phases', 'fuzzing'];
     const env = { ...process.env, SCHEMATHESIS_HOOKS: 'hooks', PYTHONPATH: import.meta.dirname };
     const left = Math.max(1_000, until - Date.now());
-    const { status } = spawnSync(values.schemathesis, [...args, ...more], {
+    const fuzzer = spawn(values.schemathesis, [...args, ...more], {
       stdio: ['ignore', 'inherit', 'inherit'],
       cwd: folder,
       env,
       timeout: left,
     });
+    const status = await new Promise<number | null>((resolve) => fuzzer.once('exit', resolve));
     if (status !== null && status !== 0) failed += 1;
     await answers(url);
     memory.push(memoryMib());
