@@ -198,20 +198,23 @@ def area(steps: list[int], accuracies: list[float]) -> float:
 
 
 def report(cells: dict[str, list[float]], seeds: list[int], out: Path) -> str:
-    tasks = [task for task in STEPS if any(key.startswith(f"{task}|") for key in cells)]
-    found: dict[str, dict[str, list[float]]] = {s: {} for s in ALL}
-    for key, accuracies in cells.items():
-        task, strategy, _ = key.split("|")
-        found[strategy].setdefault(task, []).append(100 * area(STEPS[task], accuracies))
-    lines = [f"| strategy | {' | '.join(tasks)} | mean |", "|---|" + "---|" * (len(tasks) + 1)]
+    """Areas under the curves; the last column is the mean over tasks minus that of random questions, paired by seed,
+    with the 95 % interval of a bootstrap over seeds."""
+    tasks = [task for task in STEPS if f"{task}|random|{seeds[0]}" in cells]
+    areas = {key: 100 * area(STEPS[key.split("|")[0]], accuracies) for key, accuracies in cells.items()}
+    lines = [f"| strategy | {' | '.join(tasks)} | mean | minus random |", "|---|" + "---|" * (len(tasks) + 2)]
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, len(seeds), (2000, len(seeds)))
     for strategy in ALL:
-        of_task = [found[strategy].get(task, []) for task in tasks]
-        if not all(len(one) == len(seeds) for one in of_task):
+        found = [[areas.get(f"{task}|{strategy}|{seed}") for seed in seeds] for task in tasks]
+        if any(value is None for row in found for value in row):
             continue
-        row = [
-            f"{np.mean(one):.1f} ± {np.std(one, ddof=1):.1f}" if len(one) > 1 else f"{one[0]:.1f}" for one in of_task
-        ]
-        lines.append(f"| {strategy} | {' | '.join(row)} | {np.mean([np.mean(one) for one in of_task]):.2f} |")
+        chance = [[areas[f"{task}|random|{seed}"] for seed in seeds] for task in tasks]
+        paired = (np.array(found) - np.array(chance)).mean(0)
+        low, high = np.percentile(paired[drawn].mean(1), [2.5, 97.5])
+        row = " | ".join(f"{np.mean(one):.1f} ± {np.std(one, ddof=1):.1f}" for one in found)
+        minus = "" if strategy == "random" else f"{paired.mean():+.2f} ({low:+.2f} to {high:+.2f})"
+        lines.append(f"| {strategy} | {row} | {np.mean(found):.2f} | {minus} |")
     (out / "label-efficiency.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return "\n".join(lines)
 
@@ -228,7 +231,10 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     file = given.out / "label-efficiency.json"
     cells: dict[str, list[float]] = json.loads(file.read_text()) if file.exists() else {}
+    strategies = given.strategies.split(";")
     for name in given.tasks.split(","):
+        if all(f"{name}|{strategy}|{seed}" in cells for strategy in strategies for seed in seeds):
+            continue
         pool, scored = rows_of(name, given.data)
         file_of_task = "shop-categories/task.yaml" if name == "shop-categories" else f"fewclue/{name}.yaml"
         task = load_task(read_definition(ROOT / "examples" / file_of_task))
@@ -241,7 +247,7 @@ def main() -> None:
         asked = tuple(Asked(command, learner.embeddings) for command in commands)
         for seed in seeds:
             drawn = sorted(random.Random(seed).sample(range(len(pool)), round(POOL_SHARE * len(pool))))
-            for strategy in given.strategies.split(";"):
+            for strategy in strategies:
                 key = f"{name}|{strategy}|{seed}"
                 if key in cells:
                     continue
