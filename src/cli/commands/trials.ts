@@ -34,7 +34,9 @@ export function trialCommands(program: Command): void {
     .action(shadow);
   program.command('trials <task>').description('shadows and canaries, with what changed').action(trials);
   program
-    .command('stop-trial <task>')
+    .command('trial')
+    .description('the trial that is under way')
+    .command('stop <task>')
     .description('end a shadow, or reject a canary')
     .requiredOption('--reason <text>', 'kept with it')
     .action(stopTrial);
@@ -78,7 +80,7 @@ async function stopTrial(task: string, { reason }: { reason: string }, command: 
 }
 
 function untilOf({ endsAt }: Trial): string {
-  return endsAt === null ? ', until stop-trial or a decision' : ` until ${endsAt}`;
+  return endsAt === null ? ', until trial stop or a decision' : ` until ${endsAt}`;
 }
 
 function minutes(value: string): number {
