@@ -150,7 +150,7 @@ export const FIELD_ROLES: Record<string, Partial<Record<Role, string[]>>> = {
   ImportResult: { CLIENT: ['added', 'updated', 'unchanged', 'rejected'] },
   ImportError: { CLIENT: ['index', 'code', 'message'] },
   IngestResult: { CLIENT: ['accepted', 'duplicates', 'rejected'] },
-  Example: { LABELER: ['text', 'textPair', 'choices', 'fields', 'labels', 'split'] },
+  Example: { LABELER: ['text', 'textPair', 'choices', 'fields', 'labels', 'split', 'prediction'] },
   ExampleConnection: { LABELER: ['nodes', 'pageInfo', 'totalCount'] },
   ForgetResult: { ADMIN: ['digest', 'candidates', 'examples', 'streamItems', 'runRows'] },
   DeadLetter: { ENGINEER: ['source', 'code', 'message', 'key', 'value', 'at'] },

@@ -438,6 +438,8 @@ export const typeDefs = /* GraphQL */ `
     fields: JSONObject
     labels: [String!]!
     split: Split!
+    "What the service said of it last, where it came through the pool and predictions are asked for."
+    prediction: Prediction
   }
   type ExampleConnection {
     nodes: [Example!]!
@@ -594,7 +596,7 @@ export const typeDefs = /* GraphQL */ `
     "Of the input that the task reads, the oldest. ENGINEER."
     deadLetters(task: String!, first: Int = 100): DeadLetterConnection!
     "Every labelled text of a task, page by page, in an order that stays."
-    exportExamples(task: String!, first: Int = 500, after: String): ExampleConnection!
+    exportExamples(task: String!, first: Int = 500, after: String, predictions: Boolean = false): ExampleConnection!
   }
 
   extend type Mutation {

@@ -99,6 +99,14 @@ export class CandidatesRepository {
     return new Set(rows.map(({ key }) => key));
   }
 
+  async predictions(task: string, keys: string[]): Promise<Map<string, object>> {
+    const rows = await this.dataSource.manager.query<{ key: string; prediction: object }[]>(
+      `SELECT item_key AS key, prediction FROM candidate WHERE task = $1 AND item_key = ANY($2)`,
+      [task, keys],
+    );
+    return new Map(rows.map(({ key, prediction }) => [key, prediction]));
+  }
+
   /** Open rows without a reason that nobody is answering are asked for this one; how many. */
   async askAbout(
     task: string,
