@@ -103,7 +103,7 @@ export async function send(sending: Sending): Promise<Sent> {
       reject(refused.toSorted((a, b) => a.line - b.line));
       state.entries += chunk.length;
       writeCheckpoint(file, state);
-      bar.update(bytes, `${state.entries} rows`);
+      bar.count(bytes, `${state.entries} rows`);
     }
   } finally {
     bar.stop();

@@ -176,7 +176,7 @@ async function exportTask(task: string, options: ExportOptions, command: Command
   let count = 0;
   const records = counted(questions ? questionsOf(client, task) : examplesOf(client, task, predictions), () => {
     count += 1;
-    if (count % 100 === 0) bar.update(count, `${count} rows`);
+    if (count % 100 === 0) bar.count(count, `${count} rows`);
   });
   const partial = `${out}.partial`;
   try {
