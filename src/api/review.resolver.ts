@@ -21,8 +21,12 @@ export class ReviewResolver {
     @Caller() by: string,
   ) {
     const request = { first: checkPage(first), after, strategy, filter };
-    const { edges, pageInfo, totalCount } = await this.review.queue(task, request, by);
-    return { edges: edges.map(({ cursor, node }) => ({ cursor, node: questionView(node) })), pageInfo, totalCount };
+    const { edges, pageInfo } = await this.review.queue(task, request, by);
+    return {
+      edges: edges.map(({ cursor, node }) => ({ cursor, node: questionView(node) })),
+      pageInfo,
+      totalCount: () => this.review.count(task, request, by),
+    };
   }
 
   @Mutation('leaseQuestions')
@@ -34,8 +38,8 @@ export class ReviewResolver {
     @Caller() by: string,
   ) {
     const request = { first: checkPage(first), strategy, filter };
-    const { questions, totalCount } = await this.review.lease(task, request, by);
-    return { questions: questions.map(questionView), totalCount };
+    const questions = await this.review.lease(task, request, by);
+    return { questions: questions.map(questionView), totalCount: () => this.review.count(task, request, by) };
   }
 
   @Mutation('releaseQuestions')
@@ -45,17 +49,23 @@ export class ReviewResolver {
   }
 
   @Mutation('label')
-  async label(@Args('candidate') candidate: string, @Args('labels') labels: string[], @Caller() by: string) {
-    return questionView(await this.review.label(candidate, labels, by));
+  async label(
+    @Args('candidate') candidate: string,
+    @Args('labels') labels: string[],
+    @Args('strategy') strategy: QueryStrategyName | null | undefined,
+    @Caller() by: string,
+  ) {
+    return questionView(await this.review.label(candidate, labels, by, strategy));
   }
 
   @Mutation('skip')
   async skip(
     @Args('candidate') candidate: string,
     @Args('reason') reason: string | null | undefined,
+    @Args('strategy') strategy: QueryStrategyName | null | undefined,
     @Caller() by: string,
   ) {
-    return questionView(await this.review.skip(candidate, reason ?? null, by));
+    return questionView(await this.review.skip(candidate, reason ?? null, by, strategy));
   }
 
   @Mutation('undoAnswer')

@@ -260,6 +260,7 @@ export const typeDefs = /* GraphQL */ `
   type CandidateConnection {
     edges: [CandidateEdge!]!
     pageInfo: PageInfo!
+    "Up to 1,000: so many or more."
     totalCount: Int!
   }
 
@@ -324,9 +325,9 @@ export const typeDefs = /* GraphQL */ `
     importExamples(task: String!, examples: [ExampleInput!]!): ImportResult!
     "Unlabelled texts into the same path as the stream. CLIENT."
     ingest(task: String!, inputs: [TextInput!]!): IngestResult!
-    "LABELER."
-    label(candidate: ID!, labels: [String!]!): Candidate!
-    skip(candidate: ID!, reason: String): Candidate!
+    "strategy: that of the queue which asked, so that its labels can be revoked; of leased questions it is known. LABELER."
+    label(candidate: ID!, labels: [String!]!, strategy: QueryStrategy): Candidate!
+    skip(candidate: ID!, reason: String, strategy: QueryStrategy): Candidate!
     "ENGINEER."
     startRetrain(task: String!): TrainingRun!
     cancelRun(id: ID!): TrainingRun!
@@ -412,7 +413,7 @@ export const typeDefs = /* GraphQL */ `
   }
   type LeasedQuestions {
     questions: [Candidate!]!
-    "Of the whole queue."
+    "Of the whole queue, up to 1,000: so many or more."
     totalCount: Int!
   }
   "How far labelers agree, on the questions that two of them answered (learning.agreement)."
@@ -756,6 +757,8 @@ export const typeDefs = /* GraphQL */ `
     labeler: String
     "IMPORT, ANSWER to a question that a strategy chose, or AUDIT."
     origin: ExampleOrigin
+    "By which the question was chosen: known where it was leased, or named with the answer."
+    strategy: QueryStrategy
     "By when the label was given."
     since: DateTime
     until: DateTime

@@ -76,13 +76,13 @@ export const environment = {
   historyDays: variable(
     'FEWLOOP_HISTORY_DAYS',
     '30',
-    "Days that what became of Kafka's records is kept in PostgreSQL; 0: for ever",
+    'Days that what became of texts of the stream is kept in PostgreSQL, and an id of the embedded stream is known; 0: for ever',
     whole(0, 36_500),
   ),
   historyRecords: variable(
     'FEWLOOP_HISTORY_RECORDS',
     '10000000',
-    'Records of an input partition of which it is kept, at most; 0: of all',
+    'Records of an input partition, or of a task of the embedded stream, of which it is kept, at most; 0: of all',
     whole(0, 1_000_000_000_000),
   ),
   kafkaSsl: variable('KAFKA_SSL', 'false', 'TLS to the brokers: `true` or `false`', z.stringbool()),

@@ -49,6 +49,11 @@ export class InferenceEngine {
     return this.queue.tokens;
   }
 
+  /** Answers that are kept for those who ask again are gone. */
+  forgetRecent(): void {
+    this.recent.clear();
+  }
+
   /** Throws BAD_INPUT on `policy`, and OVERLOADED; every other failure is an item's own. */
   async classify(model: ServedModel, request: ClassifyRequest): Promise<Outcome[]> {
     const policy = policyOf(model, request.policy);

@@ -29,6 +29,10 @@ export class RecentAnswers {
     this.#answers?.set(this.#key(model, policy, answer.itemKey), answer);
   }
 
+  clear(): void {
+    this.#answers?.clear();
+  }
+
   #key(model: ServedModel, policy: ServingPolicy, itemKey: string): string {
     let id = this.#ids.get(model);
     if (id === undefined) this.#ids.set(model, (id = this.#nextId++));

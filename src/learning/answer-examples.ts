@@ -21,12 +21,13 @@ export class AnswerExamples {
   }
 
   /** Throws CONFLICT where the text is held out and was not drawn for the audit. */
-  async put(candidate: CandidateRow, labels: string[], by: string, tx: Tx): Promise<void> {
+  async put(candidate: CandidateRow, labels: string[], by: string, strategy: string | null, tx: Tx): Promise<void> {
     const { task, itemKey, audit, reason } = candidate;
     const known = await this.find(candidate, tx);
-    if (!known) return this.insert(candidate, labels, audit ? 'AUDIT' : 'ANSWER', by, tx);
+    const source = { answeredBy: by, strategy };
+    if (!known) return this.insert(candidate, labels, audit ? 'AUDIT' : 'ANSWER', source, tx);
     // Imported since it was admitted, or looked at again; the newer word counts.
-    await this.examples.setLabels(known.id, labels, known.origin, by, tx);
+    await this.examples.setLabels(known.id, labels, known.origin, source, tx);
     if (reason !== 'LABEL_ISSUE' || sameLabels(labels, known.labels)) return;
     // What judges models may be corrected too, and then it is to be seen that it was.
     const { labels: from, split } = known;
@@ -46,9 +47,9 @@ export class AnswerExamples {
     if (!before) {
       if (known) await this.examples.delete(known.id, tx);
     } else if (known) {
-      await this.examples.setLabels(known.id, before.labels, before.origin, before.answeredBy, tx);
+      await this.examples.setLabels(known.id, before.labels, before.origin, sourceOf(before), tx);
     } else {
-      await this.insert(candidate, before.labels, before.origin, before.answeredBy, tx);
+      await this.insert(candidate, before.labels, before.origin, sourceOf(before), tx);
     }
   }
 
@@ -56,7 +57,7 @@ export class AnswerExamples {
     candidate: CandidateRow,
     labels: string[],
     origin: ExampleRow['origin'],
-    by: string | null,
+    source: LabelSource,
     tx: Tx,
   ): Promise<void> {
     const { task, itemKey, splitGroup, nearGroup, text, textPair, choices, fields, audit } = candidate;
@@ -65,8 +66,14 @@ export class AnswerExamples {
       throw new FewloopError('CONFLICT', `this text is held out (${split}) and was not drawn for the audit`);
     }
     const item = { itemKey, splitGroup, nearGroup, text, textPair, choices, fields };
-    await this.examples.insert([{ ...item, task, labels, split, origin, answeredBy: by }], tx);
+    await this.examples.insert([{ ...item, task, labels, split, origin, ...source }], tx);
   }
+}
+
+type LabelSource = Pick<ExampleRow, 'answeredBy' | 'strategy'>;
+
+function sourceOf({ answeredBy, strategy = null }: NonNullable<BeforeAnswer['example']>): LabelSource {
+  return { answeredBy, strategy };
 }
 
 /** Of one task: both are in its order. */

@@ -1,17 +1,19 @@
 /**
  * Erases a text, and what differs from it in case and spaces alone, everywhere: stream, pool, examples, and the data of
- * runs. Bundles hold no text of a user: golden texts are made ones, reports name rows by key. The ledger keeps the
+ * runs, recent answers. Bundles hold no text of a user: golden texts are made ones, reports name rows by key. The ledger keeps the
  * text's digest, so that it can be shown that it was erased, and nothing else of it. What Kafka's topics hold is theirs
  * to keep or delete.
  */
-import { Inject, Injectable } from '@nestjs/common';
+import { Inject, Injectable, type OnApplicationBootstrap } from '@nestjs/common';
 import { readdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { badInput } from '../common/errors.js';
 import { Config } from '../config/config.js';
+import { InferenceEngine } from '../inference/engine.js';
 import { LABELLED_FILE, UNLABELLED_FILE } from '../launch/run-folder.js';
 import { CandidatesRepository } from '../storage/candidates.repository.js';
 import { ExamplesRepository } from '../storage/examples.repository.js';
+import { Notifications } from '../storage/notifications.js';
 import { StreamItemsRepository } from '../storage/stream-items.repository.js';
 import { StreamRecordsRepository } from '../storage/stream-records.repository.js';
 import { Transactions } from '../storage/transactions.js';
@@ -29,8 +31,10 @@ export interface Forgotten {
   runRows: number;
 }
 
+const CHANNEL = 'fewloop_forgotten';
+
 @Injectable()
-export class ForgetService {
+export class ForgetService implements OnApplicationBootstrap {
   constructor(
     @Inject(Config) private readonly config: Config,
     @Inject(TaskService) private readonly tasks: TaskService,
@@ -40,7 +44,14 @@ export class ForgetService {
     @Inject(ExamplesRepository) private readonly examples: ExamplesRepository,
     @Inject(LedgerService) private readonly ledger: LedgerService,
     @Inject(Transactions) private readonly transactions: Transactions,
+    @Inject(Notifications) private readonly notifications: Notifications,
+    @Inject(InferenceEngine) private readonly engine: InferenceEngine,
   ) {}
+
+  /** Recent answers are not known by their texts: where one is forgotten, in any process, all are. */
+  onApplicationBootstrap(): void {
+    this.notifications.on(CHANNEL, () => this.engine.forgetRecent());
+  }
 
   /** `id`: a candidate's, or the producer's. Throws TASK_NOT_FOUND; BAD_INPUT where nothing is named or known. */
   async forget(task: string, what: { text?: string | null; id?: string | null }, by: string): Promise<Forgotten> {
@@ -55,6 +66,7 @@ export class ForgetService {
       const examples = await this.examples.deleteGroup(task, digest, tx);
       const counts = { streamItems, candidates, examples, runRows };
       await this.ledger.append(tx, task, 'forgotten', { digest, by, ...counts });
+      await tx.query('SELECT pg_notify($1, $2)', [CHANNEL, task]);
       return { digest, ...counts };
     });
   }

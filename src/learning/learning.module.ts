@@ -28,6 +28,7 @@ import { PoolService } from './pool.js';
 import { PromotionService } from './promotion.js';
 import { ReproductionService } from './reproduction.js';
 import { QuestionQueue } from './question-queue.js';
+import { RetentionService } from './retention.js';
 import { ReviewService } from './review.js';
 import { RevocationService } from './revocation.js';
 import { RunData } from './run-data.js';
@@ -86,6 +87,7 @@ const SERVICES = [
     LabelIssues,
     LearningObservation,
     QuestionQueue,
+    RetentionService,
     RunData,
     RunVersions,
     RunWorker,

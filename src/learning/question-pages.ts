@@ -18,8 +18,6 @@ export interface Cursor {
 /** Questions that a strategy chose, in order, and where a page goes on behind each. */
 export interface Chosen {
   rows: CandidateRow[];
-  /** Over all pages. */
-  total: number;
   position(row: CandidateRow): QuestionPosition;
 }
 

@@ -29,10 +29,11 @@ export interface Question extends CandidateRow {
 export interface QueuePage {
   edges: { cursor: string; node: Question }[];
   pageInfo: { hasNextPage: boolean; endCursor: string | null };
-  totalCount: number;
 }
 
 const MAX_PAGE = 200;
+/** Counting goes no further: in a large pool it would take longer than the page. */
+export const COUNTED = 1000;
 
 @Injectable()
 export class QuestionQueue {
@@ -50,7 +51,7 @@ export class QuestionQueue {
     task: string,
     request: QueueRequest,
     by: string,
-  ): Promise<{ edges: Edge[]; pageInfo: QueuePage['pageInfo']; totalCount: number }> {
+  ): Promise<{ edges: Edge[]; pageInfo: QueuePage['pageInfo'] }> {
     const strategy = request.strategy ?? DEFAULT_STRATEGY;
     const filter = checkedFilter(request.filter ?? {});
     const first = request.first ?? 20;
@@ -58,18 +59,36 @@ export class QuestionQueue {
     const start: Cursor = request.after
       ? readCursor(request.after, strategy)
       : { strategy, asked: await this.candidates.countAsked(task, by), check: null, chosen: null, audit: null };
-    const [checks, chosen, audit, countChecks, countAudit] = await Promise.all([
+    const [checks, chosen, audit] = await Promise.all([
       this.questions.checks(task, start.check, first + 1, by),
       this.chosen(task, strategy, start.chosen, first + 1, { by, filter }),
       this.questions.audit(task, start.audit, first + 1, by),
-      this.questions.countChecks(task, by),
-      this.questions.countAudit(task),
     ]);
     const edges = interleave(start, checks, chosen, audit, first);
     const endCursor = edges.at(-1)?.cursor ?? null;
     const hasNextPage = checks.length + chosen.rows.length + audit.length > edges.length;
-    const totalCount = countChecks + chosen.total + countAudit;
-    return { edges, pageInfo: { hasNextPage, endCursor }, totalCount };
+    return { edges, pageInfo: { hasNextPage, endCursor } };
+  }
+
+  /** How many questions there are for `by`, those that others hold among them; COUNTED where there are as many or more. */
+  async count(task: string, request: Pick<QueueRequest, 'strategy' | 'filter'>, by: string): Promise<number> {
+    const filter = checkedFilter(request.filter ?? {});
+    const strategy = request.strategy ?? DEFAULT_STRATEGY;
+    const counts = await Promise.all([
+      this.questions.countChecks(task, by, COUNTED),
+      this.questions.countAudit(task, COUNTED),
+      this.countChosen(task, strategy, { by, filter }),
+    ]);
+    return Math.min(
+      COUNTED,
+      counts.reduce((sum, count) => sum + count, 0),
+    );
+  }
+
+  private async countChosen(task: string, strategy: QueryStrategyName, view: QuestionView): Promise<number> {
+    if (strategy === 'RANDOM_AUDIT') return 0;
+    if (strategy === 'DIVERSE') return (await this.diverse.list(task, view)).length;
+    return this.questions.countChosen(task, view.filter, COUNTED);
   }
 
   private async chosen(
@@ -81,20 +100,16 @@ export class QuestionQueue {
   ): Promise<Chosen> {
     const order = orderOf(strategy);
     if (order) {
-      const [rows, total] = await Promise.all([
-        this.questions.chosen(task, order, after, limit, view),
-        this.questions.countChosen(task, view.filter),
-      ]);
-      return { rows, total, position: (row) => ({ values: order.map(({ column }) => row[column]), id: row.id }) };
+      const rows = await this.questions.chosen(task, order, after, limit, view);
+      return { rows, position: (row) => ({ values: order.map(({ column }) => row[column]), id: row.id }) };
     }
-    if (strategy === 'RANDOM_AUDIT') return { rows: [], total: 0, position: () => ({ values: [], id: '' }) };
+    if (strategy === 'RANDOM_AUDIT') return { rows: [], position: () => ({ values: [], id: '' }) };
     const listed = await this.diverse.list(task, view);
     // Behind the row where the page before ended, or, once that is answered, as far on as it stood.
     const known = listed.findIndex(({ id }) => id === after?.id);
     const from = after === null ? 0 : known === -1 ? after.values[0]! : known + 1;
     return {
       rows: listed.slice(from, from + limit),
-      total: listed.length,
       position: (row) => ({ values: [listed.indexOf(row)], id: row.id }),
     };
   }

@@ -24,6 +24,7 @@ import { AnswerExamples, sameLabels } from './answer-examples.js';
 import { LearningEvents } from './events.js';
 import { checkedLabels } from './intake.js';
 import { QuestionQueue, type Question, type QueuePage, type QueueRequest } from './question-queue.js';
+import { DEFAULT_STRATEGY } from './query-strategies.js';
 import { UUID } from './runs.js';
 import { TaskService } from './task-service.js';
 
@@ -56,33 +57,35 @@ export class ReviewService {
     return { ...page, edges: edges.map(({ cursor }, i) => ({ cursor, node: nodes[i]! })) };
   }
 
+  /** How many questions `queue` has in all: see QuestionQueue.count. */
+  count(task: string, request: QueueRequest, by = ''): Promise<number> {
+    return this.questions.count(task, request, by);
+  }
+
   /**
    * The first questions of the queue, which nobody else is asked for some minutes. Whoever leases again keeps what they
-   * hold. `totalCount` as the queue's. Throws as `queue`.
+   * hold. Throws as `queue`.
    */
-  async lease(
-    task: string,
-    request: Omit<QueueRequest, 'after'>,
-    by: string,
-  ): Promise<{ questions: Question[]; totalCount: number }> {
+  async lease(task: string, request: Omit<QueueRequest, 'after'>, by: string): Promise<Question[]> {
     await this.tasks.get(task);
     const held = new Map<string, CandidateRow>();
     const first = request.first ?? 20;
     for (let round = 0; ; round++) {
       // What was got before is held, and so on the page again.
-      const { edges, totalCount } = await this.questions.page(task, { ...request, first }, by);
+      const { edges } = await this.questions.page(task, { ...request, first }, by);
       const rows = edges.map(({ node }) => node);
       const got = await this.transactions.run((tx) =>
         this.candidates.lease(
           rows.map(({ id }) => id),
           by,
           LEASE_SECONDS,
+          request.strategy ?? DEFAULT_STRATEGY,
           tx,
         ),
       );
       for (const row of rows) if (got.has(row.id) && held.size < first) held.set(row.id, row);
       if (got.size === rows.length || held.size === first || round === LEASE_ROUNDS) {
-        return { questions: await this.questions.counted([...held.values()]), totalCount };
+        return this.questions.counted([...held.values()]);
       }
     }
   }
@@ -94,16 +97,17 @@ export class ReviewService {
   }
 
   /** Throws CANDIDATE_NOT_FOUND, BAD_INPUT on `labels`, CONFLICT where it was answered otherwise or may not be asked. */
-  async label(id: string, labels: string[], by: string): Promise<Question> {
+  async label(id: string, labels: string[], by: string, strategy: string | null = null): Promise<Question> {
     const row = await this.answer(id, async (candidate, tx) => {
       const definition = (await this.taskRows.find(candidate.task, tx))!.definition as TaskDefinition;
       const checked = checkedLabels(definition, candidate, labels);
       if (await this.isRepeated(candidate, checked, by, tx)) return;
       const before = await this.before(candidate, tx);
-      await this.record(candidate, { labels: checked, skipReason: null, before }, by, tx);
+      const asked = strategyOf(candidate, by, strategy);
+      await this.record(candidate, { labels: checked, skipReason: null, before, strategy: asked }, by, tx);
       const answer = { state: 'LABELLED', labels: checked, skipReason: null, ...now(by), ...DONE } as const;
       if (candidate.reason === 'SECOND_ANSWER') return this.compare(candidate, checked, tx);
-      await this.answerExamples.put(candidate, checked, by, tx);
+      await this.answerExamples.put(candidate, checked, by, asked, tx);
       await this.candidates.serve(candidate, checked, by, tx);
       const again = candidate.reason === null && isDrawnTwice(definition, candidate);
       await this.candidates.setAnswer(id, again ? { ...answer, ...CHECKS.SECOND_ANSWER } : answer, tx);
@@ -116,7 +120,7 @@ export class ReviewService {
    * A question that has an answer keeps it, and is not asked of `by` again. Throws CANDIDATE_NOT_FOUND, BAD_INPUT on
    * `reason`, CONFLICT where it was answered.
    */
-  async skip(id: string, reason: string | null, by: string): Promise<Question> {
+  async skip(id: string, reason: string | null, by: string, strategy: string | null = null): Promise<Question> {
     if (reason !== null && (!reason.isWellFormed() || reason.includes('\0'))) {
       throw badInput('reason', 'holds a character that cannot be stored');
     }
@@ -124,7 +128,8 @@ export class ReviewService {
       if (candidate.state === 'SKIPPED') return;
       if (isFirst(candidate)) requireOpen(candidate);
       const before = await this.before(candidate, tx);
-      await this.record(candidate, { labels: null, skipReason: reason, before }, by, tx);
+      const asked = strategyOf(candidate, by, strategy);
+      await this.record(candidate, { labels: null, skipReason: reason, before, strategy: asked }, by, tx);
       let answer = onlyAnswer(candidate);
       if (isFirst(candidate)) answer = { ...answer, state: 'SKIPPED', skipReason: reason, ...now(by), ...DONE };
       if (candidate.reason === 'LABEL_ISSUE') answer = { ...answer, ...DONE };
@@ -152,7 +157,7 @@ export class ReviewService {
       const restored = { ...before, answeredAt: answeredAt === null ? null : new Date(answeredAt) };
       await this.candidates.setAnswer(candidate.id, restored, tx);
       // Theirs to answer anew.
-      await this.candidates.lease([candidate.id], by, LEASE_SECONDS, tx);
+      await this.candidates.lease([candidate.id], by, LEASE_SECONDS, last.strategy, tx);
       if (before.state === 'OPEN' && isFirst(before)) await this.candidates.reopenServed(candidate.id, tx);
       if (last.labels) await this.answerExamples.restore(candidate, last.before.example, last.labels, tx);
       return candidate.id;
@@ -201,7 +206,7 @@ export class ReviewService {
 
   private async record(
     candidate: CandidateRow,
-    said: { labels: string[] | null; skipReason: string | null; before: BeforeAnswer },
+    said: { labels: string[] | null; skipReason: string | null; before: BeforeAnswer; strategy: string | null },
     by: string,
     tx: Tx,
   ): Promise<void> {
@@ -214,13 +219,24 @@ export class ReviewService {
     const { answeredAt, ...rest } = onlyAnswer(candidate);
     return {
       candidate: { ...rest, answeredAt: answeredAt?.toISOString() ?? null },
-      example: example ? { labels: example.labels, origin: example.origin, answeredBy: example.answeredBy } : null,
+      example: example && {
+        labels: example.labels,
+        origin: example.origin,
+        answeredBy: example.answeredBy,
+        strategy: example.strategy,
+      },
     };
   }
 }
 
 /** Whether nobody has answered it when it is asked. */
 const isFirst = ({ reason }: Pick<CandidateAnswer, 'reason'>) => reason === null || reason === 'CHALLENGER';
+/** By which query strategy it was asked, where that is known: as who answers says, or as they leased it. */
+function strategyOf({ audit, leasedBy, leasedStrategy }: CandidateRow, by: string, said: string | null): string | null {
+  if (audit) return 'RANDOM_AUDIT';
+  return said ?? (leasedBy === by ? leasedStrategy : null);
+}
+
 const DONE = { reason: null, priority: 0 };
 /** Doubtful labels have the priority of their doubt, in [0, 1]. */
 const CHECKS = {

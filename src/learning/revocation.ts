@@ -1,5 +1,6 @@
 /**
- * Takes a source of labels out of all that follows: the examples of a labeler, an origin or a time range stay kept and
+ * Takes a source of labels out of all that follows: the examples of a labeler, an origin, a query strategy or a time
+ * range stay kept and
  * take no part in any later run, gate, prior or figure, until they are restored or somebody labels the text anew.
  * Pseudo-labels need no revoking: each run makes its own, from the labels that it has.
  */
@@ -10,11 +11,13 @@ import { SourcesRepository, type Source } from '../storage/sources.repository.js
 import { Transactions } from '../storage/transactions.js';
 import { LearningEvents } from './events.js';
 import { LedgerService } from './ledger.js';
+import type { QueryStrategyName } from './query-strategies.js';
 import { TaskService } from './task-service.js';
 
 export interface RevocationRequest {
   labeler?: string | null;
   origin?: ExampleOrigin | null;
+  strategy?: QueryStrategyName | null;
   since?: Date | null;
   until?: Date | null;
   /** Takes an earlier revocation back. */
@@ -59,10 +62,16 @@ export class RevocationService {
   }
 }
 
-function checkedSource({ labeler = null, origin = null, since = null, until = null }: RevocationRequest): Source {
-  if (labeler === null && origin === null && since === null && until === null) {
-    throw badInput('labeler', 'name a source: a labeler, an origin, a time range, or several of them');
+function checkedSource({
+  labeler = null,
+  origin = null,
+  strategy = null,
+  since = null,
+  until = null,
+}: RevocationRequest): Source {
+  if ([labeler, origin, strategy, since, until].every((named) => named === null)) {
+    throw badInput('labeler', 'name a source: a labeler, an origin, a strategy, a time range, or several of them');
   }
   if (since && until && since >= until) throw badInput('until', 'must be later than since');
-  return { labeler, origin, since, until };
+  return { labeler, origin, strategy, since, until };
 }

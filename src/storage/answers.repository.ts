@@ -8,6 +8,7 @@ export interface NewAnswer {
   candidate: string;
   answeredBy: string;
   asked: QuestionReason;
+  strategy: string | null;
   labels: string[] | null;
   skipReason: string | null;
   before: BeforeAnswer;

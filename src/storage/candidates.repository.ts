@@ -221,7 +221,7 @@ export class CandidatesRepository {
 
   /** Nobody is answering it any more. */
   async setAnswer(id: string, answer: CandidateAnswer, tx: Tx): Promise<void> {
-    await tx.update(CandidateRow, { id }, { ...answer, leasedBy: null, leasedUntil: null });
+    await tx.update(CandidateRow, { id }, { ...answer, leasedBy: null, leasedUntil: null, leasedStrategy: null });
   }
 
   /**
@@ -249,7 +249,7 @@ export class CandidatesRepository {
   }
 
   /** Those of the ids that nobody else holds, held by `by` from now on; the others are left as they are. */
-  async lease(ids: string[], by: string, seconds: number, tx: Tx): Promise<Set<string>> {
+  async lease(ids: string[], by: string, seconds: number, strategy: string | null, tx: Tx): Promise<Set<string>> {
     const rows = await tx.query<{ id: string }[]>(
       `WITH free AS (
          SELECT id FROM candidate
@@ -257,10 +257,10 @@ export class CandidatesRepository {
            AND (state = 'OPEN' OR reason IS NOT NULL) -- it may have been answered since the page was read
          FOR UPDATE SKIP LOCKED),
        held AS (
-         UPDATE candidate SET leased_by = $2, leased_until = now() + make_interval(secs => $3)
+         UPDATE candidate SET leased_by = $2, leased_until = now() + make_interval(secs => $3), leased_strategy = $4
          WHERE id IN (SELECT id FROM free) RETURNING id)
        SELECT id FROM held`,
-      [ids, by, seconds],
+      [ids, by, seconds, strategy],
     );
     return new Set(rows.map(({ id }) => id));
   }
@@ -269,7 +269,7 @@ export class CandidatesRepository {
     await this.dataSource.manager.update(
       CandidateRow,
       { task, leasedBy: by, leasedUntil: Not(IsNull()) },
-      { leasedBy: null, leasedUntil: null },
+      { leasedBy: null, leasedUntil: null, leasedStrategy: null },
     );
   }
 
@@ -291,6 +291,19 @@ export class CandidatesRepository {
         [task, from, to],
       );
     }
+  }
+
+  /** Up to `batch` that came before and that nobody labelled, those that an answer closed among them. Returns how many. */
+  async eraseUnlabelled(task: string, before: Date, batch: number): Promise<number> {
+    const [, count] = await this.dataSource.manager.query<[unknown, number]>(
+      `DELETE FROM candidate WHERE id IN (
+         SELECT id FROM candidate
+         WHERE task = $1 AND received_at < $2 AND (state IN ('OPEN', 'SKIPPED') OR served_by IS NOT NULL)
+           AND (leased_until IS NULL OR leased_until < now())
+         LIMIT $3 FOR UPDATE SKIP LOCKED)`,
+      [task, before, batch],
+    );
+    return count;
   }
 
   async deleteGroup(task: string, splitGroup: string, tx: Tx): Promise<number> {

@@ -12,6 +12,7 @@ export interface NewExample extends KeyedItem {
   split: SplitValue;
   origin: ExampleOrigin;
   answeredBy: string | null;
+  strategy?: string | null;
 }
 
 export interface LabelCount {
@@ -55,10 +56,11 @@ export class ExamplesRepository {
     id: string,
     labels: string[],
     origin: ExampleOrigin,
-    answeredBy: string | null,
+    { answeredBy, strategy }: Pick<ExampleRow, 'answeredBy' | 'strategy'>,
     tx: Tx,
   ): Promise<void> {
-    await tx.update(ExampleRow, { id }, { labels, origin, answeredBy, revokedAt: null, updatedAt: new Date() });
+    const word = { labels, origin, answeredBy, strategy, revokedAt: null, updatedAt: new Date() };
+    await tx.update(ExampleRow, { id }, word);
   }
 
   async delete(id: string, tx: Tx): Promise<void> {

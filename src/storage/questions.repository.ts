@@ -115,16 +115,26 @@ export class QuestionsRepository {
     return query.orderBy('c.priority', 'DESC').addOrderBy('c.id').limit(limit).getMany();
   }
 
-  countChosen(task: string, filter: QuestionFilter): Promise<number> {
-    return this.chosenRows(task, filter).getCount();
+  /** At most so many, as those that follow. */
+  countChosen(task: string, filter: QuestionFilter, most: number): Promise<number> {
+    return this.countOf(this.chosenRows(task, filter), most);
   }
 
-  countAudit(task: string): Promise<number> {
-    return this.auditRows(task).getCount();
+  countAudit(task: string, most: number): Promise<number> {
+    return this.countOf(this.auditRows(task), most);
   }
 
-  countChecks(task: string, by: string): Promise<number> {
-    return this.checkRows(task, by).getCount();
+  countChecks(task: string, by: string, most: number): Promise<number> {
+    return this.countOf(this.checkRows(task, by), most);
+  }
+
+  private async countOf(rows: SelectQueryBuilder<CandidateRow>, most: number): Promise<number> {
+    const [sql, parameters] = rows.select('1').limit(most).getQueryAndParameters();
+    const [found] = await this.dataSource.manager.query<{ count: number }[]>(
+      `SELECT count(*)::int AS count FROM (${sql}) AS found`,
+      parameters,
+    );
+    return found!.count;
   }
 
   /** By id: how many near-duplicates the answer to a question closes; those that have none are not there. */

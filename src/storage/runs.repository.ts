@@ -43,6 +43,14 @@ export class RunsRepository {
     return this.dataSource.manager.findOneBy(TrainingRunRow, { task, state: OPEN });
   }
 
+  /** Oldest first. */
+  endedBefore(task: string, moment: Date): Promise<TrainingRunRow[]> {
+    return this.dataSource.manager.find(TrainingRunRow, {
+      where: { task, finishedAt: LessThan(moment) },
+      order: { createdAt: 'ASC' },
+    });
+  }
+
   /** Newest first. */
   list(task: string, limit: number): Promise<TrainingRunRow[]> {
     return this.dataSource.manager.find(TrainingRunRow, { where: { task }, order: { createdAt: 'DESC' }, take: limit });

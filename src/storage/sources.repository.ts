@@ -7,13 +7,16 @@ import type { Tx } from './transactions.js';
 export interface Source {
   labeler: string | null;
   origin: ExampleOrigin | null;
+  /** Query strategy that chose the question. */
+  strategy: string | null;
   /** By when the label was given, the first moment included, the last one not. */
   since: Date | null;
   until: Date | null;
 }
 
 const OF_SOURCE = `task = $1 AND ($2::text IS NULL OR answered_by = $2) AND ($3::text IS NULL OR origin = $3)
-  AND ($4::timestamptz IS NULL OR updated_at >= $4) AND ($5::timestamptz IS NULL OR updated_at < $5)`;
+  AND ($4::timestamptz IS NULL OR updated_at >= $4) AND ($5::timestamptz IS NULL OR updated_at < $5)
+  AND ($6::text IS NULL OR strategy = $6)`;
 
 @Injectable()
 export class SourcesRepository {
@@ -22,7 +25,7 @@ export class SourcesRepository {
   /** Those of the source that are revoked already, or are not. */
   async count(task: string, source: Source, revoked: boolean): Promise<number> {
     const [row] = await this.dataSource.manager.query<{ count: number }[]>(
-      `SELECT count(*)::int AS count FROM example WHERE ${OF_SOURCE} AND (revoked_at IS NOT NULL) = $6`,
+      `SELECT count(*)::int AS count FROM example WHERE ${OF_SOURCE} AND (revoked_at IS NOT NULL) = $7`,
       [...valuesOf(task, source), revoked],
     );
     return row!.count;
@@ -31,13 +34,13 @@ export class SourcesRepository {
   /** `updated_at` stays: it tells when the label was given. Answers how many. */
   async setRevoked(task: string, source: Source, revokedAt: Date | null, tx: Tx): Promise<number> {
     const [, count] = await tx.query<[unknown, number]>(
-      `UPDATE example SET revoked_at = $6 WHERE ${OF_SOURCE} AND (revoked_at IS NULL) = ($6::timestamptz IS NOT NULL)`,
+      `UPDATE example SET revoked_at = $7 WHERE ${OF_SOURCE} AND (revoked_at IS NULL) = ($7::timestamptz IS NOT NULL)`,
       [...valuesOf(task, source), revokedAt],
     );
     return count;
   }
 }
 
-function valuesOf(task: string, { labeler, origin, since, until }: Source): unknown[] {
-  return [task, labeler, origin, since, until];
+function valuesOf(task: string, { labeler, origin, strategy, since, until }: Source): unknown[] {
+  return [task, labeler, origin, since, until, strategy];
 }

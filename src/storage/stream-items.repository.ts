@@ -117,6 +117,36 @@ export class StreamItemsRepository {
     return count;
   }
 
+  /**
+   * Deletes up to `batch` of the oldest that were scored `before` or of which newer `keep` are there, and of those that
+   * failed and came `failedBefore`; counted they stay (stream_pruned). Null: no limit. Returns how many.
+   */
+  async prune(
+    task: string,
+    { before, failedBefore, keep }: { before: Date | null; failedBefore: Date | null; keep: number | null },
+    batch: number,
+  ): Promise<number> {
+    const [row] = await this.dataSource.manager.query<[{ count: number }]>(
+      `WITH bound AS (
+         SELECT max(seq) AS seq FROM (
+           SELECT seq FROM stream_item WHERE task = $1 AND state <> 'PENDING' ORDER BY seq DESC OFFSET $4 LIMIT 1) AS kept
+         WHERE $4::bigint IS NOT NULL),
+       oldest AS (
+         SELECT seq FROM stream_item
+         WHERE task = $1 AND state <> 'PENDING'
+           AND ((state = 'SCORED' AND (scored_at < $2 OR seq <= (SELECT seq FROM bound)))
+             OR (state = 'FAILED' AND received_at < $3))
+         ORDER BY seq LIMIT $5 FOR UPDATE SKIP LOCKED),
+       gone AS (DELETE FROM stream_item WHERE seq IN (SELECT seq FROM oldest) RETURNING state),
+       counted AS (
+         INSERT INTO stream_pruned AS p (task, state, count) SELECT $1, state, count(*) FROM gone GROUP BY state ORDER BY state
+         ON CONFLICT (task, state) DO UPDATE SET count = p.count + excluded.count)
+       SELECT count(*)::int AS count FROM gone`,
+      [task, before, failedBefore, keep, batch],
+    );
+    return row.count;
+  }
+
   findByExternalId(task: string, externalId: string, tx?: Tx): Promise<StreamItemRow | null> {
     return (tx ?? this.dataSource.manager).findOneBy(StreamItemRow, { task, externalId });
   }

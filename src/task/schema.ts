@@ -210,6 +210,14 @@ export const taskFile = z
       .strictObject({ capacity: z.int().min(1).default(200_000), auditRate: probability.default(0.01) })
       .prefault({}),
     learning: learning.prefault({}),
+    retention: z
+      .strictObject({
+        days: z.number().min(1).max(36_500).describe('After so many, texts that nobody labelled are erased.'),
+      })
+      .optional()
+      .describe(
+        'How long texts are kept; left out: the history as FEWLOOP_HISTORY_DAYS and _RECORDS say, the pool by its capacity.',
+      ),
     stream: z
       .strictObject({
         input: z.string().min(1).max(249).default('fewloop.texts'),

@@ -99,6 +99,8 @@ export interface TaskDefinition {
       guardMinutes?: number;
     };
   };
+  /** Absent: by the service's settings, and by the pool's capacity. */
+  retention?: { days: number };
   stream: { input: string; output: string };
 }
 

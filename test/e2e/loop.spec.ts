@@ -4,7 +4,9 @@
  * The steps follow each other.
  */
 import { createClient } from 'graphql-ws';
-import { rmSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { Client } from 'pg';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { WebSocket } from 'ws';
 import { classify, Load, type Answer } from '../fixtures/load.js';
@@ -66,6 +68,8 @@ const TRAINER_STAGES = ['offsets', 'cross-fit', 'teachers', 'pseudo-labels', 'st
 let dataDir: string;
 let service: ServiceProcess;
 let promotion: Promotion;
+/** A text that came by the stream, was asked about, answered and trained on. */
+let reviewed: string;
 /** Version → what it answers to ASKED. */
 const answersOf = new Map<number, Answer[]>();
 
@@ -110,6 +114,7 @@ it('texts of the stream become questions, and an answer an example', async () =>
   );
   const { id, text } = reviewQueue.edges[0]!.node;
   expect(STREAMED.map((item) => item.text)).toContain(text);
+  reviewed = text;
   const before = await state();
   expect(before.pool.total).toBe(STREAMED.length);
   const strange = await service.ask(`mutation { label(candidate: "${id}", labels: ["strange"]) { id } }`);
@@ -232,6 +237,47 @@ it('keeps all that over a restart: the answers, the decision, the ledger', async
   expect(modelVersionByAlias).toEqual({ version: 1, state: 'ACTIVE', aliases: ['champion'] });
   expect(ledger.map(({ kind }) => kind)).toEqual(['rolled-back', 'promotion-approved', 'activated']);
   expect(verifyLedger).toEqual({ entries: 3, brokenAt: null, lastHash: ledger[0]!.hash, contains: null });
+});
+
+it('forgets a text that went all the way: nothing but its digest is left, in no table and no file', async () => {
+  const text = reviewed;
+  const database = new Client({ connectionString: service.databaseUrl });
+  await database.connect();
+  const tables = `SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables
+    WHERE schemaname NOT IN ('pg_catalog', 'information_schema')`;
+  const holders = async () => {
+    const found: string[] = [];
+    for (const { name } of (await database.query<{ name: string }>(tables)).rows) {
+      const { rows } = await database.query(`SELECT 1 FROM ${name} AS t WHERE strpos(t::text, $1) > 0`, [text]);
+      if (rows.length > 0) found.push(name);
+    }
+    return found;
+  };
+  // PostgreSQL's own files aside: they keep what was deleted until it is vacuumed (docs/guides/files.md).
+  const files = () =>
+    readdirSync(dataDir, { recursive: true, encoding: 'utf8', withFileTypes: true })
+      .filter((entry) => entry.isFile() && !entry.parentPath.startsWith(join(dataDir, 'postgres')))
+      .map((entry) => join(entry.parentPath, entry.name))
+      .filter((file) => readFileSync(file).includes(text));
+  try {
+    expect(await holders()).toEqual(
+      expect.arrayContaining(['public.stream_item', 'public.candidate', 'public.example']),
+    );
+    expect(files().length).toBeGreaterThan(0);
+    const forget = 'mutation ($text: String) { forget(task: "reviews", text: $text) { digest runRows } }';
+    const { forget: forgotten } = await service.request<{ forget: { digest: string; runRows: number } }>(forget, {
+      text,
+    });
+    expect(forgotten.runRows).toBeGreaterThan(0);
+    expect(await holders()).toEqual([]);
+    expect(files()).toEqual([]);
+    const { rows } = await database.query<{ digest: string }>(
+      `SELECT body ->> 'digest' AS digest FROM ledger_entry WHERE kind = 'forgotten'`,
+    );
+    expect(rows).toEqual([{ digest: forgotten.digest }]);
+  } finally {
+    await database.end();
+  }
 });
 
 interface Frame {

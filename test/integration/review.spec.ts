@@ -86,7 +86,6 @@ async function all(request: QueueRequest): Promise<CandidateRow[]> {
   for (;;) {
     const page = await review.queue('tiny', { ...request, after });
     nodes.push(...page.edges.map(({ node }) => node));
-    expect(page.totalCount).toBeGreaterThanOrEqual(nodes.length);
     if (!page.pageInfo.hasNextPage) return nodes;
     after = page.pageInfo.endCursor;
   }
@@ -116,8 +115,7 @@ describe('the queue', () => {
       expect(keys).toEqual(sorted);
       const mixed = Math.min(audits, Math.floor(chosen.length / 4));
       for (let i = 0; i < mixed * 5; i++) expect(nodes[i]!.audit).toBe(i % 5 === 4);
-      const page = await review.queue('tiny', { strategy, first: 1 });
-      expect(page.totalCount).toBe(nodes.length);
+      expect(await review.count('tiny', { strategy })).toBe(nodes.length);
     },
   );
 

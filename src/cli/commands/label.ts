@@ -17,7 +17,7 @@ const ENTER = '\r';
 const BACKSPACE = ['\u007f', '\b'];
 const KEYS = Array.from('1234567890abcdefghijklmnoprtvwxyz');
 const PAGE = 10;
-const STRATEGIES = [
+export const STRATEGIES = [
   'LEAST_CONFIDENCE',
   'BREAKING_TIES',
   'ENTROPY',
@@ -26,6 +26,9 @@ const STRATEGIES = [
   'DIVERSE',
   'RANDOM_AUDIT',
 ] as const;
+
+/** Counting goes no further. */
+const COUNTED = 1000;
 
 const TASK = 'query ($name: String!) { task(name: $name) { kind labels } }';
 const QUESTION = `id text textPair choices duplicates reason presentLabels
@@ -146,7 +149,7 @@ async function ask(question: Question, { kind, labels }: Task, left: number, key
   const probability = new Map(distribution.map((score) => [score.label, score.probability]));
   const dissent = disagreement ? `, ${disagreement.dissenting} of ${disagreement.voters} dissent` : '';
   const alike = question.duplicates > 0 ? `, answers ${question.duplicates} more like it` : '';
-  say(`\n${left} left${dissent}${alike}${WHY[question.reason] ?? ''}`);
+  say(`\n${left < COUNTED ? left : 'many'} left${dissent}${alike}${WHY[question.reason] ?? ''}`);
   say(question.text + (question.textPair === null ? '' : `\n— ${question.textPair}`));
   if (question.presentLabels) say(`  now: ${question.presentLabels.join(', ') || 'none'}`);
   options.forEach((name, i) => say(`  ${KEYS[i]}  ${name}  ${((probability.get(name) ?? 0) * 100).toFixed(0)}%`));

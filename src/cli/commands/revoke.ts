@@ -2,6 +2,7 @@
 import { InvalidArgumentError, type Command } from 'commander';
 import { contextOf, oneOf } from '../context.js';
 import { print, printJson } from '../output.js';
+import { STRATEGIES } from './label.js';
 
 const REVOKE = `mutation ($task: String!, $source: SourceInput!, $restore: Boolean!, $dryRun: Boolean!) {
   revokeExamples(task: $task, source: $source, restore: $restore, dryRun: $dryRun) { examples already dryRun }
@@ -10,6 +11,7 @@ const REVOKE = `mutation ($task: String!, $source: SourceInput!, $restore: Boole
 interface Options {
   labeler?: string;
   origin?: string;
+  strategy?: string;
   since?: string;
   until?: string;
   restore: boolean;
@@ -28,6 +30,7 @@ export function revokeCommand(program: Command): void {
     .description('take the labels of a source out of all later runs, gates and figures; they stay kept')
     .option('--labeler <name>', 'labels that this person or app gave')
     .option('--origin <origin>', 'import, answer (a strategy chose the question) or audit', oneOf(ORIGINS))
+    .option('--strategy <name>', 'answers to questions that this query strategy chose', oneOf(STRATEGIES))
     .option('--since <time>', 'labels given then or later, ISO 8601', time)
     .option('--until <time>', 'labels given before', time)
     .option('--restore', 'take an earlier revocation back', false)
@@ -39,8 +42,8 @@ const ORIGINS = ['import', 'answer', 'audit'] as const;
 
 async function revoke(task: string, options: Options, command: Command): Promise<void> {
   const { client, json } = contextOf(command);
-  const { labeler, origin, since, until, restore, dryRun } = options;
-  const source = { labeler, origin: origin?.toUpperCase(), since, until };
+  const { labeler, origin, strategy, since, until, restore, dryRun } = options;
+  const source = { labeler, origin: origin?.toUpperCase(), strategy, since, until };
   const variables = { task, source, restore, dryRun };
   const { revokeExamples } = await client.request<{ revokeExamples: Revocation }>(REVOKE, variables);
   if (json) return printJson(revokeExamples);

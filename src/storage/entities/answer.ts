@@ -19,7 +19,12 @@ export interface BeforeAnswer {
     priority: number;
   };
   /** Of the same item; null: there was none. */
-  example: { labels: string[]; origin: ExampleOrigin; answeredBy: string | null } | null;
+  example: {
+    labels: string[];
+    origin: ExampleOrigin;
+    answeredBy: string | null;
+    strategy?: string | null;
+  } | null;
 }
 
 /** One labeler's word on one question. Rows are added, and marked when they are taken back; they do not change. */
@@ -40,6 +45,8 @@ export class AnswerRow {
   candidate: string;
   @Column('text') answeredBy: string;
   @Column('text') asked: QuestionReason;
+  /** By which the question was chosen, where that is known. */
+  @Column('text', { nullable: true }) strategy: string | null;
   /** Null: skipped. */
   @Column('text', { array: true, nullable: true }) labels: string[] | null;
   @Column('text', { nullable: true }) skipReason: string | null;

@@ -26,6 +26,7 @@ export type CheckReason = 'SECOND_ANSWER' | 'ADJUDICATION' | 'LABEL_ISSUE' | 'CH
 @Index('candidate_served_idx', ['servedBy'], { where: 'served_by IS NOT NULL' })
 @Index('candidate_lease_idx', ['task', 'leasedUntil'], { where: 'leased_until IS NOT NULL' })
 @Index('candidate_answered_idx', ['task', 'state'], { where: `state <> 'OPEN'` })
+@Index('candidate_asked_idx', ['task'], { where: `state <> 'OPEN' AND served_by IS NULL` })
 @Index('candidate_label_idx', ['task', 'predictedLabel', 'margin', 'confidence', 'id'], { where: `state = 'OPEN'` })
 @Index('candidate_contested_idx', ['task', 'margin', 'confidence', 'id'], {
   where: `state = 'OPEN' AND dissenting > 0`,
@@ -74,6 +75,8 @@ export class CandidateRow extends ItemColumns {
   /** Who is answering it, and until when others are not asked. */
   @Column('text', { nullable: true }) leasedBy: string | null;
   @Column('timestamptz', { nullable: true }) leasedUntil: Date | null;
+  /** By which query strategy it was leased. */
+  @Column('text', { nullable: true }) leasedStrategy: string | null;
   /** Null: it is asked by its score or for the audit. */
   @Column('text', { nullable: true }) reason: CheckReason | null;
   /** Of questions with a reason, the highest come first; 0 without one. */

@@ -29,6 +29,8 @@ export class ExampleRow extends ItemColumns {
   @Column('text') split: SplitValue;
   @Column('text') origin: ExampleOrigin;
   @Column('text', { nullable: true }) answeredBy: string | null;
+  /** Query strategy that chose the question, where that is known; null for imports. */
+  @Column('text', { nullable: true }) strategy: string | null;
   /** Since when its source is no longer trusted: it is kept, and takes part in no run, gate or figure. */
   @Column('timestamptz', { nullable: true }) revokedAt: Date | null;
   @CreateDateColumn({ type: 'timestamptz' }) createdAt: Date;

@@ -1,0 +1,119 @@
+/**
+ * What is erased by its age or number, some rows at a time and past those that somebody holds, so that nobody waits for it:
+ * - the embedded stream's history (FEWLOOP_HISTORY_DAYS, FEWLOOP_HISTORY_RECORDS; Kafka's is in stream/kafka);
+ * - with a task's `retention.days`, every text that nobody labelled: in the stream's history, dead letters among it, in
+ *   the pool, the audit slice and questions among it, and in the data of runs that have ended. Labelled texts stay until
+ *   they are forgotten (forget.ts); of Kafka's records no text is kept.
+ */
+import {
+  Inject,
+  Injectable,
+  Logger,
+  type BeforeApplicationShutdown,
+  type OnApplicationBootstrap,
+} from '@nestjs/common';
+import { rename, stat, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { Clock } from '../common/clock.js';
+import { Config } from '../config/config.js';
+import { UNLABELLED_FILE } from '../launch/run-folder.js';
+import { CandidatesRepository } from '../storage/candidates.repository.js';
+import { RunsRepository } from '../storage/runs.repository.js';
+import { StreamItemsRepository } from '../storage/stream-items.repository.js';
+import { TasksRepository } from '../storage/tasks.repository.js';
+import type { TaskDefinition } from '../task/types.js';
+import { runFolder } from './run-folders.js';
+
+const LOOK_MS = 15 * 60_000;
+const DAY_MS = 86_400_000;
+const BATCH = 500;
+
+export interface Erased {
+  streamItems: number;
+  candidates: number;
+  /** Runs whose unlabelled texts are gone. */
+  runs: number;
+}
+
+@Injectable()
+export class RetentionService implements OnApplicationBootstrap, BeforeApplicationShutdown {
+  readonly #log = new Logger(RetentionService.name);
+  #timer: NodeJS.Timeout | undefined;
+  #looking: Promise<unknown> = Promise.resolve();
+  #ended = false;
+
+  constructor(
+    @Inject(Config) private readonly config: Config,
+    @Inject(Clock) private readonly clock: Clock,
+    @Inject(TasksRepository) private readonly tasks: TasksRepository,
+    @Inject(StreamItemsRepository) private readonly items: StreamItemsRepository,
+    @Inject(CandidatesRepository) private readonly candidates: CandidatesRepository,
+    @Inject(RunsRepository) private readonly runs: RunsRepository,
+  ) {}
+
+  onApplicationBootstrap(): void {
+    if (!['all', 'stream'].includes(this.config.role)) return;
+    this.#timer = setInterval(() => {
+      this.#looking = this.#looking
+        .then(() => this.eraseAll())
+        .catch((error: unknown) => this.#log.warn(String(error)));
+    }, LOOK_MS);
+  }
+
+  async beforeApplicationShutdown(): Promise<void> {
+    clearInterval(this.#timer);
+    this.#ended = true;
+    await this.#looking;
+  }
+
+  async eraseAll(): Promise<void> {
+    for (const { name, definition } of await this.tasks.list()) {
+      const erased = await this.erase(name, (definition as TaskDefinition).retention?.days ?? null);
+      const { streamItems, candidates, runs } = erased;
+      if (streamItems + candidates + runs === 0) continue;
+      this.#log.log(
+        `task ${name}: ${streamItems} of the stream's history, ${candidates} of the pool, ${runs} runs' texts erased`,
+      );
+    }
+  }
+
+  /** `days`: the task's own; null: it names none. */
+  async erase(task: string, days: number | null): Promise<Erased> {
+    const { historyDays, historyRecords } = this.config;
+    const before = (age: number) => new Date(this.clock.now().getTime() - age * DAY_MS);
+    const history = Math.min(days ?? Infinity, historyDays || Infinity);
+    const limits = {
+      before: Number.isFinite(history) ? before(history) : null,
+      failedBefore: days === null ? null : before(days),
+      keep: historyRecords || null,
+    };
+    const streamItems = await this.#inBatches(() => this.items.prune(task, limits, BATCH));
+    if (days === null) return { streamItems, candidates: 0, runs: 0 };
+    const candidates = await this.#inBatches(() => this.candidates.eraseUnlabelled(task, before(days), BATCH));
+    return { streamItems, candidates, runs: await this.#eraseFromRuns(task, before(days)) };
+  }
+
+  async #inBatches(erase: () => Promise<number>): Promise<number> {
+    let total = 0;
+    while (!this.#ended) {
+      const erased = await erase();
+      total += erased;
+      if (erased < BATCH) break;
+    }
+    return total;
+  }
+
+  /** A run whose texts are gone says so where it is to be repeated: its data has another digest. */
+  async #eraseFromRuns(task: string, before: Date): Promise<number> {
+    let erased = 0;
+    for (const { id } of await this.runs.endedBefore(task, before)) {
+      const file = path.join(this.config.dataDir, runFolder(task, id), UNLABELLED_FILE);
+      const known = await stat(file).catch(() => null);
+      if (!known || known.size === 0) continue;
+      await writeFile(`${file}.partial`, '');
+      await rename(`${file}.partial`, file);
+      erased += 1;
+    }
+    return erased;
+  }
+}

@@ -1,0 +1,133 @@
+/** What is erased by age and number, on a real database. */
+import type { INestApplicationContext } from '@nestjs/common';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { DataSource } from 'typeorm';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import type { Environment } from '../../src/config/environment.js';
+import type { Prediction } from '../../src/inference/types.js';
+import { IngestService } from '../../src/learning/ingest.js';
+import { PoolService } from '../../src/learning/pool.js';
+import { RetentionService } from '../../src/learning/retention.js';
+import { ReviewService } from '../../src/learning/review.js';
+import { TaskService } from '../../src/learning/task-service.js';
+import { itemKey, splitGroup } from '../../src/task/keys.js';
+import type { TaskDefinition } from '../../src/task/types.js';
+import { createDatabase } from '../fixtures/database.js';
+import { startIntake, taskFile } from '../fixtures/intake.js';
+import { makeDataDir } from '../fixtures/learning.js';
+
+let database: Awaited<ReturnType<typeof createDatabase>>;
+let dataDir: string;
+let service: INestApplicationContext;
+let retention: RetentionService;
+
+const sql = <T>(query: string, values: unknown[] = []) => service.get(DataSource).query<T[]>(query, values);
+const texts = async (table: string) =>
+  (await sql<{ text: string }>(`SELECT text FROM ${table} ORDER BY text`)).map(({ text }) => text);
+
+async function start(more: Partial<Environment> = {}): Promise<void> {
+  service = await startIntake({ url: database.url, dataDir, role: 'api', kafka: more });
+  retention = service.get(RetentionService);
+}
+
+beforeEach(async () => {
+  database = await createDatabase();
+  dataDir = makeDataDir();
+  await start();
+  await service.get(TaskService).apply(taskFile({ retention: { days: 30 } }), 'test');
+});
+afterEach(async () => {
+  await service.close();
+  await database.drop();
+  rmSync(dataDir, { recursive: true, force: true });
+});
+
+const keyed = (text: string) => {
+  return {
+    itemKey: itemKey({ text }),
+    splitGroup: splitGroup(text),
+    text,
+    textPair: null,
+    choices: null,
+    fields: null,
+  };
+};
+const doubtful = {
+  label: 'positive',
+  labels: ['positive'],
+  confidence: 0.6,
+  margin: 0.2,
+  entropy: 0.9,
+  disagreement: null,
+  distribution: [],
+  members: [],
+  route: 'REVIEW',
+  modelVersion: 1,
+} as unknown as Prediction;
+
+const age = (table: string, column: string, days: number, where: string) =>
+  sql(`UPDATE ${table} SET ${column} = now() - $1 * interval '1 day' WHERE ${where}`, [days]);
+
+it('erases texts that nobody labelled after their days, wherever they are, and no others', async () => {
+  const definition = (await service.get(TaskService).get('tiny')).definition as TaskDefinition;
+  const named = ['甲很好吃', '乙很难吃', '丙还可以吧', '丁不错的', '戊太差了'];
+  const admitted = named.map((text) => ({ item: keyed(text), prediction: doubtful }));
+  await service.get(PoolService).admit(definition, admitted);
+  const questions = (await service.get(ReviewService).queue('tiny', { first: 10 })).edges.map(({ node }) => node);
+  const answered = questions[0]!;
+  await service.get(ReviewService).label(answered.id, ['positive'], 'ann');
+  await age('candidate', 'received_at', 31, `text <> '丁不错的'`);
+  await service.get(IngestService).ingest(
+    'tiny',
+    ['老的', '新的', '等着的', '坏的'].map((text) => ({ text })),
+  );
+  await sql(`UPDATE stream_item SET state = 'SCORED', scored_at = now() WHERE text IN ('老的', '新的')`);
+  await sql(`UPDATE stream_item SET state = 'FAILED' WHERE text = '坏的'`);
+  await age('stream_item', 'scored_at', 31, `text = '老的'`);
+  await age('stream_item', 'received_at', 31, `text IN ('坏的', '等着的')`);
+  const [ended, running] = ['SUCCEEDED', 'RUNNING'].map((state) => ({ state, id: crypto.randomUUID() }));
+  for (const { state, id } of [ended!, running!]) {
+    await sql(
+      `INSERT INTO training_run (id, task, trigger, state, finished_at) VALUES ($1, 'tiny', 'MANUAL', $2, $3)`,
+      [id, state, state === 'RUNNING' ? null : new Date(Date.now() - 31 * 86_400_000)],
+    );
+    mkdirSync(join(dataDir, 'runs', 'tiny', id), { recursive: true });
+    for (const name of ['labelled', 'unlabelled'])
+      writeFileSync(join(dataDir, 'runs', 'tiny', id, `${name}.jsonl`), 'x');
+  }
+
+  const { streamItems, candidates, runs } = await retention.erase('tiny', 30);
+  expect({ streamItems, runs }).toEqual({ streamItems: 2, runs: 1 });
+  expect(await texts('stream_item')).toEqual(['新的', '等着的'].toSorted());
+  expect(new Set(await texts('candidate'))).toEqual(new Set(['丁不错的', answered.text]));
+  expect(candidates).toBe(admitted.length - new Set(['丁不错的', answered.text]).size);
+  expect(await texts('example')).toEqual([answered.text]);
+  const read = (id: string, name: string) => readFileSync(join(dataDir, 'runs', 'tiny', id, `${name}.jsonl`), 'utf8');
+  expect([read(ended!.id, 'unlabelled'), read(ended!.id, 'labelled')]).toEqual(['', 'x']);
+  expect([read(running!.id, 'unlabelled'), read(running!.id, 'labelled')]).toEqual(['x', 'x']);
+  // What was counted stays counted, and a second look finds nothing more.
+  expect(await service.get(IngestService).stats('tiny')).toEqual({ pending: 1, scored: 2, failed: 1 });
+  expect(await retention.erase('tiny', 30)).toEqual({ streamItems: 0, candidates: 0, runs: 0 });
+  expect(existsSync(join(dataDir, 'runs', 'tiny', ended!.id, 'unlabelled.jsonl.partial'))).toBe(false);
+});
+
+it('keeps the history of the stream by number, newest first, past rows that somebody holds', async () => {
+  await service.close();
+  await start({ historyRecords: 100, historyDays: 0 });
+  const inputs = Array.from({ length: 1200 }, (_, i) => ({ id: `${i}`, text: `第${i}条` }));
+  for (const from of [0, 600]) await service.get(IngestService).ingest('tiny', inputs.slice(from, from + 600));
+  await sql(`UPDATE stream_item SET state = 'SCORED', scored_at = now()`);
+  const holder = service.get(DataSource).createQueryRunner();
+  await holder.startTransaction();
+  await holder.query(`SELECT 1 FROM stream_item WHERE external_id = '3' FOR UPDATE`);
+  expect(await retention.erase('tiny', null)).toMatchObject({ streamItems: 1099 });
+  await holder.rollbackTransaction();
+  await holder.release();
+  const kept = (await sql<{ id: string }>('SELECT external_id AS id FROM stream_item ORDER BY seq')).map(
+    ({ id }) => id,
+  );
+  expect(kept).toEqual(['3', ...inputs.slice(1100).map(({ id }) => id)]);
+  expect(await service.get(IngestService).stats('tiny')).toMatchObject({ scored: 1200 });
+  expect(await retention.erase('tiny', null)).toMatchObject({ streamItems: 1 });
+});
