@@ -69,20 +69,33 @@ export async function closedLoop(url: string, calls: Call[], connections: number
 
 /** Calls in order, from the first again where they do not suffice; status 0: no answer. */
 export async function openLoop(url: string, calls: Call[], ratePerSecond: number, seconds: number): Promise<Reply[]> {
+  const replies: Reply[] = [];
+  const next = (i: number) => calls[i % calls.length]!;
+  await arrivals(url, next, ratePerSecond, seconds, (reply) => replies.push(reply));
+  return replies;
+}
+
+/** The same, each reply told and none kept. */
+export async function arrivals(
+  url: string,
+  next: (i: number) => Call,
+  ratePerSecond: number,
+  seconds: number,
+  each: (reply: Reply) => void,
+): Promise<void> {
   const agent = new Agent({ keepAlive: true, maxSockets: Infinity });
   const random = generator(1);
-  const replies: Reply[] = [];
   const waiting = new Set<Promise<void>>();
   const startedMs = performance.now();
   let dueMs = 0;
   for (let i = 0; dueMs < seconds * 1000; i++) {
     const aheadMs = dueMs - (performance.now() - startedMs);
     if (aheadMs > 0) await sleep(aheadMs);
-    const call = calls[i % calls.length]!;
+    const call = next(i);
     const due = dueMs;
     const done = post(agent, url, call).then(({ status, body }) => {
       const atMs = performance.now() - startedMs;
-      replies.push({ atMs, latencyMs: atMs - due, texts: call.texts, status, body });
+      each({ atMs, latencyMs: atMs - due, texts: call.texts, status, body });
       waiting.delete(done);
     });
     waiting.add(done);
@@ -90,7 +103,6 @@ export async function openLoop(url: string, calls: Call[], ratePerSecond: number
   }
   await Promise.all(waiting);
   agent.destroy();
-  return replies;
 }
 
 function post(agent: Agent, url: string, { path, body }: Call): Promise<{ status: number; body: string }> {
