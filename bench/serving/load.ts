@@ -105,7 +105,8 @@ export async function arrivals(
   agent.destroy();
 }
 
-function post(agent: Agent, url: string, { path, body }: Call): Promise<{ status: number; body: string }> {
+/** Status 0: no answer. */
+export function post(agent: Agent, url: string, { path, body }: Call): Promise<{ status: number; body: string }> {
   return new Promise((resolve) => {
     const length = { 'content-length': Buffer.byteLength(body) };
     const options = { agent, method: 'POST', headers: { ...HEADERS, ...length }, timeout: DRAIN_MS };

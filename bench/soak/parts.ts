@@ -1,4 +1,4 @@
-/** Memory of a service by what its processes are. */
+/** Memory of a service by what its processes are, and what else the machine does. */
 import { readFileSync } from 'node:fs';
 import { pssMib, tree } from '../serving/tree.ts';
 
@@ -23,4 +23,14 @@ function partOf(pid: number): string {
     // It has ended.
   }
   return PARTS.find(([, pattern]) => pattern.test(commandLine))?.[0] ?? 'service';
+}
+
+/** All that the machine's processors did, in seconds; its own waiting and what a hypervisor gave to others left out. */
+export function machineSeconds(): number {
+  const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0] = readFileSync('/proc/stat', 'utf8')
+    .split('\n')[0]!
+    .split(/\s+/u)
+    .slice(1)
+    .map(Number);
+  return (user + nice + system + irq + softirq) / 100;
 }

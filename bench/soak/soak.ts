@@ -4,14 +4,16 @@
  *   node bench/soak/soak.ts OUT --python PYTHON_OF_THE_TRAINER [--minutes 60] [--share 0.7] [--swap-s 120] [--retrain-s 600]
  */
 import { appendFileSync, chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { Agent } from 'node:http';
 import { availableParallelism, cpus, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { query, startService } from '../loop/service.ts';
-import { arrivals, closedLoop, type Call, type Reply } from '../serving/load.ts';
+import { arrivals, post, type Call, type Reply } from '../serving/load.ts';
 import { root } from '../serving/texts.ts';
-import { memoryByPart } from './parts.ts';
+import { machineSeconds, memoryByPart } from './parts.ts';
+import { cpuSeconds, tree } from '../serving/tree.ts';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -123,15 +125,26 @@ function callOf(number: number): Call {
   return { path: '/graphql', body, texts: 1 };
 }
 
-const isAnswer = ({ status, body }: Reply) => status === 200 && !body.includes('"errors"');
+const isAnswer = ({ status, body }: Pick<Reply, 'status' | 'body'>) => status === 200 && !body.includes('"errors"');
 
-/** Answers a second of a closed loop, as this machine is now. */
+/** Answers a second of a closed loop, as this machine is now, by the client that loads it afterwards. */
 async function capacity(): Promise<number> {
   const { connections, warmSeconds, seconds: measured } = CAPACITY;
-  const calls = Array.from({ length: 150_000 }, (_, i) => callOf(10_000_000 + i));
-  const replies = await closedLoop(new URL(service.url).origin, calls, connections, warmSeconds + measured);
-  const counted = replies.filter((reply) => isAnswer(reply) && reply.atMs >= warmSeconds * 1000);
-  return counted.length / measured;
+  const agent = new Agent({ keepAlive: true });
+  const startedMs = performance.now();
+  const elapsedMs = () => performance.now() - startedMs;
+  const endMs = (warmSeconds + measured) * 1000;
+  let [next, counted] = [10_000_000, 0];
+  const client = async () => {
+    while (elapsedMs() < endMs) {
+      const call = callOf(next++);
+      const { status, body } = await post(agent, service.url, call);
+      if (isAnswer({ status, body }) && elapsedMs() > warmSeconds * 1000) counted += 1;
+    }
+  };
+  await Promise.all(Array.from({ length: connections }, client));
+  agent.destroy();
+  return counted / measured;
 }
 
 class Windows {
@@ -156,6 +169,12 @@ class Windows {
     this.#answered = 0;
     this.#failed = 0;
   }
+}
+
+/** Seconds of processor time so far: of all, of the service and all below it, of this driver. */
+function processor(): Record<string, number> {
+  const { user, system } = process.cpuUsage();
+  return { machine: machineSeconds(), service: cpuSeconds(tree(service.pid)), driver: (user + system) / 1e6 };
 }
 
 /** Again and again, the first time after as long. */
@@ -186,6 +205,7 @@ try {
   const loops = [
     every(WINDOW_MS, () => windows.close()),
     every(MEMORY_MS, () => note('memory', memoryByPart(service.pid))),
+    every(WINDOW_MS, () => note('processor', processor())),
     every(Number(values['swap-s']) * 1000, swap),
     every(Number(values['retrain-s']) * 1000, async () => {
       await importExamples(100 * imported++);
