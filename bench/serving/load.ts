@@ -75,15 +75,16 @@ export async function openLoop(url: string, calls: Call[], ratePerSecond: number
   return replies;
 }
 
-/** The same, each reply told and none kept. */
+/** The same, each reply told and none kept. What is due while all connections wait for an answer waits for one of them. */
 export async function arrivals(
   url: string,
   next: (i: number) => Call,
   ratePerSecond: number,
   seconds: number,
   each: (reply: Reply) => void,
+  connections = Infinity,
 ): Promise<void> {
-  const agent = new Agent({ keepAlive: true, maxSockets: Infinity });
+  const agent = new Agent({ keepAlive: true, maxSockets: connections });
   const random = generator(1);
   const waiting = new Set<Promise<void>>();
   const startedMs = performance.now();

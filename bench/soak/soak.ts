@@ -5,7 +5,7 @@
  */
 import { appendFileSync, chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { Agent } from 'node:http';
-import { availableParallelism, cpus, loadavg, tmpdir } from 'node:os';
+import { availableParallelism, cpus, getPriority, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
@@ -31,6 +31,7 @@ const seconds = Number(values.minutes) * 60;
 
 const WINDOW_MS = 10_000;
 const MEMORY_MS = 5_000;
+const CONNECTIONS = 128;
 const CAPACITY = { connections: 16, warmSeconds: 10, seconds: 20 };
 /** Latencies are counted in cells that are 1 % wide, so that those of any windows can be put together. */
 const CELL = Math.log(1.01);
@@ -61,7 +62,6 @@ const service = await startService(dataDir, {
   FEWLOOP_LOG_LEVEL: 'warn',
 });
 let begunMs = performance.now();
-let running = true;
 const atSeconds = () => Number(((performance.now() - begunMs) / 1000).toFixed(2));
 
 function note(kind: string, what: object): void {
@@ -179,9 +179,8 @@ function processor(): Record<string, number> {
 
 /** Again and again, the first time after as long. */
 async function every(periodMs: number, action: () => Promise<void> | void): Promise<void> {
-  for (let due = periodMs; running; due += periodMs) {
-    await sleep(Math.max(0, Math.min(due, seconds * 1000) - (performance.now() - begunMs)));
-    if (!running || performance.now() - begunMs >= seconds * 1000) return;
+  for (let due = periodMs; due < seconds * 1000; due += periodMs) {
+    await sleep(Math.max(0, due - (performance.now() - begunMs)));
     await Promise.resolve(action()).catch((error: unknown) => note('driver', { error: String(error) }));
   }
 }
@@ -199,7 +198,7 @@ try {
   begunMs = performance.now();
   note('begin', {
     ...{ textsPerSecond, ratePerSecond, share: Number(values.share), minutes: Number(values.minutes) },
-    ...{ cpu: cpus()[0]?.model, cores: availableParallelism(), node: process.version, date: new Date().toISOString() },
+    ...{ cpu: cpus()[0]?.model, cores: availableParallelism(), priority: getPriority(), node: process.version, date: new Date().toISOString() },
   });
   const windows = new Windows();
   const loops = [
@@ -212,13 +211,11 @@ try {
       await retrain();
     }),
   ];
-  await arrivals(new URL(service.url).origin, callOf, ratePerSecond, seconds, (reply) => windows.add(reply));
-  running = false;
+  await arrivals(new URL(service.url).origin, callOf, ratePerSecond, seconds, (reply) => windows.add(reply), CONNECTIONS);
   await Promise.all(loops);
   windows.close();
   note('end', {});
 } finally {
-  running = false;
   await service.stop();
   rmSync(dataDir, { recursive: true, force: true });
 }
