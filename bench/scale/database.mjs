@@ -1,12 +1,12 @@
 /**
  * What PostgreSQL takes of the stream: the history (a row for each record) and the pool's candidates, by the service's own
  * statements, from so many writers at once, each with transactions of 4,096 records. Prints a Markdown table.
- *   node bench/scale/database.mjs [--seconds 8]
+ *   node bench/scale/database.mjs [--seconds 10] [--out FILE]
  * One processor for PostgreSQL and the writers together: in front of it `taskset -c 0`.
  */
 import { randomBytes } from 'node:crypto';
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
-import { availableParallelism, tmpdir } from 'node:os';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism, cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import 'reflect-metadata';
@@ -23,7 +23,9 @@ import { parseTask } from '../../dist/src/task/definition.js';
 import { itemKey, splitGroup } from '../../dist/src/task/keys.js';
 import { cpuSeconds } from '../stream/usage.mjs';
 
-const { values } = parseArgs({ options: { seconds: { type: 'string', default: '8' } } });
+const { values } = parseArgs({
+  options: { seconds: { type: 'string', default: '10' }, out: { type: 'string' } },
+});
 const SECONDS = Number(values.seconds);
 const RECORDS = 4096;
 const CHARACTERS = 50;
@@ -40,6 +42,7 @@ const pool = new PoolService(
   new VersionsRepository(source),
   transactions,
 );
+const measured = [];
 let made = 0;
 
 /** A pool that is never full: eviction is left out. */
@@ -90,17 +93,18 @@ async function measure(name, writers, tasks, work) {
   await Promise.all(Array.from({ length: writers }, (_, i) => writer(i)));
   const seconds = (performance.now() - before.at) / 1000;
   const { user, system } = process.cpuUsage(before.own);
-  const micros = (total) => ((total * 1e6) / written).toFixed(0);
+  const micros = (total) => Math.round((total * 1e6) / written);
   const [size] = await source.query(
     `SELECT pg_total_relation_size('stream_record') + pg_total_relation_size('candidate') AS bytes,
       (SELECT count(*) FROM stream_record) + (SELECT count(*) FROM candidate) AS rows`,
   );
-  const cells = [
-    ...[name, writers, tasks, (written / seconds).toFixed(0)],
-    ...[micros(postgresSeconds() - before.postgres), micros((user + system) / 1e6)],
-    (Number(size.bytes) / Number(size.rows)).toFixed(0),
-  ];
-  process.stdout.write(`| ${cells.join(' | ')} |\n`);
+  measured.push({
+    ...{ rows: name, writers, tasks, rowsPerSecond: Math.round(written / seconds) },
+    postgresMicros: micros(postgresSeconds() - before.postgres),
+    writerMicros: micros((user + system) / 1e6),
+    bytesPerRow: Math.round(Number(size.bytes) / Number(size.rows)),
+  });
+  process.stdout.write(`| ${Object.values(measured.at(-1)).join(' | ')} |\n`);
 }
 
 const postgresSeconds = () => cpuSeconds(process.pid).postgresql;
@@ -138,6 +142,8 @@ try {
   process.stdout.write('| rows | writers | tasks | rows/s | PostgreSQL, CPU µs a row | writer, CPU µs a row | bytes a row, indexes included |\n|---|---|---|---|---|---|---|\n');
   for (const writers of [1, 2, 4, 8]) await measure('history', writers, 1, historyOnly);
   for (const [writers, tasks] of [[1, 1], [4, 1], [4, 4]]) await measure('candidates', writers, tasks, candidatesOnly);
+  const machine = { cpu: cpus()[0].model, processors: availableParallelism(), seconds: SECONDS };
+  if (values.out) writeFileSync(values.out, `${JSON.stringify({ machine, measured }, null, 2)}\n`);
 } finally {
   await source.destroy();
   await server.stop();
