@@ -1,7 +1,7 @@
-"""From measured rates to machines: what 100, 10,000 and 1,000,000 texts a second take. Nothing here is measured; what it
-reckons with is, and is read from docs/results. Prices are the caller's.
+"""From measured rates to machines: what 100, 10,000 and 1,000,000 texts a second take. Nothing here is measured; what
+it reckons with is, and is read from docs/results. Prices are the caller's.
 
-    python bench/scale/plan.py docs/results [--price-core-hour 0.04] [--price-gb-month 0.10] [--candidates 0.11] [--busy 0.7]
+    python bench/scale/plan.py docs/results [--price-core-hour 0.04] [--price-gb-month 0.10] [--candidates 0.11]
 
 Linear: replicas share nothing but the database and the topics. Where that ends, docs/scale.md says.
 """
@@ -32,7 +32,8 @@ def main() -> None:
     lines = (args.results / "serving.jsonl").read_text().splitlines()
     serving = {entry["key"]: entry["value"] for line in lines if line.strip() for entry in [json.loads(line)]}
     single = serving["1 | mixed | 32 connections | fewloop"]["cpuSecondsPer1000"] / 1000
-    stream = next(r for r in json.loads((args.results / "stream-model.json").read_text())["rounds"] if r["system"] == "fewloop")
+    rounds = json.loads((args.results / "stream-model.json").read_text())["rounds"]
+    stream = next(one for one in rounds if one["system"] == "fewloop")
     micros = stream["cpuMicrosecondsPerRecord"]
     worker = (micros["worker"] + micros["hosts"]) / 1e6
     broker = micros["broker"] / 1e6
@@ -41,9 +42,11 @@ def main() -> None:
     candidate = max((m for m in database if m["rows"] == "candidates"), key=lambda m: (m["tasks"], m["writers"]))
     a_text = history["postgresMicros"] / 1e6 + args.candidates * candidate["postgresMicros"] / 1e6
 
-    print(f"Processor seconds: a text by GraphQL {single * 1e3:.2f} ms, by the stream {worker * 1e3:.2f} ms (worker and hosts); "
-          f"PostgreSQL {a_text * 1e6:.0f} µs a text of the stream, {args.candidates:.0%} of them candidates.")
-    print(f"Processors {args.busy:.0%} busy; {args.price_core_hour} a core and hour, {args.price_gb_month} a GB and month.\n")
+    print(
+        f"Processor time of a text: by GraphQL {single * 1e3:.2f} ms, by the stream {worker * 1e3:.2f} ms (worker and "
+        f"hosts) and {a_text * 1e6:.0f} µs of PostgreSQL, {args.candidates:.0%} of the texts being candidates. "
+        f"Processors {args.busy:.0%} busy. {args.price_core_hour} a core and hour, {args.price_gb_month} a GB and month.\n"
+    )
     columns = ["texts/s", *(f"{rate:,}" for rate in RATES)]
     rows: list[list[str]] = []
 
@@ -86,7 +89,12 @@ def main() -> None:
 
     row("a month: GraphQL's replicas", cost(single))
     row("a month: the stream's workers", cost(worker))
-    row("a month: PostgreSQL's cores and the history that is kept", lambda rate: f"{math.ceil(cores(a_text)(rate)) * HOURS_A_MONTH * args.price_core_hour + kept(rate) * history['bytesPerRow'] / 1e9 * args.price_gb_month:,.0f}")
+
+    def database_cost(rate: float) -> str:
+        processors = math.ceil(cores(a_text)(rate)) * HOURS_A_MONTH * args.price_core_hour
+        return f"{processors + kept(rate) * history['bytesPerRow'] / 1e9 * args.price_gb_month:,.0f}"
+
+    row("a month: PostgreSQL's cores and the history that is kept", database_cost)
     print("| " + " | ".join(columns) + " |")
     print("|---" * len(columns) + "|")
     for cells in rows:

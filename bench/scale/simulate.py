@@ -5,8 +5,8 @@
     client ──▶ Node: parse, tokenize ──▶ pending rows ──▶ two model hosts of one thread ──▶ Node: answer ──▶ client
                one thread                batches by takeBatch of src/inference/batch.ts, one ahead at each host
 
-All of them want the same processors, which go round in slices of a millisecond. What the simulation is given: how long a
-batch takes (fitted to the limit's sweep: onnxruntime alone), the processor time of a request and of a text in Node and
+All of them want the same processors, which go round in slices of a millisecond. What the simulation is given: how long
+a batch takes (fitted to the limit's sweep: onnxruntime alone), the processor time of a request and of a text in Node and
 in the client (from processor seconds at 32 connections and at 64 texts a request), the lengths of the texts. What it is
 not given: any latency, and any throughput of the service.
 """
@@ -55,21 +55,23 @@ class Result:
 
 
 def measured(file: Path) -> dict[str, dict]:
-    return {entry["key"]: entry["value"] for line in file.read_text().splitlines() if line.strip() for entry in [json.loads(line)]}
+    entries = [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
+    return {entry["key"]: entry["value"] for entry in entries}
 
 
 def fit_costs(found: dict[str, dict]) -> Costs:
-    """A batch's own time and a token's from the sweep; the rest from processor seconds, to a whole of the machine."""
+    """A batch's own time and a token's from the sweep; a text's and the client's from processor seconds."""
     mean = float(np.mean(np.interp(np.linspace(0, 1, 2001), np.linspace(0, 1, len(LENGTHS)), LENGTHS)))
     sizes = np.array([1, 4, 8, 16])
-    per_text = np.array([HOSTS * 1000 / found[f"sweep | limit (Node) | 2×1 | {size}"]["textsPerSecond"] for size in sizes])
+    rates = np.array([found[f"sweep | limit (Node) | 2×1 | {size}"]["textsPerSecond"] for size in sizes])
+    per_text = HOSTS * 1000 / rates
     design = np.column_stack([1 / sizes, np.full(len(sizes), mean)]) / per_text[:, None]
     (batch, token), *_ = np.linalg.lstsq(design, np.ones(len(sizes)), rcond=None)
     many = found["1 | mixed | 64 texts a request | fewloop"]
     text = many["cpuSecondsPer1000"] - (batch * mean / BATCH_TOKENS + token * mean)
     one = found["1 | mixed | 32 connections | fewloop"]
     client = CORES * 1000 / one["textsPerSecond"] - one["cpuSecondsPer1000"]
-    # Of single texts batches are smaller; how much, the simulation says itself: see `calibrate`.
+    # Of single texts batches are smaller; how much, the simulation says itself (`calibrate`).
     return Costs(batch, token, 0.0, max(text, 0.0), max(client, 0.0))
 
 
@@ -232,11 +234,12 @@ def main() -> None:
     target = found["1 | mixed | 32 connections | fewloop"]["cpuSecondsPer1000"]
     costs = calibrate(costs, target, args.seconds / 4, args.seed)
     print(
-        f"A batch {costs.batch:.1f} ms and {costs.token:.3f} ms a padded token; Node {costs.request:.2f} ms a request and "
-        f"{costs.text:.2f} ms a text; the client {costs.client:.2f} ms a request.\n"
+        f"A batch {costs.batch:.1f} ms and {costs.token:.3f} ms a padded token; Node {costs.request:.2f} ms a request "
+        f"and {costs.text:.2f} ms a text; the client {costs.client:.2f} ms a request.\n"
     )
-    print("| load | texts/s measured | simulated | p50 ms measured | simulated | p99 ms measured | simulated | rows a batch |")
-    print("|---|---|---|---|---|---|---|---|")
+    columns = ["texts/s", "p50 ms", "p99 ms"]
+    print(f"| load | {' | '.join(f'{name} measured | simulated' for name in columns)} | rows a batch |")
+    print("|---" * (2 * len(columns) + 2) + "|")
     loads = [("8 connections", Load(8)), ("32 connections", Load(32)), ("64 texts a request", Load(4, 64))]
     for name, load in loads:
         real = found[f"1 | mixed | {name} | fewloop"]
@@ -248,7 +251,8 @@ def main() -> None:
     alone = Costs(costs.batch, costs.token, costs.request, costs.text, 0.0)
     for rate in (25, 50, 75, 100, 125, 150, 175, 200, 225):
         made = run(alone, Load(rate=rate), args.seconds, args.seed)
-        print(f"| {rate} | {made['p50Ms']:.0f} | {made['p99Ms']:.0f} | {made['busy']:.0%} | {made['rowsPerBatch']:.1f} |")
+        cells = f"{made['p50Ms']:.0f} | {made['p99Ms']:.0f} | {made['busy']:.0%} | {made['rowsPerBatch']:.1f}"
+        print(f"| {rate} | {cells} |")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,8 @@ def slope(seconds: np.ndarray, mib: np.ndarray) -> tuple[float, float, float]:
     medians = [(minute, np.median(mib[minutes == minute])) for minute in np.unique(minutes)]
     x, y = np.array(medians).T
     lags = min(LAGS, max(1, len(x) // 4))
-    fit = sm.OLS(y, sm.add_constant(x / 60)).fit(cov_type="HAC", cov_kwds={"maxlags": lags, "use_correction": True}, use_t=True)
+    errors = {"maxlags": lags, "use_correction": True}
+    fit = sm.OLS(y, sm.add_constant(x / 60)).fit(cov_type="HAC", cov_kwds=errors, use_t=True)
     low, high = fit.conf_int()[1]
     return fit.params[1], low, high
 
@@ -78,10 +79,15 @@ def main() -> None:
     failed = sum(w["failed"] for w in windows)
     answered = sum(w["answered"] for w in windows)
 
-    print(f"{begin['date'][:16]}Z, {begin['cpu']}, {begin['cores']} cores, Node {begin['node']}; {begin['minutes']:g} minutes.")
-    print(f"Capacity {begin['textsPerSecond']:.0f} requests/s, load {begin['ratePerSecond']:.0f}/s ({begin['share']:.0%}).")
-    print(f"Requests {answered + failed}, failed {failed}; swaps {len(swaps)}, runs {len(runs)} "
-          f"({sum(r['state'] == 'SUCCEEDED' for r in runs)} succeeded); troubles of the driver: {len(kinds.get('driver', []))}.\n")
+    print(f"{begin['date'][:16]}Z, {begin['cpu']}, {begin['cores']} processor(s), Node {begin['node']}.")
+    print(
+        f"{begin['minutes']:g} minutes; capacity {begin['textsPerSecond']:.0f} requests/s, load {begin['ratePerSecond']:.0f}/s ({begin['share']:.0%})."
+    )
+    print(
+        f"Requests {answered + failed}, failed {failed}; swaps {len(swaps)}; runs {len(runs)}, of which "
+        f"{sum(r['state'] == 'SUCCEEDED' for r in runs)} succeeded; of the driver's acts failed "
+        f"{len(kinds.get('driver', []))}.\n"
+    )
 
     first = [w for w in windows if w["at"] <= FIRST_S]
     later = [w for w in windows if w["at"] > FIRST_S]
@@ -93,8 +99,13 @@ def main() -> None:
     print(line("windows of 10 s", "number", "p50 ms", "p99 ms", "p99 over the first five minutes", "load average"))
     print("|---|---|---|---|---|---|")
     base = quantile(first, 0.99)
-    groups = [("first five minutes", first), ("after them", later), ("of these: neither swap nor retrain", quiet),
-              ("a swap", swapping), ("a retrain", training)]
+    groups = [
+        ("first five minutes", first),
+        ("after them", later),
+        ("of these: neither swap nor retrain", quiet),
+        ("a swap", swapping),
+        ("a retrain", training),
+    ]
     for name, group in groups:
         if not group:
             continue
@@ -122,13 +133,21 @@ def main() -> None:
         span = b["at"] - a["at"]
         of = {k: (b[k] - a[k]) / span for k in ("machine", "service", "driver")}
         others = of["machine"] - of["service"] - of["driver"]
-        print(f"\nProcessors in use: service {of['service']:.2f}, driver {of['driver']:.2f}, others on the machine "
-              f"{others:.2f}, of {begin['cores']}.")
+        print(
+            f"\nProcessors in use: service {of['service']:.2f}, driver {of['driver']:.2f}, others on the machine "
+            f"{others:.2f}, of {begin['cores']}."
+        )
     if args.plot:
         plot(args.plot, windows, seconds, series, trained)
 
 
-def plot(file: Path, windows: list[dict], seconds: np.ndarray, series: dict[str, np.ndarray], trained: list[tuple[float, float]]) -> None:
+def plot(
+    file: Path,
+    windows: list[dict],
+    seconds: np.ndarray,
+    series: dict[str, np.ndarray],
+    trained: list[tuple[float, float]],
+) -> None:
     import matplotlib
 
     matplotlib.use("Agg")

@@ -47,11 +47,14 @@ class Replica {
 
   #start(): WorkerProcess {
     const worker = this.run.start('', { PORT: String(this.port), FEWLOOP_ROLE: 'all' });
-    void worker.ended.then(async () => {
-      await sleep(RESTART_MS);
-      if (this.#kept) this.worker = this.#start();
-    });
+    void this.#startAgain(worker.ended);
     return worker;
+  }
+
+  async #startAgain(ended: Promise<unknown>): Promise<void> {
+    await ended;
+    await sleep(RESTART_MS);
+    if (this.#kept) this.worker = this.#start();
   }
 }
 

@@ -28,7 +28,7 @@ async function request<T>(url: string, query: string, variables: object): Promis
 /** A text each 100 ms, whether or not the last was answered, to the replicas in turn; no two are the same. */
 export class Callers {
   readonly asked: Asked[] = [];
-  #running = true;
+  readonly #stop = new AbortController();
   readonly #ended: Promise<void>;
 
   constructor(
@@ -39,14 +39,14 @@ export class Callers {
   }
 
   async stop(): Promise<void> {
-    this.#running = false;
+    this.#stop.abort();
     await this.#ended;
   }
 
   async #ask(): Promise<void> {
     const waiting: Promise<void>[] = [];
     const begun = performance.now();
-    for (let i = 0; this.#running; i++) {
+    for (let i = 0; !this.#stop.signal.aborted; i++) {
       waiting.push(this.#one(i));
       await sleep(Math.max(0, (i + 1) * EVERY_MS - (performance.now() - begun)));
     }
@@ -78,7 +78,7 @@ const LABEL = 'mutation ($id: ID!) { label(candidate: $id, labels: ["positive"])
 /** Answers questions, each by whichever replica takes it; what one acknowledged is to be kept. */
 export class Labeler {
   readonly acknowledged: string[] = [];
-  #running = true;
+  readonly #stop = new AbortController();
   readonly #ended: Promise<void>;
 
   constructor(
@@ -89,12 +89,12 @@ export class Labeler {
   }
 
   async stop(): Promise<void> {
-    this.#running = false;
+    this.#stop.abort();
     await this.#ended;
   }
 
   async #answer(): Promise<void> {
-    for (let turn = 0; this.#running; turn++) {
+    for (let turn = 0; !this.#stop.signal.aborted; turn++) {
       const url = this.urls[turn % this.urls.length]!;
       // What was not acknowledged is asked again, or was answered all the same.
       await this.#page(url).catch(() => undefined);
