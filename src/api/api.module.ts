@@ -26,6 +26,7 @@ import { LedgerResolver } from './ledger.resolver.js';
 import { MetricsController } from './metrics.controller.js';
 import { ModelsResolver } from './models.resolver.js';
 import { PromotionsResolver } from './promotions.resolver.js';
+import { TrialsResolver } from './trials.resolver.js';
 import { measureRequests } from './request-metrics.js';
 import { ReviewResolver } from './review.resolver.js';
 import { RunsResolver } from './runs.resolver.js';
@@ -43,6 +44,7 @@ const RESOLVERS: Type[] = [
   KeysResolver,
   ModelsResolver,
   PromotionsResolver,
+  TrialsResolver,
   ReviewResolver,
   RunsResolver,
   TasksResolver,

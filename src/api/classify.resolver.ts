@@ -42,7 +42,7 @@ export class ClassifyResolver {
   ) {
     checkCount('inputs', inputs, this.config.textsPerRequest);
     const request = readOptions(options ?? {});
-    const lease = await this.activation.current(task);
+    const lease = await this.activation.current(task, inputs[0]?.text);
     try {
       const items = inputs.map(readItem);
       await this.work.charge(context, tokensOf(lease.model, items, request.policy));

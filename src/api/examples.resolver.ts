@@ -6,10 +6,11 @@ import { type ExampleInput, ExampleService } from '../learning/examples.js';
 import { ForgetService } from '../learning/forget.js';
 import { type IngestInput, IngestService } from '../learning/ingest.js';
 import { RevocationService, type RevocationRequest } from '../learning/revocation.js';
+import type { Prediction } from '../inference/types.js';
 import { TaskService } from '../learning/task-service.js';
 import { Caller } from './caller.js';
 import { checkCount, checkPage } from './limits.js';
-import { exampleView, withoutNulls } from './views.js';
+import { exampleView, predictionView, withoutNulls } from './views.js';
 import { Work, type WorkContext } from './work.js';
 
 type ExampleArgument = Omit<ExampleInput, 'split'> & { split?: 'TRAIN' | 'DEV' | 'TEST' | null };
@@ -42,11 +43,22 @@ export class ExamplesResolver {
   }
 
   @Query('exportExamples')
-  async exportExamples(@Args('task') task: string, @Args('first') first: number, @Args('after') after?: string | null) {
+  async exportExamples(
+    @Args('task') task: string,
+    @Args('first') first: number,
+    @Args('after') after: string | null | undefined,
+    @Args('predictions') predictions: boolean | null,
+  ) {
     await this.tasks.get(task);
-    const { rows, more, total } = await this.exports.page(task, checkPage(first), after ?? null);
+    const { rows, more } = await this.exports.page(task, checkPage(first), after ?? null);
+    const said = predictions ? await this.exports.predictions(task, rows) : new Map<string, object>();
+    const nodes = rows.map((row) => {
+      const prediction = said.get(row.itemKey) as Prediction | undefined;
+      return { ...exampleView(row), prediction: prediction ? predictionView(prediction, null) : null };
+    });
     const pageInfo = { hasNextPage: more, endCursor: rows.at(-1)?.id ?? null };
-    return { nodes: rows.map(exampleView), pageInfo, totalCount: total };
+    // Counted where it is asked for alone: it takes longer than a page of many.
+    return { nodes, pageInfo, totalCount: () => this.exports.count(task) };
   }
 
   @Mutation('revokeExamples')

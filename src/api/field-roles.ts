@@ -61,6 +61,7 @@ export const ROOT_RULES: Record<string, Record<string, RootRule>> = {
     reproduceRun: root('ENGINEER', run),
     revokeExamples: root('ENGINEER', task),
     startShadow: root('ENGINEER', task),
+    stopTrial: root('ENGINEER', task),
     approvePromotion: root('ENGINEER', promotion),
     rejectPromotion: root('ENGINEER', promotion),
     rollback: root('ENGINEER', task),
@@ -104,6 +105,7 @@ export const FIELD_ROLES: Record<string, Partial<Record<Role, string[]>>> = {
   ModelVersion: {
     CLIENT: ['task', 'version', 'state', 'aliases', 'digest', 'createdAt', 'activatedAt'],
     LABELER: ['members', 'precision', 'precisions', 'report'],
+    ENGINEER: ['trials'],
   },
   TrainingRun: {
     LABELER: words(
@@ -112,6 +114,13 @@ export const FIELD_ROLES: Record<string, Partial<Record<Role, string[]>>> = {
     ),
     ENGINEER: ['dataDigest', 'reproduction', 'explanation'],
   },
+  Trial: {
+    ENGINEER: words(
+      'id task version against kind percent startedBy startedAt endsAt endedAt outcome reason',
+      'answered compared changed failed missed asked flips',
+    ),
+  },
+  LabelFlip: { ENGINEER: ['champion', 'challenger', 'texts'] },
   LabelAccuracy: { ENGINEER: ['label', 'rows', 'right', 'accuracy', 'low', 'high'] },
   LiveAccuracy: {
     ENGINEER: words('version rows right accuracy low high byLabel calibrationError calibration', 'waiting skipped'),
@@ -141,7 +150,7 @@ export const FIELD_ROLES: Record<string, Partial<Record<Role, string[]>>> = {
   ImportResult: { CLIENT: ['added', 'updated', 'unchanged', 'rejected'] },
   ImportError: { CLIENT: ['index', 'code', 'message'] },
   IngestResult: { CLIENT: ['accepted', 'duplicates', 'rejected'] },
-  Example: { LABELER: ['text', 'textPair', 'choices', 'fields', 'labels', 'split'] },
+  Example: { LABELER: ['text', 'textPair', 'choices', 'fields', 'labels', 'split', 'prediction'] },
   ExampleConnection: { LABELER: ['nodes', 'pageInfo', 'totalCount'] },
   ForgetResult: { ADMIN: ['digest', 'candidates', 'examples', 'streamItems', 'runRows'] },
   DeadLetter: { ENGINEER: ['source', 'code', 'message', 'key', 'value', 'at'] },

@@ -1,12 +1,14 @@
 import { Inject } from '@nestjs/common';
 import { Args, Mutation, Parent, Query, ResolveField, Resolver, Subscription } from '@nestjs/graphql';
 import { defer, filter, map, type Observable, switchMap, throttleTime, throwError } from 'rxjs';
-import { badInput, FewloopError } from '../common/errors.js';
+import { badInput, type FewloopError } from '../common/errors.js';
 import { LearningEvents } from '../learning/events.js';
 import { PromotionService } from '../learning/promotion.js';
 import { TaskService } from '../learning/task-service.js';
+import { TrialService } from '../learning/trials.js';
 import { ActivationService } from '../registry/activation.js';
 import { Catalogue } from '../registry/catalogue.js';
+import { Caller } from './caller.js';
 import { payloads } from './subscriptions.js';
 import { predictionView, versionView } from './views.js';
 
@@ -15,6 +17,7 @@ export class ModelsResolver {
   constructor(
     @Inject(TaskService) private readonly tasks: TaskService,
     @Inject(PromotionService) private readonly promotions: PromotionService,
+    @Inject(TrialService) private readonly trialService: TrialService,
     @Inject(Catalogue) private readonly catalogue: Catalogue,
     @Inject(ActivationService) private readonly activation: ActivationService,
     @Inject(LearningEvents) private readonly events: LearningEvents,
@@ -48,11 +51,23 @@ export class ModelsResolver {
   }
 
   @Mutation('startShadow')
-  async startShadow(@Args('task') task: string, @Args('version') version: number) {
-    if (!(await this.catalogue.find(task, version))) {
-      throw new FewloopError('VERSION_NOT_FOUND', `task ${task} has no version ${version}`);
-    }
-    throw new FewloopError('CONFLICT', 'shadow serving is not in this version');
+  async startShadow(
+    @Args('task') task: string,
+    @Args('version') version: number,
+    @Args('minutes') minutes: number | null,
+    @Caller() by: string,
+  ) {
+    return versionView(await this.trialService.startShadow(task, version, by, minutes ?? null));
+  }
+
+  @Mutation('stopTrial')
+  stopTrial(@Args('task') task: string, @Args('reason') reason: string, @Caller() by: string) {
+    return this.trialService.stop(task, reason, by);
+  }
+
+  @ResolveField('trials')
+  trials(@Parent() { task, version }: { task: string; version: number }) {
+    return this.trialService.listOf(task, version);
   }
 
   @Subscription('modelActivated')

@@ -331,7 +331,7 @@ export const typeDefs = /* GraphQL */ `
     startRetrain(task: String!): TrainingRun!
     cancelRun(id: ID!): TrainingRun!
     "Loads the version beside the active one and scores live traffic with it; answers stay the active one's."
-    startShadow(task: String!, version: Int!): ModelVersion!
+    startShadow(task: String!, version: Int!, minutes: Float): ModelVersion!
     """
     ENGINEER; not the person who started the run, where the task asks for four eyes.
     override: although the verdict is under the task's minVerdict; needs a comment, and the ledger keeps it.
@@ -388,6 +388,8 @@ export const typeDefs = /* GraphQL */ `
     ADJUDICATION
     "The label that it has is in doubt."
     LABEL_ISSUE
+    "A version on trial answers it otherwise than the active one."
+    CHALLENGER
   }
   extend type Candidate {
     "Open texts that are nearly the same: the answer closes them too."
@@ -436,6 +438,8 @@ export const typeDefs = /* GraphQL */ `
     fields: JSONObject
     labels: [String!]!
     split: Split!
+    "What the service said of it last, where it came through the pool and predictions are asked for."
+    prediction: Prediction
   }
   type ExampleConnection {
     nodes: [Example!]!
@@ -520,6 +524,65 @@ export const typeDefs = /* GraphQL */ `
     aliases: [String!]!
   }
 
+  enum TrialKind {
+    "Asked too; what it says is compared and told to nobody."
+    SHADOW
+    "Answers a share of the requests."
+    CANARY
+  }
+  enum TrialOutcome {
+    "A shadow's time is over; a canary has become the active version."
+    COMPLETED
+    "By a person."
+    STOPPED
+    "By itself, for a reason."
+    WENT_BACK
+    "Another version became active, or a version was decided on."
+    SUPERSEDED
+  }
+  "A version on live traffic beside the active one."
+  type Trial {
+    id: ID!
+    task: String!
+    version: Int!
+    "The version that was active when it began."
+    against: Int!
+    kind: TrialKind!
+    "CANARY: of the requests."
+    percent: Float
+    startedBy: String!
+    startedAt: DateTime!
+    "Null: until somebody stops it, or decides."
+    endsAt: DateTime
+    endedAt: DateTime
+    outcome: TrialOutcome
+    reason: String
+    "CANARY: texts that it has answered, without answers from the cache."
+    answered: Int!
+    "Texts that both versions have answered."
+    compared: Int!
+    "Of them, with other labels."
+    changed: Int!
+    "Texts that the version on trial failed on."
+    failed: Int!
+    "Texts that were not compared, because nothing was to spare."
+    missed: Int!
+    "Disagreements that became questions."
+    asked: Int!
+    "The most frequent first; none of MULTIPLE_CHOICE."
+    flips: [LabelFlip!]!
+  }
+  "MULTI_LABEL: of each label that went or came, with (none) on the other side."
+  type LabelFlip {
+    champion: String!
+    challenger: String!
+    texts: Int!
+  }
+  extend type ModelVersion {
+    "On live traffic, newest first."
+    trials: [Trial!]!
+  }
+
   extend type Query {
     "alias: champion or challenger. ENGINEER."
     modelVersionByAlias(task: String!, alias: String!): ModelVersion
@@ -533,7 +596,7 @@ export const typeDefs = /* GraphQL */ `
     "Of the input that the task reads, the oldest. ENGINEER."
     deadLetters(task: String!, first: Int = 100): DeadLetterConnection!
     "Every labelled text of a task, page by page, in an order that stays."
-    exportExamples(task: String!, first: Int = 500, after: String): ExampleConnection!
+    exportExamples(task: String!, first: Int = 500, after: String, predictions: Boolean = false): ExampleConnection!
   }
 
   extend type Mutation {
@@ -546,6 +609,8 @@ export const typeDefs = /* GraphQL */ `
     releaseQuestions(task: String!): Boolean!
     "Takes the caller's newest answer back: it stays in the history, and all else is as it was before it. LABELER."
     undoAnswer(task: String!): Candidate!
+    "Ends the task's trial: a shadow is a candidate again, a canary is rejected. ENGINEER."
+    stopTrial(task: String!, reason: String!): Trial!
     "Sends the oldest dead letters through the stream once more. Returns how many. ENGINEER."
     replayDeadLetters(task: String!, first: Int = 100): Int!
     "Gives the oldest dead letters up. Returns how many. ENGINEER."

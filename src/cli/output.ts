@@ -34,10 +34,12 @@ function widthOf(text: string): number {
 
 export interface Progress {
   update(done: number, stage?: string): void;
+  /** How much of long work is done, in words. */
+  count(done: number, words: string): void;
   stop(): void;
 }
 
-/** A bar on a terminal; elsewhere a line whenever the stage changes. */
+/** A bar on a terminal; elsewhere a line whenever the stage changes, and one every few seconds of what is counted. */
 export function progress(total: number, unit: string): Progress {
   if (!process.stderr.isTTY) return plainProgress();
   const format = unit === '' ? '{bar} {percentage}% {stage}' : `{bar} {value}/{total} ${unit} {stage}`;
@@ -45,16 +47,25 @@ export function progress(total: number, unit: string): Progress {
   bar.start(total, 0, { stage: '' });
   return {
     update: (done, stage = '') => bar.update(done, { stage }),
+    count: (done, words) => bar.update(done, { stage: words }),
     stop: () => bar.stop(),
   };
 }
 
+const COUNT_EVERY_MS = 5000;
+
 function plainProgress(): Progress {
   let last = '';
+  let countedMs = performance.now();
   return {
     update(_, stage = '') {
       if (stage !== '' && stage !== last) say(stage);
       last = stage;
+    },
+    count(_, words) {
+      if (performance.now() - countedMs < COUNT_EVERY_MS) return;
+      countedMs = performance.now();
+      say(words);
     },
     stop: () => undefined,
   };

@@ -11,6 +11,7 @@ import { promotionCommands } from './commands/promotions.js';
 import { revokeCommand } from './commands/revoke.js';
 import { runCommands } from './commands/runs.js';
 import { taskCommands } from './commands/tasks.js';
+import { trialCommands } from './commands/trials.js';
 
 export function createProgram(): Command {
   const program = new Command('fewloop')
@@ -37,6 +38,7 @@ export function createProgram(): Command {
   labelCommand(program);
   runCommands(program);
   promotionCommands(program);
+  trialCommands(program);
   ledgerCommand(program);
   keyCommands(program);
   revokeCommand(program);

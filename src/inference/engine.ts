@@ -11,6 +11,7 @@ import { NO_METRICS, secondsSince, type Metrics } from '../common/metrics/metric
 import { validateItem } from '../task/item.js';
 import { itemKey } from '../task/keys.js';
 import type { Item, ServingPolicy } from '../task/types.js';
+import type { AnswerTap } from './answer-tap.js';
 import { BatchQueue, deadlineExceeded, type QueueLimits } from './infer.js';
 import { membersOf, policyOf } from './policy.js';
 import { predict, scoreMembers, type ItemScores } from './pipeline.js';
@@ -27,6 +28,8 @@ export interface EngineOptions extends QueueLimits {
   cacheBytes?: number;
   /** Told of what the model answered to who waits, and to the stream. */
   windows?: ServedWindows;
+  /** Given what was answered so, where it is open for the task. */
+  tap?: AnswerTap;
 }
 
 export class InferenceEngine {
@@ -64,6 +67,7 @@ export class InferenceEngine {
     if (unknown.size > 0 && !request.anew && request.priority !== 'background') {
       const latencyMs = request.priority === 'interactive' ? performance.now() - startedAtMs : null;
       this.options.windows?.note(model.task, model.version, answers.values(), latencyMs);
+      this.options.tap?.offer(model.task, model.version, unknown, answers.values());
     }
     for (const [key, outcome] of answers) {
       outcomes.set(key, outcome);

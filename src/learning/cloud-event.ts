@@ -1,5 +1,12 @@
 /** Lifecycle events as the world outside reads them: CloudEvents 1.0, structured mode. Pure. */
-export type LifecycleType = 'run.finished' | 'promotion.requested' | 'model.activated' | 'model.rolled-back';
+export type LifecycleType =
+  | 'run.finished'
+  | 'promotion.requested'
+  | 'shadow.ended'
+  | 'canary.started'
+  | 'canary.stopped'
+  | 'model.activated'
+  | 'model.rolled-back';
 
 export interface LifecycleEvent {
   id: string;

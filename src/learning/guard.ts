@@ -15,6 +15,7 @@ import { FewloopError } from '../common/errors.js';
 import { METRICS, type Metrics } from '../common/metrics/metrics.js';
 import { Config } from '../config/config.js';
 import { ServedWindows } from '../inference/served-windows.js';
+import type { LedgerEntryRow } from '../storage/entities/ledger-entry.js';
 import type { TaskRow } from '../storage/entities/task.js';
 import { LedgerRepository } from '../storage/ledger.repository.js';
 import { PromotionsRepository } from '../storage/promotions.repository.js';
@@ -30,7 +31,7 @@ import { PromotionService, SERVICE } from './promotion.js';
 const POLL_MS = 15_000;
 const MINUTES = 60;
 /** What makes a version active, or takes it back. */
-const SWAPS = new Set(['activated', 'promotion-approved', 'rolled-back']);
+const SWAPS = new Set(['activated', 'promotion-approved', 'canary-completed', 'rolled-back']);
 const RECENT = 50;
 
 @Injectable()
@@ -101,9 +102,12 @@ export class GuardService implements OnApplicationBootstrap, BeforeApplicationSh
   async #watchedSince({ name, activeVersion, previousVersion, definition }: TaskRow): Promise<Date | null> {
     const { guardMinutes = MINUTES } = (definition as TaskDefinition).learning.promotion;
     if (activeVersion === null || previousVersion === null || guardMinutes === 0) return null;
-    const swap = (await this.ledger.listOfTask(name, RECENT)).find(({ kind }) => SWAPS.has(kind));
-    if (swap?.kind !== 'promotion-approved' || (swap.body as { version: number }).version !== activeVersion)
-      return null;
+    const isOf = (entry: LedgerEntryRow) => (entry.body as { version?: number }).version === activeVersion;
+    // What was approved and is not active is, or was, a canary.
+    const swap = (await this.ledger.listOfTask(name, RECENT)).find(
+      (entry) => SWAPS.has(entry.kind) && (entry.kind !== 'promotion-approved' || isOf(entry)),
+    );
+    if (!swap || (swap.kind !== 'promotion-approved' && swap.kind !== 'canary-completed') || !isOf(swap)) return null;
     return this.clock.now().getTime() - swap.at.getTime() < guardMinutes * 60_000 ? swap.at : null;
   }
 
@@ -122,7 +126,7 @@ export class GuardService implements OnApplicationBootstrap, BeforeApplicationSh
 }
 
 /** Labels of a version before by the names that they have now; those that are gone keep theirs. */
-function renamed(labels: ReadonlyMap<string, number>, definition: TaskDefinition): Map<string, number> {
+export function renamed(labels: ReadonlyMap<string, number>, definition: TaskDefinition): Map<string, number> {
   const found = new Map<string, number>();
   for (const [joined, count] of labels) {
     const names = joined.split('\n').map((name) => presentName(definition, name) ?? name);

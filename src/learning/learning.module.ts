@@ -6,8 +6,10 @@ import { LAUNCHER } from '../launch/launcher.js';
 import { ProcessLauncher } from '../launch/process.js';
 import { RegistryModule } from '../registry/registry.module.js';
 import { AuditService } from './audit.js';
+import { ActiveVersion } from './active-version.js';
 import { AgreementService } from './agreement.js';
 import { AnswerExamples } from './answer-examples.js';
+import { CanaryService } from './canary.js';
 import { DiverseQuestions } from './diverse-questions.js';
 import { DriftChecks } from './drift-checks.js';
 import { LearningEvents } from './events.js';
@@ -35,6 +37,7 @@ import { RunService } from './runs.js';
 import { StreamHistory } from './stream-history.js';
 import { TaskLinter } from './task-linter.js';
 import { TaskService } from './task-service.js';
+import { TrialService } from './trials.js';
 import { TriggerService } from './triggers.js';
 import { WebhookSender } from './webhooks.js';
 import { VersionAgreement } from './version-agreement.js';
@@ -60,6 +63,7 @@ const SERVICES = [
   RunService,
   StreamHistory,
   TaskService,
+  TrialService,
   VersionAgreement,
   ZeroShotVersions,
 ];
@@ -72,7 +76,9 @@ const SERVICES = [
       inject: [Config],
       useFactory: ({ python, dataDir }: Config) => new ProcessLauncher({ python, dataDir }),
     },
+    ActiveVersion,
     AnswerExamples,
+    CanaryService,
     DiverseQuestions,
     GateService,
     GuardService,

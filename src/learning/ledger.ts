@@ -14,6 +14,8 @@ import { canonicalJson, sha256 } from '../task/keys.js';
 export type LedgerKind =
   | 'promotion-approved'
   | 'promotion-rejected'
+  | 'canary-stopped'
+  | 'canary-completed'
   | 'rolled-back'
   | 'activated'
   | 'forgotten'

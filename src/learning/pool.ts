@@ -14,13 +14,15 @@ import type { BundleManifest } from '../registry/manifest.js';
 import { CandidatesRepository, type CandidateScore, type NewCandidate } from '../storage/candidates.repository.js';
 import type { KeyedItem } from '../storage/entities/item-columns.js';
 import { ExamplesRepository } from '../storage/examples.repository.js';
+import { QuestionsRepository } from '../storage/questions.repository.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
 import { Transactions, type Tx } from '../storage/transactions.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
-import { fraction, splitOf } from '../task/keys.js';
+import { fraction, splitGroup, splitOf } from '../task/keys.js';
 import type { Item, Split, TaskDefinition } from '../task/types.js';
 import { itemOf } from './data-set.js';
 import { groupNear, sketchOf } from './near-duplicates.js';
+import type { Disagreement } from './shadow-scoring.js';
 
 export interface ScoredItem {
   item: KeyedItem;
@@ -54,6 +56,7 @@ export class PoolService {
   constructor(
     @Inject(CandidatesRepository) private readonly candidates: CandidatesRepository,
     @Inject(ExamplesRepository) private readonly examples: ExamplesRepository,
+    @Inject(QuestionsRepository) private readonly questions: QuestionsRepository,
     @Inject(TasksRepository) private readonly tasks: TasksRepository,
     @Inject(VersionsRepository) private readonly versions: VersionsRepository,
     @Inject(Transactions) private readonly transactions: Transactions,
@@ -64,6 +67,48 @@ export class PoolService {
     if (scored.length === 0) return;
     if (tx) await this.admitWithin(definition, scored, tx);
     else await this.transactions.run((own) => this.admitWithin(definition, scored, own));
+  }
+
+  /**
+   * Texts that two versions answer otherwise, as questions that come before what a strategy chooses, the surest of the
+   * version on trial first. As strategies do it asks about no text of a dev or test group, of the audit slice, or that is
+   * answered or asked already. Returns how many it asks, at most so many.
+   */
+  async ask(taskName: string, disagreements: Disagreement[], most: number): Promise<number> {
+    const definition = (await this.tasks.find(taskName))!.definition as TaskDefinition;
+    const scored = disagreements.map(({ item, itemKey, prediction, challenger }) => {
+      const { text, textPair = null, choices = null, fields = null } = item;
+      const keyed = { itemKey, splitGroup: splitGroup(text), text, textPair, choices, fields };
+      return { item: keyed, prediction, priority: challenger.confidence };
+    });
+    await this.transactions.run(async (tx) => {
+      await this.candidates.lockPool(taskName, tx);
+      const groups = scored.map(({ item }) => item.splitGroup);
+      const splits = await this.examples.splitsOfGroups(taskName, groups, tx);
+      const known = await this.candidates.knownKeys(
+        taskName,
+        scored.map(({ item }) => item.itemKey),
+        tx,
+      );
+      const rows = scored.flatMap(({ item, prediction }): Admission[] => {
+        if (known.has(item.itemKey)) return [];
+        const split = splits.get(item.splitGroup) ?? splitOf(item.splitGroup);
+        const audit = fraction('audit', taskName, item.splitGroup) < definition.pool.auditRate;
+        if (split !== 'train' || audit) return [];
+        return [{ ...item, ...scoreOf(item.itemKey, prediction), split, audit, reservoirRank: null }];
+      });
+      if (rows.length === 0) return;
+      await this.candidates.upsert(taskName, await this.grouped(taskName, rows, tx), tx);
+      await this.bound(definition, rows.length, tx);
+    });
+    const keys = scored.toSorted((a, b) => b.priority - a.priority).map(({ item }) => item.itemKey);
+    const chosen = (await this.questions.mayBeAsked(taskName, keys)).slice(0, most);
+    const priorities = new Map(scored.map(({ item, priority }) => [item.itemKey, priority]));
+    return this.candidates.askAbout(
+      taskName,
+      'CHALLENGER',
+      chosen.map((itemKey) => ({ itemKey, priority: priorities.get(itemKey)! })),
+    );
   }
 
   /**

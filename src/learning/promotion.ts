@@ -1,7 +1,8 @@
 /**
  * The request to make a version active, and its decision.
  *
- *   requested ──▶ APPROVED (the version is made active, in the same transaction as its ledger entry)
+ *   requested ──▶ APPROVED (the version is made active, in the same transaction as its ledger entry;
+ *       │          or, with `canaryPercent`, answers a share of the requests first: canary.ts)
  *       ├───────▶ REJECTED
  *       └───────▶ SUPERSEDED: by a newer version's request, by another's approval, or by its own comparison made again
  *                 because the champion it was compared with is no longer the active one
@@ -9,11 +10,11 @@
  * Invariants: the first decision stands; an approval is of the comparison that the engineer saw; whatever becomes
  * active was opened and checked against its golden texts in this process first.
  */
-import { Inject, Injectable, Logger } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 
+import { Clock } from '../common/clock.js';
 import { badInput, FewloopError } from '../common/errors.js';
 import { ActivationService } from '../registry/activation.js';
-import { ConvergenceService } from '../registry/convergence.js';
 import { ModelRegistry } from '../registry/versions.js';
 import type { ModelVersionRow } from '../storage/entities/model-version.js';
 import type { DecisionValue, PromotionRow } from '../storage/entities/promotion.js';
@@ -22,10 +23,12 @@ import { ExamplesRepository } from '../storage/examples.repository.js';
 import { PromotionsRepository } from '../storage/promotions.repository.js';
 import { RunsRepository } from '../storage/runs.repository.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
+import { TrialsRepository } from '../storage/trials.repository.js';
 import { Transactions, type Tx } from '../storage/transactions.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
 import type { TaskDefinition } from '../task/types.js';
-import { LearningEvents } from './events.js';
+import { ActiveVersion } from './active-version.js';
+import { CanaryService, TRIALS_CHANNEL } from './canary.js';
 import type { Flips } from './gate-differences.js';
 import { GateService, type GateComparison } from './gate.js';
 import { meets } from './gate-statistics.js';
@@ -45,9 +48,8 @@ export const SERVICE = 'fewloop';
 
 @Injectable()
 export class PromotionService {
-  private readonly log = new Logger(PromotionService.name);
-
   constructor(
+    @Inject(Clock) private readonly clock: Clock,
     @Inject(Transactions) private readonly transactions: Transactions,
     @Inject(TasksRepository) private readonly tasks: TasksRepository,
     @Inject(VersionsRepository) private readonly versions: VersionsRepository,
@@ -58,9 +60,10 @@ export class PromotionService {
     @Inject(Outbox) private readonly outbox: Outbox,
     @Inject(GateService) private readonly gate: GateService,
     @Inject(ActivationService) private readonly activation: ActivationService,
-    @Inject(ConvergenceService) private readonly convergence: ConvergenceService,
+    @Inject(ActiveVersion) private readonly active: ActiveVersion,
+    @Inject(CanaryService) private readonly canary: CanaryService,
+    @Inject(TrialsRepository) private readonly trials: TrialsRepository,
     @Inject(ModelRegistry) private readonly registry: ModelRegistry,
-    @Inject(LearningEvents) private readonly events: LearningEvents,
   ) {}
 
   /** Newest first. */
@@ -120,14 +123,17 @@ export class PromotionService {
   /**
    * Throws PROMOTION_NOT_FOUND; CONFLICT where it is decided, or its champion is no longer the active version (the
    * comparison is then made again, as a new promotion that the message names); FORBIDDEN by the task's four eyes;
-   * GATE_NOT_PASSED; BAD_INPUT for an override without a comment; BUNDLE_INVALID where the version cannot serve.
+   * GATE_NOT_PASSED, also by what the task asks of live traffic (`shadowMinutes`); BAD_INPUT for an override without a
+   * comment; BUNDLE_INVALID where the version cannot serve.
    */
   async approve(id: string, { by, comment = null, override = false }: Approval): Promise<PromotionRow> {
     const promotion = await this.open(id);
     const task = await this.taskOf(promotion);
     await this.checkFourEyes(promotion, task, by);
     if (task.activeVersion !== promotion.championVersion) throw await this.comparedAgain(promotion);
-    const overridden = this.checkVerdict(promotion, task, { by, comment, override });
+    const overridden = checkGate(await this.lackingOf(promotion, task), { comment, override });
+    const rules = rulesOf(task);
+    const shares = promotion.championVersion !== null && rules.canaryPercent > 0 && rules.canaryPercent < 100;
     await this.activation.prepare(promotion.task, promotion.version);
     await this.transactions.run(async (tx) => {
       const now = await this.tasks.lock(promotion.task, tx);
@@ -136,11 +142,13 @@ export class PromotionService {
       }
       await this.decide(tx, promotion, 'APPROVED', { by, comment, override: overridden });
       await this.promotions.supersedeOpen(promotion.task, id, SERVICE, tx);
+      await this.endTrial(tx, promotion.task);
+      if (shares) return this.canary.begin(tx, promotion, rules, by);
       await this.registry.setActive(promotion.task, promotion.version, tx);
       const { task: name, version, championVersion: from } = promotion;
       await this.outbox.add('model.activated', name, { version, from, by }, tx);
     });
-    await this.announce(promotion.task, promotion.version);
+    if (!shares) await this.active.announce(promotion.task, promotion.version);
     return this.get(id);
   }
 
@@ -152,7 +160,8 @@ export class PromotionService {
       await this.tasks.lock(promotion.task, tx);
       await this.decide(tx, promotion, 'REJECTED', { by, comment, override: false });
       const version = await this.versions.find(promotion.task, promotion.version, tx);
-      if (version?.state === 'CANDIDATE') {
+      if (version?.state === 'SHADOW') await this.endTrial(tx, promotion.task);
+      if (version?.state === 'CANDIDATE' || version?.state === 'SHADOW') {
         await this.versions.setState(promotion.task, promotion.version, 'REJECTED', tx);
       }
     });
@@ -160,14 +169,19 @@ export class PromotionService {
   }
 
   /**
-   * Back to the version that was active before the one that is; again, and it goes forth. Throws TASK_NOT_FOUND,
-   * BAD_INPUT without a reason, CONFLICT where none was active before, BUNDLE_INVALID where it can no longer serve.
+   * Back to the version that was active before the one that is; again, and it goes forth. Where a canary answers a share
+   * of the requests, that ends, and nothing else changes. Throws TASK_NOT_FOUND, BAD_INPUT without a reason, CONFLICT where none was active before, BUNDLE_INVALID where it can no longer serve.
    * `onlyFrom`: CONFLICT where another version is active.
    */
   async rollback(taskName: string, reason: string, by: string, onlyFrom?: number): Promise<ModelVersionRow> {
     const task = await this.tasks.find(taskName);
     if (!task) throw new FewloopError('TASK_NOT_FOUND', `there is no task ${taskName}`);
     if (!reason.trim()) throw badInput('reason', 'a rollback says why');
+    const trial = onlyFrom === undefined ? await this.trials.openOf(taskName) : null;
+    if (trial?.kind === 'CANARY') {
+      await this.canary.stop(trial, 'STOPPED', { by, reason });
+      return (await this.versions.find(taskName, task.activeVersion!))!;
+    }
     const { activeVersion: from, previousVersion: to } = task;
     if (to === null) throw new FewloopError('CONFLICT', `no version of ${taskName} was active before this one`);
     if (onlyFrom !== undefined && from !== onlyFrom) {
@@ -180,11 +194,11 @@ export class PromotionService {
         throw new FewloopError('CONFLICT', 'another version became active at the same moment: look again');
       }
       await this.registry.setActive(taskName, to, tx);
-      const digests = await this.digests(tx, taskName, { from, to });
+      const digests = await this.active.digests(tx, taskName, { from, to });
       await this.ledger.append(tx, taskName, 'rolled-back', { from, to, digests, by, reason });
       await this.outbox.add('model.rolled-back', taskName, { version: to, from, by, reason }, tx);
     });
-    return this.announce(taskName, to);
+    return this.active.announce(taskName, to);
   }
 
   private async insert(tx: Tx, task: string, version: number, comparison: GateComparison): Promise<PromotionRow> {
@@ -215,17 +229,41 @@ export class PromotionService {
     throw new FewloopError('FORBIDDEN', `task ${task.name} asks for four eyes: you started the run`);
   }
 
-  /** Whether the minimum was overridden. */
-  private checkVerdict(promotion: PromotionRow, task: TaskRow, { comment, override }: Approval): boolean {
-    const { minVerdict } = rulesOf(task);
-    if (meets(promotion.verdict, minVerdict)) return false;
-    if (!override) {
-      const { statement = '' } = promotion.report as { statement?: string };
-      const message = `the verdict is ${promotion.verdict}, task ${task.name} asks for ${minVerdict}. ${statement}`;
-      throw new FewloopError('GATE_NOT_PASSED', `${message} An override needs a comment.`);
+  /** What the task asks for and this has not, for people. */
+  private async lackingOf(promotion: PromotionRow, task: TaskRow): Promise<string[]> {
+    const { minVerdict, shadowMinutes } = rulesOf(task);
+    const { task: name, version, championVersion, verdict, report } = promotion;
+    const lacking: string[] = [];
+    if (!meets(verdict, minVerdict)) {
+      const { statement = '' } = report as { statement?: string };
+      lacking.push(`the verdict is ${verdict}, task ${name} asks for ${minVerdict}. ${statement}`);
     }
-    if (!comment?.trim()) throw badInput('comment', 'an override says why');
-    return true;
+    if (shadowMinutes > 0 && championVersion !== null) {
+      const trials = await this.trials.listOf(name, version);
+      const shadow = trials.find(({ kind, against }) => kind === 'SHADOW' && against === championVersion);
+      const until = shadow && !shadow.endedAt && shadow.endsAt ? ` until ${shadow.endsAt.toISOString()}` : '';
+      if (shadow?.outcome !== 'COMPLETED') {
+        lacking.push(
+          `task ${name} asks that it be compared on live traffic for ${shadowMinutes} minutes first${until}.`,
+        );
+      }
+    }
+    return lacking;
+  }
+
+  /** A shadow's; a canary of another version is to be stopped by people. Throws CONFLICT. */
+  private async endTrial(tx: Tx, task: string): Promise<void> {
+    const trial = await this.trials.openOf(task, tx);
+    if (!trial) return;
+    if (trial.kind === 'CANARY') {
+      throw new FewloopError(
+        'CONFLICT',
+        `version ${trial.version} of ${task} is a canary now: stop it first (stopTrial)`,
+      );
+    }
+    await this.trials.end(trial.id, this.clock.now(), 'SUPERSEDED', 'a version was decided on', tx);
+    await this.versions.setState(task, trial.version, 'CANDIDATE', tx);
+    await tx.query('SELECT pg_notify($1, $2)', [TRIALS_CHANNEL, task]);
   }
 
   private async comparedAgain(stale: PromotionRow): Promise<FewloopError> {
@@ -255,7 +293,7 @@ export class PromotionService {
       promotion: promotion.id,
       version,
       champion,
-      digests: await this.digests(tx, task, { version, champion }),
+      digests: await this.active.digests(tx, task, { version, champion }),
       run,
       verdict,
       report,
@@ -270,25 +308,14 @@ export class PromotionService {
     const run = runId ? await this.runs.find(runId, tx) : null;
     return run && { id: run.id, startedBy: run.startedBy, dataDigest: run.dataDigest };
   }
+}
 
-  private async digests(tx: Tx, task: string, named: Record<string, number | null>): Promise<Record<string, string>> {
-    const digests: Record<string, string> = {};
-    for (const [name, version] of Object.entries(named)) {
-      const row = version === null ? null : await this.versions.find(task, version, tx);
-      if (row) digests[name] = row.digest;
-    }
-    return digests;
-  }
-
-  /** Told to every replica; done here before the caller is answered. */
-  private async announce(task: string, version: number): Promise<ModelVersionRow> {
-    // It was prepared: what fails now is this process' own trouble, which convergence tries again.
-    await this.convergence.announce(task).catch((error: unknown) => this.log.error(error));
-    const row = await this.versions.find(task, version);
-    if (!row) throw new FewloopError('VERSION_NOT_FOUND', `task ${task} has no version ${version}`);
-    this.events.modelActivated(row);
-    return row;
-  }
+/** Whether it is overridden. Throws GATE_NOT_PASSED, BAD_INPUT on `comment`. */
+function checkGate(lacking: string[], { comment, override }: Pick<Approval, 'comment' | 'override'>): boolean {
+  if (lacking.length === 0) return false;
+  if (!override) throw new FewloopError('GATE_NOT_PASSED', `${lacking.join(' Also, ')} An override needs a comment.`);
+  if (!comment?.trim()) throw badInput('comment', 'an override says why');
+  return true;
 }
 
 function rulesOf(task: TaskRow): TaskDefinition['learning']['promotion'] {

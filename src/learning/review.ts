@@ -122,11 +122,11 @@ export class ReviewService {
     }
     return this.answer(id, async (candidate, tx) => {
       if (candidate.state === 'SKIPPED') return;
-      if (candidate.reason === null) requireOpen(candidate);
+      if (isFirst(candidate)) requireOpen(candidate);
       const before = await this.before(candidate, tx);
       await this.record(candidate, { labels: null, skipReason: reason, before }, by, tx);
       let answer = onlyAnswer(candidate);
-      if (candidate.reason === null) answer = { ...answer, state: 'SKIPPED', skipReason: reason, ...now(by) };
+      if (isFirst(candidate)) answer = { ...answer, state: 'SKIPPED', skipReason: reason, ...now(by), ...DONE };
       if (candidate.reason === 'LABEL_ISSUE') answer = { ...answer, ...DONE };
       await this.candidates.setAnswer(id, answer, tx);
     });
@@ -153,7 +153,7 @@ export class ReviewService {
       await this.candidates.setAnswer(candidate.id, restored, tx);
       // Theirs to answer anew.
       await this.candidates.lease([candidate.id], by, LEASE_SECONDS, tx);
-      if (before.state === 'OPEN' && before.reason === null) await this.candidates.reopenServed(candidate.id, tx);
+      if (before.state === 'OPEN' && isFirst(before)) await this.candidates.reopenServed(candidate.id, tx);
       if (last.labels) await this.answerExamples.restore(candidate, last.before.example, last.labels, tx);
       return candidate.id;
     });
@@ -176,7 +176,7 @@ export class ReviewService {
 
   /** Whether `by` has said the same already. Throws CONFLICT where it has another answer, or may not be answered by them. */
   private async isRepeated(candidate: CandidateRow, labels: string[], by: string, tx: Tx): Promise<boolean> {
-    if (candidate.reason === null) {
+    if (isFirst(candidate)) {
       if (candidate.state === 'LABELLED' && sameLabels(labels, candidate.labels)) return true;
       requireOpen(candidate);
       return false;
@@ -219,6 +219,8 @@ export class ReviewService {
   }
 }
 
+/** Whether nobody has answered it when it is asked. */
+const isFirst = ({ reason }: Pick<CandidateAnswer, 'reason'>) => reason === null || reason === 'CHALLENGER';
 const DONE = { reason: null, priority: 0 };
 /** Doubtful labels have the priority of their doubt, in [0, 1]. */
 const CHECKS = {

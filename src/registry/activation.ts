@@ -19,6 +19,7 @@ import { HostPool } from '../runtime/host-pool.js';
 import type { TaskRow } from '../storage/entities/task.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
+import { fraction } from '../task/keys.js';
 import { hasZeroShot } from '../task/support.js';
 import type { Precision, TaskDefinition } from '../task/types.js';
 import { BatchBudgets } from './batch-budget.js';
@@ -27,6 +28,20 @@ import { verifyGolden } from './golden.js';
 import { openInPrecision } from './precision.js';
 import { RehearsalEngine } from './rehearsal.js';
 import { budgetKind, openBundle, type OpenModel } from './served-model.js';
+
+/** A share of a task's requests that another version answers. */
+export interface Diversion {
+  /** In (0, 1). */
+  share: number;
+  lease: () => ModelLease;
+}
+
+/** A version that was opened beside the one that answers; whoever opened it closes it. */
+export interface Beside {
+  lease(): ModelLease;
+  /** Once those who hold leases have released them. */
+  close(): Promise<void>;
+}
 
 export interface ModelLease {
   model: ServedModel;
@@ -86,6 +101,7 @@ export class ActivationService implements OnApplicationShutdown {
   /** The last step of each task: steps of one task follow each other. */
   readonly #steps = new Map<string, Promise<unknown>>();
   readonly #draining = new Map<string, Promise<void>>();
+  readonly #diversions = new Map<string, Diversion>();
   readonly #idleTimer: NodeJS.Timeout | undefined;
 
   constructor(
@@ -104,10 +120,13 @@ export class ActivationService implements OnApplicationShutdown {
   }
 
   /**
-   * The model that answers for the task now. Throws TASK_NOT_FOUND; NO_ACTIVE_MODEL where no version is active, or
-   * where the active one could not be opened here.
+   * The model that answers for the task now; where a share of its requests is diverted, `text` (any of the request)
+   * decides, the same one always alike. Throws TASK_NOT_FOUND; NO_ACTIVE_MODEL where no version is active, or where the
+   * active one could not be opened here.
    */
-  async current(task: string): Promise<ModelLease> {
+  async current(task: string, text?: string): Promise<ModelLease> {
+    const diversion = this.#diversions.get(task);
+    if (diversion && text !== undefined && fraction('canary', task, text) < diversion.share) return diversion.lease();
     const tenure = this.#current.get(task);
     if (tenure) return tenure.lease();
     const row = await this.tasks.find(task);
@@ -134,6 +153,21 @@ export class ActivationService implements OnApplicationShutdown {
       void tenure.retire().catch((error: unknown) => this.#log.error(error));
     };
     return { ...lease, release };
+  }
+
+  /**
+   * A version to be tried beside the one that answers. Throws as `prepare`; OVERLOADED where there is no memory for it,
+   * for which other tasks' models rest only with `mayEvict`.
+   */
+  async openBeside(task: string, version: number, { mayEvict }: { mayEvict: boolean }): Promise<Beside> {
+    const tenure = await this.#open(task, version, mayEvict);
+    return { lease: () => tenure.lease(), close: () => tenure.retire() };
+  }
+
+  /** From now on; null: no more. Its lease must be to be had until then. */
+  divert(task: string, diversion: Diversion | null): void {
+    if (diversion) this.#diversions.set(task, diversion);
+    else this.#diversions.delete(task);
   }
 
   /** The model that answers for the task, if it is open; not counted as a use of it. */

@@ -2,6 +2,7 @@
 import { Module } from '@nestjs/common';
 import { METRICS, type Metrics } from '../common/metrics/metrics.js';
 import { Config } from '../config/config.js';
+import { AnswerTap } from '../inference/answer-tap.js';
 import { InferenceEngine } from '../inference/engine.js';
 import { ServedWindows } from '../inference/served-windows.js';
 import { JOBS_A_HOST } from '../runtime/host-process.js';
@@ -29,14 +30,16 @@ const SERVICES = [ActivationService, BatchBudgets, Catalogue, ConvergenceService
         new HostPool({ hosts, threads, device, memoryBytes: modelMemoryBytes }, metrics),
     },
     ServedWindows,
+    AnswerTap,
     {
       provide: InferenceEngine,
-      inject: [Config, HostLayout, METRICS, ServedWindows],
+      inject: [Config, HostLayout, METRICS, ServedWindows, AnswerTap],
       useFactory: (
         { maxTextLength, cacheMb }: Config,
         { hosts }: HostLayout,
         metrics: Metrics,
         windows: ServedWindows,
+        tap: AnswerTap,
       ) =>
         new InferenceEngine(
           {
@@ -46,6 +49,7 @@ const SERVICES = [ActivationService, BatchBudgets, Catalogue, ConvergenceService
             maxTextLength,
             cacheBytes: cacheMb * 2 ** 20,
             windows,
+            tap,
           },
           metrics,
         ),
@@ -55,6 +59,6 @@ const SERVICES = [ActivationService, BatchBudgets, Catalogue, ConvergenceService
     RehearsalEngine,
     ...SERVICES,
   ],
-  exports: [BaseTokenizer, InferenceEngine, ServedWindows, ...SERVICES],
+  exports: [AnswerTap, BaseTokenizer, InferenceEngine, ServedWindows, ...SERVICES],
 })
 export class RegistryModule {}

@@ -1,6 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { DataSource, IsNull, Not } from 'typeorm';
-import { CandidateRow } from './entities/candidate.js';
+import { CandidateRow, type CheckReason } from './entities/candidate.js';
 import type { KeyedItem, SplitValue } from './entities/item-columns.js';
 import type { Tx } from './transactions.js';
 
@@ -88,6 +88,39 @@ export class CandidatesRepository {
        WHERE candidate.state = 'OPEN' AND candidate.model_version <= excluded.model_version`,
       [task, JSON.stringify(rows)],
     );
+  }
+
+  /** Of the keys, those that are in the pool. */
+  async knownKeys(task: string, keys: string[], tx: Tx): Promise<Set<string>> {
+    const rows = await tx.query<{ key: string }[]>(
+      `SELECT item_key AS key FROM candidate WHERE task = $1 AND item_key = ANY($2)`,
+      [task, keys],
+    );
+    return new Set(rows.map(({ key }) => key));
+  }
+
+  async predictions(task: string, keys: string[]): Promise<Map<string, object>> {
+    const rows = await this.dataSource.manager.query<{ key: string; prediction: object }[]>(
+      `SELECT item_key AS key, prediction FROM candidate WHERE task = $1 AND item_key = ANY($2)`,
+      [task, keys],
+    );
+    return new Map(rows.map(({ key, prediction }) => [key, prediction]));
+  }
+
+  /** Open rows without a reason that nobody is answering are asked for this one; how many. */
+  async askAbout(
+    task: string,
+    reason: CheckReason,
+    questions: { itemKey: string; priority: number }[],
+  ): Promise<number> {
+    const asked = await this.dataSource.manager.query<[unknown[], number]>(
+      `UPDATE candidate AS c SET reason = $2, priority = r.priority
+       FROM jsonb_to_recordset($3::jsonb) AS r("itemKey" text, priority double precision)
+       WHERE c.task = $1 AND c.item_key = r."itemKey" AND c.state = 'OPEN' AND c.reason IS NULL
+         AND (c.leased_until IS NULL OR c.leased_until < now())`,
+      [task, reason, JSON.stringify(questions)],
+    );
+    return asked[1];
   }
 
   /** Of those that lead a group of near-duplicates, who share one of the bands. */

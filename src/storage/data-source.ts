@@ -9,6 +9,7 @@ import { History1795600000000 } from '../../migrations/1795600000000-history.js'
 import { Bald1795620000000 } from '../../migrations/1795620000000-bald.js';
 import { RunEstimate1795630000000 } from '../../migrations/1795630000000-run-estimate.js';
 import { Knowing1795720000000 } from '../../migrations/1795720000000-knowing.js';
+import { Trials1795800000000 } from '../../migrations/1795800000000-trials.js';
 import { Webhooks1795760000000 } from '../../migrations/1795760000000-webhooks.js';
 import { ReplicaFailures1795750000000 } from '../../migrations/1795750000000-replica-failures.js';
 import { Asking1795710000000 } from '../../migrations/1795710000000-asking.js';
@@ -29,6 +30,7 @@ import { StreamItemRow } from './entities/stream-item.js';
 import { StreamPrunedRow } from './entities/stream-pruned.js';
 import { StreamRecordRow } from './entities/stream-record.js';
 import { TaskRevisionRow, TaskRow } from './entities/task.js';
+import { TrialFlipRow, TrialRow } from './entities/trial.js';
 import { TrainingRunRow } from './entities/training-run.js';
 import { VersionAgreementRow } from './entities/version-agreement.js';
 
@@ -78,6 +80,8 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       AccessSubscriptionRow,
       DriftCheckRow,
       VersionAgreementRow,
+      TrialRow,
+      TrialFlipRow,
     ],
     migrations: [
       First1795450000000,
@@ -90,6 +94,7 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       Access1795740000000,
       ReplicaFailures1795750000000,
       Webhooks1795760000000,
+      Trials1795800000000,
     ],
     migrationsTransactionMode: 'each',
     namingStrategy: new PostgresNames(),

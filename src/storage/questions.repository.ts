@@ -88,6 +88,13 @@ export class QuestionsRepository {
     return query.addOrderBy('c.id').limit(limit).getMany();
   }
 
+  /** Of the item keys, those that a strategy may choose, in the order given. */
+  async mayBeAsked(task: string, keys: string[]): Promise<string[]> {
+    const query = this.chosenRows(task, {}).andWhere('c.item_key = ANY(:keys)', { keys });
+    const found = new Set((await query.getMany()).map(({ itemKey }) => itemKey));
+    return keys.filter((key) => found.has(key));
+  }
+
   /** Of what a strategy may choose from, the reservoir's part: at random. */
   sampled(task: string, limit: number, { by, filter }: QuestionView): Promise<CandidateRow[]> {
     const query = this.chosenRows(task, filter).andWhere('c.reservoirRank IS NOT NULL').andWhere(NOT_HELD, { by });

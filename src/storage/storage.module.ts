@@ -25,6 +25,7 @@ import { TasksRepository } from './tasks.repository.js';
 import { SourcesRepository } from './sources.repository.js';
 import { TrainingTextsRepository } from './training-texts.repository.js';
 import { Transactions } from './transactions.js';
+import { TrialsRepository } from './trials.repository.js';
 import { VersionAgreementsRepository } from './version-agreements.repository.js';
 import { WebhookDeliveriesRepository } from './webhook-deliveries.repository.js';
 import { VersionsRepository } from './versions.repository.js';
@@ -51,6 +52,7 @@ const REPOSITORIES = [
   TasksRepository,
   TrainingTextsRepository,
   Transactions,
+  TrialsRepository,
   VersionAgreementsRepository,
   VersionsRepository,
   WebhookDeliveriesRepository,

@@ -150,7 +150,7 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
   }
 
   async #score(task: string, records: StreamBatch['records'], trace: Trace): Promise<RecordOutcome[]> {
-    const lease = await this.activation.current(task);
+    const lease = await this.activation.current(task, records[0]?.item.text);
     try {
       const results = await isolate(
         records.map(({ item }) => item),

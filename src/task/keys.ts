@@ -37,9 +37,9 @@ export function splitOf(group: string): Split {
 
 /**
  * A uniform number in [0, 1) that depends on its arguments alone: admission to the audit slice, the rank in the
- * reservoir and whether two labelers are asked are the same however often a text is seen.
+ * reservoir, whether two labelers are asked and who answers during a canary are the same however often a text is seen.
  */
-export function fraction(kind: 'audit' | 'reservoir' | 'agreement', task: string, group: string): number {
+export function fraction(kind: 'audit' | 'reservoir' | 'agreement' | 'canary', task: string, group: string): number {
   return Number.parseInt(sha256(`${kind}:${task}:${group}`).slice(0, 13), 16) / 2 ** 52;
 }
 

@@ -73,8 +73,24 @@ const promotion = z.strictObject({
   minVerdict: z.enum(['worse', 'inconclusive', 'not-worse', 'better']).default('not-worse'),
   margin: probability.default(0.01).describe('By how much a version may be worse and still count as not worse.'),
   fourEyes: z.boolean().default(false).describe('Whoever started a run may not approve its version.'),
-  shadowMinutes: z.number().min(0).default(0),
-  canaryPercent: z.number().min(0).max(100).default(0),
+  shadowMinutes: z
+    .number()
+    .min(0)
+    .max(10_080)
+    .default(0)
+    .describe('How long a version is compared on live traffic before it may be approved; 0: it need not be.'),
+  canaryPercent: z
+    .number()
+    .min(0)
+    .max(100)
+    .default(0)
+    .describe('Of the requests, that an approved version answers at first; 0 and 100: it answers all at once.'),
+  canaryMinutes: z
+    .number()
+    .min(1)
+    .max(10_080)
+    .optional()
+    .describe('How long, before it answers all: 30 where it is left out.'),
   guardMinutes: z
     .number()
     .min(0)

@@ -93,6 +93,8 @@ export interface TaskDefinition {
       fourEyes: boolean;
       shadowMinutes: number;
       canaryPercent: number;
+      /** Absent: 30. */
+      canaryMinutes?: number;
       /** Absent: 60. */
       guardMinutes?: number;
     };

@@ -1,9 +1,9 @@
 /** The fewloop command, as built, against the whole service. */
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { runCli } from '../fixtures/cli.js';
+import { runCli, startCli } from '../fixtures/cli.js';
 import { type Service, startService } from '../fixtures/service.js';
 
 const TASK = `name: reviews
@@ -127,7 +127,7 @@ describe('files', () => {
     expect(JSON.parse(out)).toMatchObject({ added: 2, rejected: [] });
   });
 
-  it.each(['jsonl', 'label-studio', 'doccano', 'prodigy', 'fewclue'])(
+  it.each(['jsonl', 'csv', 'label-studio', 'doccano', 'prodigy', 'fewclue', 'parquet'])(
     'import of a %s export changes nothing',
     async (format) => {
       const path = join(folder, `export.${format}`);
@@ -137,6 +137,74 @@ describe('files', () => {
       expect(JSON.parse(out)).toMatchObject({ added: 0, updated: 0, unchanged: 102, rejected: [] });
     },
   );
+
+  it('exports what waits to be answered with what the service says of it', async () => {
+    const path = await file('questions.txt', Array.from({ length: 30 }, (_, i) => `还行吧，第${i}次来`).join('\n'));
+    await fewloop(['ingest', 'reviews', path]);
+    const out = join(folder, 'questions.json');
+    type Task = { annotations: unknown[]; predictions: { score: number; model_version: string }[] };
+    const exported = async () => {
+      await fewloop(['export', 'reviews', '--format', 'label-studio', '--questions', '--out', out]);
+      return JSON.parse(await readFile(out, 'utf8')) as Task[];
+    };
+    await expect.poll(async () => (await exported()).length, { timeout: 30_000, interval: 500 }).toBeGreaterThan(0);
+    for (const { annotations, predictions } of await exported()) {
+      expect(annotations).toEqual([]);
+      expect(predictions).toMatchObject([{ model_version: '1', score: expect.any(Number) }]);
+    }
+    expect(JSON.parse((await fewloop(['--json', 'import', 'reviews', out])).out)).toMatchObject({
+      added: 0,
+      rejected: [],
+    });
+  });
+
+  it('leaves no half file behind where a text has no place in the format', async () => {
+    const out = join(folder, 'none.parquet');
+    const { code, err } = await fewloop(['export', 'nowhere', '--format', 'parquet', '--out', out]);
+    expect([code, err.includes('there is no task nowhere')]).toEqual([1, true]);
+    expect((await readdir(folder)).filter((name) => name.startsWith('none'))).toEqual([]);
+  });
+
+  it('goes on where a killed import was, and every row is there once', async () => {
+    const rows = 20_000;
+    const lines = Array.from({ length: rows }, (_, i) =>
+      JSON.stringify({ text: `第${i}条，一切都好`, label: 'positive' }),
+    );
+    lines[70] = 'no JSON';
+    const path = await file('many.jsonl', lines.join('\n'));
+    const state = { XDG_STATE_HOME: folder };
+    const args = ['--json', 'import', 'many', path, '--split', 'train', '--rejects', join(folder, 'rejects.jsonl')];
+    const taskFile = await file('many.yaml', TASK.replace('reviews', 'many'));
+    expect(await fewloop(['task', 'apply', taskFile])).toMatchObject({ code: 0 });
+    const first = startCli(service.url, args, '', state);
+    const sending = join(folder, 'fewloop', 'sending');
+    await expect
+      .poll(
+        async () => {
+          const [checkpoint] = (await readdir(sending).catch(() => [])).filter((name) => name.endsWith('.json'));
+          return checkpoint
+            ? (JSON.parse(await readFile(join(sending, checkpoint), 'utf8')) as { entries: number }).entries
+            : 0;
+        },
+        { timeout: 60_000, interval: 20 },
+      )
+      .toBeGreaterThan(1500);
+    first.child.kill('SIGKILL');
+    await first.done;
+    const second = await startCli(service.url, args, '', state).done;
+    const result = JSON.parse(second.out) as Record<string, number>;
+    expect(result).toMatchObject({ rejectedCount: 1, rejected: [{ line: 71 }] });
+    expect(result['resumedAfter']).toBeGreaterThan(1500);
+    // What was being taken when it was killed is known by the second.
+    expect(result['added']! + result['unchanged']!).toBe(rows - 1);
+    expect(result['unchanged']).toBeLessThanOrEqual(500);
+    expect(await readFile(join(folder, 'rejects.jsonl'), 'utf8')).toContain('"line":71');
+    const count = await service.request<{ task: { examples: { train: number } } }>(
+      '{ task(name: "many") { examples { train } } }',
+    );
+    expect(count.task.examples.train).toBe(rows - 1);
+    expect(await readdir(sending)).toEqual([]);
+  });
 
   it('ingests plain lines once', async () => {
     const path = await file('texts.txt', '快递很快\n包装破了\u2028很差\n\n快递很快\n');

@@ -163,6 +163,31 @@ it('the gate says that four rows decide nothing, and refuses without an override
   expect((await state()).activeVersion).toEqual({ version: 1 });
 });
 
+it('a shadow compares what it would say with what is said, and changes no answer', async () => {
+  const start = 'mutation { startShadow(task: "reviews", version: 2) { state } }';
+  expect(await service.request(start)).toEqual({ startShadow: { state: 'SHADOW' } });
+  const inputs = LABELLED.slice(0, 6).map(({ text }) => ({ text: `${text}，真的` }));
+  const classify = 'query ($inputs: [TextInput!]!) { classify(task: "reviews", inputs: $inputs) { modelVersion } }';
+  const { classify: said } = await service.request<{ classify: { modelVersion: number }[] }>(classify, { inputs });
+  expect(new Set(said.map(({ modelVersion }) => modelVersion))).toEqual(new Set([1]));
+  const trials = '{ modelVersion(task: "reviews", version: 2) { trials { compared failed missed changed outcome } } }';
+  type Trial = { compared: number; failed: number; missed: number; changed: number; outcome: string | null };
+  const newest = async () =>
+    (await service.request<{ modelVersion: { trials: Trial[] } }>(trials)).modelVersion.trials[0]!;
+  await expect
+    .poll(
+      async () => {
+        const { compared, failed, missed } = await newest();
+        return compared + failed + missed;
+      },
+      { timeout: 30_000, interval: 500 },
+    )
+    .toBe(inputs.length);
+  expect(await newest()).toMatchObject({ failed: 0, outcome: null });
+  const stop = 'mutation { stopTrial(task: "reviews", reason: "seen enough") { outcome } }';
+  expect(await service.request(stop)).toEqual({ stopTrial: { outcome: 'STOPPED' } });
+});
+
 it('approved and rolled back under load: no request fails, none is answered by two versions', async () => {
   const load = new Load(service, 'reviews', ASKED);
   await load.more(50);

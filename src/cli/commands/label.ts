@@ -136,6 +136,7 @@ const WHY: Record<string, string> = {
   SECOND_ANSWER: ', asked of two labelers',
   ADJUDICATION: ', two labelers differ: your answer decides',
   LABEL_ISSUE: ', its label is in doubt',
+  CHALLENGER: ', a version on trial answers otherwise',
 };
 
 async function ask(question: Question, { kind, labels }: Task, left: number, keys: KeyReader): Promise<Answer> {

@@ -1,53 +1,56 @@
 /** CSV with a header, quoted as spreadsheets quote, with or without a byte-order mark. */
-import { type CsvError, parse } from 'csv-parse/sync';
+import { type CsvError, parse } from 'csv-parse';
+import { stringify } from 'csv-stringify/sync';
+import { Readable } from 'node:stream';
 import {
+  type Entry,
   type ExampleRecord,
   type JsonObject,
-  type Placed,
-  readEach,
-  type ReadErrors,
-  type ReadResult,
+  type OutgoingRecord,
   readLabels,
   readRest,
   requireText,
+  restOf,
   type TextRecord,
 } from './records.js';
 
 /** What the column of the text is called in practice. */
 const TEXT_COLUMNS = ['text', 'review', 'sentence', 'content'];
+const COLUMNS = ['text', 'textPair', 'choices', 'fields', 'labels', 'split'];
+const LONGEST_ROW = 32 * 2 ** 20;
 
-export function readCsv(content: string): ReadResult<ExampleRecord> {
-  return readRows(content, (row) => {
-    const labels = row['labels'] === undefined ? readLabels(cell(row['label']), 'label') : list(row['labels']);
-    const { id: _, ...record } = textOf(row);
-    return { ...record, labels, ...readRest({ split: row['split'] }) };
-  });
+/** Rows by the names of the header. */
+export async function* csvRowsIn(chunks: AsyncIterable<string>): AsyncGenerator<Entry<JsonObject>> {
+  const skipped: Entry<never>[] = [];
+  const parser = Readable.from(chunks).pipe(
+    parse({
+      bom: true,
+      columns: (header: string[]) => header.map((name) => name.trim()),
+      info: true,
+      max_record_size: LONGEST_ROW,
+      skip_empty_lines: true,
+      skip_records_with_error: true,
+      on_skip: (error: CsvError | undefined) => {
+        const line = (error as { lines?: number } | undefined)?.lines ?? 0;
+        skipped.push({ line, error: error?.message ?? 'malformed' });
+        return undefined;
+      },
+    }),
+  );
+  for await (const { record, info } of parser as AsyncIterable<{ record: JsonObject; info: { lines: number } }>) {
+    yield* skipped.splice(0);
+    yield { line: info.lines, value: record };
+  }
+  yield* skipped;
 }
 
-export function readCsvTexts(content: string): ReadResult<TextRecord> {
-  return readRows(content, textOf);
+export function readCsvRow(row: JsonObject): ExampleRecord {
+  const labels = row['labels'] === undefined ? readLabels(cell(row['label']), 'label') : list(row['labels']);
+  const { id: _, ...record } = readCsvText(row);
+  return { ...record, labels, ...readRest({ split: row['split'] }) };
 }
 
-function readRows<T>(content: string, read: (row: JsonObject) => T): ReadResult<T> {
-  const skipped: ReadErrors[] = [];
-  const rows = parse(content, {
-    bom: true,
-    columns: (header: string[]) => header.map((name) => name.trim()),
-    info: true,
-    skip_empty_lines: true,
-    skip_records_with_error: true,
-    on_skip: (error: CsvError | undefined) => {
-      const line = (error as { lines?: number } | undefined)?.lines ?? 0;
-      skipped.push({ line, message: error?.message ?? 'malformed' });
-      return undefined;
-    },
-  }) as unknown as { record: JsonObject; info: { lines: number } }[];
-  const entries = rows.map(({ record, info }): Placed<JsonObject> => ({ line: info.lines, value: record }));
-  const result = readEach(entries, read);
-  return { records: result.records, errors: [...skipped, ...result.errors].sort((a, b) => a.line - b.line) };
-}
-
-function textOf(row: JsonObject): TextRecord {
+export function readCsvText(row: JsonObject): TextRecord {
   const column = TEXT_COLUMNS.find((name) => row[name] !== undefined);
   const text = requireText(column === undefined ? undefined : row[column], `a column ${TEXT_COLUMNS.join(' or ')}`);
   const { split: _, ...rest } = readRest({
@@ -57,6 +60,15 @@ function textOf(row: JsonObject): TextRecord {
   });
   const id = cell(row['id']);
   return { ...(typeof id === 'string' && { id }), text, ...rest };
+}
+
+/** Lists and fields as JSON: what a name may hold is no separator. */
+export function writeCsvRow(record: OutgoingRecord, index: number): string {
+  const { choices, fields, ...rest } = restOf(record);
+  const labels = JSON.stringify(record.labels ?? []);
+  const [given, named] = [choices, fields].map((value) => value && JSON.stringify(value));
+  const row = { text: record.text, ...rest, choices: given, fields: named, labels };
+  return stringify([row], { columns: COLUMNS, header: index === 0, quoted_string: true });
 }
 
 /** An empty cell is nothing. */

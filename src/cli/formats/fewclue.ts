@@ -1,17 +1,15 @@
 /** FewCLUE's own files: nine tasks, an object a line, told apart by their keys. */
+import { Failure } from '../client.js';
 import {
   type ExampleRecord,
   isObject,
   type JsonObject,
-  linesOf,
-  parseObject,
-  readEach,
+  type OutgoingRecord,
   readLabels,
-  type ReadResult,
   readRest,
   requireText,
   restOf,
-  toLines,
+  toLine,
 } from './records.js';
 
 export function isFewclue(row: JsonObject): boolean {
@@ -26,32 +24,26 @@ export function isFewclue(row: JsonObject): boolean {
   );
 }
 
-export function readFewclue(content: string): ReadResult<ExampleRecord> {
-  return readEach(linesOf(content), (line) => {
-    const row = parseObject(line);
-    if (!isFewclue(row)) throw new Error('has the keys of none of the nine tasks');
-    // OCNLI marks rows on which its annotators did not agree.
-    if (row['label'] === '-') return null;
-    const { split, fields } = readRest({ split: row['split'], fields: row['fields'] });
-    return { ...itemOf(row), ...(fields && { fields }), ...(split && { split }) };
-  });
+export function readFewclueRow(row: JsonObject): ExampleRecord | null {
+  if (!isFewclue(row)) throw new Error('has the keys of none of the nine tasks');
+  // OCNLI marks rows on which its annotators did not agree.
+  if (row['label'] === '-') return null;
+  const { split, fields } = readRest({ split: row['split'], fields: row['fields'] });
+  return { ...itemOf(row), ...(fields && { fields }), ...(split && { split }) };
 }
 
 /** What one label a text can say; texts of several labels have no place in these files. */
-export function writeFewclue(examples: readonly ExampleRecord[]): string {
-  return toLines(
-    examples.map((example, i) => {
-      const [label, ...more] = example.labels;
-      if (label === undefined || more.length > 0) throw new Error('FewCLUE files hold one label a text');
-      const { textPair, choices, ...rest } = restOf(example);
-      if (choices !== undefined) {
-        if (textPair !== undefined) throw new Error('FewCLUE files hold choices or a second sentence, not both');
-        return { id: i, candidates: choices, content: example.text, answer: example.choices!.indexOf(label), ...rest };
-      }
-      if (textPair !== undefined) return { id: i, sentence1: example.text, sentence2: textPair, label, ...rest };
-      return { id: i, sentence: example.text, label, ...rest };
-    }),
-  );
+export function writeFewclueRow(record: OutgoingRecord, index: number): string {
+  const [label, ...more] = record.labels ?? [];
+  if (label === undefined || more.length > 0) throw new Failure('FewCLUE files hold one label a text');
+  const { textPair, choices, ...rest } = restOf(record);
+  const { text } = record;
+  if (choices !== undefined) {
+    if (textPair !== undefined) throw new Failure('FewCLUE files hold choices or a second sentence, not both');
+    return toLine({ id: index, candidates: choices, content: text, answer: record.choices!.indexOf(label), ...rest });
+  }
+  if (textPair !== undefined) return toLine({ id: index, sentence1: text, sentence2: textPair, label, ...rest });
+  return toLine({ id: index, sentence: text, label, ...rest });
 }
 
 function itemOf(row: JsonObject): ExampleRecord {

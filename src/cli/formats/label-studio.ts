@@ -1,12 +1,13 @@
-/** Label Studio: a JSON array of tasks; the labels are the choices of the first annotation that was not cancelled. */
+/**
+ * Label Studio: a JSON array of tasks. The labels are the choices of the first annotation that was not cancelled;
+ * predictions carry what the service says, with its confidence and version, and are no labels.
+ */
 import {
   type ExampleRecord,
   isObject,
-  jsonEntries,
   type JsonObject,
-  readEach,
+  type OutgoingRecord,
   readLabels,
-  type ReadResult,
   readRest,
   requireText,
   restOf,
@@ -16,26 +17,35 @@ export function isLabelStudio(row: JsonObject): boolean {
   return isObject(row['data']) && (Array.isArray(row['annotations']) || Array.isArray(row['completions']));
 }
 
-export function readLabelStudio(content: string): ReadResult<ExampleRecord> {
-  return readEach(jsonEntries(content), (entry) => {
-    const row = entry();
-    if (!isLabelStudio(row)) throw new Error('is no task with data and annotations');
-    const data = row['data'] as JsonObject;
-    const labels = labelsOf((row['annotations'] ?? row['completions']) as unknown[]);
-    return labels && { text: requireText(data['text'], 'data.text'), labels, ...readRest(data) };
-  });
+export function readLabelStudioRow(row: JsonObject): ExampleRecord | null {
+  if (!isLabelStudio(row)) throw new Error('is no task with data and annotations');
+  const data = row['data'] as JsonObject;
+  const labels = labelsOf((row['annotations'] ?? row['completions']) as unknown[]);
+  return labels && { text: requireText(data['text'], 'data.text'), labels, ...readRest(data) };
 }
 
-export function writeLabelStudio(examples: readonly ExampleRecord[]): string {
-  const tasks = examples.map((example, i) => ({
-    id: i + 1,
-    data: { text: example.text, ...restOf(example) },
-    annotations: [
-      { result: [{ from_name: 'label', to_name: 'text', type: 'choices', value: { choices: example.labels } }] },
-    ],
-  }));
-  return `[\n${tasks.map((task) => JSON.stringify(task)).join(',\n')}\n]\n`;
+export function writeLabelStudioRow(record: OutgoingRecord, index: number): string {
+  const { labels, prediction } = record;
+  const task = {
+    id: index + 1,
+    data: { text: record.text, ...restOf(record) },
+    annotations: labels === undefined ? [] : [{ result: choicesOf(labels) }],
+    ...(prediction && {
+      predictions: [
+        {
+          model_version: String(prediction.modelVersion),
+          score: prediction.confidence,
+          result: choicesOf(prediction.labels),
+        },
+      ],
+    }),
+  };
+  return `${index === 0 ? '[\n' : ',\n'}${JSON.stringify(task)}`;
 }
+
+export const labelStudioEnd = (rows: number): string => (rows === 0 ? '[]\n' : '\n]\n');
+
+const choicesOf = (choices: string[]) => [{ from_name: 'label', to_name: 'text', type: 'choices', value: { choices } }];
 
 /** Null where nobody has answered yet. */
 function labelsOf(annotations: unknown[]): string[] | null {

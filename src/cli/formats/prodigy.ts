@@ -2,44 +2,37 @@
 import {
   type ExampleRecord,
   isObject,
-  jsonEntries,
   type JsonObject,
-  readEach,
+  type OutgoingRecord,
   readLabels,
-  type ReadResult,
   readRest,
   requireText,
   restOf,
-  toLines,
+  toLine,
 } from './records.js';
 
 export function isProdigy(row: JsonObject): boolean {
   return 'answer' in row && 'text' in row && ('accept' in row || 'label' in row);
 }
 
-export function readProdigy(content: string): ReadResult<ExampleRecord> {
-  return readEach(jsonEntries(content), (entry) => {
-    const row = entry();
-    if (!isProdigy(row)) throw new Error('has no answer with a label or accepted options');
-    if (row['answer'] !== 'accept') return null;
-    const rest = isObject(row['meta']) ? readRest(row['meta']) : {};
-    return {
-      text: requireText(row['text'], 'text'),
-      labels: readLabels(row['accept'] ?? row['label'], 'accept'),
-      ...rest,
-    };
-  });
+export function readProdigyRow(row: JsonObject): ExampleRecord | null {
+  if (!isProdigy(row)) throw new Error('has no answer with a label or accepted options');
+  if (row['answer'] !== 'accept') return null;
+  const rest = isObject(row['meta']) ? readRest(row['meta']) : {};
+  return {
+    text: requireText(row['text'], 'text'),
+    labels: readLabels(row['accept'] ?? row['label'], 'accept'),
+    ...rest,
+  };
 }
 
-export function writeProdigy(examples: readonly ExampleRecord[]): string {
-  const names = [...new Set(examples.flatMap((example) => example.labels))].sort();
-  return toLines(
-    examples.map((example) => ({
-      text: example.text,
-      options: (example.choices ?? names).map((id) => ({ id, text: id })),
-      accept: example.labels,
-      answer: 'accept',
-      meta: restOf(example),
-    })),
-  );
+/** `names`: the task's labels, as options of a row that has no choices of its own. */
+export function writeProdigyRow(record: OutgoingRecord, _: number, names: readonly string[]): string {
+  return toLine({
+    text: record.text,
+    options: (record.choices ?? names).map((id) => ({ id, text: id })),
+    accept: record.labels ?? [],
+    answer: 'accept',
+    meta: restOf(record),
+  });
 }

@@ -14,21 +14,15 @@ export interface ExampleRecord extends TextRecord {
   split?: SplitName;
 }
 
-/** Where a record stood: a line of the file, or the number of the entry where the file is one JSON array. */
-export interface Placed<T> {
-  line: number;
-  value: T;
+/** On its way out: with what the service says of it, where it does; without labels where nobody has answered yet. */
+export interface OutgoingRecord extends TextRecord {
+  labels?: string[];
+  split?: SplitName;
+  prediction?: { labels: string[]; confidence: number; modelVersion: number };
 }
 
-export interface ReadErrors {
-  line: number;
-  message: string;
-}
-
-export interface ReadResult<T> {
-  records: Placed<T>[];
-  errors: ReadErrors[];
-}
+/** What was read at a place (a line, or the number of the entry where the file is one array): a value, or why none. */
+export type Entry<T> = { line: number; value: T } | { line: number; error: string };
 
 export type JsonObject = Record<string, unknown>;
 
@@ -37,46 +31,31 @@ export function isObject(value: unknown): value is JsonObject {
 }
 
 /** Reads each entry on its own: one that is malformed becomes an error with its place, null is left out. */
-export function readEach<S, T>(entries: Placed<S>[], read: (entry: S) => T | null): ReadResult<T> {
-  const result: ReadResult<T> = { records: [], errors: [] };
-  for (const { line, value } of entries) {
-    try {
-      const record = read(value);
-      if (record !== null) result.records.push({ line, value: record });
-    } catch (error) {
-      result.errors.push({ line, message: error instanceof Error ? error.message : String(error) });
+export async function* readEach<S, T>(
+  entries: AsyncIterable<Entry<S>>,
+  read: (value: S) => T | null,
+): AsyncGenerator<Entry<T>> {
+  for await (const entry of entries) {
+    if ('error' in entry) {
+      yield entry;
+      continue;
     }
+    const { line } = entry;
+    let value;
+    try {
+      value = read(entry.value);
+    } catch (error) {
+      yield { line, error: error instanceof Error ? error.message : String(error) };
+      continue;
+    }
+    if (value !== null) yield { line, value };
   }
-  return result;
-}
-
-/** Lines end in \n alone (or \r\n): U+2028 and its like are characters of a text. Empty lines are left out. */
-export function linesOf(content: string): Placed<string>[] {
-  return content
-    .split('\n')
-    .map((value, i) => ({ line: i + 1, value: value.endsWith('\r') ? value.slice(0, -1) : value }))
-    .filter(({ value }) => value.trim() !== '');
 }
 
 export function parseObject(line: string): JsonObject {
   const value: unknown = JSON.parse(line);
   if (!isObject(value)) throw new Error('is no JSON object');
   return value;
-}
-
-/** A JSON array of objects, or an object a line: tools export either. */
-export function jsonEntries(content: string): Placed<() => JsonObject>[] {
-  if (!content.trimStart().startsWith('[')) {
-    return linesOf(content).map(({ line, value }) => ({ line, value: () => parseObject(value) }));
-  }
-  const list = JSON.parse(content) as unknown[];
-  return list.map((value, i) => ({
-    line: i + 1,
-    value: () => {
-      if (!isObject(value)) throw new Error('is no JSON object');
-      return value;
-    },
-  }));
 }
 
 export function requireText(value: unknown, name: string): string {
@@ -112,7 +91,7 @@ export function readRest(row: JsonObject): Omit<TextRecord, 'text' | 'id'> & { s
   };
 }
 
-export function restOf({ textPair, choices, fields, split }: ExampleRecord): JsonObject {
+export function restOf({ textPair, choices, fields, split }: OutgoingRecord): JsonObject {
   return {
     ...(textPair !== undefined && { textPair }),
     ...(choices !== undefined && { choices }),
@@ -121,9 +100,7 @@ export function restOf({ textPair, choices, fields, split }: ExampleRecord): Jso
   };
 }
 
-export function toLines(rows: readonly object[]): string {
-  return rows.map((row) => `${JSON.stringify(row)}\n`).join('');
-}
+export const toLine = (row: object): string => `${JSON.stringify(row)}\n`;
 
 function readFields(value: unknown): JsonObject {
   if (!isObject(value)) throw new Error('fields must be an object');

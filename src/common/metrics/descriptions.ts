@@ -119,6 +119,17 @@ export const DESCRIPTIONS = {
     'host',
   ),
   fewloop_guard_rollbacks_total: counter('Promoted versions that the guard took back', 'task'),
+  fewloop_trial_texts_total: counter(
+    'Live texts of a version on trial: both versions say the `same`, the labels are `changed`, it has `failed`, or nothing was to spare (`missed`)',
+    'task',
+    'outcome',
+  ),
+  fewloop_trials_ended_total: counter(
+    'Trials of versions on live traffic, by how they ended',
+    'task',
+    'kind',
+    'outcome',
+  ),
   fewloop_live_accuracy: gauge(
     'Accuracy of the active version by answers to questions drawn at random, as served: `bound` estimate, and low and high of its 95 % interval; absent without answers',
     'task',

@@ -4,8 +4,11 @@ import { TaskRow } from './task.js';
 
 export type CandidateState = 'OPEN' | 'LABELLED' | 'SKIPPED';
 
-/** Why it is to be answered again: by a second labeler, by a third where two disagree, or because its label is in doubt. */
-export type CheckReason = 'SECOND_ANSWER' | 'ADJUDICATION' | 'LABEL_ISSUE';
+/**
+ * Why it is asked, whatever its score: again, of a second labeler, of a third where two disagree, because its label is in
+ * doubt; or for the first time, because a version on trial answers it otherwise than the active one.
+ */
+export type CheckReason = 'SECOND_ANSWER' | 'ADJUDICATION' | 'LABEL_ISSUE' | 'CHALLENGER';
 
 /**
  * A text with its prediction. OPEN → LABELLED or SKIPPED; back to OPEN where the answer is undone, or contradicted and

@@ -1,0 +1,158 @@
+/**
+ * Long files into the service: rows leave in requests of a bounded size while the file is read, each taken as a whole or
+ * not at all. How far it got is kept on disk, so that the same command goes on where it was ended.
+ */
+import { appendFileSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { homedir } from 'node:os';
+import path from 'node:path';
+import { type Client, patiently } from './client.js';
+import type { Entry } from './formats/records.js';
+import type { Source } from './formats/sources.js';
+import { progress } from './output.js';
+
+/** Under the service's limits of texts and bytes. */
+const CHUNK_ROWS = 500;
+const CHUNK_CHARACTERS = 1_000_000;
+/** Kept for who reads the result; `--rejects` has all. */
+const REJECTIONS = 1000;
+
+export interface Rejection {
+  line: number;
+  code: string;
+  message: string;
+}
+
+export interface Sent {
+  counts: Record<string, number>;
+  /** The first of them. */
+  rejected: Rejection[];
+  rejectedCount: number;
+  /** Entries of the file that an earlier call had sent. */
+  resumedAfter: number;
+}
+
+export interface Sending {
+  client: Client;
+  task: string;
+  /** Answers `result { NAMES rejected { index code message } }`. */
+  mutation: string;
+  /** What `result` counts. */
+  names: readonly string[];
+  source: Source;
+  read: (onRead: (bytes: number) => void) => AsyncIterable<Entry<object>>;
+  /** What else decides what is sent: a file that is sent otherwise begins anew. */
+  how: unknown;
+  restart: boolean;
+  /** A file for all rejections, a JSON object a line. */
+  rejects: string | undefined;
+}
+
+interface Checkpoint {
+  entries: number;
+  counts: Record<string, number>;
+  rejected: Rejection[];
+  rejectedCount: number;
+}
+
+type ChunkResult = Record<string, number> & { rejected: { index: number; code: string; message: string }[] };
+
+export async function send(sending: Sending): Promise<Sent> {
+  const { client, task, mutation, names, source, read, rejects } = sending;
+  const file = checkpointFile(sending);
+  if (sending.restart) rmSync(file, { force: true });
+  const known = readCheckpoint(file);
+  const state = known ?? {
+    entries: 0,
+    counts: Object.fromEntries(names.map((name) => [name, 0])),
+    rejected: [],
+    rejectedCount: 0,
+  };
+  const resumedAfter = state.entries;
+  if (rejects !== undefined && !known) writeFileSync(rejects, '');
+  const bar = progress(source.size, '');
+  let bytes = 0;
+  const reject = (found: Rejection[]) => {
+    state.rejectedCount += found.length;
+    state.rejected.push(...found.slice(0, REJECTIONS - state.rejected.length));
+    if (rejects !== undefined && found.length > 0)
+      appendFileSync(rejects, found.map((one) => `${JSON.stringify(one)}\n`).join(''));
+  };
+  try {
+    for await (const chunk of chunksOf(
+      skip(
+        read((count) => (bytes = count)),
+        resumedAfter,
+      ),
+    )) {
+      const rows = chunk.flatMap((entry) => ('value' in entry ? [entry] : []));
+      const refused = chunk.flatMap((entry) =>
+        'error' in entry ? [{ line: entry.line, code: 'BAD_INPUT', message: entry.error }] : [],
+      );
+      if (rows.length > 0) {
+        const variables = { task, rows: rows.map(({ value }) => value) };
+        const { result } = await patiently(
+          () => client.request<{ result: ChunkResult }>(mutation, variables),
+          (seconds) => bar.update(bytes, `the service is busy, asking again in ${seconds} s`),
+        );
+        for (const name of names) state.counts[name]! += result[name] ?? 0;
+        refused.push(
+          ...result.rejected.map(({ index, code, message }) => ({ line: rows[index]!.line, code, message })),
+        );
+      }
+      reject(refused.toSorted((a, b) => a.line - b.line));
+      state.entries += chunk.length;
+      writeCheckpoint(file, state);
+      bar.count(bytes, `${state.entries} rows`);
+    }
+  } finally {
+    bar.stop();
+  }
+  rmSync(file, { force: true });
+  return { ...state, resumedAfter };
+}
+
+async function* skip<T>(entries: AsyncIterable<T>, count: number): AsyncGenerator<T> {
+  let passed = 0;
+  for await (const entry of entries) if (passed++ >= count) yield entry;
+}
+
+async function* chunksOf<T>(entries: AsyncIterable<Entry<T>>): AsyncGenerator<Entry<T>[]> {
+  let chunk: Entry<T>[] = [];
+  let characters = 0;
+  for await (const entry of entries) {
+    const size = 'value' in entry ? JSON.stringify(entry.value).length : 0;
+    if (chunk.length > 0 && (chunk.length >= CHUNK_ROWS || characters + size > CHUNK_CHARACTERS)) {
+      yield chunk;
+      chunk = [];
+      characters = 0;
+    }
+    chunk.push(entry);
+    characters += size;
+  }
+  if (chunk.length > 0) yield chunk;
+}
+
+/** Of this very file (place, size and time of its last change), task and way of sending. */
+function checkpointFile({ task, mutation, source, how }: Sending): string {
+  const { size, mtimeMs } = statSync(source.path);
+  const digest = createHash('sha256').update(
+    JSON.stringify([task, mutation, path.resolve(source.path), size, mtimeMs, how]),
+  );
+  const state = process.env['XDG_STATE_HOME'] ?? path.join(homedir(), '.local', 'state');
+  return path.join(state, 'fewloop', 'sending', `${digest.digest('hex').slice(0, 32)}.json`);
+}
+
+function readCheckpoint(file: string): Checkpoint | null {
+  try {
+    return JSON.parse(readFileSync(file, 'utf8')) as Checkpoint;
+  } catch {
+    return null;
+  }
+}
+
+function writeCheckpoint(file: string, state: Checkpoint): void {
+  mkdirSync(path.dirname(file), { recursive: true });
+  writeFileSync(`${file}.partial`, JSON.stringify(state));
+  renameSync(`${file}.partial`, file);
+}
