@@ -69,20 +69,34 @@ export async function closedLoop(url: string, calls: Call[], connections: number
 
 /** Calls in order, from the first again where they do not suffice; status 0: no answer. */
 export async function openLoop(url: string, calls: Call[], ratePerSecond: number, seconds: number): Promise<Reply[]> {
-  const agent = new Agent({ keepAlive: true, maxSockets: Infinity });
-  const random = generator(1);
   const replies: Reply[] = [];
+  const next = (i: number) => calls[i % calls.length]!;
+  await arrivals(url, next, ratePerSecond, seconds, (reply) => replies.push(reply));
+  return replies;
+}
+
+/** The same, each reply told and none kept. What is due while all connections wait for an answer waits for one of them. */
+export async function arrivals(
+  url: string,
+  next: (i: number) => Call,
+  ratePerSecond: number,
+  seconds: number,
+  each: (reply: Reply) => void,
+  connections = Infinity,
+): Promise<void> {
+  const agent = new Agent({ keepAlive: true, maxSockets: connections });
+  const random = generator(1);
   const waiting = new Set<Promise<void>>();
   const startedMs = performance.now();
   let dueMs = 0;
   for (let i = 0; dueMs < seconds * 1000; i++) {
     const aheadMs = dueMs - (performance.now() - startedMs);
     if (aheadMs > 0) await sleep(aheadMs);
-    const call = calls[i % calls.length]!;
+    const call = next(i);
     const due = dueMs;
     const done = post(agent, url, call).then(({ status, body }) => {
       const atMs = performance.now() - startedMs;
-      replies.push({ atMs, latencyMs: atMs - due, texts: call.texts, status, body });
+      each({ atMs, latencyMs: atMs - due, texts: call.texts, status, body });
       waiting.delete(done);
     });
     waiting.add(done);
@@ -90,10 +104,10 @@ export async function openLoop(url: string, calls: Call[], ratePerSecond: number
   }
   await Promise.all(waiting);
   agent.destroy();
-  return replies;
 }
 
-function post(agent: Agent, url: string, { path, body }: Call): Promise<{ status: number; body: string }> {
+/** Status 0: no answer. */
+export function post(agent: Agent, url: string, { path, body }: Call): Promise<{ status: number; body: string }> {
   return new Promise((resolve) => {
     const length = { 'content-length': Buffer.byteLength(body) };
     const options = { agent, method: 'POST', headers: { ...HEADERS, ...length }, timeout: DRAIN_MS };

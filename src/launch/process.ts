@@ -24,6 +24,8 @@ import { readEnvironment, trainerFolder, WITHOUT_TRIMMING } from './trainer-prog
 const PID_FILE = 'trainer.pid';
 const ENVIRONMENT_POLL_MS = 1000;
 const LOG_TAIL_CHARS = 2000;
+/** Who asks comes before who learns, where both have the same processors. */
+const BEHIND_SERVING = ['nice', '-n', '10'];
 
 export interface ProcessLauncherOptions {
   /** The trainer's Python; empty: the one that `dataDir/trainer-env.json` names once it is installed. */
@@ -85,7 +87,7 @@ class Attempt {
   private async execute(python: string): Promise<string> {
     const log = openSync(path.join(this.folder, LOG_FILE), 'a');
     const command = [python, ...(this.options.command ?? runCommand()), this.folder];
-    const [program = python, ...rest] = [...diesWithParent(), ...WITHOUT_TRIMMING, ...command];
+    const [program = python, ...rest] = [...diesWithParent(), ...WITHOUT_TRIMMING, ...BEHIND_SERVING, ...command];
     try {
       const child = spawn(program, rest, {
         cwd: trainerFolder(),

@@ -62,6 +62,17 @@ export const FAULTS: Record<string, Fault> = {
     void (await service.ask('mutation { rollback(task: "tiny", reason: "a fault") { version } }')),
 };
 
+/** Uniform numbers in [0, 1) that depend on the seed alone (mulberry32). */
+export function randomOf(seed: number): Random {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
 /** Undefined of an empty list. */
 export function pick<T>(list: readonly T[], random: Random): T {
   return list[Math.floor(random() * list.length)]!;

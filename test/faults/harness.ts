@@ -94,10 +94,15 @@ export class Run {
     private readonly env: Record<string, string>,
     readonly input: string,
     readonly output: string,
+    private readonly changes: Record<string, unknown>,
   ) {}
 
-  /** `further`: of the workers' environment. */
-  static async begin(cluster: Cluster, further: Record<string, string> = {}): Promise<Run> {
+  /** `further`: of the workers' environment; `changes`: of the task file. */
+  static async begin(
+    cluster: Cluster,
+    further: Record<string, string> = {},
+    changes: Record<string, unknown> = {},
+  ): Promise<Run> {
     const [input, output] = [unique('texts'), unique('predictions')];
     await cluster.topics.create([input, output, `${input}.dlq`], PARTITIONS);
     const kafka = {
@@ -107,7 +112,7 @@ export class Run {
     };
     const service = await startService({ ...kafka, FEWLOOP_ROLE: 'api' });
     const env: Record<string, string> = { ...service.shared, ...kafka, ...further };
-    const run = new Run(cluster, service, new URL(env['DATABASE_URL']!), env, input, output);
+    const run = new Run(cluster, service, new URL(env['DATABASE_URL']!), env, input, output, changes);
     await run.applyTask();
     return run;
   }
@@ -115,15 +120,16 @@ export class Run {
   /** Each application is a further revision, and so a further version that becomes active. */
   async applyTask(): Promise<void> {
     const templates = ['很{mask}。{text}', `{text}总之很{mask}。${'！'.repeat(this.#revision++)}`];
-    const definition = taskFile({ templates, stream: { input: this.input, output: this.output } });
+    const definition = taskFile({ templates, stream: { input: this.input, output: this.output }, ...this.changes });
     const mutation = 'mutation ($definition: String!) { applyTask(definition: $definition) { name } }';
     const apply = () => this.service.request(mutation, { definition });
     // After a fault of the database the service may need a moment.
     await vi.waitFor(apply, { timeout: PATIENCE_MS, interval: 500 });
   }
 
-  start(fault = ''): WorkerProcess {
-    const worker = startWorker(this.env, fault);
+  /** `further`: of its environment alone. */
+  start(fault = '', further: Record<string, string> = {}): WorkerProcess {
+    const worker = startWorker({ ...this.env, ...further }, fault);
     this.workers.push(worker);
     void worker.ended.then(() => (this.workers = this.workers.filter((one) => one !== worker)));
     return worker;
@@ -201,7 +207,10 @@ export function table(name: string, rows: { name: string; faults: string; verdic
 }
 
 /** A cluster for the tests of a file, and what ends the run of each of them; to be called at the top of the file. */
-export function useCluster(): { cluster: () => Cluster; begin: (env?: Record<string, string>) => Promise<Run> } {
+export function useCluster(): {
+  cluster: () => Cluster;
+  begin: (env?: Record<string, string>, changes?: Record<string, unknown>) => Promise<Run>;
+} {
   let cluster: Cluster | undefined;
   let run: Run | undefined;
   beforeAll(async () => {
@@ -212,7 +221,7 @@ export function useCluster(): { cluster: () => Cluster; begin: (env?: Record<str
     run = undefined;
   });
   afterAll(() => cluster?.close());
-  return { cluster: () => cluster!, begin: async (env) => (run = await Run.begin(cluster!, env)) };
+  return { cluster: () => cluster!, begin: async (env, changes) => (run = await Run.begin(cluster!, env, changes)) };
 }
 
 /** Tells it, and adds it to the file that FAULT_REPORT names. */

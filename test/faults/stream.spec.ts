@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, expect, it } from 'vitest';
-import { FAULTS, pick, type Random } from './faults.js';
+import { FAULTS, pick, randomOf } from './faults.js';
 import { CLEAN, report, table, useCluster } from './harness.js';
 
 const [FIRST = 1, LAST = FIRST] = (process.env['FAULT_SEEDS'] ?? '1-20').split('-').map(Number);
@@ -18,17 +18,6 @@ const LONGEST_AWAY_MS = 8000;
 const { begin } = useCluster();
 const rows: Parameters<typeof table>[1] = [];
 afterAll(() => report(table('seed', rows)));
-
-/** Uniform numbers in [0, 1) that depend on the seed alone (mulberry32). */
-function randomOf(seed: number): Random {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 it.each(SEEDS)('seed %i', async (seed) => {
   const random = randomOf(seed);

@@ -54,6 +54,11 @@ describe('ProcessLauncher', () => {
     vi.unstubAllEnvs();
   });
 
+  it('has the trainer stand behind the service where both want the processor', async () => {
+    const behind = String(Math.min(os.getPriority() + 10, 19));
+    await expect(start('tellPriority').done).resolves.toMatchObject({ code: 'TOLD', message: behind });
+  });
+
   it('calls an end without a whole result a crash, with what was printed last', async () => {
     await expect(start('halfResult').done).resolves.toMatchObject({ ok: false, code: 'CRASHED' });
     const died = await start('dieAlways').done;
