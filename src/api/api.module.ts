@@ -26,6 +26,11 @@ import { LedgerResolver } from './ledger.resolver.js';
 import { MetricsController } from './metrics.controller.js';
 import { ModelsResolver } from './models.resolver.js';
 import { PromotionsResolver } from './promotions.resolver.js';
+import {
+  CandidateConnectionResolver,
+  ExampleConnectionResolver,
+  LeasedQuestionsResolver,
+} from './counted.resolvers.js';
 import { TrialsResolver } from './trials.resolver.js';
 import { measureRequests } from './request-metrics.js';
 import { ReviewResolver } from './review.resolver.js';
@@ -44,6 +49,9 @@ const RESOLVERS: Type[] = [
   KeysResolver,
   ModelsResolver,
   PromotionsResolver,
+  CandidateConnectionResolver,
+  ExampleConnectionResolver,
+  LeasedQuestionsResolver,
   TrialsResolver,
   ReviewResolver,
   RunsResolver,

@@ -57,8 +57,7 @@ export class ExamplesResolver {
       return { ...exampleView(row), prediction: prediction ? predictionView(prediction, null) : null };
     });
     const pageInfo = { hasNextPage: more, endCursor: rows.at(-1)?.id ?? null };
-    // Counted where it is asked for alone: it takes longer than a page of many.
-    return { nodes, pageInfo, totalCount: () => this.exports.count(task) };
+    return { nodes, pageInfo, count: () => this.exports.count(task) };
   }
 
   @Mutation('revokeExamples')

@@ -25,7 +25,7 @@ export class ReviewResolver {
     return {
       edges: edges.map(({ cursor, node }) => ({ cursor, node: questionView(node) })),
       pageInfo,
-      totalCount: () => this.review.count(task, request, by),
+      count: () => this.review.count(task, request, by),
     };
   }
 
@@ -39,7 +39,7 @@ export class ReviewResolver {
   ) {
     const request = { first: checkPage(first), strategy, filter };
     const questions = await this.review.lease(task, request, by);
-    return { questions: questions.map(questionView), totalCount: () => this.review.count(task, request, by) };
+    return { questions: questions.map(questionView), count: () => this.review.count(task, request, by) };
   }
 
   @Mutation('releaseQuestions')
