@@ -90,6 +90,7 @@ export class Config {
   /** Empty: half of what there is. */
   readonly modelMemoryMb: number | '';
   readonly idleMinutes: number;
+  readonly warmMinutes: number;
   /** Empty: measured. */
   readonly maxBatchTokens: number | '';
   readonly cacheMb: number;

@@ -271,6 +271,12 @@ export const environment = {
     'Minutes after which a task that nobody asks gives its memory back until it is asked; 0: never',
     whole(0, 100_000),
   ),
+  warmMinutes: variable(
+    'FEWLOOP_WARM_MINUTES',
+    '10',
+    'Minutes for which a replaced version stays open, so that going back to it is immediate; given up earlier where another model needs its memory; 0: none is kept',
+    whole(0, 100_000),
+  ),
   maxBatchTokens: variable(
     'FEWLOOP_MAX_BATCH_TOKENS',
     '',
