@@ -21,8 +21,7 @@ const open = async (env: Record<string, string> = {}) => (await openBundleStore(
 beforeAll(async () => {
   s3 = await startS3();
   // The SDK reads these itself.
-  vi.stubEnv('AWS_ACCESS_KEY_ID', s3.env['AWS_ACCESS_KEY_ID']!);
-  vi.stubEnv('AWS_SECRET_ACCESS_KEY', s3.env['AWS_SECRET_ACCESS_KEY']!);
+  for (const [name, value] of Object.entries(s3.env)) if (name.startsWith('AWS_')) vi.stubEnv(name, value);
 });
 afterAll(async () => {
   vi.unstubAllEnvs();
