@@ -4,24 +4,21 @@
  * one of the two stays.
  */
 import { Inject, Injectable, Logger, type OnApplicationBootstrap, type OnApplicationShutdown } from '@nestjs/common';
-import { createHash, randomUUID } from 'node:crypto';
-import { createWriteStream } from 'node:fs';
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { randomUUID } from 'node:crypto';
+import { mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { pipeline } from 'node:stream/promises';
 import { Health } from '../common/health.js';
 import { Config } from '../config/config.js';
 import type { ModelVersionRow } from '../storage/entities/model-version.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
 import { digest, fileDigest, invalid, parseManifest, readBundle, type Bundle } from './bundle.js';
+import { AlteredFile, copyBundle } from './bundle-copy.js';
 import { filesOf, removeAbandoned } from './bundle-files.js';
 import { BUNDLE_STORE, MANIFEST, type BundleStore } from './bundle-store.js';
 import type { BundleFile } from './manifest.js';
 
 export type VersionName = Pick<ModelVersionRow, 'task' | 'version' | 'digest' | 'folder'>;
 
-/** Of the manifest, which is read whole. */
-const MAX_MANIFEST_BYTES = 64 * 2 ** 20;
 const TELL_MS = 2_000;
 
 @Injectable()
@@ -111,49 +108,16 @@ export class Bundles implements OnApplicationBootstrap, OnApplicationShutdown {
     const telling = this.#telling(`fetching ${name} from ${store.name}`);
     try {
       if (!(await store.has(version))) throw new Error(`${store.name} does not have it`);
-      const manifest = await this.#fetchManifest(version);
-      await mkdir(partial);
-      for (const file of filesOf(parseManifest(manifest))) await this.#fetchFile(version, file, partial, telling.tell);
-      await writeFile(join(partial, MANIFEST), manifest);
+      await copyBundle((file) => store.read(version, file), version.digest, partial, telling.tell);
       await putInPlace(partial, folder, version.digest);
       this.#log.log(`${name} was fetched from ${store.name}`);
     } catch (cause) {
-      throw invalid(`${name} is not whole here, and not to be had: ${(cause as Error).message}`, cause);
+      const why = cause instanceof AlteredFile ? this.#altered(version, cause.file) : (cause as Error).message;
+      throw invalid(`${name} is not whole here, and not to be had: ${why}`, cause);
     } finally {
       telling.end();
       await rm(partial, { recursive: true, force: true });
     }
-  }
-
-  async #fetchManifest(version: VersionName): Promise<Buffer> {
-    const chunks: Buffer[] = [];
-    let bytes = 0;
-    for await (const chunk of await this.store!.read(version, MANIFEST)) {
-      chunks.push(chunk as Buffer);
-      bytes += (chunk as Buffer).length;
-      if (bytes > MAX_MANIFEST_BYTES) break;
-    }
-    const manifest = Buffer.concat(chunks);
-    if (digest(manifest) !== version.digest) throw new Error(this.#altered(version, MANIFEST));
-    return manifest;
-  }
-
-  async #fetchFile(
-    version: VersionName,
-    { file, sha256 }: BundleFile,
-    folder: string,
-    tell: (bytes: number) => void,
-  ): Promise<void> {
-    const path = join(folder, file);
-    await mkdir(dirname(path), { recursive: true });
-    const hash = createHash('sha256');
-    const source = await this.store!.read(version, file);
-    source.on('data', (chunk: Buffer) => {
-      hash.update(chunk);
-      tell(chunk.length);
-    });
-    await pipeline(source, createWriteStream(path, { flush: true }));
-    if (hash.digest('hex') !== sha256) throw new Error(this.#altered(version, file));
   }
 
   #altered({ task, digest: name }: VersionName, file: string): string {
