@@ -31,6 +31,11 @@ export class Config {
   /** Empty: embedded. */
   readonly databaseUrl: string;
   readonly databaseUrlFile: string;
+  /** Empty: none; a folder (absolute), or `s3://bucket/prefix`. */
+  readonly bundleStore: string;
+  readonly s3Endpoint: string;
+  readonly s3Region: string;
+  readonly s3PathStyle: boolean;
   /** Empty: the embedded stream. */
   readonly kafkaBrokers: string;
   readonly kafkaGroupId: string;
@@ -107,6 +112,8 @@ export class Config {
     Object.assign(this, environment);
     this.dataDir = resolve(environment.dataDir);
     this.baseModel = baseModelFolder(environment.baseModel);
+    const { bundleStore } = environment;
+    this.bundleStore = bundleStore === '' || bundleStore.startsWith('s3://') ? bundleStore : resolve(bundleStore);
   }
 
   static load(env: NodeJS.ProcessEnv = process.env): Config {

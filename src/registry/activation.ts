@@ -13,7 +13,6 @@
  * request opens it again, digests, golden texts and all.
  */
 import { Inject, Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
-import { join } from 'node:path';
 import { FewloopError } from '../common/errors.js';
 import { METRICS, NO_METRICS, secondsSince, type Metrics } from '../common/metrics/metrics.js';
 import { Config } from '../config/config.js';
@@ -26,7 +25,8 @@ import { fraction } from '../task/keys.js';
 import { hasZeroShot } from '../task/support.js';
 import type { Precision, TaskDefinition } from '../task/types.js';
 import { BatchBudgets } from './batch-budget.js';
-import { invalid, readBundle, type Bundle } from './bundle.js';
+import type { Bundle } from './bundle.js';
+import { Bundles } from './bundles.js';
 import { verifyGolden } from './golden.js';
 import { openInPrecision } from './precision.js';
 import { RehearsalEngine } from './rehearsal.js';
@@ -121,6 +121,7 @@ export class ActivationService implements OnApplicationShutdown {
     @Inject(BatchBudgets) private readonly budgets: BatchBudgets,
     @Inject(TasksRepository) private readonly tasks: TasksRepository,
     @Inject(VersionsRepository) private readonly versions: VersionsRepository,
+    @Inject(Bundles) private readonly bundles: Bundles,
     @Inject(METRICS) private readonly metrics: Metrics = NO_METRICS,
   ) {
     hostPool.makeRoom = () => this.#makeRoom();
@@ -295,8 +296,7 @@ export class ActivationService implements OnApplicationShutdown {
   async #open(task: string, version: number, mayEvict = true): Promise<Tenure> {
     const row = await this.versions.find(task, version);
     if (!row) throw new FewloopError('VERSION_NOT_FOUND', `task ${task} has no version ${version}`);
-    const bundle = await readBundle(join(this.config.dataDir, row.folder), { baseModel: this.config.baseModel });
-    if (bundle.digest !== row.digest) throw invalid('its manifest is not the one that was registered');
+    const bundle = await this.bundles.read(row);
     const open = await openInPrecision(bundle, this.config, {
       open: (precision) => this.#openVerified(bundle, precision, mayEvict),
       rateOf: (precision) => this.budgets.rateOf(budgetKind(bundle.manifest, precision)),

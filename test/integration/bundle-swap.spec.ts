@@ -5,9 +5,11 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Config } from '../../src/config/config.js';
 import { InferenceEngine } from '../../src/inference/engine.js';
+import { Health } from '../../src/common/health.js';
 import { ActivationService } from '../../src/registry/activation.js';
 import { BatchBudgets } from '../../src/registry/batch-budget.js';
 import { readBundle } from '../../src/registry/bundle.js';
+import { Bundles } from '../../src/registry/bundles.js';
 import type { BundleManifest, GoldenFile } from '../../src/registry/manifest.js';
 import { RehearsalEngine } from '../../src/registry/rehearsal.js';
 import { ModelRegistry } from '../../src/registry/versions.js';
@@ -82,7 +84,8 @@ class World {
     } as unknown as TasksRepository;
     const rehearsal = new RehearsalEngine(this.config);
     this.zeroShot = new ZeroShotBuilder(this.config, this.pool, rehearsal);
-    this.registry = new ModelRegistry(this.config, tasks, versions, transactions);
+    const bundles = new Bundles(this.config, versions, null, new Health());
+    this.registry = new ModelRegistry(this.config, tasks, versions, transactions, bundles);
     this.activation = new ActivationService(
       this.config,
       this.pool,
@@ -90,6 +93,7 @@ class World {
       new BatchBudgets(this.config, new HostLayout(hosts, 1)),
       tasks,
       versions,
+      bundles,
     );
   }
 
