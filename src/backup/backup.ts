@@ -9,7 +9,7 @@ import { dirname, join, resolve } from 'node:path';
 import { createGzip } from 'node:zlib';
 import type { Config } from '../config/config.js';
 import { copyBundle } from '../registry/bundle-copy.js';
-import { openBundleStore } from '../registry/bundle-store.js';
+import { openBundleStore } from '../registry/open-store.js';
 import { DatabaseSnapshot, type CopiedVersion } from '../storage/database-copy.js';
 import { runningUrl, startEmbeddedPostgres } from '../storage/embedded-postgres.js';
 import { readFrom, writeHashed } from './files.js';

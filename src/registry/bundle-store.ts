@@ -6,7 +6,6 @@
  *   <store>/<task>/<digest>/<files of the manifest>, manifest.json
  */
 import type { Readable } from 'node:stream';
-import type { Config } from '../config/config.js';
 import type { BundleFile } from './manifest.js';
 
 export const MANIFEST = 'manifest.json';
@@ -33,16 +32,3 @@ export interface BundleStore {
 }
 
 export const BUNDLE_STORE = Symbol('BUNDLE_STORE');
-
-/** The one that is configured; null where bundles are in data folders alone. */
-export async function openBundleStore(config: Config): Promise<BundleStore | null> {
-  const { bundleStore } = config;
-  if (bundleStore === '') return null;
-  if (!bundleStore.startsWith('s3://')) {
-    const { FolderStore } = await import('./folder-store.js');
-    return new FolderStore(bundleStore);
-  }
-  // The SDK is loaded where it is wanted alone.
-  const { S3Store } = await import('./s3-store.js');
-  return new S3Store(config);
-}

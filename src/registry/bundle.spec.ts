@@ -71,6 +71,20 @@ describe('readBundle', () => {
     await read();
   });
 
+  it.each(['graph', 'variant'])('refuses a %s with weights in another file', async (where) => {
+    const external = join(import.meta.dirname, '../../test/fixtures/external.onnx');
+    await copyFile(external, join(folder, 'external.onnx'));
+    const entry = { file: 'external.onnx', sha256: sha256(await readFile(external)) };
+    const [graph] = manifest.graphs;
+    if (where === 'graph') Object.assign(graph!, entry);
+    else graph!.variants = [{ precision: 'int8', ...entry }];
+    await writeManifest(folder, manifest);
+    await expect(read()).rejects.toMatchObject({
+      code: 'BUNDLE_INVALID',
+      message: 'the bundle cannot be used: external.onnx takes weights from another file (external data)',
+    });
+  });
+
   it.each<[string, Spoil, RegExp]>([
     ['an unknown format', (m) => (m.formatVersion = 2), /format is 2/],
     ['a path above', (m) => (m.graphs[0]!.file = '../bundle/../outside.onnx'), /leaves/],

@@ -104,8 +104,8 @@ async function readVariants(
 
 /** Before ONNX Runtime sees it. */
 async function refuseUnsafe(file: string, path: string, sha256: string): Promise<void> {
-  await refuseExternalData(path, sha256).catch((cause: unknown) => {
-    throw invalid(`${file}: ${(cause as Error).message}`, cause);
+  await refuseExternalData(path, sha256, file).catch((cause: unknown) => {
+    throw invalid((cause as Error).message, cause);
   });
 }
 

@@ -12,6 +12,7 @@ import { estimatedBytes } from '../runtime/host-memory.js';
 import { JOBS_A_HOST } from '../runtime/host-process.js';
 import { fileDigest } from './bundle.js';
 import { blankBatch, KeptMeasurements, machine, ROW_TOKENS } from './measurements.js';
+import { refuseExternalData } from './onnx-file.js';
 
 const BASE_GRAPH = 'model.onnx';
 /** Of a batch: near what is fastest on CPUs (batch-budget.ts). */
@@ -56,6 +57,7 @@ export async function findLayout(config: Config): Promise<HostLayout> {
   if (hostThreads !== '') return new HostLayout(Math.max(1, Math.floor(cores / hostThreads)), hostThreads);
   const path = join(baseModel, BASE_GRAPH);
   const sha256 = await fileDigest(path);
+  await refuseExternalData(path, sha256);
   const kept = new KeptMeasurements<MeasuredLayout[]>(join(dataDir, 'host-layouts.json'));
   const key = [sha256, machine(device)].join(' | ');
   const known = await kept.of(key);

@@ -42,7 +42,7 @@ it('refuses what is no model, or half of one', async () => {
   const whole = await readFile(join(TINY_MODEL, 'model.onnx'));
   for (const bytes of [Buffer.alloc(0), Buffer.from('ORTM of another format'), whole.subarray(0, 100_000)]) {
     await writeFile(join(folder, 'bad.onnx'), bytes);
-    await expect(check(join(folder, 'bad.onnx'))).rejects.toThrow('it is no ONNX model');
+    await expect(check(join(folder, 'bad.onnx'))).rejects.toThrow('bad.onnx is no ONNX model');
   }
 });
 

@@ -26,19 +26,22 @@ const MAX_DEPTH = 100;
 /** SHA-256 of files that were found to be whole in themselves. */
 const known = new LRUCache<string, true>({ max: 10_000 });
 
-/** Throws an Error that says why the file, whose digest is known to be `sha256`, is none that may be opened. */
-export async function refuseExternalData(path: string, sha256: string): Promise<void> {
+/**
+ * Throws an Error that says why the file, whose digest is known to be `sha256`, is none that may be opened. `name`: in its
+ * message.
+ */
+export async function refuseExternalData(path: string, sha256: string, name = path): Promise<void> {
   // The runtime takes other files, by their names, for a format of its own.
-  if (!path.endsWith('.onnx')) throw new Error('its name does not end in .onnx');
+  if (!path.endsWith('.onnx')) throw new Error(`${name}: its name does not end in .onnx`);
   if (known.has(sha256)) return;
-  let graphs: number;
+  let graphs = 0;
   try {
     graphs = walk(await readFile(path), 'model', 0);
   } catch (cause) {
-    if (cause instanceof ExternalData) throw cause;
-    throw new Error('it is no ONNX model', { cause });
+    if (cause instanceof ExternalData) throw new Error(`${name} ${cause.message}`, { cause });
+    throw new Error(`${name} is no ONNX model`, { cause });
   }
-  if (graphs === 0) throw new Error('it is no ONNX model');
+  if (graphs === 0) throw new Error(`${name} is no ONNX model`);
   known.set(sha256, true);
 }
 
@@ -53,7 +56,7 @@ function walk(bytes: Uint8Array, message: string, depth: number): number {
     const [field, wireType] = reader.tag();
     if (message === 'tensor' && (field === TENSOR_EXTERNAL_DATA || field === TENSOR_DATA_LOCATION)) {
       if (field === TENSOR_EXTERNAL_DATA || reader.int32() !== 0) {
-        throw new ExternalData('it takes weights from another file (external data)');
+        throw new ExternalData('takes weights from another file (external data)');
       }
       continue;
     }

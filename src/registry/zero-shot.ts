@@ -21,6 +21,7 @@ import { digest, fileDigest } from './bundle.js';
 import { goldenItems, madeItem } from './golden-items.js';
 import { goldenOf, rawScores } from './golden.js';
 import { BUNDLE_FORMAT_VERSION, type BundleFile, type BundleManifest, type GoldenFile } from './manifest.js';
+import { refuseExternalData } from './onnx-file.js';
 import { RehearsalEngine } from './rehearsal.js';
 import { openBundle } from './served-model.js';
 
@@ -74,6 +75,7 @@ export class ZeroShotBuilder {
     const { baseModel } = this.config;
     const path = join(baseModel, 'model.onnx');
     const sha256 = await fileDigest(path);
+    await refuseExternalData(path, sha256);
     const tokenizerJson = await readFile(join(baseModel, 'tokenizer.json'), 'utf8');
     const drafted = request.definition.templates.map((template, i) =>
       zeroShotMember(request.definition, template, `t${i}`),

@@ -116,7 +116,7 @@ export async function restoreDatabase(
   const wanted = new Set(state.migrations);
   const migrations = (options.migrations as (new () => unknown)[]).filter(({ name }) => wanted.has(name));
   if (migrations.length !== wanted.size) throw new Error('the backup is of a newer release than this one');
-  const source = await new DataSource({ ...options, migrations } as typeof options).initialize();
+  const source = await new DataSource({ ...options, migrations }).initialize();
   const runner = source.createQueryRunner();
   try {
     await runner.startTransaction();

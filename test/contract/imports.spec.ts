@@ -67,6 +67,7 @@ describe('import table', () => {
     ['onnxruntime-only-in-runtime', 'src/registry/a.ts', 'onnxruntime-node'],
     ['typeorm-only-in-storage', 'src/learning/a.ts', 'typeorm'],
     ['kafka-only-in-stream-kafka', 'src/stream/a.ts', 'kafkajs'],
+    ['s3-only-in-its-store', 'src/registry/a.ts', '@aws-sdk/client-s3'],
     ['no-nest-in-pure-modules', 'src/inference/a.ts', '@nestjs/common'],
   ])('%s refuses it in %s', (rule, from, name) => {
     expect(rules(cruise({ [from]: `import * as lib from '${name}';\nexport const a = lib;` }))).toContain(rule);

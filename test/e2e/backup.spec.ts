@@ -37,7 +37,7 @@ const RUNS = '{ task(name: "reviews") { runs { state error } promotions { id } s
 const CLASSIFY = `query ($inputs: [TextInput!]!) {
   classify(task: "reviews", inputs: $inputs) { modelVersion label confidence }
 }`;
-const STATE = `{ task(name: "reviews") { revision activeVersion { version } examples { train dev test } runs { state producedVersion } }
+const STATE = `{ task(name: "reviews") { revision activeVersion { version } examples { train dev test } runs { state produced { version } } }
   reviewQueue(task: "reviews") { totalCount edges { node { text } } }
   verifyLedger { entries brokenAt lastHash } }`;
 
@@ -49,12 +49,19 @@ let service: ServiceProcess;
 let shell: ChildProcess;
 let port: number;
 let output = '';
-let before: unknown[];
+let before: Awaited<ReturnType<typeof all>>;
 
-const all = async (client: GraphqlClient) => [
-  await client.request(CLASSIFY, { inputs: TEXTS }),
-  await client.request(STATE),
-];
+interface State {
+  reviewQueue: { totalCount: number; edges: { node: { text: string } }[] };
+  verifyLedger: { entries: number; lastHash: string };
+}
+
+/** Answers, and what is there; the order of questions may be another once the pool was scored by the new version. */
+async function all(client: GraphqlClient) {
+  const { reviewQueue, ...state } = await client.request<State>(STATE);
+  const questions = reviewQueue.edges.map(({ node }) => node.text).sort();
+  return { ...(await client.request<object>(CLASSIFY, { inputs: TEXTS })), ...state, questions };
+}
 
 /** Resolves to what the block printed; throws that where a command of it failed. */
 async function execute(block: string): Promise<string> {
@@ -116,7 +123,10 @@ it('a service with a trained version, candidates, answers and a ledger', async (
   const approve = 'mutation ($id: ID!) { approvePromotion(id: $id, override: true, comment: "a test") { decision } }';
   await service.request(approve, { id: task.promotions[0]!.id });
   before = await all(service);
-  expect(before[0]).toMatchObject({ classify: TEXTS.map(() => ({ modelVersion: 2 })) });
+  expect(before).toMatchObject({
+    classify: TEXTS.map(() => ({ modelVersion: 2 })),
+    questions: { length: TEXTS.length },
+  });
 });
 
 it('is backed up while it runs', async () => {
@@ -153,7 +163,7 @@ it('is restored: the same answers, versions, candidates, examples and ledger', a
   const client = graphqlClient(`http://127.0.0.1:${port}/graphql`);
   expect(await all(client)).toEqual(before);
   expect(existsSync(join(restored, 'bundles/reviews/2/manifest.json'))).toBe(true);
-  const { verifyLedger } = before[1] as { verifyLedger: { entries: number; lastHash: string } };
+  const { verifyLedger } = before;
   const printed = await execute(BLOCKS[4]!);
   expect(printed).toMatch(/^reviews .* 2 /mu);
   expect(printed).toContain(`${verifyLedger.entries} entries hold; the last hash is ${verifyLedger.lastHash}`);

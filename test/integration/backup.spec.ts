@@ -35,7 +35,9 @@ const query = async (url: string, sql: string) => {
   return rows;
 };
 const tablesOf = async (url: string) =>
-  (await query(url, `SELECT tablename FROM pg_tables WHERE schemaname = 'public'`)).map(({ tablename }) => tablename);
+  (await query(url, `SELECT tablename FROM pg_tables WHERE schemaname = 'public'`))
+    .map(({ tablename }) => String(tablename))
+    .sort();
 
 beforeAll(async () => {
   root = await mkdtemp(join(tmpdir(), 'fewloop-kept-'));
@@ -72,7 +74,7 @@ it('takes every table that is kept, and what it says of itself', async () => {
   const contents = JSON.parse(await readFile(join(folder, 'backup.json'), 'utf8')) as BackupContents;
   const left = ['migrations', 'replica', 'access_usage', 'access_subscription'];
   const taken = contents.tables.map(({ table }) => table);
-  expect([...taken, ...left].sort()).toEqual((await tablesOf(config.databaseUrl)).sort());
+  expect([...taken, ...left].sort()).toEqual(await tablesOf(config.databaseUrl));
   expect(contents.files.map(({ file }) => file.split('/').pop())).toEqual([
     'run.json',
     'labelled.jsonl',
@@ -125,10 +127,10 @@ describe('a backup that is not what it was', () => {
     spoiled = await mkdtemp(join(root, 'spoiled-'));
     await cp(folder, spoiled, { recursive: true });
   });
-  afterEach(async () => {
+  const expectNothing = async () => {
     expect(await readdir(restored.dataDir)).toEqual([]);
     expect(await tablesOf(target.url)).toEqual([]);
-  });
+  };
 
   it.each([
     'backup.json',
@@ -147,6 +149,7 @@ describe('a backup that is not what it was', () => {
       code: 'BAD_INPUT',
       message: expect.stringMatching(/backup|backed up/u),
     });
+    await expectNothing();
   });
 
   it('is refused where its rows are not those that were counted, after all digests held', async () => {
@@ -154,6 +157,7 @@ describe('a backup that is not what it was', () => {
     contents.tables.at(-1)!.rows += 1;
     await writeContents(spoiled, contents);
     await expect(restoreBackup(restored, spoiled, quiet)).rejects.toThrow(/rows in place of/u);
+    await expectNothing();
   });
 
   it.each(['../outside', '/etc/passwd', 'database/../../outside'])('its files stay in it: %s', async (file) => {
@@ -161,6 +165,7 @@ describe('a backup that is not what it was', () => {
     contents.files[0]!.file = file;
     await writeContents(spoiled, contents);
     await expect(restoreBackup(restored, spoiled, quiet)).rejects.toMatchObject({ code: 'BAD_INPUT' });
+    await expectNothing();
   });
 });
 

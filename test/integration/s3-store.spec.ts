@@ -8,7 +8,7 @@ import { buffer } from 'node:stream/consumers';
 import type { Readable } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { Config } from '../../src/config/config.js';
-import { openBundleStore } from '../../src/registry/bundle-store.js';
+import { openBundleStore } from '../../src/registry/open-store.js';
 import { describeBundleStore } from '../fixtures/bundle-stores.js';
 import { sha256, TINY_MODEL } from '../fixtures/bundle.js';
 import { startS3, type S3 } from '../fixtures/s3.js';
