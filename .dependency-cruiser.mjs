@@ -65,6 +65,7 @@ export default {
     only('typeorm-only-in-storage', 'typeorm|@nestjs/typeorm', ['^src/storage/', '^migrations/']),
     only('prometheus-only-in-metrics', 'prom-client', ['^src/common/metrics/']),
     only('opentelemetry-only-in-tracing', '@opentelemetry', ['^src/common/tracing/']),
+    only('kubernetes-only-in-launch', '@kubernetes/client-node', ['^src/launch/']),
     only('kafka-only-in-stream-kafka', 'kafkajs|kafkajs-snappy|lz4-napi', ['^src/stream/kafka/']),
     {
       name: 'no-nest-in-pure-modules',

@@ -6,6 +6,12 @@ import { Config } from './config.js';
 import { environment, environmentTable } from './environment.js';
 
 const base = { FEWLOOP_BASE_MODEL: 'test/fixtures/tiny-model' };
+const IN_CLUSTER = {
+  FEWLOOP_LAUNCHER: 'kubernetes',
+  FEWLOOP_TRAINER_IMAGE: 'fewloop-trainer:1',
+  FEWLOOP_TRAINER_CLAIM: 'fewloop-runs',
+  KUBECONFIG: 'package.json',
+};
 
 describe('Config', () => {
   it('has a default for every variable', () => {
@@ -37,7 +43,13 @@ describe('Config', () => {
     [{ KAFKA_PASSWORD: 'x', KAFKA_PASSWORD_FILE: 'package.json' }, 'both set'],
     [{ KAFKA_SSL_CERT_FILE: 'package.json' }, 'belong together'],
     [{ KAFKA_SSL_CA_FILE: '/nowhere' }, 'no such file'],
-    [{ FEWLOOP_LAUNCHER: 'kubernetes' }, 'not in this version'],
+    [{ FEWLOOP_LAUNCHER: 'kubernetes' }, 'FEWLOOP_TRAINER_IMAGE'],
+    [{ FEWLOOP_LAUNCHER: 'kubernetes', FEWLOOP_TRAINER_IMAGE: 'i' }, 'FEWLOOP_TRAINER_CLAIM'],
+    [{ ...IN_CLUSTER, KUBECONFIG: '' }, 'there is no cluster'],
+    [{ ...IN_CLUSTER, KUBECONFIG: '/nowhere' }, 'KUBECONFIG=/nowhere: no such file'],
+    [{ ...IN_CLUSTER, FEWLOOP_TRAINER_MEMORY: '4GB' }, 'FEWLOOP_TRAINER_MEMORY=4GB: must be …Mi or …Gi'],
+    [{ ...IN_CLUSTER, FEWLOOP_TRAINER_GPUS: '2' }, 'FEWLOOP_TRAINER_GPUS=2'],
+    [{ ...IN_CLUSTER, FEWLOOP_TRAINER_NODES: 'gpu' }, 'must be key=value'],
     [{ FEWLOOP_DEVICE: 'cuda:77' }, 'no CUDA device 77'],
     [{ FEWLOOP_DEVICE: 'gpu' }, 'FEWLOOP_DEVICE'],
     [{ FEWLOOP_ROLE: 'api' }, 'DATABASE_URL'],
@@ -48,6 +60,12 @@ describe('Config', () => {
 
   it('takes any address with access control', () => {
     expect(Config.load({ ...base, FEWLOOP_HOST: '0.0.0.0', FEWLOOP_AUTH: 'required' }).auth).toBe('required');
+  });
+
+  it('starts runs in a cluster that it can reach; the roles that start none need not', () => {
+    expect(Config.load({ ...base, ...IN_CLUSTER })).toMatchObject({ trainerCpus: 2, trainerMemory: '4Gi' });
+    const api = { FEWLOOP_LAUNCHER: 'kubernetes', FEWLOOP_ROLE: 'api', DATABASE_URL: 'postgres://db/x' };
+    expect(Config.load({ ...base, ...api }).launcher).toBe('kubernetes');
   });
 
   it('reads secrets from files, without the line end, and once', () => {
