@@ -63,6 +63,10 @@ export class Cluster {
     return (await this.batch.listNamespacedJob({ namespace: this.namespace, labelSelector })).items;
   }
 
+  async listPods(labelSelector: string): Promise<V1Pod[]> {
+    return (await this.core.listNamespacedPod({ namespace: this.namespace, labelSelector })).items;
+  }
+
   /** Where there is one of its name, that one stays. */
   async createJob(body: V1Job): Promise<void> {
     try {
@@ -120,13 +124,14 @@ class Kept<T extends KubernetesObject> {
   private retry: NodeJS.Timeout | undefined;
   private retryMs = FIRST_RETRY_MS;
   private closed = false;
+  private starting: Promise<void>;
 
   constructor(config: KubeConfig, path: string, list: () => Promise<KubernetesListObject<T>>, selector: string) {
     this.informer = new ListWatch(path, new Watch(config), () => this.noted(list()), false, selector);
     this.informer.on('change', () => this.changed());
     // It begins anew by itself where the server closed the watch or no longer knows its version (410); not after errors.
     this.informer.on('error', () => this.again());
-    void this.informer.start();
+    this.starting = this.informer.start();
   }
 
   get objects(): readonly T[] {
@@ -137,6 +142,8 @@ class Kept<T extends KubernetesObject> {
     this.closed = true;
     clearTimeout(this.retry);
     void this.informer.stop();
+    // A watch that is being opened is not closed by that.
+    void this.starting.then(() => this.informer.stop());
   }
 
   private async noted(list: Promise<KubernetesListObject<T>>): Promise<KubernetesListObject<T>> {
@@ -155,7 +162,7 @@ class Kept<T extends KubernetesObject> {
   private again(): void {
     if (this.closed) return;
     clearTimeout(this.retry);
-    this.retry = setTimeout(() => void this.informer.start(), this.retryMs);
+    this.retry = setTimeout(() => (this.starting = this.informer.start()), this.retryMs);
     this.retryMs = Math.min(2 * this.retryMs, LAST_RETRY_MS);
   }
 }
@@ -220,7 +227,9 @@ export async function persistently<T>(
 /** The API server is away, starts, or is too busy. */
 function isPassing(error: unknown): boolean {
   const code = codeOf(error);
-  return code === undefined || code === 429 || code >= 500;
+  // fetch's word for a connection that was not made, or broke, is a TypeError with a cause.
+  if (code === undefined) return error instanceof TypeError && error.cause !== undefined;
+  return code === 429 || code >= 500;
 }
 
 /** What the API server says, in its own words. */

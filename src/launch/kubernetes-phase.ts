@@ -7,18 +7,18 @@ export type Phase =
   /** `why`: what it waits for, as Kubernetes says it. */
   | { kind: 'waiting'; why: string }
   | { kind: 'running' }
-  | { kind: 'complete'; pod: V1Pod | undefined }
+  | { kind: 'complete' }
   /** `reason` of the Job: BackoffLimitExceeded, DeadlineExceeded, … */
-  | { kind: 'failed'; reason: string; message: string; pod: V1Pod | undefined }
+  | { kind: 'failed'; reason: string; message: string }
   | { kind: 'gone' };
 
 /** `job`: null where it is there no more. */
 export function phaseOf(job: V1Job | null, pods: V1Pod[]): Phase {
   if (job === null) return { kind: 'gone' };
-  const pod = newest(pods);
   const condition = ending(job);
-  if (condition?.type === 'Complete') return { kind: 'complete', pod };
-  if (condition) return { kind: 'failed', reason: condition.reason ?? '', message: condition.message ?? '', pod };
+  if (condition?.type === 'Complete') return { kind: 'complete' };
+  if (condition) return { kind: 'failed', reason: condition.reason ?? '', message: condition.message ?? '' };
+  const pod = newest(pods);
   if (pod === undefined) return { kind: 'waiting', why: 'a pod' };
   if (pod.status?.phase === 'Pending') return { kind: 'waiting', why: hindrance(pod) };
   return { kind: 'running' };
@@ -37,7 +37,7 @@ function ending(job: V1Job) {
   return job.status?.conditions?.find(({ type, status }) => ['Complete', 'Failed'].includes(type) && status === 'True');
 }
 
-function newest(pods: V1Pod[]): V1Pod | undefined {
+export function newest(pods: V1Pod[]): V1Pod | undefined {
   const at = (pod: V1Pod) => new Date(pod.metadata?.creationTimestamp ?? 0).getTime();
   return pods.toSorted((a, b) => at(b) - at(a))[0];
 }

@@ -20,7 +20,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { Cluster, codeOf, messageOf, persistently, type Followed } from './kubernetes-cluster.js';
 import { jobName, jobOf, runSelector, taskSelector, type JobSettings } from './kubernetes-job.js';
-import { isOver, phaseOf, terminated, type Phase } from './kubernetes-phase.js';
+import { isOver, newest, phaseOf, terminated, type Phase } from './kubernetes-phase.js';
 import type { Launcher, RunningTrainer } from './launcher.js';
 import { ProgressTail } from './progress-tail.js';
 import {
@@ -130,7 +130,7 @@ class Attempt {
     const followed = this.cluster.follow(runSelector(run.runId));
     try {
       const { phase, uid } = await followed.until(() => this.look(followed, name), this.ending);
-      const result = await this.outcomeOf(phase);
+      const result = await this.outcomeOf(run, phase);
       if (!result.ok && uid !== undefined) this.told.add(uid);
       return result;
     } finally {
@@ -164,14 +164,16 @@ class Attempt {
     return phase.kind === 'waiting' || phase.kind === 'running' ? undefined : { phase, uid: job?.metadata?.uid };
   }
 
-  private async outcomeOf(phase: Ended): Promise<RunResult> {
+  private async outcomeOf({ runId }: RunSettings, phase: Ended): Promise<RunResult> {
     if (phase.kind === 'gone') return failure('CRASHED', 'its Job was deleted by somebody else');
-    const log = await this.keepLog(phase.pod);
+    // Asked anew: Jobs and pods are watched apart, and a Job's end may be heard of before its pod's.
+    const pod = newest(await this.call(() => this.cluster.listPods(runSelector(runId))));
+    const log = await this.keepLog(pod);
     if (phase.kind === 'complete') {
       const result = await this.writtenResult();
       return result ?? failure('CRASHED', `the trainer ended well and without a result: ${log}`);
     }
-    const { reason, message, pod } = phase;
+    const { reason, message } = phase;
     if (reason === 'DeadlineExceeded') return failure('DEADLINE_EXCEEDED', this.lateness());
     const end = terminated(pod);
     if (end?.reason === 'OOMKilled') {
