@@ -1,0 +1,17 @@
+#!/bin/sh
+# Applies an overlay: what others stand on, then the migration to its end, then the service.
+#   k8s/roll-out.sh k8s/overlays/cpu
+set -eu
+overlay=${1:?usage: k8s/roll-out.sh OVERLAY}
+namespace=${NAMESPACE:-fewloop}
+kubectl delete job fewloop-migrate --namespace "$namespace" --ignore-not-found --wait
+kubectl apply --kustomize "$overlay" --selector fewloop.io/phase=before
+kubectl wait job/fewloop-migrate --namespace "$namespace" --for=condition=complete --timeout="${MIGRATE_TIMEOUT:-1800s}" || {
+  kubectl logs job/fewloop-migrate --namespace "$namespace" --tail=50 >&2 || true
+  echo "the migration is not complete: nothing of the service was changed" >&2
+  exit 1
+}
+kubectl apply --kustomize "$overlay" --selector fewloop.io/phase!=before
+for deployment in $(kubectl get deployment --namespace "$namespace" --selector app.kubernetes.io/name=fewloop --output name); do
+  kubectl rollout status "$deployment" --namespace "$namespace" --timeout=15m
+done
