@@ -13,5 +13,5 @@ kubectl wait job/fewloop-migrate --namespace "$namespace" --for=condition=comple
 }
 kubectl apply --kustomize "$overlay" --selector fewloop.io/phase!=before
 for deployment in $(kubectl get deployment --namespace "$namespace" --selector app.kubernetes.io/name=fewloop --output name); do
-  kubectl rollout status "$deployment" --namespace "$namespace" --timeout=15m
+  kubectl rollout status "$deployment" --namespace "$namespace" --timeout="${ROLLOUT_TIMEOUT:-15m}"
 done

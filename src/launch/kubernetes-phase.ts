@@ -7,17 +7,26 @@ export type Phase =
   /** `why`: what it waits for, as Kubernetes says it. */
   | { kind: 'waiting'; why: string }
   | { kind: 'running' }
+  /** Its end is decided, and its pods are not gone yet. */
+  | { kind: 'ending' }
   | { kind: 'complete' }
   /** `reason` of the Job: BackoffLimitExceeded, DeadlineExceeded, … */
   | { kind: 'failed'; reason: string; message: string }
   | { kind: 'gone' };
 
+export type Ended = Extract<Phase, { kind: 'complete' | 'failed' | 'gone' }>;
+
+export function isEnded(phase: Phase): phase is Ended {
+  return phase.kind === 'complete' || phase.kind === 'failed' || phase.kind === 'gone';
+}
+
 /** `job`: null where it is there no more. */
 export function phaseOf(job: V1Job | null, pods: V1Pod[]): Phase {
   if (job === null) return { kind: 'gone' };
-  const condition = ending(job);
+  const condition = conditionOf(job, ['Complete', 'Failed']);
   if (condition?.type === 'Complete') return { kind: 'complete' };
   if (condition) return { kind: 'failed', reason: condition.reason ?? '', message: condition.message ?? '' };
+  if (conditionOf(job, ['FailureTarget', 'SuccessCriteriaMet'])) return { kind: 'ending' };
   const pod = newest(pods);
   if (pod === undefined) return { kind: 'waiting', why: 'a pod' };
   if (pod.status?.phase === 'Pending') return { kind: 'waiting', why: hindrance(pod) };
@@ -25,7 +34,7 @@ export function phaseOf(job: V1Job | null, pods: V1Pod[]): Phase {
 }
 
 export function isOver(job: V1Job): boolean {
-  return ending(job) !== undefined;
+  return conditionOf(job, ['Complete', 'Failed']) !== undefined;
 }
 
 /** Of the trainer's container; undefined where it has not ended, or never began. */
@@ -33,8 +42,8 @@ export function terminated(pod: V1Pod | undefined): V1ContainerStateTerminated |
   return containerStatus(pod)?.state?.terminated;
 }
 
-function ending(job: V1Job) {
-  return job.status?.conditions?.find(({ type, status }) => ['Complete', 'Failed'].includes(type) && status === 'True');
+function conditionOf(job: V1Job, types: string[]) {
+  return job.status?.conditions?.find(({ type, status }) => types.includes(type) && status === 'True');
 }
 
 export function newest(pods: V1Pod[]): V1Pod | undefined {

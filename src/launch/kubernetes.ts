@@ -20,7 +20,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { Cluster, codeOf, messageOf, persistently, type Followed } from './kubernetes-cluster.js';
 import { jobName, jobOf, runSelector, taskSelector, type JobSettings } from './kubernetes-job.js';
-import { isOver, newest, phaseOf, terminated, type Phase } from './kubernetes-phase.js';
+import { isEnded, isOver, newest, phaseOf, terminated, type Ended } from './kubernetes-phase.js';
 import type { Launcher, RunningTrainer } from './launcher.js';
 import { ProgressTail } from './progress-tail.js';
 import {
@@ -46,8 +46,6 @@ export interface KubernetesLauncherOptions extends JobSettings {
   /** As in Kept: tests do not wait. */
   resultVisibleMs?: number;
 }
-
-type Ended = Extract<Phase, { kind: 'complete' | 'failed' | 'gone' }>;
 
 export class KubernetesLauncher implements Launcher {
   /** Of failed Jobs whose end was told by this process: another start at their run is another try. */
@@ -160,8 +158,8 @@ class Attempt {
     if (job === undefined || pods === undefined) return undefined;
     const phase = phaseOf(job, pods);
     if (phase.kind === 'waiting') this.wait(phase.why);
-    else this.waitsFor = '';
-    return phase.kind === 'waiting' || phase.kind === 'running' ? undefined : { phase, uid: job?.metadata?.uid };
+    if (phase.kind === 'running') this.waitsFor = '';
+    return isEnded(phase) ? { phase, uid: job?.metadata?.uid } : undefined;
   }
 
   private async outcomeOf({ runId }: RunSettings, phase: Ended): Promise<RunResult> {
