@@ -67,6 +67,7 @@ export default {
     only('prometheus-only-in-metrics', 'prom-client', ['^src/common/metrics/']),
     only('opentelemetry-only-in-tracing', '@opentelemetry', ['^src/common/tracing/']),
     only('s3-only-in-its-store', '@aws-sdk', ['^src/registry/s3-store\\.ts$']),
+    only('kubernetes-only-in-launch', '@kubernetes/client-node', ['^src/launch/']),
     only('kafka-only-in-stream-kafka', 'kafkajs|kafkajs-snappy|lz4-napi', ['^src/stream/kafka/']),
     {
       name: 'no-nest-in-pure-modules',
@@ -78,7 +79,7 @@ export default {
       name: 'nobody-imports-entry-points',
       severity: 'error',
       from: { path: '^src/', pathNot: '^src/main\\.ts$' },
-      to: { path: '^src/(main|app\\.module)\\.ts$' },
+      to: { path: '^src/(main|migrate|app\\.module)\\.ts$' },
     },
     { name: 'no-unresolvable', severity: 'error', from: {}, to: { couldNotResolve: true } },
   ],

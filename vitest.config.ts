@@ -26,6 +26,8 @@ export default defineConfig({
         execArgv: SMALL_YOUNG_GENERATION,
       }),
       project('faults', ['test/faults/**/*.spec.ts'], { ...service, testTimeout: 300_000 }),
+      // By hand, with KUBE_BIN: test/kubernetes/.
+      project('kubernetes', ['test/kubernetes/**/*.spec.ts'], { ...service, testTimeout: 300_000 }),
       project('e2e', ['test/e2e/**/*.spec.ts'], { ...service, testTimeout: 900_000, hookTimeout: 300_000 }),
     ],
   },

@@ -6,6 +6,12 @@ import { Config } from './config.js';
 import { environment, environmentTable } from './environment.js';
 
 const base = { FEWLOOP_BASE_MODEL: 'test/fixtures/tiny-model' };
+const IN_CLUSTER = {
+  FEWLOOP_LAUNCHER: 'kubernetes',
+  FEWLOOP_TRAINER_IMAGE: 'fewloop-trainer:1',
+  FEWLOOP_TRAINER_CLAIM: 'fewloop-runs',
+  KUBECONFIG: 'package.json',
+};
 
 describe('Config', () => {
   it('has a default for every variable', () => {
@@ -40,7 +46,13 @@ describe('Config', () => {
     [{ FEWLOOP_BUNDLE_STORE: 'https://bucket.example' }, 's3://bucket'],
     [{ FEWLOOP_BUNDLE_STORE: 's3://Bad_Bucket' }, 'FEWLOOP_BUNDLE_STORE'],
     [{ FEWLOOP_S3_ENDPOINT: 'localhost:9000' }, 'FEWLOOP_S3_ENDPOINT'],
-    [{ FEWLOOP_LAUNCHER: 'kubernetes' }, 'not in this version'],
+    [{ FEWLOOP_LAUNCHER: 'kubernetes' }, 'FEWLOOP_TRAINER_IMAGE'],
+    [{ FEWLOOP_LAUNCHER: 'kubernetes', FEWLOOP_TRAINER_IMAGE: 'i' }, 'FEWLOOP_TRAINER_CLAIM'],
+    [{ ...IN_CLUSTER, KUBECONFIG: '' }, 'there is no cluster'],
+    [{ ...IN_CLUSTER, KUBECONFIG: '/nowhere' }, 'KUBECONFIG=/nowhere: no such file'],
+    [{ ...IN_CLUSTER, FEWLOOP_TRAINER_MEMORY: '4GB' }, 'FEWLOOP_TRAINER_MEMORY=4GB: must be …Mi or …Gi'],
+    [{ ...IN_CLUSTER, FEWLOOP_TRAINER_GPUS: '2' }, 'FEWLOOP_TRAINER_GPUS=2'],
+    [{ ...IN_CLUSTER, FEWLOOP_TRAINER_NODES: 'gpu' }, 'must be key=value'],
     [{ FEWLOOP_DEVICE: 'cuda:77' }, 'no CUDA device 77'],
     [{ FEWLOOP_DEVICE: 'gpu' }, 'FEWLOOP_DEVICE'],
     [{ FEWLOOP_ROLE: 'api' }, 'DATABASE_URL'],
@@ -51,6 +63,12 @@ describe('Config', () => {
 
   it('takes any address with access control', () => {
     expect(Config.load({ ...base, FEWLOOP_HOST: '0.0.0.0', FEWLOOP_AUTH: 'required' }).auth).toBe('required');
+  });
+
+  it('starts runs in a cluster that it can reach; the roles that start none need not', () => {
+    expect(Config.load({ ...base, ...IN_CLUSTER })).toMatchObject({ trainerCpus: 2, trainerMemory: '4Gi' });
+    const api = { FEWLOOP_LAUNCHER: 'kubernetes', FEWLOOP_ROLE: 'api', DATABASE_URL: 'postgres://db/x' };
+    expect(Config.load({ ...base, ...api }).launcher).toBe('kubernetes');
   });
 
   it('reads secrets from files, without the line end, and once', () => {

@@ -23,6 +23,9 @@ export function isLoopback(host: string): boolean {
 
 const LOOPBACK = /^(127(\.\d{1,3}){3}|::1|localhost)$/u;
 
+/** Where Kubernetes puts what a pod may show the API server. */
+export const SERVICE_ACCOUNT_DIR = '/var/run/secrets/kubernetes.io/serviceaccount';
+
 export class Config {
   readonly port: number;
   readonly host: string;
@@ -56,6 +59,17 @@ export class Config {
   readonly role: Environment['role'];
   readonly device: string;
   readonly launcher: Environment['launcher'];
+  /** Empty: the pod's service account. */
+  readonly kubeconfig: string;
+  /** Empty: the service's own. */
+  readonly kubernetesNamespace: string;
+  readonly trainerImage: string;
+  readonly trainerClaim: string;
+  readonly trainerCpus: number;
+  readonly trainerMemory: string;
+  readonly trainerGpus: number;
+  readonly trainerDeadlineS: number;
+  readonly trainerNodes: string;
   readonly precision: Environment['precision'];
   /** Absolute. */
   readonly baseModel: string;
@@ -138,14 +152,14 @@ function availableBytes(): number {
 }
 
 function refuseWhatCannotBe(environment: Environment): void {
-  const { auth, host, launcher, role, databaseUrl, device } = environment;
+  const { auth, host, role, databaseUrl, device } = environment;
   if (auth === 'none' && !isLoopback(host)) {
     throw new Error(
       `FEWLOOP_AUTH=none is for loopback addresses alone, and FEWLOOP_HOST is ${host}: set FEWLOOP_AUTH=required`,
     );
   }
   refuseHalfOfOidc(environment);
-  if (launcher === 'kubernetes') throw new Error('FEWLOOP_LAUNCHER=kubernetes is not in this version; use process');
+  if (environment.launcher === 'kubernetes') refuseHalfOfKubernetes(environment);
   if (role !== 'all' && databaseUrl === '') {
     throw new Error(`FEWLOOP_ROLE=${role} shares its database with other processes: set DATABASE_URL`);
   }
@@ -219,6 +233,24 @@ function refuseHalfOfKafka(environment: Environment): void {
     ['KAFKA_PASSWORD_FILE', kafkaPasswordFile],
   ] as const) {
     if (file !== '' && !existsSync(file)) throw new Error(`${name}=${file}: no such file`);
+  }
+}
+
+/** The role that starts no runs need not be able to. */
+function refuseHalfOfKubernetes({ role, kubeconfig, trainerImage, trainerClaim }: Environment): void {
+  if (!['all', 'trainer'].includes(role)) return;
+  for (const [name, value, meaning] of [
+    ['FEWLOOP_TRAINER_IMAGE', trainerImage, 'the image of a training Job'],
+    ['FEWLOOP_TRAINER_CLAIM', trainerClaim, 'the PersistentVolumeClaim of FEWLOOP_DATA_DIR, which Jobs mount too'],
+  ] as const) {
+    if (value === '') throw new Error(`FEWLOOP_LAUNCHER=kubernetes needs ${name}: ${meaning}`);
+  }
+  if (kubeconfig !== '' && !existsSync(kubeconfig)) throw new Error(`KUBECONFIG=${kubeconfig}: no such file`);
+  if (kubeconfig === '' && !existsSync(`${SERVICE_ACCOUNT_DIR}/token`)) {
+    throw new Error(
+      'FEWLOOP_LAUNCHER=kubernetes, and there is no cluster: this process has no service account ' +
+        `(${SERVICE_ACCOUNT_DIR}/token) and KUBECONFIG is not set`,
+    );
   }
 }
 

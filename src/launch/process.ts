@@ -41,7 +41,12 @@ export class ProcessLauncher implements Launcher {
 
   start(folder: string, onProgress: (progress: RunProgress) => void): RunningTrainer {
     const attempt = new Attempt(this.options, folder, onProgress);
-    return { done: attempt.done, stop: () => attempt.stop() };
+    // A child does not outlive its parent: the next process resumes in the folder.
+    return { done: attempt.done, stop: () => attempt.stop(), release: () => attempt.stop() };
+  }
+
+  end(folder: string): Promise<void> {
+    return endTrainerOf(folder);
   }
 }
 

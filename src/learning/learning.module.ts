@@ -3,7 +3,7 @@ import { Module } from '@nestjs/common';
 
 import { Config } from '../config/config.js';
 import { LAUNCHER } from '../launch/launcher.js';
-import { ProcessLauncher } from '../launch/process.js';
+import { makeLauncher } from '../launch/make-launcher.js';
 import { RegistryModule } from '../registry/registry.module.js';
 import { AuditService } from './audit.js';
 import { ActiveVersion } from './active-version.js';
@@ -75,7 +75,7 @@ const SERVICES = [
     {
       provide: LAUNCHER,
       inject: [Config],
-      useFactory: ({ python, dataDir }: Config) => new ProcessLauncher({ python, dataDir }),
+      useFactory: makeLauncher,
     },
     ActiveVersion,
     AnswerExamples,

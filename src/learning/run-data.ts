@@ -80,7 +80,8 @@ export class RunData {
         digest: await fileDigest(path.join(base, 'model.safetensors')),
       },
       budgetSeconds: definition.learning.budgetSeconds,
-      threads: availableParallelism(),
+      // Part of what results depend on; a Job's processors are not this machine's.
+      threads: this.config.launcher === 'kubernetes' ? this.config.trainerCpus : availableParallelism(),
       prior,
     };
   }

@@ -101,7 +101,9 @@ export class RunWorker implements OnApplicationBootstrap, BeforeApplicationShutd
       if (this.stopping.signal.aborted) return;
       const job = await this.queue.stateOf(TRAINING_QUEUE, run.id);
       if (job === 'unknown') await this.queue.send(TRAINING_QUEUE, run.id, { runId: run.id } satisfies TrainingJob);
-      if (job === 'over') await this.finish(run.id, { state: 'FAILED', error: GIVEN_UP });
+      if (job !== 'over') continue;
+      await this.launcher.end(this.folderOf(run));
+      await this.finish(run.id, { state: 'FAILED', error: GIVEN_UP });
     }
   }
 
@@ -127,8 +129,9 @@ export class RunWorker implements OnApplicationBootstrap, BeforeApplicationShutd
         tell({ ...progress, metrics: { ...progress.metrics, estimateSeconds: estimate } });
       };
       const version = await this.steps(run, watch, report);
-      const folder = path.join(this.config.dataDir, runFolder(run.task, run.id));
-      await this.labelIssues.ask(run.task, version, folder).catch((error: unknown) => this.log.warn(String(error)));
+      await this.labelIssues
+        .ask(run.task, version, this.folderOf(run))
+        .catch((error: unknown) => this.log.warn(String(error)));
       await this.finish(runId, { state: 'SUCCEEDED', progress: 1, stage: null, producedVersion: version });
       await this.data.prune(run.task).catch((error: unknown) => this.log.warn(String(error)));
     } catch (error) {
@@ -144,7 +147,7 @@ export class RunWorker implements OnApplicationBootstrap, BeforeApplicationShutd
     const known = await this.versions.ofRun(run);
     let version = known?.version;
     if (version === undefined) {
-      const folder = path.join(this.config.dataDir, runFolder(run.task, run.id));
+      const folder = this.folderOf(run);
       report(stage('preparing', 0));
       const dataDigest = await this.data.prepare(run, folder);
       await this.runs.updateOpen(run.id, { folder: runFolder(run.task, run.id), dataDigest });
@@ -207,6 +210,7 @@ export class RunWorker implements OnApplicationBootstrap, BeforeApplicationShutd
   /** A reason that another try would meet again ends the run; anything else gives the job back. */
   private async failed(run: TrainingRunRow, watch: Watch, error: unknown): Promise<void> {
     if (error instanceof Cancelled) {
+      await this.launcher.end(this.folderOf(run)); // of a process that is gone: this one's own has ended
       await this.finish(run.id, { state: 'CANCELLED', stage: null });
     } else if (error instanceof TrainerFailure || (error instanceof FewloopError && !watch.interrupted)) {
       this.log.warn(`run ${run.id} of ${run.task}: ${error.message}`);
@@ -215,6 +219,10 @@ export class RunWorker implements OnApplicationBootstrap, BeforeApplicationShutd
       if (!watch.interrupted) this.log.error(error);
       throw error;
     }
+  }
+
+  private folderOf({ task, id }: TrainingRunRow): string {
+    return path.join(this.config.dataDir, runFolder(task, id));
   }
 
   private async progressed(runId: string, line: RunProgress): Promise<void> {
@@ -263,7 +271,7 @@ class Watch {
   ) {
     this.cancelled = run.cancelRequested;
     this.timer = setInterval(() => void this.look(), WATCH_MS);
-    signal.addEventListener('abort', this.stopTrainer);
+    signal.addEventListener('abort', this.releaseTrainer);
   }
 
   /** The service stops, or the job was given to another worker. */
@@ -289,7 +297,8 @@ class Watch {
 
   async over(trainer: RunningTrainer): Promise<RunResult> {
     this.trainer = trainer;
-    if (this.cancelled || this.signal.aborted) this.stopTrainer();
+    if (this.signal.aborted) this.releaseTrainer();
+    else if (this.cancelled) this.stopTrainer();
     try {
       return await trainer.done;
     } finally {
@@ -299,7 +308,7 @@ class Watch {
 
   close(): void {
     clearInterval(this.timer);
-    this.signal.removeEventListener('abort', this.stopTrainer);
+    this.signal.removeEventListener('abort', this.releaseTrainer);
   }
 
   private async look(): Promise<void> {
@@ -318,6 +327,10 @@ class Watch {
 
   private readonly stopTrainer = (): void => {
     void this.trainer?.stop();
+  };
+
+  private readonly releaseTrainer = (): void => {
+    void this.trainer?.release();
   };
 }
 
