@@ -14,10 +14,12 @@ fi
 
 # Those that it names, and those that it opens by name while it runs.
 linked=$(ldd "$provider" | awk '/libcu(blas|blasLt|dart|rand|fft|dnn)/ {print $3}')
-cuda=$(dirname "$(echo "$linked" | grep libcudart)")
-for library in $linked $(find -L "$cuda" /usr/lib -name 'libcudnn*.so.9' -o -name 'libcufft.so.1?' -o -name 'libnvrtc*.so.1?'); do
+cuda=$(dirname "$(echo "$linked" | grep /libcublas.so)")
+opened=$(find -L "$cuda" /usr/lib -name 'libcudnn*.so.9' -o -name 'libcufft.so.1?' -o -name 'libnvrtc.so.1?' \
+  -o -name 'libnvrtc-builtins.so.1?.?')
+for library in $linked $opened; do
   cp -L "$library" "$target/"
 done
-for name in libcublas libcublasLt libcudart libcufft libcudnn libnvrtc; do
-  ls "$target/$name".so.* > /dev/null || { echo "this image has no $name" >&2; exit 1; }
+for name in libcublas libcublasLt libcudart libcurand libcufft libcudnn libnvrtc; do
+  ls "$target/$name".so.* > /dev/null 2>&1 || { echo "this image has no $name" >&2; exit 1; }
 done

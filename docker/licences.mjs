@@ -13,7 +13,11 @@ const policy = JSON.parse(readFileSync(new URL('licences.json', import.meta.url)
 export function npmPackages(lock) {
   return Object.entries(lock.packages)
     .filter(([path, entry]) => path !== '' && !entry.dev)
-    .map(([path, { version, license }]) => ({ name: path.split('node_modules/').at(-1), version, licence: license ?? '' }));
+    .map(([path, { version, license }]) => ({
+      name: path.split('node_modules/').at(-1),
+      version,
+      licence: license ?? '',
+    }));
 }
 
 export function pythonPackages(list) {
@@ -42,7 +46,9 @@ function main([kind, file]) {
   process.stdout.write(`${['package,version,licence', ...new Set(lines.toSorted())].join('\n')}\n`);
   const wrong = refused(packages);
   for (const { name, version, licence } of wrong) {
-    process.stderr.write(`${name} ${version}: ${licence || 'no licence named'}; docker/licences.json does not allow it\n`);
+    process.stderr.write(
+      `${name} ${version}: ${licence || 'no licence named'}; docker/licences.json does not allow it\n`,
+    );
   }
   process.exitCode = wrong.length === 0 ? 0 : 1;
 }
