@@ -138,6 +138,6 @@ step_compose() {
   "${compose[@]}" down --volumes >> "$work/compose.log" 2>&1
 }
 
-for step in "${@:-bases}"; do "step_$step"; done
-if [ $# -eq 0 ]; then for step in build embedded compose; do "step_$step"; done; fi
+[ $# -gt 0 ] || set -- bases build embedded compose
+for step in "$@"; do "step_$step"; done
 echo 'proven'
