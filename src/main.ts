@@ -4,6 +4,7 @@
  */
 import 'reflect-metadata';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
+import { randomUUID } from 'node:crypto';
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Logger } from 'nestjs-pino';
@@ -42,8 +43,10 @@ function serviceFile(config: Config): string {
 /** For the start script and for a second process. Written aside and renamed: readers never see half of it. */
 function writeServiceFile(config: Config, url: string): void {
   const file = serviceFile(config);
-  writeFileSync(`${file}.${process.pid}`, JSON.stringify({ pid: process.pid, url }));
-  renameSync(`${file}.${process.pid}`, file);
+  // Containers that share the folder may all be process 7.
+  const aside = `${file}.${randomUUID()}`;
+  writeFileSync(aside, JSON.stringify({ pid: process.pid, url }));
+  renameSync(aside, file);
 }
 
 /** Two services in one data folder would end each other's database. */

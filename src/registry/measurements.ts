@@ -1,4 +1,5 @@
 /** What measurements of this machine share: the rows that they run, and the file of the data folder that keeps them. */
+import { randomUUID } from 'node:crypto';
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus } from 'node:os';
 import { dirname } from 'node:path';
@@ -19,7 +20,8 @@ export class KeptMeasurements<T> {
   async keep(key: string, measured: T): Promise<void> {
     const all = { ...(await this.#read()), [key]: measured };
     await mkdir(dirname(this.file), { recursive: true });
-    const partial = `${this.file}.${process.pid}.partial`;
+    // Not by process id: containers that share the folder may have the same.
+    const partial = `${this.file}.${randomUUID()}.partial`;
     await writeFile(partial, JSON.stringify(all, null, 2));
     await rename(partial, this.file);
   }
