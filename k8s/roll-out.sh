@@ -6,11 +6,16 @@ overlay=${1:?usage: k8s/roll-out.sh OVERLAY}
 namespace=${NAMESPACE:-fewloop}
 kubectl delete job fewloop-migrate --namespace "$namespace" --ignore-not-found --wait
 kubectl apply --kustomize "$overlay" --selector fewloop.io/phase=before
-kubectl wait job/fewloop-migrate --namespace "$namespace" --for=condition=complete --timeout="${MIGRATE_TIMEOUT:-1800s}" || {
+# Until it is one or the other: it has a deadline of its own.
+until ended=$(kubectl get job fewloop-migrate --namespace "$namespace" \
+  --output 'jsonpath={.status.conditions[?(@.status=="True")].type}' | grep -oE 'Complete|Failed'); do
+  sleep 2
+done
+if [ "$ended" != Complete ]; then
   kubectl logs job/fewloop-migrate --namespace "$namespace" --tail=50 >&2 || true
-  echo "the migration is not complete: nothing of the service was changed" >&2
+  echo "the migration failed: nothing of the service was changed" >&2
   exit 1
-}
+fi
 kubectl apply --kustomize "$overlay" --selector fewloop.io/phase!=before
 for deployment in $(kubectl get deployment --namespace "$namespace" --selector app.kubernetes.io/name=fewloop --output name); do
   kubectl rollout status "$deployment" --namespace "$namespace" --timeout="${ROLLOUT_TIMEOUT:-15m}"

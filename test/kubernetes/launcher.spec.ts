@@ -263,14 +263,12 @@ learning: {budgetSeconds: 20, trigger: {newLabels: null, schedule: null}}
   await until(() => existsSync(work), 120_000);
   await service.kill();
   service = await startServiceProcess(serviceDir, undefined, env);
-  const state = async () => {
-    const { run } = await service.request<{ run: { state: string; error: string | null; producedVersion: number } }>(
-      'query ($id: ID!) { run(id: $id) { state error producedVersion } }',
-      { id: startRetrain.id },
-    );
-    return run;
+  const run = async () => {
+    const asked = `{ trainingRun(id: "${startRetrain.id}") { state error produced { version } } }`;
+    return (await service.request<{ trainingRun: { state: string } }>(asked)).trainingRun;
   };
-  await expect.poll(state, { timeout: 240_000 }).toMatchObject({ state: 'SUCCEEDED', producedVersion: 2 });
+  await expect.poll(async () => (await run()).state, { timeout: 240_000, interval: 500 }).toMatch(/^[^QR]/u);
+  expect(await run()).toEqual({ state: 'SUCCEEDED', error: null, produced: { version: 2 } });
   expect(kubelet.started).toHaveLength(1);
   await service.end();
   rmSync(serviceDir, { recursive: true, force: true });

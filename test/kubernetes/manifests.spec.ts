@@ -74,7 +74,6 @@ async function rollOut(): Promise<{ code: number | null; output: string }> {
   const env = {
     PATH: `${folder}:${process.env['PATH']}`,
     KUBECONFIG: plane.kubeconfig,
-    MIGRATE_TIMEOUT: '60s',
     ROLLOUT_TIMEOUT: '2s',
   };
   const child = spawn(path.join(ROOT, 'k8s/roll-out.sh'), [path.join(ROOT, 'k8s/overlays/cpu')], { env });
@@ -86,17 +85,21 @@ async function rollOut(): Promise<{ code: number | null; output: string }> {
 const deployments = () => plane.kubectl('get', 'deployments', '-n', NAMESPACE, '-o', 'name').trim().split('\n');
 
 it('a roll-out changes nothing of the service where the migration fails', async () => {
-  databaseUrl = 'postgres://nobody@127.0.0.1:1/x';
+  const absent = new URL(database.url);
+  absent.pathname = '/absent';
+  databaseUrl = absent.href;
   const { code, output } = await rollOut();
   expect(code).toBe(1);
+  expect(output).toContain('fewloop: database "absent" does not exist');
   expect(output).toContain('nothing of the service was changed');
   expect(deployments()).toEqual(['']);
 });
 
 it('migrates, then applies the rest', async () => {
   databaseUrl = database.url;
-  const { output } = await rollOut();
-  expect(output).toContain('job.batch/fewloop-migrate condition met');
+  await rollOut();
+  const succeeded = 'jsonpath={.status.succeeded}';
+  expect(plane.kubectl('get', 'job', 'fewloop-migrate', '-n', NAMESPACE, '-o', succeeded)).toBe('1');
   // Nobody plays the Deployments' controller: that they become ready is not seen here.
   expect(deployments()).toEqual(['deployment.apps/fewloop-api', 'deployment.apps/fewloop-trainer']);
   const client = new Client({ connectionString: database.url });

@@ -1,0 +1,193 @@
+/** The manifests of k8s/ speak of what there is: variables, ports, paths, metrics, images, labels, rights. */
+import { readdirSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { parseAllDocuments } from 'yaml';
+
+import { DESCRIPTIONS } from '../../src/common/metrics/descriptions.js';
+import { readEnvironment, environment } from '../../src/config/environment.js';
+
+const ROOT = path.resolve(import.meta.dirname, '../../k8s');
+
+interface Container {
+  image: string;
+  command?: string[];
+  ports?: { name: string; containerPort: number }[];
+  env?: { name: string; value: string }[];
+  startupProbe?: Probe;
+  readinessProbe?: Probe;
+  livenessProbe?: Probe;
+  resources: { requests: Record<string, string>; limits: Record<string, string> };
+  securityContext: object;
+  volumeMounts: { name: string }[];
+}
+interface Probe {
+  httpGet: { path: string; port: string };
+}
+interface Pod {
+  containers: Container[];
+  securityContext: object;
+  automountServiceAccountToken: boolean;
+  serviceAccountName?: string;
+  volumes: { name: string }[];
+}
+interface Manifest {
+  kind: string;
+  metadata: { name: string; labels?: Record<string, string> };
+  spec: unknown;
+  configMapGenerator?: { name: string; literals: string[] }[];
+  images?: { name: string; newName: string; newTag: string }[];
+  resources?: string[];
+  components?: string[];
+  rules?: { resources: string[]; verbs: string[] }[];
+}
+
+const files = readdirSync(ROOT, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.yaml'));
+const manifests: { file: string; manifest: Manifest }[] = files.flatMap((file) =>
+  parseAllDocuments(readFileSync(path.join(ROOT, file), 'utf8'), { merge: true }).map((document) => {
+    if ('errors' in document && document.errors.length > 0) throw new Error(`${file}: ${document.errors[0]?.message}`);
+    return { file, manifest: ('toJS' in document ? document.toJS() : null) as Manifest };
+  }),
+);
+const ofKind = (kind: string) => manifests.map(({ manifest }) => manifest).filter((one) => one.kind === kind);
+const templateOf = (manifest: Manifest) =>
+  (manifest.spec as { template: { metadata: { labels: Record<string, string> }; spec: Pod } }).template;
+const workloads = [...ofKind('Deployment'), ...ofKind('Job')];
+const literals = manifests.flatMap(({ manifest }) =>
+  (manifest.configMapGenerator ?? []).flatMap((map) => map.literals),
+);
+const literal = (line: string): [string, string] => [
+  line.slice(0, line.indexOf('=')),
+  line.slice(line.indexOf('=') + 1),
+];
+
+it('every file is of a kustomization that is reached from an overlay', () => {
+  const reached = new Set<string>();
+  const visit = (folder: string): void => {
+    const file = path.join(folder, 'kustomization.yaml');
+    const own = manifests.find((one) => one.file === file)?.manifest;
+    expect(own, file).toBeDefined();
+    reached.add(file);
+    for (const entry of [...(own?.resources ?? []), ...(own?.components ?? [])]) {
+      const target = path.join(folder, entry);
+      if (entry.endsWith('.yaml')) reached.add(target);
+      else visit(target);
+    }
+  };
+  for (const overlay of ['cpu', 'gpu', 'kafka']) visit(path.join('overlays', overlay));
+  expect(files.filter((file) => !reached.has(file))).toEqual(['prometheus-adapter.yaml']);
+});
+
+it('every variable is one that the service reads, with a value that it takes', () => {
+  const known = new Set(Object.values(environment).map(({ name }) => name));
+  const own = workloads.flatMap((one) => templateOf(one).spec.containers.flatMap(({ env = [] }) => env));
+  const all = [...literals.map(literal), ...own.map(({ name, value }): [string, string] => [name, value])];
+  expect(all.length).toBeGreaterThan(15);
+  expect(all.map(([name]) => name).filter((name) => !known.has(name))).toEqual([]);
+  for (const [name, value] of all) {
+    expect(() => readEnvironment({ [name]: value }), `${name}=${value}`).not.toThrow();
+  }
+  const patched = files.flatMap((file) =>
+    [...readFileSync(path.join(ROOT, file), 'utf8').matchAll(/name: (FEWLOOP_\w+)/gu)].map(([, name = '']) => name),
+  );
+  expect(patched).toContain('FEWLOOP_DEVICE');
+  expect(patched.filter((name) => !known.has(name))).toEqual([]);
+});
+
+describe.each(workloads.map((one) => [`${one.kind} ${one.metadata.name}`, one] as const))('%s', (_, workload) => {
+  const { metadata, spec } = templateOf(workload);
+  const [container] = spec.containers as [Container];
+
+  it('selects its own pods, and has the labels that policies and monitors go by', () => {
+    const selector = (workload.spec as { selector?: { matchLabels: object } }).selector?.matchLabels ?? {};
+    expect(metadata.labels).toMatchObject(selector);
+    expect(workload.metadata.labels).toEqual(metadata.labels);
+    expect(metadata.labels['app.kubernetes.io/name']).toBe('fewloop');
+    expect(['api', 'stream', 'trainer', 'migrate']).toContain(metadata.labels['app.kubernetes.io/component']);
+  });
+
+  it('is restricted, has what it asks for, and mounts what it has', () => {
+    expect(spec.securityContext).toMatchObject({ runAsNonRoot: true, seccompProfile: { type: 'RuntimeDefault' } });
+    expect(container.securityContext).toEqual({
+      allowPrivilegeEscalation: false,
+      readOnlyRootFilesystem: true,
+      capabilities: { drop: ['ALL'] },
+    });
+    expect(Object.keys(container.resources.requests)).toEqual(['cpu', 'memory']);
+    expect(container.resources.limits).toHaveProperty('memory');
+    const names = (list: { name: string }[]) => list.map(({ name }) => name).toSorted();
+    expect(names(container.volumeMounts)).toEqual(names(spec.volumes));
+    expect(spec.automountServiceAccountToken).toBe(metadata.labels['app.kubernetes.io/component'] === 'trainer');
+  });
+
+  it('runs the service’s image, and what there is in it', () => {
+    expect(container.image).toBe('fewloop-service');
+    const entry = container.command?.at(-1)?.replace('/app/dist/src/', '').replace(/\.js$/u, '.ts');
+    if (entry !== undefined) expect(readdirSync(path.join(ROOT, '../src'))).toContain(entry);
+  });
+
+  it.runIf(workload.kind === 'Deployment')('is probed where the service answers', () => {
+    const port = Number(new Map(literals.map(literal)).get('PORT'));
+    expect(container.ports).toEqual([{ name: 'http', containerPort: port }]);
+    const controller = readFileSync(path.join(ROOT, '../src/api/health.controller.ts'), 'utf8');
+    for (const probe of [container.startupProbe, container.readinessProbe, container.livenessProbe]) {
+      expect(probe?.httpGet.port).toBe('http');
+      const [, folder, name] = probe?.httpGet.path.split('/') ?? [];
+      expect(controller).toContain(`@Controller('${folder}')`);
+      expect(controller).toContain(`@Get('${name}')`);
+    }
+  });
+});
+
+it('what selects pods finds the Deployment of its component', () => {
+  const components = ofKind('Deployment').map((one) => templateOf(one).metadata.labels['app.kubernetes.io/component']);
+  const name = 'app.kubernetes.io/component';
+  const selectors = [
+    ...ofKind('Service').map(({ spec }) => (spec as { selector: Record<string, string> }).selector),
+    ...ofKind('PodDisruptionBudget').map(
+      ({ spec }) => (spec as { selector: { matchLabels: Record<string, string> } }).selector.matchLabels,
+    ),
+  ];
+  expect(selectors.length).toBeGreaterThan(4);
+  for (const selector of selectors) expect(components).toContain(selector[name]);
+  const targets = [...ofKind('HorizontalPodAutoscaler'), ...ofKind('ScaledObject')].map(
+    ({ spec }) => (spec as { scaleTargetRef: { name: string } }).scaleTargetRef.name,
+  );
+  expect(targets.toSorted()).toEqual(['fewloop-api', 'fewloop-stream']);
+});
+
+it('every metric is one that there is', () => {
+  const metrics = files.flatMap((file) => {
+    const text = readFileSync(path.join(ROOT, file), 'utf8');
+    return [...text.matchAll(/\bfewloop_[a-z_]+/gu)].map(([metric]) => metric);
+  });
+  expect(new Set(metrics).size).toBeGreaterThan(2);
+  expect(metrics.filter((metric) => !(metric in DESCRIPTIONS))).toEqual([]);
+});
+
+it('an overlay’s trainer is of the release of its service', () => {
+  for (const overlay of ['cpu', 'gpu']) {
+    const own = manifests.find(({ file }) => file === `overlays/${overlay}/kustomization.yaml`)?.manifest;
+    const [service] = own?.images ?? [];
+    const trainer = new Map(own?.configMapGenerator?.[0]?.literals.map(literal)).get('FEWLOOP_TRAINER_IMAGE');
+    expect(trainer).toBe(`${service?.newName.replace('fewloop-service', 'fewloop-trainer')}:${service?.newTag}`);
+  }
+});
+
+it('the launcher’s rights are those that its calls need, and no others', () => {
+  const calls = readFileSync(path.join(ROOT, '../src/launch/kubernetes-cluster.ts'), 'utf8');
+  const verbs = { create: 'create', read: 'get', list: 'list', delete: 'delete' } as Record<string, string>;
+  const used = new Set<string>();
+  for (const [, verb = '', thing = ''] of calls.matchAll(/\b(create|read|list|delete)Namespaced(Job|PodLog|Pod)\b/gu)) {
+    const resource = { Job: 'jobs', Pod: 'pods', PodLog: 'pods/log' }[thing];
+    used.add(`${verbs[verb]} ${resource}`);
+  }
+  for (const [, resource = ''] of calls.matchAll(/namespaces\/\$\{namespace\}\/(jobs|pods)`/gu))
+    used.add(`watch ${resource}`);
+  const given = ofKind('Role').flatMap(({ rules = [] }) =>
+    rules.flatMap(({ resources, verbs: may }) =>
+      resources.flatMap((resource) => may.map((verb) => `${verb} ${resource}`)),
+    ),
+  );
+  expect(given.toSorted()).toEqual([...used].toSorted());
+});
