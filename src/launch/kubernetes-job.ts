@@ -3,6 +3,7 @@ import type { V1Job, V1PodSpec } from '@kubernetes/client-node';
 import path from 'node:path';
 
 import { sha256 } from '../task/keys.js';
+import { WITHOUT_TRIMMING } from './trainer-program.js';
 
 export interface JobSettings {
   image: string;
@@ -20,6 +21,9 @@ export interface JobSettings {
   /** `key=value` by commas; empty: any node. */
   nodes: string;
 }
+
+/** Of the trainer's image (docker/Dockerfile), which sets MALLOC_TRIM_THRESHOLD_ as the service's does. */
+const PYTHON = '/opt/trainer/bin/python';
 
 export const CONTAINER = 'trainer';
 const RUN_LABEL = 'fewloop.io/run';
@@ -100,7 +104,8 @@ function podSpec(settings: JobSettings, folder: string): V1PodSpec {
       {
         name: CONTAINER,
         image,
-        command: ['python', '-m', 'fewloop_trainer', 'run', folder],
+        command: [...WITHOUT_TRIMMING, PYTHON, '-m', 'fewloop_trainer', 'run', folder],
+        workingDir: '/app/trainer',
         env: [{ name: 'HOME', value: '/tmp' }],
         resources: {
           requests: { cpu: String(cpus), memory, ...gpu },

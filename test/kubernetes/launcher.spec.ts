@@ -230,8 +230,8 @@ learning: {budgetSeconds: 20, trigger: {newLabels: null, schedule: null}}
   const python = trainerPython();
   const trainerDir = path.join(import.meta.dirname, '../../trainer');
   kubelet = await playKubelet(admin(), NAMESPACE, plane.certificate, (pod) => {
-    const [, ...args] = pod.spec?.containers[0]?.command ?? [];
-    return { program: python, args, cwd: trainerDir };
+    const command = pod.spec?.containers[0]?.command ?? [];
+    return { program: python, args: command.slice(command.indexOf('-m')), cwd: trainerDir };
   });
   const serviceDir = makeDataDir();
   const kubeconfig = path.join(dataDir, 'kubeconfig');
