@@ -7,7 +7,8 @@ const may = {
   api: ['access', 'learning', 'registry', 'inference', 'task'],
   stream: ['learning', 'registry', 'inference', 'task'],
   access: ['learning', 'storage'],
-  cli: ['task', 'launch'],
+  backup: ['registry', 'storage'],
+  cli: ['backup', 'task', 'launch'],
   learning: ['registry', 'inference', 'launch', 'storage', 'task'],
   registry: ['runtime', 'storage', 'inference', 'task'],
   launch: ['task'],
@@ -65,6 +66,7 @@ export default {
     only('typeorm-only-in-storage', 'typeorm|@nestjs/typeorm', ['^src/storage/', '^migrations/']),
     only('prometheus-only-in-metrics', 'prom-client', ['^src/common/metrics/']),
     only('opentelemetry-only-in-tracing', '@opentelemetry', ['^src/common/tracing/']),
+    only('s3-only-in-its-store', '@aws-sdk', ['^src/registry/s3-store\\.ts$']),
     only('kubernetes-only-in-launch', '@kubernetes/client-node', ['^src/launch/']),
     only('kafka-only-in-stream-kafka', 'kafkajs|kafkajs-snappy|lz4-napi', ['^src/stream/kafka/']),
     {

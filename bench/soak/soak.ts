@@ -1,7 +1,7 @@
 /**
  * The built service for an hour under 70 % of what it can do: a swap every two minutes, a retrain by the real trainer every
  * ten, on the tiny model. Writes what it saw, as it goes, to OUT/samples.jsonl; report.py judges it. Linux alone (/proc).
- *   node bench/soak/soak.ts OUT --python PYTHON_OF_THE_TRAINER [--minutes 60] [--share 0.7] [--swap-s 120] [--retrain-s 600]
+ *   node bench/soak/soak.ts OUT --python PYTHON_OF_THE_TRAINER [--minutes 60] [--share 0.7] [--swap-s 120] [--retrain-s 600] [--heap-s 0]
  */
 import { appendFileSync, chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { Agent } from 'node:http';
@@ -12,6 +12,7 @@ import { parseArgs } from 'node:util';
 import { query, startService } from '../loop/service.ts';
 import { arrivals, post, type Call, type Reply } from '../serving/load.ts';
 import { root } from '../serving/texts.ts';
+import { liveHeap } from './live-heap.ts';
 import { machineSeconds, memoryByPart } from './parts.ts';
 import { cpuSeconds, tree } from '../serving/tree.ts';
 
@@ -23,6 +24,8 @@ const { values, positionals } = parseArgs({
     share: { type: 'string', default: '0.7' },
     'swap-s': { type: 'string', default: '120' },
     'retrain-s': { type: 'string', default: '600' },
+    // Seconds between full collections, of which each stops the service; 0: none.
+    'heap-s': { type: 'string', default: '0' },
   },
 });
 const [out] = positionals;
@@ -201,11 +204,14 @@ try {
     ...{ cpu: cpus()[0]?.model, cores: availableParallelism(), priority: getPriority(), node: process.version, date: new Date().toISOString() },
   });
   const windows = new Windows();
+  const heapMs = Number(values['heap-s']) * 1000;
+  const heap = heapMs > 0 ? await liveHeap(service.pid) : undefined;
   const loops = [
     every(WINDOW_MS, () => windows.close()),
     every(MEMORY_MS, () => note('memory', memoryByPart(service.pid))),
     every(WINDOW_MS, () => note('processor', processor())),
     every(Number(values['swap-s']) * 1000, swap),
+    ...(heap ? [every(heapMs, async () => note('heap', await heap.ask()))] : []),
     every(Number(values['retrain-s']) * 1000, async () => {
       await importExamples(100 * imported++);
       await retrain();
@@ -213,6 +219,7 @@ try {
   ];
   await arrivals(new URL(service.url).origin, callOf, ratePerSecond, seconds, (reply) => windows.add(reply), CONNECTIONS);
   await Promise.all(loops);
+  heap?.close();
   windows.close();
   note('end', {});
 } finally {

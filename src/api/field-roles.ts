@@ -116,7 +116,7 @@ export const FIELD_ROLES: Record<string, Partial<Record<Role, string[]>>> = {
   },
   Trial: {
     ENGINEER: words(
-      'id task version against kind percent startedBy startedAt endsAt endedAt outcome reason',
+      'id task version against kind percent startedBy startedAt endsAt endedAt outcome reason failure',
       'answered compared changed failed missed asked flips',
     ),
   },

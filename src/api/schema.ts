@@ -558,6 +558,8 @@ export const typeDefs = /* GraphQL */ `
     endedAt: DateTime
     outcome: TrialOutcome
     reason: String
+    "Why a process that serves could not open the version; null: none failed, or it was opened later."
+    failure: String
     "CANARY: texts that it has answered, without answers from the cache."
     answered: Int!
     "Texts that both versions have answered."

@@ -1,5 +1,6 @@
 /** What the `fewloop` command takes: its options and every subcommand. */
 import { Command, Option } from 'commander';
+import { backupCommands } from './commands/backup.js';
 import { benchmarkCommand } from './commands/benchmark.js';
 import { classifyCommand } from './commands/classify.js';
 import { deadLetterCommands } from './commands/dead-letters.js';
@@ -42,6 +43,7 @@ export function createProgram(): Command {
   ledgerCommand(program);
   keyCommands(program);
   revokeCommand(program);
+  backupCommands(program);
   benchmarkCommand(program);
   passExitOverride(program);
   return program;

@@ -34,6 +34,11 @@ export class Config {
   /** Empty: embedded. */
   readonly databaseUrl: string;
   readonly databaseUrlFile: string;
+  /** Empty: none; a folder (absolute), or `s3://bucket/prefix`. */
+  readonly bundleStore: string;
+  readonly s3Endpoint: string;
+  readonly s3Region: string;
+  readonly s3PathStyle: boolean;
   /** Empty: the embedded stream. */
   readonly kafkaBrokers: string;
   readonly kafkaGroupId: string;
@@ -104,6 +109,7 @@ export class Config {
   /** Empty: half of what there is. */
   readonly modelMemoryMb: number | '';
   readonly idleMinutes: number;
+  readonly warmMinutes: number;
   /** Empty: measured. */
   readonly maxBatchTokens: number | '';
   readonly cacheMb: number;
@@ -120,6 +126,8 @@ export class Config {
     Object.assign(this, environment);
     this.dataDir = resolve(environment.dataDir);
     this.baseModel = baseModelFolder(environment.baseModel);
+    const { bundleStore } = environment;
+    this.bundleStore = bundleStore === '' || bundleStore.startsWith('s3://') ? bundleStore : resolve(bundleStore);
   }
 
   static load(env: NodeJS.ProcessEnv = process.env): Config {

@@ -8,6 +8,8 @@ export const webhookSecret = z
   .string()
   .regex(/^whsec_[A-Za-z0-9+/]{32,}={0,2}$/u, 'must be whsec_ and 24 bytes or more in base64');
 const isHttp = (url: string) => URL.canParse(url.trim()) && /^https?:$/u.test(new URL(url.trim()).protocol);
+const isBundleStore = (value: string) =>
+  !/^\w+:\/\//u.test(value) || /^s3:\/\/[a-z0-9][a-z0-9.-]+(\/[^?#]*)?$/u.test(value);
 export const databaseUrl = z.url({ protocol: /^postgres(ql)?$/u });
 
 interface Variable {
@@ -37,6 +39,25 @@ export const environment = {
     'secret',
   ),
   databaseUrlFile: variable('DATABASE_URL_FILE', '', 'File that holds it, in place of `DATABASE_URL`', z.string()),
+  bundleStore: variable(
+    'FEWLOOP_BUNDLE_STORE',
+    '',
+    'Where replicas get bundles that they lack: a folder that they share, or `s3://bucket/prefix`; empty: each has those of its data folder alone',
+    z.string().refine(isBundleStore, 'must be a folder or s3://bucket[/prefix]'),
+  ),
+  s3Endpoint: variable(
+    'FEWLOOP_S3_ENDPOINT',
+    '',
+    "Address of an S3 that is not Amazon's; credentials come as for any AWS client (`AWS_ACCESS_KEY_ID`, profiles, roles)",
+    z.union([z.literal(''), z.url({ protocol: /^https?$/u })]),
+  ),
+  s3Region: variable('FEWLOOP_S3_REGION', '', 'Its region; empty: as for any AWS client (`AWS_REGION`)', z.string()),
+  s3PathStyle: variable(
+    'FEWLOOP_S3_PATH_STYLE',
+    'false',
+    "`true`: the bucket is named in the path, not in the host's name, as most S3 but Amazon's want it",
+    z.stringbool(),
+  ),
   kafkaBrokers: variable(
     'KAFKA_BROKERS',
     '',
@@ -315,6 +336,12 @@ export const environment = {
     'Minutes after which a task that nobody asks gives its memory back until it is asked; 0: never',
     whole(0, 100_000),
   ),
+  warmMinutes: variable(
+    'FEWLOOP_WARM_MINUTES',
+    '10',
+    'Minutes for which a replaced version stays open, so that going back to it is immediate; given up earlier where another model needs its memory; 0: none is kept',
+    whole(0, 100_000),
+  ),
   maxBatchTokens: variable(
     'FEWLOOP_MAX_BATCH_TOKENS',
     '',
@@ -370,8 +397,12 @@ function variable<T extends z.ZodType>(
   return { name, standard, description, schema, kind };
 }
 
+/** Of the AWS SDK, which reads them itself. */
+const AWS_SECRETS = ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN'];
+
 /** What a child process gets: the environment without the secrets, which none of them needs. */
 export function withoutSecrets(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  const secrets = new Set(Object.values(environment).flatMap(({ name, kind }) => (kind === 'secret' ? [name] : [])));
+  const own = Object.values(environment).flatMap(({ name, kind }) => (kind === 'secret' ? [name] : []));
+  const secrets = new Set([...own, ...AWS_SECRETS]);
   return Object.fromEntries(Object.entries(env).filter(([name]) => !secrets.has(name)));
 }

@@ -5,12 +5,13 @@
  */
 import { Inject, Injectable } from '@nestjs/common';
 import { existsSync } from 'node:fs';
-import { copyFile, mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, rename, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { FewloopError } from '../common/errors.js';
 import { Config } from '../config/config.js';
 import { dataDigest, LABELLED_FILE, readRunSettings, UNLABELLED_FILE } from '../launch/run-folder.js';
 import { fileDigest } from '../registry/bundle.js';
+import { Bundles } from '../registry/bundles.js';
 import type { BundleManifest, GoldenFile } from '../registry/manifest.js';
 import type { ModelVersionRow } from '../storage/entities/model-version.js';
 import type { TrainingRunRow } from '../storage/entities/training-run.js';
@@ -36,6 +37,7 @@ export class ReproductionService {
     @Inject(Config) private readonly config: Config,
     @Inject(RunsRepository) private readonly runs: RunsRepository,
     @Inject(VersionsRepository) private readonly versions: VersionsRepository,
+    @Inject(Bundles) private readonly bundles: Bundles,
   ) {}
 
   /** Settings, data, libraries, and whether it could be repeated now. */
@@ -112,9 +114,8 @@ export class ReproductionService {
     return path.join(this.config.dataDir, runFolder(run.task, run.id));
   }
 
-  async #golden({ folder, manifest }: ModelVersionRow): Promise<GoldenFile> {
-    const file = path.join(this.config.dataDir, folder, (manifest as BundleManifest).golden.file);
-    return JSON.parse(await readFile(file, 'utf8')) as GoldenFile;
+  async #golden(version: ModelVersionRow): Promise<GoldenFile> {
+    return (await this.bundles.read(version)).golden;
   }
 }
 

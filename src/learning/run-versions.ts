@@ -37,15 +37,23 @@ export class RunVersions {
   }
 
   /**
+   * Puts the run's bundle into the bundle store, if there is one, before anything waits for its registration. Throws
+   * BUNDLE_INVALID, and an Error that is none of ours where the store cannot be used.
+   */
+  async keep(folder: string): Promise<void> {
+    const bundle = await bundleOf(folder);
+    if (existsSync(bundle)) await this.registry.keep(bundle);
+  }
+
+  /**
    * Takes the run's bundle in. Its number was the next one when the run began; where another version (priors matched
    * again, say) has taken it since, it gets the number that is the next one now, which nobody else takes meanwhile.
    * Throws BUNDLE_INVALID.
    */
   async register(run: TrainingRunRow, folder: string): Promise<ModelVersionRow> {
     const settings = await readRunSettings(folder);
-    const result = await readResult(folder);
-    if (!settings || !result?.ok) throw new Error(`${folder} has no finished run`);
-    const bundle = path.join(folder, result.bundle);
+    const bundle = await bundleOf(folder);
+    if (!settings) throw new Error(`${folder} has no finished run`);
     return this.transactions.run(async (tx) => {
       await this.tasks.lockVersions(run.task, tx);
       let { version } = settings;
@@ -57,6 +65,13 @@ export class RunVersions {
       return this.registry.registerVersion({ task: run.task, version, folder: bundle, runId: run.id });
     });
   }
+}
+
+/** Where the trainer left it; it is moved when it is registered. */
+async function bundleOf(folder: string): Promise<string> {
+  const result = await readResult(folder);
+  if (!result?.ok) throw new Error(`${folder} has no finished run`);
+  return path.join(folder, result.bundle);
 }
 
 async function renumber(bundle: string, version: number): Promise<void> {

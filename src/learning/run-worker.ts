@@ -15,6 +15,7 @@ import {
   type OnApplicationBootstrap,
 } from '@nestjs/common';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 import { FewloopError } from '../common/errors.js';
 import { Config } from '../config/config.js';
@@ -43,6 +44,7 @@ const TRAINER_RESTARTS = 2;
 /** A trainer reports every stage and many steps within; its longest silence is the export, a minute or two. */
 const SILENT_TRAINER_MS = 20 * 60_000;
 const WATCH_MS = 1000;
+const STORE_RETRY_MS = 5000;
 const SWEEP_MS = 5000;
 /** Events of one run, at most five a second. */
 const EVENT_INTERVAL_MS = 200;
@@ -151,6 +153,7 @@ export class RunWorker implements OnApplicationBootstrap, BeforeApplicationShutd
       await this.runs.updateOpen(run.id, { folder: runFolder(run.task, run.id), dataDigest });
       await this.train(folder, watch, report);
       watch.check();
+      await this.keep(run, folder, watch, report);
       report(stage('registering', 1));
       version = (await this.versions.register(run, folder)).version;
     }
@@ -167,6 +170,27 @@ export class RunWorker implements OnApplicationBootstrap, BeforeApplicationShutd
     // Advice for people who label: a run does not fail for it.
     await this.agreement.measure(run.task, version).catch((error: unknown) => this.log.warn(String(error)));
     return version;
+  }
+
+  /** A bundle store that is away for a while must not cost a training: it is waited for. */
+  private async keep(
+    run: TrainingRunRow,
+    folder: string,
+    watch: Watch,
+    report: (progress: RunProgress) => void,
+  ): Promise<void> {
+    report(stage('storing the bundle', 1));
+    for (;;) {
+      try {
+        return await this.versions.keep(folder);
+      } catch (error) {
+        if (error instanceof FewloopError) throw error;
+        this.log.warn(`run ${run.id}: its bundle cannot be stored yet: ${(error as Error).message}`);
+      }
+      report(stage('waiting for the bundle store', 1));
+      await watch.pause(STORE_RETRY_MS);
+      watch.check();
+    }
   }
 
   private async train(folder: string, watch: Watch, report: (progress: RunProgress) => void): Promise<void> {
@@ -264,6 +288,11 @@ class Watch {
   check(): void {
     if (this.cancelled) throw new Cancelled();
     if (this.signal.aborted) throw new Error(`run ${this.run.id} is interrupted and will resume`);
+  }
+
+  /** Resolves at once where the run is interrupted. */
+  async pause(ms: number): Promise<void> {
+    await sleep(ms, undefined, { signal: this.signal }).catch(() => undefined);
   }
 
   async over(trainer: RunningTrainer): Promise<RunResult> {

@@ -13,6 +13,7 @@ import {
   type BeforeApplicationShutdown,
   type OnApplicationBootstrap,
 } from '@nestjs/common';
+import { hostname } from 'node:os';
 import { Clock } from '../common/clock.js';
 import { badInput, FewloopError } from '../common/errors.js';
 import { METRICS, type Metrics } from '../common/metrics/metrics.js';
@@ -289,12 +290,12 @@ export class TrialService implements OnApplicationBootstrap, BeforeApplicationSh
       beside = await this.activation.openBeside(task, version, { mayEvict: kind === 'CANARY' });
     } catch (error) {
       this.#retries.set(id, performance.now() + RETRY_MS);
-      this.#log.warn(
-        `version ${version} of ${task} is on trial and cannot be opened here: ${(error as Error).message}`,
-      );
+      const failure = `cannot be opened by ${hostname()}:${process.pid}: ${(error as Error).message}`;
+      this.#log.warn(`version ${version} of ${task} is on trial and ${failure}`);
+      await this.trials.setFailure(id, failure);
       return;
     }
-    this.#retries.delete(id);
+    if (this.#retries.delete(id)) await this.trials.setFailure(id, null);
     const { model, release } = beside.lease();
     this.tap.open(task, { from: against, watched: version });
     if (kind === 'CANARY') this.activation.divert(task, { share: percent! / 100, lease: () => beside.lease() });

@@ -2,15 +2,17 @@
  * Which model answers for a task in this process, and how it is replaced while requests are in flight.
  *
  *   closed ──open: digests, hosts, golden texts──▶ prepared ──pointer──▶ current ──next one's pointer──▶ draining ──▶ closed
+ *                                                     ▲                     └──next one's pointer──▶ replaced ──▶ closed
+ *                                                     └──────── a rollback ────────────────────────────┘
  *
  * A request takes a lease and keeps its model to its end: no answer mixes versions, and no model is closed under a
- * request. Whatever fails before the pointer moves leaves the current model as it is.
+ * request. Whatever fails before the pointer moves leaves the current model as it is. A replaced model stays open for
+ * `warmMinutes`, so that going back to it is no more than the pointer, unless another one needs its memory.
  *
  * A current model that nobody has asked for long, or whose memory another one needs, is given back and rests; the next
  * request opens it again, digests, golden texts and all.
  */
 import { Inject, Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
-import { join } from 'node:path';
 import { FewloopError } from '../common/errors.js';
 import { METRICS, NO_METRICS, secondsSince, type Metrics } from '../common/metrics/metrics.js';
 import { Config } from '../config/config.js';
@@ -23,7 +25,8 @@ import { fraction } from '../task/keys.js';
 import { hasZeroShot } from '../task/support.js';
 import type { Precision, TaskDefinition } from '../task/types.js';
 import { BatchBudgets } from './batch-budget.js';
-import { invalid, readBundle, type Bundle } from './bundle.js';
+import type { Bundle } from './bundle.js';
+import { Bundles } from './bundles.js';
 import { verifyGolden } from './golden.js';
 import { openInPrecision } from './precision.js';
 import { RehearsalEngine } from './rehearsal.js';
@@ -55,6 +58,13 @@ export interface ModelLease {
 const PREPARED_KEPT_MS = 60_000;
 
 const LOOK_FOR_IDLE_MS = 15_000;
+
+/** Open, and no request is answered by it: before its activation, or after that of the next. */
+interface Prepared {
+  tenure: Tenure;
+  timer: NodeJS.Timeout;
+  replaced: boolean;
+}
 
 /** An open model and those who use it; closed when it is retired and nobody does. */
 class Tenure {
@@ -97,7 +107,7 @@ export class ActivationService implements OnApplicationShutdown {
   readonly #current = new Map<string, Tenure>();
   /** Tasks whose current model was given back → its version. */
   readonly #resting = new Map<string, number>();
-  readonly #prepared = new Map<string, { tenure: Tenure; timer: NodeJS.Timeout }>();
+  readonly #prepared = new Map<string, Prepared>();
   /** The last step of each task: steps of one task follow each other. */
   readonly #steps = new Map<string, Promise<unknown>>();
   readonly #draining = new Map<string, Promise<void>>();
@@ -111,6 +121,7 @@ export class ActivationService implements OnApplicationShutdown {
     @Inject(BatchBudgets) private readonly budgets: BatchBudgets,
     @Inject(TasksRepository) private readonly tasks: TasksRepository,
     @Inject(VersionsRepository) private readonly versions: VersionsRepository,
+    @Inject(Bundles) private readonly bundles: Bundles,
     @Inject(METRICS) private readonly metrics: Metrics = NO_METRICS,
   ) {
     hostPool.makeRoom = () => this.#makeRoom();
@@ -160,6 +171,8 @@ export class ActivationService implements OnApplicationShutdown {
    * for which other tasks' models rest only with `mayEvict`.
    */
   async openBeside(task: string, version: number, { mayEvict }: { mayEvict: boolean }): Promise<Beside> {
+    // What the task itself keeps warm is no reason to do without.
+    if (this.#prepared.get(task)?.replaced) await this.#step(task, () => this.#dropPrepared(task));
     const tenure = await this.#open(task, version, mayEvict);
     return { lease: () => tenure.lease(), close: () => tenure.retire() };
   }
@@ -199,16 +212,15 @@ export class ActivationService implements OnApplicationShutdown {
   prepare(task: string, version: number): Promise<void> {
     return this.#step(task, async () => {
       if (this.#current.get(task)?.open.model.version === version) return;
-      await this.#dropPrepared(task);
-      const tenure = await this.#open(task, version);
-      const timer = setTimeout(() => void this.#step(task, () => this.#dropPrepared(task)), PREPARED_KEPT_MS).unref();
-      this.#prepared.set(task, { tenure, timer });
+      const tenure = (await this.#takePrepared(task, version)) ?? (await this.#open(task, version));
+      this.#keep(task, tenure, PREPARED_KEPT_MS, false);
     });
   }
 
   /**
-   * Makes the version the one that answers here. Resolves when it does; the one before drains behind it, and the next
-   * activation of the task waits for that, so that a task never holds more than two. Throws as `prepare`.
+   * Makes the version the one that answers here. Resolves when it does; the one before stays open for a while or drains
+   * behind it, and the next one of the task waits for its end, so that a task never holds more than two. Throws as
+   * `prepare`.
    *
    * `mayRest`: where other tasks have the memory, they keep it, and a task's first version here rests until it is asked.
    */
@@ -229,7 +241,8 @@ export class ActivationService implements OnApplicationShutdown {
       }
       this.#current.set(task, next);
       this.#resting.delete(task);
-      if (before) void this.#drain(task, before);
+      if (before && this.config.warmMinutes > 0) this.#keep(task, before, this.config.warmMinutes * 60_000, true);
+      else if (before) void this.#drain(task, before);
       this.metrics.add('fewloop_swaps_total', { task });
       this.metrics.observe('fewloop_swap_seconds', {}, secondsSince(startedAtMs));
       this.#log.log(`task ${task}: version ${version} answers`);
@@ -252,8 +265,13 @@ export class ActivationService implements OnApplicationShutdown {
     await this.hostPool.close();
   }
 
-  /** Gives back the model that was not asked longest, of those whose memory that frees. */
+  /** Gives back a replaced model, else the one that was not asked longest, of those whose memory that frees. */
   async #makeRoom(): Promise<boolean> {
+    for (const [task, { tenure, replaced }] of this.#prepared) {
+      if (!replaced || !tenure.isIdle || tenure.open.bytes() === 0) continue;
+      await this.#dropPrepared(task);
+      return true;
+    }
     const idle = [...this.#current].filter(([, tenure]) => tenure.isIdle && tenure.open.bytes() > 0);
     const [oldest] = idle.sort(([, a], [, b]) => a.lastUsedMs - b.lastUsedMs);
     if (!oldest) return false;
@@ -278,8 +296,7 @@ export class ActivationService implements OnApplicationShutdown {
   async #open(task: string, version: number, mayEvict = true): Promise<Tenure> {
     const row = await this.versions.find(task, version);
     if (!row) throw new FewloopError('VERSION_NOT_FOUND', `task ${task} has no version ${version}`);
-    const bundle = await readBundle(join(this.config.dataDir, row.folder), { baseModel: this.config.baseModel });
-    if (bundle.digest !== row.digest) throw invalid('its manifest is not the one that was registered');
+    const bundle = await this.bundles.read(row);
     const open = await openInPrecision(bundle, this.config, {
       open: (precision) => this.#openVerified(bundle, precision, mayEvict),
       rateOf: (precision) => this.budgets.rateOf(budgetKind(bundle.manifest, precision)),
@@ -304,6 +321,12 @@ export class ActivationService implements OnApplicationShutdown {
     const settled = result.catch(() => undefined);
     this.#steps.set(task, settled);
     return result;
+  }
+
+  /** The task has no other prepared. */
+  #keep(task: string, tenure: Tenure, forMs: number, replaced: boolean): void {
+    const timer = setTimeout(() => void this.#step(task, () => this.#dropPrepared(task)), forMs).unref();
+    this.#prepared.set(task, { tenure, timer, replaced });
   }
 
   async #takePrepared(task: string, version: number): Promise<Tenure | undefined> {

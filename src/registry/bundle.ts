@@ -22,6 +22,7 @@ import {
   type MemberEntry,
 } from './manifest.js';
 import { goldenSchema, manifestSchema, shortlistSchema } from './manifest-schema.js';
+import { refuseExternalData } from './onnx-file.js';
 
 export interface Bundle {
   folder: string;
@@ -56,6 +57,7 @@ export async function readBundle(folder: string, { baseModel }: { baseModel: str
     if (actual !== sha256) {
       throw invalid(base ? 'it was built on another base model than this service has' : `${file} is not what it was`);
     }
+    await refuseUnsafe(file, path, sha256);
     graphs.push({ id, path, sha256 });
   }
   const precisions = await readVariants(root, manifest, graphs);
@@ -85,6 +87,7 @@ async function readVariants(
     for (const { precision, file, sha256 } of variants) {
       const path = await pathInside(root, file);
       if ((await fileDigest(path)) !== sha256) throw invalid(`${file} is not what it was`);
+      await refuseUnsafe(file, path, sha256);
       found.set(precision, [...(found.get(precision) ?? []), { id, path, sha256 }]);
     }
   }
@@ -97,6 +100,13 @@ async function readVariants(
     }
   }
   return found;
+}
+
+/** Before ONNX Runtime sees it. */
+async function refuseUnsafe(file: string, path: string, sha256: string): Promise<void> {
+  await refuseExternalData(path, sha256).catch((cause: unknown) => {
+    throw invalid(`${file}: ${(cause as Error).message}`, cause);
+  });
 }
 
 /** SHA-256 (hex) of a file; BUNDLE_INVALID where it cannot be read. */
@@ -118,7 +128,8 @@ export function invalid(what: string, cause?: unknown): FewloopError {
   return new FewloopError('BUNDLE_INVALID', `the bundle cannot be used: ${what}`, { cause });
 }
 
-function parseManifest(bytes: Buffer): BundleManifest {
+/** Throws BUNDLE_INVALID. */
+export function parseManifest(bytes: Buffer): BundleManifest {
   const value = json(bytes, 'manifest.json');
   const formatVersion = (value as { formatVersion?: unknown }).formatVersion;
   if (formatVersion !== BUNDLE_FORMAT_VERSION) {

@@ -10,6 +10,8 @@ import { HostPool } from '../runtime/host-pool.js';
 import { ActivationService } from './activation.js';
 import { BaseTokenizer } from './base-tokenizer.js';
 import { BatchBudgets, UNMEASURED_BATCH_TOKENS } from './batch-budget.js';
+import { BUNDLE_STORE, openBundleStore } from './bundle-store.js';
+import { Bundles } from './bundles.js';
 import { Catalogue } from './catalogue.js';
 import { ConvergenceService } from './convergence.js';
 import { findLayout, HostLayout } from './host-layout.js';
@@ -18,10 +20,19 @@ import { MAX_QUEUED_TOKENS, RegistryObservation } from './observation.js';
 import { ModelRegistry } from './versions.js';
 import { ZeroShotBuilder } from './zero-shot.js';
 
-const SERVICES = [ActivationService, BatchBudgets, Catalogue, ConvergenceService, ModelRegistry, ZeroShotBuilder];
+const SERVICES = [
+  ActivationService,
+  BatchBudgets,
+  Bundles,
+  Catalogue,
+  ConvergenceService,
+  ModelRegistry,
+  ZeroShotBuilder,
+];
 
 @Module({
   providers: [
+    { provide: BUNDLE_STORE, inject: [Config], useFactory: openBundleStore },
     { provide: HostLayout, inject: [Config], useFactory: findLayout },
     {
       provide: HostPool,

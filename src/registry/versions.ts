@@ -12,6 +12,7 @@ import { TasksRepository } from '../storage/tasks.repository.js';
 import { Transactions, type Tx } from '../storage/transactions.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
 import { invalid, readBundle } from './bundle.js';
+import { Bundles } from './bundles.js';
 
 export interface NewVersion {
   task: string;
@@ -28,6 +29,7 @@ export class ModelRegistry {
     @Inject(TasksRepository) private readonly tasks: TasksRepository,
     @Inject(VersionsRepository) private readonly versions: VersionsRepository,
     @Inject(Transactions) private readonly transactions: Transactions,
+    @Inject(Bundles) private readonly bundles: Bundles,
   ) {}
 
   /** Relative to the data folder, as the database keeps it. */
@@ -36,15 +38,25 @@ export class ModelRegistry {
   }
 
   /**
-   * Takes a bundle in as a CANDIDATE. May be repeated after a crash at any point. Throws BUNDLE_INVALID, and CONFLICT
+   * Takes a bundle in as a CANDIDATE, into the bundle store before there is a row that names it. May be repeated after a crash at any point. Throws BUNDLE_INVALID, and CONFLICT
    * where the version exists with other content. The files are moved under the database's lock, so that of two bundles
    * with one number the folder is that of the one whose row it is.
    */
-  registerVersion(version: NewVersion): Promise<ModelVersionRow> {
+  async registerVersion(version: NewVersion): Promise<ModelVersionRow> {
+    const moved = !(await exists(version.folder));
+    await this.bundles.keep(moved ? this.#target(version) : version.folder);
     return this.transactions.run(async (tx) => {
       await this.versions.lockRegistration(version.task, tx);
       return this.register(version, tx);
     });
+  }
+
+  /**
+   * Puts a verified bundle that will be registered into the bundle store, if there is one, so that no lock is held for as
+   * long as that takes.
+   */
+  keep(folder: string): Promise<void> {
+    return this.bundles.keep(folder);
   }
 
   /**
@@ -60,9 +72,13 @@ export class ModelRegistry {
     await this.versions.markActive(task, version, tx);
   }
 
+  #target({ task, version }: Pick<NewVersion, 'task' | 'version'>): string {
+    return resolve(this.config.dataDir, this.folderOf(task, version));
+  }
+
   private async register({ task, version, folder, runId }: NewVersion, tx: Tx): Promise<ModelVersionRow> {
     const relative = this.folderOf(task, version);
-    const target = resolve(this.config.dataDir, relative);
+    const target = this.#target({ task, version });
     const moved = !(await exists(folder)) && (await exists(target));
     const bundle = await readBundle(moved ? target : folder, { baseModel: this.config.baseModel });
     const { manifest, digest, report } = bundle;

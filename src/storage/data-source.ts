@@ -10,6 +10,8 @@ import { Bald1795620000000 } from '../../migrations/1795620000000-bald.js';
 import { RunEstimate1795630000000 } from '../../migrations/1795630000000-run-estimate.js';
 import { Knowing1795720000000 } from '../../migrations/1795720000000-knowing.js';
 import { Strategies1795840000000 } from '../../migrations/1795840000000-strategies.js';
+import { QueueIndexes1795850000000 } from '../../migrations/1795850000000-queue-indexes.js';
+import { TrialFailure1795860000000 } from '../../migrations/1795860000000-trial-failure.js';
 import { Trials1795800000000 } from '../../migrations/1795800000000-trials.js';
 import { Webhooks1795760000000 } from '../../migrations/1795760000000-webhooks.js';
 import { ReplicaFailures1795750000000 } from '../../migrations/1795750000000-replica-failures.js';
@@ -97,6 +99,8 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       Webhooks1795760000000,
       Trials1795800000000,
       Strategies1795840000000,
+      QueueIndexes1795850000000,
+      TrialFailure1795860000000,
     ],
     migrationsTransactionMode: 'each',
     namingStrategy: new PostgresNames(),

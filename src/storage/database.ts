@@ -8,7 +8,7 @@ import { startEmbeddedPostgres } from './embedded-postgres.js';
 
 const FIRST_CONNECTION_MS = 30_000;
 /** Several replicas start at once; one migrates, the others wait. */
-const MIGRATION_LOCK = 7_215_903_342;
+export const MIGRATION_LOCK = 7_215_903_342;
 
 /** For the parts that hold connections of their own: LISTEN, and the job queue. */
 export class Database {

@@ -67,12 +67,30 @@ function initialise(dir: string, command: PostgresCommand): void {
   if (result.status !== 0) throw new Error(`initdb failed: ${result.stderr || String(result.error)}`);
 }
 
+/** The server that works on the folder now. */
+function running(dir: string): { pid: number; port: number } | undefined {
+  const file = join(dir, 'postmaster.pid');
+  if (!existsSync(file)) return undefined;
+  const lines = readFileSync(file, 'utf8').split('\n');
+  const [pid, port] = [Number(lines[0]), Number(lines[3])];
+  if (!pid || !alive(pid) || !readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(dir)) return undefined;
+  return { pid, port };
+}
+
+/** Where the server that works on the folder takes connections; undefined where none does. */
+export function runningUrl(dir: string): string | undefined {
+  const server = running(resolve(dir));
+  return server && urlOf(server.port);
+}
+
+function urlOf(port: number): string {
+  return `postgres://app@127.0.0.1:${port}/postgres`;
+}
+
 /** A server left over from a killed run holds the folder: it is stopped first. */
 async function stopLeftOver(dir: string, log: (line: string) => void): Promise<void> {
-  const file = join(dir, 'postmaster.pid');
-  const pid = existsSync(file) ? Number(readFileSync(file, 'utf8').split('\n')[0]) : 0;
-  if (!pid || !alive(pid)) return;
-  if (!readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(dir)) return;
+  const pid = running(dir)?.pid;
+  if (pid === undefined) return;
   log(`stopping the PostgreSQL ${pid} that an earlier run left`);
   process.kill(pid, 'SIGINT');
   for (let waited = 0; waited < STOP_MS && alive(pid); waited += 50) await sleep(50);
@@ -138,7 +156,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
 
   return {
     port,
-    url: `postgres://app@127.0.0.1:${port}/postgres`,
+    url: urlOf(port),
     pid: () => server.child.pid,
     stop: async () => {
       stopping = true;

@@ -61,6 +61,11 @@ export class TrialsRepository {
     return (ended.affected ?? 0) > 0;
   }
 
+  /** Null: the process that failed has opened it. */
+  async setFailure(id: string, failure: string | null): Promise<void> {
+    await this.dataSource.manager.update(TrialRow, { id }, { failure });
+  }
+
   async add(id: string, counts: TrialCounts, flips: Flip[]): Promise<void> {
     await this.dataSource.transaction(async (tx) => {
       await tx.query(

@@ -18,6 +18,14 @@ export class VersionsRepository {
     return this.dataSource.manager.find(ModelVersionRow, { where: { task }, order: { version: 'DESC' }, take: limit });
   }
 
+  /** Of all tasks, without manifests and reports; what serves or served last comes first. */
+  names(): Promise<Pick<ModelVersionRow, 'task' | 'version' | 'digest' | 'folder'>[]> {
+    return this.dataSource.manager.find(ModelVersionRow, {
+      select: { task: true, version: true, digest: true, folder: true },
+      order: { activatedAt: { direction: 'DESC', nulls: 'LAST' }, task: 'ASC', version: 'ASC' },
+    });
+  }
+
   /** One registration of a task's bundles at a time, until the transaction ends. */
   async lockRegistration(task: string, tx: Tx): Promise<void> {
     await tx.query(`SELECT pg_advisory_xact_lock(hashtextextended('register:' || $1, 0))`, [task]);

@@ -7,6 +7,7 @@ import { makeDataDir, type ServiceProcess, startServiceProcess } from '../fixtur
 
 const ADMIN = 'admin-key-that-must-not-be-seen-0123456789';
 const PASSWORD = 'kafka-password-that-must-not-be-seen';
+const AWS_SECRET = 'aws-secret-that-must-not-be-seen';
 const TEXT = '这句话不该出现在日志里';
 const TASK = `name: reviews
 kind: single-label
@@ -25,6 +26,7 @@ beforeAll(async () => {
     FEWLOOP_AUTH: 'required',
     FEWLOOP_ADMIN_KEY: ADMIN,
     KAFKA_PASSWORD: PASSWORD,
+    AWS_SECRET_ACCESS_KEY: AWS_SECRET,
     FEWLOOP_LOG_LEVEL: 'trace',
   });
 });
@@ -51,7 +53,7 @@ it('are seen nowhere', async () => {
     await shop.ask(`{ classify(task: "reviews", inputs: [{text: "${TEXT}", oops: 1}]) { label } }`),
     await graphqlClient(service.url, `${ADMIN}x`).ask('{ tasks { name } }'),
   ];
-  const secrets = [ADMIN, PASSWORD, made.createKey.key, made.createKey.key.split('_')[2]!];
+  const secrets = [ADMIN, PASSWORD, AWS_SECRET, made.createKey.key, made.createKey.key.split('_')[2]!];
   const children = descendants(Number(/"pid":(\d+)/u.exec(readFileSync(`${dataDir}/service.json`, 'utf8'))![1]));
   expect(children.length).toBeGreaterThan(0);
   for (const secret of secrets) {

@@ -5,9 +5,11 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Config } from '../../src/config/config.js';
 import { InferenceEngine } from '../../src/inference/engine.js';
+import { Health } from '../../src/common/health.js';
 import { ActivationService } from '../../src/registry/activation.js';
 import { BatchBudgets } from '../../src/registry/batch-budget.js';
 import { readBundle } from '../../src/registry/bundle.js';
+import { Bundles } from '../../src/registry/bundles.js';
 import type { BundleManifest, GoldenFile } from '../../src/registry/manifest.js';
 import { RehearsalEngine } from '../../src/registry/rehearsal.js';
 import { ModelRegistry } from '../../src/registry/versions.js';
@@ -51,11 +53,18 @@ class World {
     {
       hosts = 2,
       idleMinutes = 0,
+      warmMinutes = 0,
       memoryBytes = Number.POSITIVE_INFINITY,
       precision = 'auto',
-    }: { hosts?: number; idleMinutes?: number; memoryBytes?: number; precision?: Config['precision'] } = {},
+    }: {
+      hosts?: number;
+      idleMinutes?: number;
+      warmMinutes?: number;
+      memoryBytes?: number;
+      precision?: Config['precision'];
+    } = {},
   ) {
-    const settings = { device: 'cpu', precision, maxBatchTokens: 512, maxTextLength: 20_000, idleMinutes };
+    const settings = { device: 'cpu', precision, maxBatchTokens: 512, maxTextLength: 20_000, idleMinutes, warmMinutes };
     this.config = { dataDir, baseModel: TINY_MODEL, ...settings } as Config;
     this.pool = new HostPool({ hosts, threads: 1, device: 'cpu', memoryBytes });
     const transactions = { run: (work: (tx: Tx) => unknown) => work({} as Tx) } as unknown as Transactions;
@@ -75,7 +84,8 @@ class World {
     } as unknown as TasksRepository;
     const rehearsal = new RehearsalEngine(this.config);
     this.zeroShot = new ZeroShotBuilder(this.config, this.pool, rehearsal);
-    this.registry = new ModelRegistry(this.config, tasks, versions, transactions);
+    const bundles = new Bundles(this.config, versions, null, new Health());
+    this.registry = new ModelRegistry(this.config, tasks, versions, transactions, bundles);
     this.activation = new ActivationService(
       this.config,
       this.pool,
@@ -83,6 +93,7 @@ class World {
       new BatchBudgets(this.config, new HostLayout(hosts, 1)),
       tasks,
       versions,
+      bundles,
     );
   }
 
@@ -322,6 +333,73 @@ describe('bundles', () => {
     candidate.release();
     await expect.poll(() => world.pool.pids()).toHaveLength(2);
     expect(world.activation.served()).toEqual({ tiny: 1 });
+  });
+
+  describe('a replaced version', () => {
+    /** Two versions with hosts of their own; the second answers. */
+    async function swapped(settings: { warmMinutes: number; memoryBytes?: number }): Promise<number[]> {
+      world = new World(dataDir, { hosts: 1, ...settings });
+      await world.version(1, { own: true });
+      await world.copyOf(1, 2);
+      await world.activation.activate('tiny', 1);
+      const pids = await world.pool.pids();
+      await world.activation.activate('tiny', 2);
+      return pids;
+    }
+
+    const answeredBy = async () => {
+      const [outcome] = await world.classify();
+      return outcome!.ok && outcome!.prediction.modelVersion;
+    };
+
+    it('stays open for a while: going back is immediate, and forth again', async () => {
+      const first = await swapped({ warmMinutes: 10 });
+      const both = await world.pool.pids();
+      expect(both).toEqual(expect.arrayContaining(first));
+      expect(both).toHaveLength(2);
+      for (const version of [1, 2, 1]) {
+        const startedAt = performance.now();
+        await world.activation.prepare('tiny', version);
+        await world.activation.activate('tiny', version);
+        expect(performance.now() - startedAt).toBeLessThan(1000);
+        expect(await answeredBy()).toBe(version);
+      }
+      // No host was started for it.
+      expect(new Set(await world.pool.pids())).toEqual(new Set(both));
+    });
+
+    it('makes room for the next, so that a task never holds more than two', async () => {
+      const first = await swapped({ warmMinutes: 10 });
+      await world.copyOf(1, 3);
+      await world.activation.activate('tiny', 3);
+      expect(first.filter(isAlive)).toEqual([]);
+      expect(await world.pool.pids()).toHaveLength(2);
+      expect(await answeredBy()).toBe(3);
+    });
+
+    it('is closed when its time is over, and once nobody is answered by it any more', async () => {
+      world = new World(dataDir, { hosts: 1, warmMinutes: 0.001 });
+      await world.version(1, { own: true });
+      await world.copyOf(1, 2);
+      await world.activation.activate('tiny', 1);
+      const first = await world.pool.pids();
+      const lease = await world.activation.current('tiny');
+      await world.activation.activate('tiny', 2);
+      const [outcome] = await world.engine.classify(lease.model, { items: ITEMS, priority: 'interactive' });
+      expect(outcome!.ok && outcome!.prediction.modelVersion).toBe(1);
+      lease.release();
+      await expect.poll(() => first.filter(isAlive)).toEqual([]);
+    });
+
+    it('gives its memory to another model before one that answers does', async () => {
+      const first = await swapped({ warmMinutes: 10, memoryBytes: 150 * 2 ** 20 });
+      expect(world.activation.loaded()).toEqual(['tiny']);
+      await world.version(2, { own: true, definition: tinyTask('second') });
+      world.desired.set('tiny', 2).set('second', 2);
+      await world.activation.activate('second', 2);
+      await expect.poll(() => first.filter(isAlive)).toEqual([]);
+      expect(world.activation.loaded()).toEqual(['tiny', 'second']);
+    });
   });
 
   describe('memory', () => {

@@ -1,10 +1,10 @@
 /** Training runs from request to promotion, through crashes of either side, on a real database. */
 import type { INestApplicationContext } from '@nestjs/common';
-import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DataSource } from 'typeorm';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { LearningEvents } from '../../src/learning/events.js';
 import { PromotionService } from '../../src/learning/promotion.js';
 import { RunData } from '../../src/learning/run-data.js';
@@ -43,7 +43,13 @@ async function start(mode: string, role: 'all' | 'api' = 'all'): Promise<INestAp
 }
 
 async function startWithTask(mode: string, changes: Record<string, unknown> = {}): Promise<INestApplicationContext> {
-  const service = await start(mode);
+  return withTask(await start(mode), changes);
+}
+
+async function withTask(
+  service: INestApplicationContext,
+  changes: Record<string, unknown> = {},
+): Promise<INestApplicationContext> {
   await applyTinyTask(service, dataDir, changes);
   await addExamples(service, [
     { text: '很好', label: 'positive', split: 'train' },
@@ -231,6 +237,29 @@ describe('a run', () => {
     const { id } = await service.get(RunService).start('tiny', 'MANUAL', 'ann');
     expect(await settled(service, id)).toMatchObject({ state: 'SUCCEEDED', producedVersion: 2 });
     expect(attemptsOf(id)).toBe(2);
+  });
+
+  it('waits for a bundle store that is away, and its bundle is there before its version', async () => {
+    const bundleStore = join(dataDir, 'store');
+    const service = await startService({ url: database.url, dataDir, mode: 'succeed', bundleStore });
+    services.push(service);
+    await withTask(service);
+    renameSync(bundleStore, `${bundleStore}.away`);
+    writeFileSync(bundleStore, 'no folder');
+    const run = await service.get(RunService).start('tiny', 'MANUAL', 'ann');
+    await vi.waitFor(
+      async () => {
+        const { state, stage } = (await service.get(RunsRepository).find(run.id))!;
+        expect({ state, stage }).toEqual({ state: 'RUNNING', stage: 'waiting for the bundle store' });
+      },
+      { timeout: 20_000 },
+    );
+    expect(await service.get(VersionsRepository).find('tiny', 2)).toBeNull();
+    rmSync(bundleStore);
+    renameSync(`${bundleStore}.away`, bundleStore);
+    expect(await settled(service, run.id)).toMatchObject({ state: 'SUCCEEDED', producedVersion: 2 });
+    const { digest } = (await service.get(VersionsRepository).find('tiny', 2))!;
+    expect(existsSync(join(bundleStore, 'tiny', digest, 'manifest.json'))).toBe(true);
   });
 
   it('takes the next number where its own was given to another version meanwhile', async () => {

@@ -1,8 +1,8 @@
 /** Versions tried on live traffic, on a real database and real model hosts: shadow and canary. */
 import type { INestApplicationContext } from '@nestjs/common';
-import { rmSync } from 'node:fs';
+import { renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { Clock } from '../../src/common/clock.js';
 import { FewloopError } from '../../src/common/errors.js';
 import { InferenceEngine } from '../../src/inference/engine.js';
@@ -169,6 +169,23 @@ describe('a shadow', () => {
     await ask(TEXTS.slice(0, 5));
     await trials.look();
     expect((await newest()).compared).toBe(0);
+  });
+
+  it('says where its version cannot be opened, and no longer once it can', async () => {
+    await applyTask();
+    const folder = join(dataDir, 'bundles', 'tiny', '2');
+    renameSync(folder, `${folder}.away`);
+    await trials.startShadow('tiny', 2, 'ann', null);
+    expect((await newest()).failure).toMatch(/^cannot be opened by .+: .+/u);
+    await ask(TEXTS.slice(0, 5));
+    renameSync(`${folder}.away`, folder);
+    const now = performance.now.bind(performance);
+    const later = vi.spyOn(performance, 'now').mockImplementation(() => now() + 61_000);
+    await trials.look();
+    later.mockRestore();
+    expect((await newest()).failure).toBeNull();
+    await ask(TEXTS.slice(5, 10));
+    await seen(({ compared }) => compared, 5);
   });
 
   it('is refused where there is nothing to be compared, or another version is on trial', async () => {

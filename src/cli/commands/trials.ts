@@ -4,7 +4,7 @@ import { Failure } from '../client.js';
 import { contextOf } from '../context.js';
 import { print, printJson, table } from '../output.js';
 
-const FIELDS = `id task version against kind percent startedBy startedAt endsAt endedAt outcome reason
+const FIELDS = `id task version against kind percent startedBy startedAt endsAt endedAt outcome reason failure
   answered compared changed failed missed asked flips { champion challenger texts }`;
 const LIST = `query ($name: String!) { task(name: $name) { versions { trials { ${FIELDS} } } } }`;
 const START = `mutation ($task: String!, $version: Int!, $minutes: Float) {
@@ -19,6 +19,7 @@ interface Trial {
   startedAt: string;
   endsAt: string | null;
   outcome: string | null;
+  failure: string | null;
   compared: number;
   changed: number;
   failed: number;
@@ -67,6 +68,7 @@ async function trials(task: string, _: object, command: Command): Promise<void> 
   });
   print(table(['TRIAL', 'VERSION', 'AGAINST', 'STARTED', 'COMPARED', 'CHANGED', 'FAILED', 'MISSED', 'OUTCOME'], rows));
   const [newest] = all;
+  if (newest?.failure) print(`version ${newest.version}: ${newest.failure}`);
   if (!newest || newest.flips.length === 0) return;
   const flips = newest.flips.map(({ champion, challenger, texts }) => [champion, challenger, texts]);
   print(table([`VERSION ${newest.against} SAYS`, `VERSION ${newest.version} SAYS`, 'TEXTS'], flips));

@@ -17,8 +17,6 @@ export type CheckReason = 'SECOND_ANSWER' | 'ADJUDICATION' | 'LABEL_ISSUE' | 'CH
 @Entity('candidate')
 @Unique(['task', 'itemKey'])
 @Index('candidate_task_split_group_idx', ['task', 'splitGroup'])
-@Index('candidate_margin_idx', ['task', 'margin', 'confidence', 'id'], { where: `state = 'OPEN'` })
-@Index('candidate_confidence_idx', ['task', 'confidence', 'margin', 'id'], { where: `state = 'OPEN'` })
 @Index('candidate_reservoir_idx', ['task', 'reservoirRank'], { where: 'reservoir_rank IS NOT NULL' })
 @Index('candidate_audit_idx', ['task', 'itemKey'], { where: 'audit' })
 @Index('candidate_version_idx', ['task', 'modelVersion'], { where: `state = 'OPEN'` })
@@ -27,11 +25,10 @@ export type CheckReason = 'SECOND_ANSWER' | 'ADJUDICATION' | 'LABEL_ISSUE' | 'CH
 @Index('candidate_lease_idx', ['task', 'leasedUntil'], { where: 'leased_until IS NOT NULL' })
 @Index('candidate_answered_idx', ['task', 'state'], { where: `state <> 'OPEN'` })
 @Index('candidate_asked_idx', ['task'], { where: `state <> 'OPEN' AND served_by IS NULL` })
-@Index('candidate_label_idx', ['task', 'predictedLabel', 'margin', 'confidence', 'id'], { where: `state = 'OPEN'` })
-@Index('candidate_contested_idx', ['task', 'margin', 'confidence', 'id'], {
-  where: `state = 'OPEN' AND dissenting > 0`,
-})
-// Descending columns and GIN are the migration's to say.
+// The review queue's, and what the decorator cannot say (descending columns, GIN), are the migrations'.
+@Index('candidate_margin_idx', { synchronize: false })
+@Index('candidate_label_idx', { synchronize: false })
+@Index('candidate_confidence_idx', { synchronize: false })
 @Index('candidate_bands_idx', { synchronize: false })
 @Index('candidate_reason_idx', { synchronize: false })
 @Index('candidate_entropy_idx', { synchronize: false })

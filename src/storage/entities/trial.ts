@@ -27,6 +27,8 @@ export class TrialRow {
   @Column('timestamptz', { nullable: true }) endedAt: Date | null;
   @Column('text', { nullable: true }) outcome: TrialOutcome | null;
   @Column('text', { nullable: true }) reason: string | null;
+  /** Why a process that serves could not open the version, and which; null: none failed, or it was opened later. */
+  @Column('text', { nullable: true }) failure: string | null;
   /** CANARY: texts that it has answered to callers and to the stream, without answers from the cache. */
   @Column('integer', { default: 0 }) answered: number;
   /** Texts that both versions have answered. */

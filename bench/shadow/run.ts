@@ -1,0 +1,121 @@
+/**
+ * What a shadow costs those who are waiting: the same open-loop load without and with one, in turn, so that a busy machine
+ * is busy for both. A version of the real trainer on base-zh beside the zero-shot one it would replace.
+ *   node bench/shadow/run.ts DATA_FOLDER --python PYTHON_OF_THE_TRAINER [--shares 0.3,0.6,0.8] [--rounds 6] [--seconds 20]
+ * Prints JSON: by share of what the machine can do, median and 99th percentile without and with, their ratio by round, and
+ * how much of the traffic was compared.
+ */
+import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { cpus, loadavg, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { query, startService } from '../loop/service.ts';
+import { closedLoop, openLoop, type Call, type Reply } from '../serving/load.ts';
+import { readTexts, root } from '../serving/texts.ts';
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    python: { type: 'string' },
+    shares: { type: 'string', default: '0.3,0.6,0.8' },
+    rounds: { type: 'string', default: '6' },
+    seconds: { type: 'string', default: '20' },
+  },
+});
+const [data] = positionals;
+if (!data || !values.python) throw new Error('usage: run.ts DATA_FOLDER --python PYTHON');
+const [rounds, seconds] = [Number(values.rounds), Number(values.seconds)];
+
+const TASK = 'review-sentiment';
+const CAPACITY = { connections: 16, seconds: 15 };
+const SHADOW_MINUTES = 60;
+
+const dataDir = mkdtempSync(join(tmpdir(), 'fewloop-shadow-'));
+chmodSync(dataDir, 0o755); // PostgreSQL may run as another user, who walks through it
+const service = await startService(dataDir, {
+  FEWLOOP_PYTHON: values.python,
+  PYTHONPATH: join(root, 'trainer'),
+  FEWLOOP_CACHE_MB: '0',
+  FEWLOOP_LOG_LEVEL: 'warn',
+});
+const ask = <T>(text: string, variables: Record<string, unknown> = {}) => query<T>(service.url, text, variables);
+
+/** The challenger: trained on the example's labels by the tour's task file. Its number. */
+async function train(): Promise<number> {
+  const file = (name: string) => readFileSync(join(root, 'examples/reviews', name), 'utf8');
+  await ask('mutation ($definition: String!) { applyTask(definition: $definition) { name } }', { definition: file('quick.yaml') });
+  const examples = file('labelled.jsonl').trim().split('\n').map((line) => JSON.parse(line) as { text: string; labels: string[] });
+  await ask(`mutation ($examples: [ExampleInput!]!) { importExamples(task: "${TASK}", examples: $examples) { added } }`, {
+    examples,
+  });
+  const { startRetrain } = await ask<{ startRetrain: { id: string } }>(`mutation { startRetrain(task: "${TASK}") { id } }`);
+  for (;;) {
+    await sleep(1000);
+    const { trainingRun } = await ask<{ trainingRun: { state: string; error: string | null; produced: { version: number } | null } }>(
+      'query ($id: ID!) { trainingRun(id: $id) { state error produced { version } } }',
+      { id: startRetrain.id },
+    );
+    if (trainingRun.state === 'SUCCEEDED') return trainingRun.produced!.version;
+    if (trainingRun.error) throw new Error(trainingRun.error);
+  }
+}
+
+const calls: Call[] = readTexts(data, 4000).mixed.map((text) => ({
+  path: '/graphql',
+  body: JSON.stringify({
+    query: `query ($inputs: [TextInput!]!) { classify(task: "${TASK}", inputs: $inputs) { label confidence modelVersion } }`,
+    variables: { inputs: [{ text }] },
+  }),
+  texts: 1,
+}));
+const rounded = (value: number, digits = 1) => Number(value.toFixed(digits));
+const at = (sorted: number[], share: number) => sorted[Math.ceil(share * sorted.length) - 1]!;
+const median = (numbers: number[]) => at(numbers.toSorted((a, b) => a - b), 0.5);
+
+function figures(replies: Reply[]) {
+  const failed = replies.filter(({ status, body }) => status !== 200 || body.includes('"errors"')).length;
+  const latencies = replies.map(({ latencyMs }) => latencyMs).toSorted((a, b) => a - b);
+  return { failed, requests: replies.length, p50: rounded(at(latencies, 0.5)), p99: rounded(at(latencies, 0.99)) };
+}
+
+interface Trial {
+  compared: number;
+  missed: number;
+}
+
+try {
+  const challenger = await train();
+  const warm = await closedLoop(service.url, calls, CAPACITY.connections, CAPACITY.seconds);
+  const capacity = warm.filter(({ atMs }) => atMs > 5000).length / (CAPACITY.seconds - 5);
+  const shares: Record<string, object> = {};
+  for (const share of values.shares.split(',').map(Number)) {
+    const load = () => openLoop(service.url, calls, share * capacity, seconds);
+    const measured: { without: ReturnType<typeof figures>; shadow: ReturnType<typeof figures> }[] = [];
+    let [compared, missed] = [0, 0];
+    for (let round = 0; round < rounds; round++) {
+      const without = figures(await load());
+      await ask(`mutation { startShadow(task: "${TASK}", version: ${challenger}, minutes: ${SHADOW_MINUTES}) { version } }`);
+      await load(); // its model is loaded, and warm
+      const shadow = figures(await load());
+      const { stopTrial } = await ask<{ stopTrial: Trial }>(
+        `mutation { stopTrial(task: "${TASK}", reason: "measured") { compared missed } }`,
+      );
+      [compared, missed] = [compared + stopTrial.compared, missed + stopTrial.missed];
+      measured.push({ without, shadow });
+      process.stderr.write(`${share} ${JSON.stringify(measured.at(-1))}\n`);
+    }
+    const ratio = (name: 'p50' | 'p99') => measured.map(({ without, shadow }) => rounded(shadow[name] / without[name], 2));
+    shares[share] = {
+      ratePerSecond: rounded(share * capacity),
+      p50: { without: median(measured.map(({ without }) => without.p50)), shadow: median(measured.map(({ shadow }) => shadow.p50)), ratios: ratio('p50') },
+      p99: { without: median(measured.map(({ without }) => without.p99)), shadow: median(measured.map(({ shadow }) => shadow.p99)), ratios: ratio('p99') },
+      failed: measured.reduce((sum, { without, shadow }) => sum + without.failed + shadow.failed, 0),
+      comparedShare: rounded(compared / (compared + missed), 2),
+    };
+  }
+  console.log(JSON.stringify({ at: new Date().toISOString(), cpu: cpus()[0]?.model, cores: cpus().length, load: loadavg()[0], capacity: rounded(capacity), rounds, seconds, shares }, null, 1));
+} finally {
+  await service.stop();
+  rmSync(dataDir, { recursive: true, force: true });
+}

@@ -1,0 +1,166 @@
+/**
+ * docs/operations/backup.md, executed: its `sh` blocks in order, in one shell, beside a running service with a trained
+ * version. Between them it is looked whether what they say is so.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { appendFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { freePort } from '../../scripts/kafka/broker.mjs';
+import { TINY_MODEL } from '../fixtures/bundle.js';
+import { startCli } from '../fixtures/cli.js';
+import { graphqlClient, type GraphqlClient } from '../fixtures/graphql.js';
+import { descendants, isAlive, until } from '../fixtures/processes.js';
+import { makeDataDir, startServiceProcess, trainerPython, type ServiceProcess } from '../fixtures/service-process.js';
+
+const ROOT = resolve(import.meta.dirname, '../..');
+const PAGE = readFileSync(resolve(ROOT, 'docs/operations/backup.md'), 'utf8');
+const BLOCKS = [...PAGE.matchAll(/^```sh\n(.*?)^```$/gmsu)].map(([, block = '']) => block);
+const PORT = '3100';
+const BLOCK_MS = 120_000;
+
+const TASK = `name: reviews
+kind: single-label
+labels: [{name: positive, words: [好]}, {name: negative, words: [差]}]
+templates: ["这是一条{mask}评。{text}"]
+maxLength: 32
+learning: {budgetSeconds: 10, trigger: {newLabels: null, schedule: null}}
+`;
+const EXAMPLES = ['手机', '衣服', '水果', '酒店', '书', '电脑', '牛奶', '外卖'].flatMap((name) => [
+  { text: `${name}很好，满意，下次还买`, labels: ['positive'], split: 'TRAIN' },
+  { text: `${name}太差了，失望，再也不买`, labels: ['negative'], split: 'TRAIN' },
+]);
+const TEXTS = ['味道很好，下次还来', '太差了，等了一个小时', '一般吧', '房间干净，服务热情'].map((text) => ({ text }));
+const RUNS = '{ task(name: "reviews") { runs { state error } promotions { id } stream { pending scored } } }';
+const CLASSIFY = `query ($inputs: [TextInput!]!) {
+  classify(task: "reviews", inputs: $inputs) { modelVersion label confidence }
+}`;
+const STATE = `{ task(name: "reviews") { revision activeVersion { version } examples { train dev test } runs { state producedVersion } }
+  reviewQueue(task: "reviews") { totalCount edges { node { text } } }
+  verifyLedger { entries brokenAt lastHash } }`;
+
+let folder: string;
+let dataDir: string;
+let restored: string;
+let backup: string;
+let service: ServiceProcess;
+let shell: ChildProcess;
+let port: number;
+let output = '';
+let before: unknown[];
+
+const all = async (client: GraphqlClient) => [
+  await client.request(CLASSIFY, { inputs: TEXTS }),
+  await client.request(STATE),
+];
+
+/** Resolves to what the block printed; throws that where a command of it failed. */
+async function execute(block: string): Promise<string> {
+  const from = output.length;
+  shell.stdin!.write(`{\n${block.replaceAll(PORT, String(port))}} </dev/null\necho "<done>"\n`);
+  await until(() => output.includes('<done>\n', from) || shell.exitCode !== null, BLOCK_MS);
+  const printed = output.slice(from);
+  if (!printed.includes('<done>\n')) throw new Error(`${block}\n${printed}`);
+  return printed.replace('<done>\n', '');
+}
+
+const env = {
+  FEWLOOP_BASE_MODEL: TINY_MODEL,
+  FEWLOOP_HOSTS: '1',
+  FEWLOOP_LOG_LEVEL: 'warn',
+  FEWLOOP_PRECISION: 'fp32',
+};
+
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'fewloop-backups-'));
+  [dataDir, restored, backup] = [makeDataDir(), makeDataDir(), join(folder, 'monday')];
+  port = await freePort();
+  service = await startServiceProcess(dataDir, undefined, env);
+  shell = spawn('sh', ['-eu'], {
+    cwd: ROOT,
+    stdio: ['pipe', 'pipe', 'pipe'],
+    detached: true,
+    env: {
+      ...process.env,
+      ...env,
+      FEWLOOP_PYTHON: trainerPython(),
+      FEWLOOP_DATA_DIR: dataDir,
+      BACKUP: backup,
+      RESTORED: restored,
+    },
+  });
+  for (const stream of [shell.stdout!, shell.stderr!])
+    stream.on('data', (bytes: Buffer) => (output += bytes.toString()));
+});
+afterAll(async () => {
+  if (shell?.pid !== undefined && isAlive(shell.pid)) process.kill(-shell.pid, 'SIGKILL');
+  await service?.kill();
+  for (const one of [folder, dataDir, restored]) rmSync(one, { recursive: true, force: true });
+});
+
+it('a service with a trained version, candidates, answers and a ledger', async () => {
+  await service.request('mutation ($d: String!) { applyTask(definition: $d) { name } }', { d: TASK });
+  const add =
+    'mutation ($examples: [ExampleInput!]!) { importExamples(task: "reviews", examples: $examples) { added } }';
+  await service.request(add, { examples: EXAMPLES });
+  await service.request('mutation { startRetrain(task: "reviews") { id } }');
+  const inputs = TEXTS.map(({ text }, i) => ({ id: String(i), text }));
+  await service.request('mutation ($i: [TextInput!]!) { ingest(task: "reviews", inputs: $i) { accepted } }', {
+    i: inputs,
+  });
+  const wanted = { runs: [{ state: 'SUCCEEDED', error: null }], stream: { pending: 0, scored: TEXTS.length } };
+  await expect.poll(() => service.request(RUNS), { timeout: 300_000, interval: 250 }).toMatchObject({ task: wanted });
+  const { task } = await service.request<{ task: { promotions: { id: string }[] } }>(RUNS);
+  const approve = 'mutation ($id: ID!) { approvePromotion(id: $id, override: true, comment: "a test") { decision } }';
+  await service.request(approve, { id: task.promotions[0]!.id });
+  before = await all(service);
+  expect(before[0]).toMatchObject({ classify: TEXTS.map(() => ({ modelVersion: 2 })) });
+});
+
+it('is backed up while it runs', async () => {
+  expect(BLOCKS).toHaveLength(6);
+  const printed = await execute(BLOCKS[0]!);
+  expect(printed).toMatch(
+    /backed up to .*monday: \d+ tables with \d+ rows, 2 bundles, 1 runs; .* MB in .* s\ndigest [0-9a-f]{64}\n/u,
+  );
+  expect(await execute(BLOCKS[1]!)).toBe('backup.json: OK\n');
+});
+
+it('an altered or incomplete one is refused, and nothing restored', async () => {
+  const restore = () => startCli('', ['restore', backup], '', { ...env, FEWLOOP_DATA_DIR: restored }).done;
+  const [bundle] = [join(backup, 'bundles/reviews/2')];
+  const graph = join(
+    bundle,
+    readdirSync(bundle).find((name) => name.endsWith('.onnx'))!,
+  );
+  const rows = join(backup, 'database/example.copy.gz');
+  for (const file of [graph, rows]) {
+    const bytes = readFileSync(file);
+    appendFileSync(file, 'x');
+    expect(await restore()).toMatchObject({ code: 1, err: expect.stringContaining('is not what') });
+    rmSync(file);
+    expect(await restore()).toMatchObject({ code: 1, err: expect.stringMatching(/is not what|no such file/u) });
+    writeFileSync(file, bytes);
+  }
+  expect(readdirSync(restored)).toEqual([]);
+});
+
+it('is restored: the same answers, versions, candidates, examples and ledger', async () => {
+  await execute(BLOCKS[2]!);
+  await execute(BLOCKS[3]!);
+  const client = graphqlClient(`http://127.0.0.1:${port}/graphql`);
+  expect(await all(client)).toEqual(before);
+  expect(existsSync(join(restored, 'bundles/reviews/2/manifest.json'))).toBe(true);
+  const { verifyLedger } = before[1] as { verifyLedger: { entries: number; lastHash: string } };
+  const printed = await execute(BLOCKS[4]!);
+  expect(printed).toMatch(/^reviews .* 2 /mu);
+  expect(printed).toContain(`${verifyLedger.entries} entries hold; the last hash is ${verifyLedger.lastHash}`);
+  const below = descendants(shell.pid!);
+  expect(below.length).toBeGreaterThan(2);
+  await execute(BLOCKS[5]!);
+  await until(() => !below.some(isAlive), 30_000);
+  shell.stdin!.end();
+  expect((await once(shell, 'exit'))[0]).toBe(0);
+});

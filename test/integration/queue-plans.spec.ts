@@ -1,0 +1,73 @@
+/** The statements of the review queue against a pool that is large enough to have plans: see docs/results/review-queue.md. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { DataSource } from 'typeorm';
+import { orderOf, type QueryStrategyName } from '../../src/learning/query-strategies.js';
+import { connect } from '../../src/storage/database.js';
+import { QuestionsRepository, type QuestionFilter } from '../../src/storage/questions.repository.js';
+import { createDatabase } from '../fixtures/database.js';
+import { explain, fillPool } from '../fixtures/large-pool.js';
+
+const ROWS = 20_000;
+const PAGE = 21;
+
+let database: Awaited<ReturnType<typeof createDatabase>>;
+let source: DataSource;
+
+beforeAll(async () => {
+  database = await createDatabase();
+  source = await connect(database.url);
+  await fillPool(source, ROWS);
+}, 60_000);
+afterAll(async () => {
+  await source?.destroy();
+  await database?.drop();
+});
+
+interface PlanNode {
+  'Node Type': string;
+  'Relation Name'?: string;
+  Alias?: string;
+  'Index Name'?: string;
+  'Actual Rows': number;
+  'Actual Loops': number;
+  'Rows Removed by Filter'?: number;
+  Plans?: PlanNode[];
+}
+
+const nodes = (plan: PlanNode): PlanNode[] => [plan, ...(plan.Plans ?? []).flatMap(nodes)];
+
+/** How the candidates to be asked are found: by which index, and how many rows are read for a page. */
+async function found(strategy: QueryStrategyName, filter: QuestionFilter) {
+  const questions = new QuestionsRepository(source);
+  const order = orderOf(strategy)!;
+  const [explained] = await explain(source, 'JSON', () =>
+    questions.chosen('t', order, null, PAGE, { by: 'ann', filter }),
+  );
+  const all = nodes((explained as [{ Plan: PlanNode }])[0].Plan);
+  const scan = all.find(({ Alias, 'Node Type': type }) => Alias === 'c' && type.includes('Scan'))!;
+  return {
+    types: all.map((node) => node['Node Type']),
+    index: scan['Index Name'],
+    read: (scan['Actual Rows'] + (scan['Rows Removed by Filter'] ?? 0)) * scan['Actual Loops'],
+  };
+}
+
+describe('a page of questions', () => {
+  it.each<[QueryStrategyName, QuestionFilter, string]>([
+    ['BREAKING_TIES', {}, 'candidate_margin_idx'],
+    ['LEAST_CONFIDENCE', {}, 'candidate_confidence_idx'],
+    ['ENTROPY', {}, 'candidate_entropy_idx'],
+    ['VOTE_ENTROPY', {}, 'candidate_votes_idx'],
+    ['BALD', {}, 'candidate_bald_idx'],
+    ['BREAKING_TIES', { label: 'l2' }, 'candidate_label_idx'],
+    ['BREAKING_TIES', { contested: true }, 'candidate_margin_idx'],
+    ['BREAKING_TIES', { label: 'l2', contested: true, maxConfidence: 0.2 }, 'candidate_label_idx'],
+    ['BREAKING_TIES', { label: 'l3', contested: true }, 'candidate_label_idx'],
+    ['ENTROPY', { minVoteEntropy: 0.8 }, 'candidate_entropy_idx'],
+  ])('%s %o reads a few rows of %s, in its order', async (strategy, filter, index) => {
+    const plan = await found(strategy, filter);
+    expect(plan).toMatchObject({ index });
+    expect(plan.read).toBeLessThanOrEqual(4 * PAGE);
+    expect(plan.types).not.toContain('Sort');
+  });
+});
