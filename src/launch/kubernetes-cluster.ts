@@ -162,7 +162,9 @@ class Kept<T extends KubernetesObject> {
   private again(): void {
     if (this.closed) return;
     clearTimeout(this.retry);
-    this.retry = setTimeout(() => (this.starting = this.informer.start()), this.retryMs);
+    this.retry = setTimeout(() => {
+      this.starting = this.informer.start();
+    }, this.retryMs);
     this.retryMs = Math.min(2 * this.retryMs, LAST_RETRY_MS);
   }
 }

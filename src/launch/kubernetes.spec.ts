@@ -78,7 +78,7 @@ describe('KubernetesLauncher', () => {
     api.setPod(JOB, { phase: 'Pending', conditions: [condition] });
     await until(() => stages().includes('waiting for its pod: Unschedulable: 0/3 nodes'));
     succeed();
-    await trainer.done;
+    await expect(trainer.done).resolves.toMatchObject({ ok: true });
   });
 
   it.each(['the server drops it', 'the server ends it', 'its version is forgotten', 'the server fails'])(
@@ -224,8 +224,8 @@ describe('KubernetesLauncher', () => {
     await until(() => api.job(JOB)?.metadata?.deletionTimestamp !== undefined);
     api.removeJob(JOB);
     await ending;
-    await newLauncher().end(folder);
-    await newLauncher().end(path.join(dataDir, 'nothing'));
+    await expect(newLauncher().end(folder)).resolves.toBeUndefined();
+    await expect(newLauncher().end(path.join(dataDir, 'nothing'))).resolves.toBeUndefined();
   });
 
   it('says so where the Job is deleted by somebody else', async () => {

@@ -42,9 +42,9 @@ export async function playKubelet(
   let answersLogs = true;
   const server = createServer(certificate, (request, response) => {
     const [, , , pod = ''] = (request.url ?? '').split('?')[0]?.split('/') ?? [];
-    if (!answersLogs) return response.destroy();
     const log = running.get(pod)?.log;
-    response.writeHead(log === undefined ? 404 : 200).end(log ?? 'no such pod');
+    if (answersLogs) response.writeHead(log === undefined ? 404 : 200).end(log ?? 'no such pod');
+    else response.destroy();
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   await registerNode(core, server);
@@ -54,8 +54,9 @@ export async function playKubelet(
     for (let tries = 0; ; tries += 1) {
       try {
         const pod = await core.readNamespacedPod({ name, namespace });
-        const body = { ...pod, status: { ...pod.status, ...status } };
-        return void (await core.replaceNamespacedPodStatus({ name, namespace, body }));
+        const body = Object.assign({}, pod, { status: Object.assign({}, pod.status, status) });
+        await core.replaceNamespacedPodStatus({ name, namespace, body });
+        return;
       } catch (error) {
         if (tries === 100 || (error as { code?: number }).code === 404) throw error;
         await sleep(200);
@@ -159,7 +160,7 @@ async function registerNode(core: CoreV1Api, server: Server): Promise<void> {
     addresses: [{ type: 'InternalIP', address: '127.0.0.1' }],
     daemonEndpoints: { kubeletEndpoint: { Port: port } },
   };
-  await core.replaceNodeStatus({ name: NODE, body: { ...node, status } });
+  await core.replaceNodeStatus({ name: NODE, body: Object.assign({}, node, { status }) });
 }
 
 function nameOf(pod: V1Pod): string {

@@ -208,7 +208,7 @@ describe('rights', () => {
     (what) => {
       const as = `system:serviceaccount:${NAMESPACE}:fewloop-trainer`;
       const can = () => plane.kubectl('auth', 'can-i', '-n', NAMESPACE, ...what.split(' '), '--as', as);
-      expect(can).toThrow();
+      expect(can).toThrow('kubectl auth can-i');
     },
   );
 
