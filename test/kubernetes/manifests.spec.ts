@@ -75,6 +75,7 @@ async function rollOut(): Promise<{ code: number | null; output: string }> {
     PATH: `${folder}:${process.env['PATH']}`,
     KUBECONFIG: plane.kubeconfig,
     ROLLOUT_TIMEOUT: '2s',
+    HOME: folder,
   };
   const child = spawn(path.join(ROOT, 'k8s/roll-out.sh'), [path.join(ROOT, 'k8s/overlays/cpu')], { env });
   let output = '';
