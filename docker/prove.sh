@@ -93,7 +93,8 @@ step_compose() {
     done
   done &
   health=$!
-  trap 'kill $service $health 2> "$work/killed" || true' EXIT
+  # By their numbers now: at the exit this function's variables are gone.
+  trap "kill $service $health" EXIT
   until [ -S "$work/podman.sock" ]; do sleep 0.2; done
 
   local compose=(docker compose --env-file docker/stand-ins/env -f docker/compose.yaml)
