@@ -52,7 +52,11 @@ export async function createApp(config: Config): Promise<NestFastifyApplication>
     genReqId: requestId,
     // Of the whole request, body and all; Node looks every so often.
     requestTimeout: config.requestTimeoutS * 1000,
-    http: { connectionsCheckingInterval: Math.min(5_000, config.requestTimeoutS * 500) },
+    http: {
+      // A longer one, as Node's own minute, would hold for the body too.
+      headersTimeout: config.requestTimeoutS * 1000,
+      connectionsCheckingInterval: Math.min(5_000, config.requestTimeoutS * 500),
+    },
   });
   followRequests(adapter.getInstance());
   const options = { bufferLogs: true, abortOnError: false };
