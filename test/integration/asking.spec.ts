@@ -182,32 +182,6 @@ describe('filters', () => {
       expect(rows.length - chosen.length).toBe(audits);
     }
   });
-
-  it('and orders are served by an index', async () => {
-    await admit(texts(200));
-    const manager = service.get(DataSource).manager;
-    const ask = (where: string, order: string) =>
-      `EXPLAIN SELECT id FROM candidate WHERE task = 'tiny' AND state = 'OPEN' AND ${where} ORDER BY ${order}, id LIMIT 20`;
-    const cases: [string, string, string][] = [
-      ['candidate_margin_idx', 'true', 'margin, confidence'],
-      ['candidate_confidence_idx', 'confidence < 0.6', 'confidence, margin'],
-      ['candidate_entropy_idx', 'true', 'entropy DESC'],
-      ['candidate_votes_idx', 'vote_entropy >= 0.5', 'vote_entropy DESC, margin'],
-      ['candidate_bald_idx', 'jensen_shannon >= 0.1', 'jensen_shannon DESC, margin'],
-      ['candidate_label_idx', `predicted_label = 'negative'`, 'margin, confidence'],
-      ['candidate_contested_idx', 'dissenting > 0', 'margin, confidence'],
-    ];
-    await manager.transaction(async (tx) => {
-      // A table of two hundred rows is sooner read and sorted.
-      await tx.query('SET LOCAL enable_seqscan = off');
-      await tx.query('SET LOCAL enable_sort = off');
-      await tx.query('SET LOCAL enable_bitmapscan = off');
-      for (const [index, where, order] of cases) {
-        const plan = await tx.query<{ 'QUERY PLAN': string }[]>(ask(where, order));
-        expect(plan.map((line) => line['QUERY PLAN']).join('\n')).toContain(index);
-      }
-    });
-  });
 });
 
 describe('the strategy that asked', () => {
