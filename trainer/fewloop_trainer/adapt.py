@@ -28,7 +28,7 @@ from fewloop_trainer.adapt_settings import AdaptSettings
 from fewloop_trainer.encoder import load_model, load_tokenizer
 from fewloop_trainer.keys import split_group, twentieth
 from fewloop_trainer.tensor_file import read_tensors, write_tensors
-from fewloop_trainer.training import require_finite
+from fewloop_trainer.training import position_at, require_finite
 
 TEXT_FIELDS = ("text", "textPair", "sentence", "sentence1", "sentence2", "content", "abst", "review")
 HELD_OUT_BUCKETS = (1,)
@@ -170,7 +170,7 @@ def pretrain(
     next_evaluation = step * step_tokens // settings.evaluate_every_tokens + 1
     loss_sum, loss_steps = 0.0, 0
     while step < total_steps and seconds < seconds_limit:
-        position = max(step, total_steps * (seconds + time.monotonic() - saved_at) / seconds_limit)
+        position = position_at(step, total_steps * (seconds + time.monotonic() - saved_at) / seconds_limit)
         head_only = step < head_steps
         if optimizer is None or step == head_steps:
             optimizer = _optimizer(model, settings, head_only)

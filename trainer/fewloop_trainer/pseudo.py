@@ -16,7 +16,7 @@ from fewloop_trainer import calibrate
 from fewloop_trainer.budget import PASSES, STUDENT_STEPS, affordable_candidates, asked_job, round_job
 from fewloop_trainer.distill import LABELLED_SHARE, student_targets
 from fewloop_trainer.learners import ClassifierLearner, PetLearner
-from fewloop_trainer.run_state import PSEUDO_CANDIDATES, Run, Teacher
+from fewloop_trainer.run_state import Run, Teacher
 from fewloop_trainer.scores import apply_temperature, chosen_of, combine_members, match_priors
 from fewloop_trainer.select import PseudoLabel, select
 from fewloop_trainer.teachers import OutOfFoldFit
@@ -105,7 +105,7 @@ def label_of(run: Run, pseudo: PseudoLabel) -> str:
 def _first_round(run: Run, fit: OutOfFoldFit) -> Opinion:
     # Counted anew: the machine may have turned slow. Kept, so that a later attempt asks about the same ones.
     (many,) = run.alone("pseudo", lambda: {"candidates": np.array(len(affordable_candidates(run)))})
-    run.candidates = all_candidates(run)[: int(many)]
+    run.candidates = run.all_candidates()[: int(many)]
 
     def ask(teacher: Teacher) -> dict[str, np.ndarray]:
         learner, model = run.trained(teacher)
@@ -188,9 +188,3 @@ def _vote(run: Run, row: int, said: np.ndarray) -> str | list[str]:
     if not run.observe.sets:
         return names[int(said[row].argmax())]
     return [names[label] for label in np.flatnonzero(chosen_of(said[row], run.thresholds))]
-
-
-def all_candidates(run: Run) -> list[dict]:
-    """Whether there is time to score them or not; `run.candidates` are the first of them."""
-    order = np.random.default_rng(run.seed).permutation(len(run.data.unlabelled))
-    return [run.data.unlabelled[i] for i in order[len(run.calibration) :]][:PSEUDO_CANDIDATES]

@@ -35,6 +35,7 @@ MATCHING_TEXTS = 300
 CALIBRATION_TEXTS = MATCHING_TEXTS
 """Texts that no pseudo-label is taken from, for the student's temperature and what offsets come to out of fold."""
 PSEUDO_CANDIDATES = 2000
+"""Of pseudo-labels, unless the task file says how many unlabelled texts a run gets: then all of them may be."""
 TRIAL_CANDIDATES = 600
 """Of the candidates, those that every fold's teachers score where several students are tried."""
 
@@ -91,7 +92,7 @@ class Run:
             raise RunError("BAD_INPUT", f"templates: {error}") from error
         order = np.random.default_rng(self.seed).permutation(len(self.data.unlabelled))
         self.calibration = [self.data.unlabelled[i] for i in order[: min(CALIBRATION_TEXTS, len(order) // 4)]]
-        self.candidates = [self.data.unlabelled[i] for i in order[len(self.calibration) :]][:PSEUDO_CANDIDATES]
+        self.candidates = self.all_candidates()
         self.tunes_all = len(self.wanted) >= FEWEST_ROWS_FOR_ALL_WEIGHTS
         self.base_knows = True
         self.trials = len(self.task.student_strategies) * (
@@ -108,6 +109,12 @@ class Run:
         """[C], of label sets."""
         self.served_offsets: list[np.ndarray] = []
         """[C] of each teacher."""
+
+    def all_candidates(self) -> list[dict]:
+        """Whether there is time to score them or not; `candidates` are the first of them."""
+        order = np.random.default_rng(self.seed).permutation(len(self.data.unlabelled))
+        rest = order[len(self.calibration) :][: self.task.unlabelled or PSEUDO_CANDIDATES]
+        return [self.data.unlabelled[i] for i in rest]
 
     def enter(self, stage: str, fraction: float) -> None:
         now = time.monotonic()

@@ -16,7 +16,7 @@ from fewloop_trainer import calibrate
 from fewloop_trainer.budget import trial_job
 from fewloop_trainer.data import targets
 from fewloop_trainer.learners import PetLearner
-from fewloop_trainer.pseudo import PSEUDO_LABELS, PseudoLabels, all_candidates, learn
+from fewloop_trainer.pseudo import PSEUDO_LABELS, PseudoLabels, learn
 from fewloop_trainer.run_state import Run, Teacher
 from fewloop_trainer.scores import apply_temperature, combine_members, match_priors
 from fewloop_trainer.select import select
@@ -119,7 +119,7 @@ def _train_and_ask(
     combined = run.observe.temper(members.mean(0), fit.temperature)
     chosen = select(tempered, combined, run.task.selection, run.data.prior, PSEUDO_LABELS, run.thresholds)
     # Those that the fold's teachers scored; on a slow machine the run itself may have gone on with fewer.
-    candidates = all_candidates(run)
+    candidates = run.all_candidates()
     texts, soft = [candidates[p.row] for p in chosen], combined[[p.row for p in chosen]]
     seed = run.seed + 30_011 + 101 * number + k
     model = learn(run, trial_job(number, k), learner, np.flatnonzero(~held), texts, soft, seed)

@@ -121,7 +121,7 @@ def optimise(
     draws = islice(draws, taken, None)
     started = time.monotonic()
     for step in range(taken, settings.steps):
-        position = max(step, settings.steps * (time.monotonic() - started) / settings.seconds)
+        position = position_at(step, settings.steps * (time.monotonic() - started) / settings.seconds)
         if position >= settings.steps and step >= settings.least_steps:
             break
         for group in optimizer.param_groups:
@@ -154,7 +154,7 @@ def parts_of(drawn: Drawn, rows_at_once: int | None) -> Iterator[Drawn]:
 
 def recompute(bert: BertModel) -> None:
     """From now on what its layers put out in training is computed anew on the way back."""
-    bert.gradient_checkpointing_enable({"use_reentrant": False})
+    bert.activation_checkpointing_enable({"use_reentrant": False})
 
 
 def balanced(rows: Sequence[Row], wanted: np.ndarray, balance: np.ndarray, settings: TrainSettings) -> Iterator[Drawn]:
@@ -188,6 +188,12 @@ def endless(values: np.ndarray, rng: np.random.Generator):
     """`values` again and again, in another order each time."""
     while True:
         yield from rng.permutation(values)
+
+
+def position_at(step: int, due: float) -> float:
+    """Where the schedule stands: at the step, or where it is a whole step late, at the one that is `due` by now. Any
+    less would make the rate, and with it the numbers, hang on microseconds."""
+    return due if due >= step + 1 else step
 
 
 def schedule(step: float, steps: int, warmup: float) -> float:

@@ -15,18 +15,15 @@ from fewloop_trainer.classifier import classifier_of
 from fewloop_trainer.processes import Place, owners, place_of
 from fewloop_trainer.stop import Stopped
 from fewloop_trainer.training import NO_SAVING, Saving, TrainSettings, recompute
-from folders import ROOT, definition_of, read_json, reviews, reviews_of, write_run
+from folders import ROOT, read_json, reviews, reviews_of, write_run
 
 OTHER = {"positive": "negative", "negative": "positive"}
 
 
 def trained_run(folder: Path) -> Path:
-    """A run whose base is wrong on all rows, so that all weights are trained, in the fewest steps, and whose students
-    are tried."""
-    definition = definition_of(learning={"student": {"templates": "best", "strategies": ["plain", "fgm"]}})
+    """A run whose base is wrong on all rows, so that all weights are trained, for as many steps as are wished."""
     rows = reviews_of("train", 30)
-    labelled = [row | {"label": OTHER[row["label"]]} for row in rows[:24]]
-    return write_run(folder, labelled, rows[24:], definition, budgetSeconds=0.1)
+    return write_run(folder, [row | {"label": OTHER[row["label"]]} for row in rows[:16]], rows[16:])
 
 
 def test_two_processes_come_to_what_one_comes_to(monkeypatch, tmp_path):
@@ -40,8 +37,6 @@ def test_two_processes_come_to_what_one_comes_to(monkeypatch, tmp_path):
     steps = {path.stem: read_json(path) for path in (both / "work").glob("*.json")}
     assert {steps[f"t0-plain.fold{k}"]["process"] for k in (0, 1)} == {0, 1}
     assert {steps[teacher]["process"] for teacher in ("t0-plain", "t1-r-drop")} == {0, 1}
-    trials = [entry["process"] for name, entry in steps.items() if name.startswith("student-")]
-    assert sorted(trials) == [0, 0, 1, 1]
     assert steps["student"]["process"] == 0
 
     assert broken_entries(both / "bundle") == []
@@ -55,14 +50,6 @@ def test_two_processes_come_to_what_one_comes_to(monkeypatch, tmp_path):
     lines = (both / "progress.jsonl").read_text().splitlines()
     fractions = [json.loads(line)["progress"] for line in lines]
     assert fractions == sorted(fractions)
-
-
-def test_what_cannot_be_trained_ends_all_processes_with_its_reason(tmp_path):
-    folder = write_run(tmp_path, [*reviews(1), {"text": "好", "label": "neutral"}], [])
-    command = [sys.executable, "-m", "fewloop_trainer", "run", str(folder), "--processes", "2"]
-    ended = subprocess.run(command, cwd=ROOT / "trainer", capture_output=True, text=True, timeout=400)
-    assert ended.returncode == 1
-    assert read_json(folder / "result.json")["code"] == "BAD_INPUT"
 
 
 def test_a_process_that_is_stopped_for_another_keeps_that_ones_reason(monkeypatch, tmp_path):
