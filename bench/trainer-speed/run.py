@@ -3,7 +3,7 @@
 EPRSTMT's 32 train rows of split 0 and its unlabelled texts (no dev and no test row), `examples/fewclue/eprstmt.yaml` with
 a fifth template. Wall clock, processor time and memory are those of the trainer's processes together, read from /proc.
 
-    python bench/trainer-speed/run.py FEWCLUE_FOLDER WORK [--budget SECONDS] [--processes N] [--all-weights]
+    python bench/trainer-speed/run.py FEWCLUE_FOLDER WORK [--budget SECONDS] [--processes N] [--precisions fp32,int8]
 
 By the trainer's Python, from the repository's root. Prints one line of JSON.
 """
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--budget", type=float, default=720)
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--all-weights", action="store_true", help="teachers are trained wholly: fine-tune beside PET")
+    parser.add_argument("--precisions", default="fp32", help="of the bundle; further ones are compared on 2,000 texts")
     options = parser.parse_args()
     folder = options.work / f"run-{time.strftime('%H%M%S')}"
     write(folder, options)
@@ -51,11 +51,11 @@ def main() -> None:
     report = json.loads((folder / "bundle/report.json").read_text()) if result["ok"] else {}
     lines = [json.loads(line) for line in (folder / "progress.jsonl").read_text().splitlines()]
     estimate = next(line["metrics"] for line in lines if "estimateSeconds" in line.get("metrics", {}))
-    keys = ("seconds", "steps", "precisions")
+    keys = ("seconds", "steps")
     found = {
         "ok": result["ok"],
         "processes": options.processes,
-        "allWeights": options.all_weights,
+        "precisions": options.precisions,
         "budgetSeconds": options.budget,
         "wallSeconds": round(wall, 1),
         "cpuSeconds": round(cpu, 1),
@@ -73,10 +73,8 @@ def write(folder: Path, options: argparse.Namespace) -> None:
     definition = read_definition(ROOT / "examples/fewclue/eprstmt.yaml")
     definition["templates"] = [*definition["templates"], FIFTH]
     learning = {"unlabelled": TEXTS + CALIBRATION, "budgetSeconds": options.budget}
-    if options.all_weights:
-        definition |= {"method": ["fine-tune"]}
-        learning |= {"strategies": ["plain"], "seeds": 5}
     definition["learning"] = definition["learning"] | learning
+    definition["serving"] = definition["serving"] | {"precisions": options.precisions.split(",")}
     labelled = [recipe.row_of(row) | {"label": row["label"], "split": "train"} for row in rows(source / "train_0.json")]
     known = {row["splitGroup"] for row in labelled}
     unlabelled: dict[str, dict] = {}

@@ -247,6 +247,12 @@ export const environment = {
     "Python of the trainer's environment; empty: the one that `npm start` installs",
     z.string(),
   ),
+  trainerProcesses: variable(
+    'FEWLOOP_TRAINER_PROCESSES',
+    '1',
+    'Processes of a training run, which share its models out: as many as there are GPUs, or at most as there are cores; each takes the memory of a trainer',
+    whole(1, 64),
+  ),
   hosts: variable(
     'FEWLOOP_HOSTS',
     '',

@@ -75,7 +75,8 @@ const SERVICES = [
     {
       provide: LAUNCHER,
       inject: [Config],
-      useFactory: ({ python, dataDir }: Config) => new ProcessLauncher({ python, dataDir }),
+      useFactory: ({ python, dataDir, trainerProcesses: processes }: Config) =>
+        new ProcessLauncher({ python, dataDir, processes }),
     },
     ActiveVersion,
     AnswerExamples,

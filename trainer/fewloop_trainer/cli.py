@@ -46,7 +46,9 @@ def stop_on_signal() -> Callable[[], bool]:
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--parent", type=int, metavar="PID", help="stop once this process is no longer the parent")
-    parser.add_argument("--processes", type=_whole, default=1, metavar="N", help="that share the models, a GPU each")
+    parser.add_argument(
+        "--processes", type=_whole, default=1, metavar="N", help="that share out the models, a GPU each"
+    )
     parser.add_argument("--rows-at-once", type=_whole, metavar="N", help="of a batch, where memory is short")
     parser.add_argument("--recompute", action="store_true", help="layers on the way back, where memory is short")
     parser.set_defaults(call=_run)
