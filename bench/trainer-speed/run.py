@@ -1,6 +1,6 @@
 """A whole run as the service would start it: five teachers, pseudo-labels over 5,000 texts, a student, a bundle.
 
-EPRSTMT's 32 train rows of split 0 and its unlabelled texts (no dev and no test row), `examples/fewclue/eprstmt.yaml` with
+EPRSTMT's 32 train rows of split 0 and its unlabelled texts (no dev, no test row), `examples/fewclue/eprstmt.yaml` and
 a fifth template. Wall clock, processor time and memory are those of the trainer's processes together, read from /proc.
 
     python bench/trainer-speed/run.py FEWCLUE_FOLDER WORK [--budget SECONDS] [--processes N] [--precisions fp32,int8]

@@ -1,4 +1,4 @@
-"""A training step beside the peers': our fine-tuning beside Hugging Face's Trainer, our contrastive step beside SetFit's.
+"""A training step beside the peers': our fine-tuning beside Hugging Face Trainer's, contrastive beside SetFit's.
 
 All in one process, step by step in turn (ours, theirs, ours, ...), so that whatever else the machine does meets all of
 them alike; what is compared are ratios within a turn. Same encoder, same rows, as many texts a step, every text of as
