@@ -51,7 +51,7 @@ describe('Config', () => {
     [{ ...IN_CLUSTER, KUBECONFIG: '' }, 'there is no cluster'],
     [{ ...IN_CLUSTER, KUBECONFIG: '/nowhere' }, 'KUBECONFIG=/nowhere: no such file'],
     [{ ...IN_CLUSTER, FEWLOOP_TRAINER_MEMORY: '4GB' }, 'FEWLOOP_TRAINER_MEMORY=4GB: must be …Mi or …Gi'],
-    [{ ...IN_CLUSTER, FEWLOOP_TRAINER_GPUS: '2' }, 'FEWLOOP_TRAINER_GPUS=2'],
+    [{ ...IN_CLUSTER, FEWLOOP_TRAINER_GPUS: '65' }, 'FEWLOOP_TRAINER_GPUS=65'],
     [{ ...IN_CLUSTER, FEWLOOP_TRAINER_NODES: 'gpu' }, 'must be key=value'],
     [{ FEWLOOP_DEVICE: 'cuda:77' }, 'no CUDA device 77'],
     [{ FEWLOOP_DEVICE: 'gpu' }, 'FEWLOOP_DEVICE'],

@@ -102,6 +102,7 @@ export class Config {
   readonly serviceName: string;
   readonly traceShare: number;
   readonly python: string;
+  readonly trainerProcesses: number;
   /** Empty: measured. */
   readonly hosts: number | '';
   /** Empty: measured, or 1 where `hosts` is set. */

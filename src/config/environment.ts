@@ -171,8 +171,8 @@ export const environment = {
   trainerGpus: variable(
     'FEWLOOP_TRAINER_GPUS',
     '0',
-    'GPUs (`nvidia.com/gpu`) of a training Job: 0, or 1 for a trainer image that computes on one; no run is spread over several',
-    whole(0, 1),
+    'GPUs (`nvidia.com/gpu`) of a training Job; set FEWLOOP_TRAINER_PROCESSES to as many',
+    whole(0, 64),
   ),
   trainerDeadlineS: variable(
     'FEWLOOP_TRAINER_DEADLINE_S',
@@ -311,6 +311,12 @@ export const environment = {
     '',
     "Python of the trainer's environment; empty: the one that `npm start` installs",
     z.string(),
+  ),
+  trainerProcesses: variable(
+    'FEWLOOP_TRAINER_PROCESSES',
+    '1',
+    'Processes of a training run, which share its models out: as many as there are GPUs, or at most as there are cores; each takes the memory of a trainer',
+    whole(1, 64),
   ),
   hosts: variable(
     'FEWLOOP_HOSTS',

@@ -17,6 +17,8 @@ export interface JobSettings {
   /** As Kubernetes writes quantities. */
   memory: string;
   gpus: number;
+  /** That share a run's models out, a GPU each where there are any. */
+  processes: number;
   deadlineS: number;
   /** `key=value` by commas; empty: any node. */
   nodes: string;
@@ -83,7 +85,8 @@ export function jobOf(settings: JobSettings, run: { runId: string; task: string 
 }
 
 function podSpec(settings: JobSettings, folder: string): V1PodSpec {
-  const { image, claim, dataDir, baseModel, cpus, memory, gpus, nodes } = settings;
+  const { image, claim, dataDir, baseModel, cpus, memory, gpus, processes, nodes } = settings;
+  const several = processes > 1 ? ['--processes', String(processes)] : [];
   const gpu: Record<string, string> = gpus > 0 ? { 'nvidia.com/gpu': String(gpus) } : {};
   return {
     restartPolicy: 'Never',
@@ -104,7 +107,7 @@ function podSpec(settings: JobSettings, folder: string): V1PodSpec {
       {
         name: CONTAINER,
         image,
-        command: [...WITHOUT_TRIMMING, PYTHON, '-m', 'fewloop_trainer', 'run', folder],
+        command: [...WITHOUT_TRIMMING, PYTHON, '-m', 'fewloop_trainer', 'run', ...several, folder],
         workingDir: '/app/trainer',
         env: [{ name: 'HOME', value: '/tmp' }],
         resources: {

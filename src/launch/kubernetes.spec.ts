@@ -29,7 +29,7 @@ beforeEach(async () => {
   mkdirSync(folder, { recursive: true });
   write('run.json', { formatVersion: 1, runId: RUN, task: 'reviews' });
   const image = 'fewloop-trainer:1';
-  const resources = { cpus: 4, memory: '6Gi', gpus: 0, deadlineS: 7200, nodes: '' };
+  const resources = { cpus: 4, memory: '6Gi', gpus: 0, processes: 1, deadlineS: 7200, nodes: '' };
   settings = { image, claim: 'fewloop-runs', dataDir, baseModel: '/app/models/base-zh', ...resources };
   seen = [];
 });
@@ -303,8 +303,10 @@ describe('jobOf', () => {
 
   it('asks for a GPU, and for nodes, where they are set', () => {
     expect(job()?.tolerations).toBeUndefined();
-    const spec = job({ gpus: 1, nodes: 'pool=gpu,zone=' });
-    expect(spec?.containers[0]?.resources?.limits).toEqual({ memory: '6Gi', 'nvidia.com/gpu': '1' });
+    const spec = job({ gpus: 2, processes: 2, nodes: 'pool=gpu,zone=' });
+    expect(spec?.containers[0]?.resources?.limits).toEqual({ memory: '6Gi', 'nvidia.com/gpu': '2' });
+    expect(spec?.containers[0]?.command?.slice(-4)).toEqual(['run', '--processes', '2', folder]);
+    expect(job()?.containers[0]?.command?.slice(-2)).toEqual(['run', folder]);
     expect(spec?.nodeSelector).toEqual({ pool: 'gpu', zone: '' });
     expect(spec?.tolerations).toHaveLength(1);
   });

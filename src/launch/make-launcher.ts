@@ -5,9 +5,9 @@ import { ProcessLauncher } from './process.js';
 
 /** Throws where the cluster that is asked for cannot be known. The client library is loaded where it is wanted alone. */
 export async function makeLauncher(config: Config): Promise<Launcher> {
-  const { launcher, role, python, dataDir } = config;
+  const { launcher, role, python, dataDir, trainerProcesses: processes } = config;
   const startsRuns = role === 'all' || role === 'trainer';
-  if (launcher === 'process' || !startsRuns) return new ProcessLauncher({ python, dataDir });
+  if (launcher === 'process' || !startsRuns) return new ProcessLauncher({ python, dataDir, processes });
   const [{ Cluster }, { KubernetesLauncher }] = await Promise.all([
     import('./kubernetes-cluster.js'),
     import('./kubernetes.js'),
@@ -20,6 +20,7 @@ export async function makeLauncher(config: Config): Promise<Launcher> {
     cpus: config.trainerCpus,
     memory: config.trainerMemory,
     gpus: config.trainerGpus,
+    processes,
     deadlineS: config.trainerDeadlineS,
     nodes: config.trainerNodes,
   });

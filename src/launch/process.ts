@@ -31,6 +31,8 @@ export interface ProcessLauncherOptions {
   /** The trainer's Python; empty: the one that `dataDir/trainer-env.json` names once it is installed. */
   python: string;
   dataDir: string;
+  /** Processes that share a run's models out; 1 where it is left out. */
+  processes?: number;
   /** What Python runs in front of the folder; another program in tests. */
   command?: string[];
   killAfterMs?: number;
@@ -91,7 +93,7 @@ class Attempt {
 
   private async execute(python: string): Promise<string> {
     const log = openSync(path.join(this.folder, LOG_FILE), 'a');
-    const command = [python, ...(this.options.command ?? runCommand()), this.folder];
+    const command = [python, ...(this.options.command ?? runCommand(this.options.processes ?? 1)), this.folder];
     const [program = python, ...rest] = [...diesWithParent(), ...WITHOUT_TRIMMING, ...BEHIND_SERVING, ...command];
     try {
       const child = spawn(program, rest, {
@@ -162,8 +164,9 @@ function commandLineOf(pid: number): string {
   return spawnSync('ps', ['-o', 'args=', '-p', String(pid)], { encoding: 'utf8' }).stdout;
 }
 
-function runCommand(): string[] {
-  return ['-m', 'fewloop_trainer', 'run', '--parent', String(process.pid)];
+function runCommand(processes: number): string[] {
+  const several = processes > 1 ? ['--processes', String(processes)] : [];
+  return ['-m', 'fewloop_trainer', 'run', '--parent', String(process.pid), ...several];
 }
 
 let setpriv: string[] | null = null;

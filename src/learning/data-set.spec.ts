@@ -96,6 +96,19 @@ describe('unlabelled rows', () => {
     const data = trainingData(definition, [example('a', 'good', 'train')], [labelled, candidate('a'), candidate('o')]);
     expect(data.unlabelled.map(({ text }) => text)).toEqual(['o']);
   });
+
+  it('are as many as the task file says, the reservoir first', () => {
+    const many = Array.from({ length: 5200 }, (_, i) => candidate(`c${i}`, 'train', i === 5199 ? 0 : null));
+    const labelled = [example('a', 'good', 'train')];
+    const written = (learning: object): string[] =>
+      trainingData({ ...definition, learning } as unknown as TaskDefinition, labelled, many).unlabelled.map(
+        ({ text }) => text,
+      );
+    expect(written({})).toHaveLength(3000);
+    const more = written({ unlabelled: 5100 });
+    expect(more).toHaveLength(5100);
+    expect(more[0]).toBe('c5199');
+  });
 });
 
 describe('leakage', () => {

@@ -11,7 +11,7 @@ import type { ExampleRow } from '../storage/entities/example.js';
 import type { Item, TaskDefinition } from '../task/types.js';
 
 /** Enough for self-training and TAPT within a run's minutes. */
-export const UNLABELLED_LIMIT = 3000;
+const UNLABELLED_LIMIT = 3000;
 /** Under that many audit answers the prior stays uniform. */
 const PRIOR_MIN_ANSWERS = 20;
 
@@ -28,6 +28,11 @@ export interface TrainingData extends RunData {
   retired: number;
   /** In label order; null: uniform. */
   prior: number[] | null;
+}
+
+/** How many unlabelled texts a run gets. */
+export function unlabelledLimit({ learning }: TaskDefinition): number {
+  return learning.unlabelled ?? UNLABELLED_LIMIT;
 }
 
 export function trainingData(
@@ -55,6 +60,7 @@ export function trainingData(
   const known = new Set(examples.map(({ splitGroup }) => splitGroup));
   const unlabelled = unlabelledRows(
     candidates.filter((candidate) => !isHeldOut(candidate) && !known.has(candidate.splitGroup)),
+    unlabelledLimit(definition),
   );
   const prior = estimatedPrior(
     definition,
@@ -99,14 +105,14 @@ export function itemOf(row: StoredItem): Item {
 }
 
 /** The reservoir first, which is a uniform sample, then the pool in an order that says nothing of the texts. */
-function unlabelledRows(candidates: readonly DataCandidate[]): UnlabelledRow[] {
+function unlabelledRows(candidates: readonly DataCandidate[], limit: number): UnlabelledRow[] {
   const open = candidates.filter(({ state }) => state !== 'LABELLED');
   const rank = ({ reservoirRank }: DataCandidate) => reservoirRank ?? 1;
   open.sort((a, b) => rank(a) - rank(b) || (a.itemKey < b.itemKey ? -1 : 1));
   const groups = new Set<string>();
   const rows: UnlabelledRow[] = [];
   for (const candidate of open) {
-    if (rows.length === UNLABELLED_LIMIT) break;
+    if (rows.length === limit) break;
     if (groups.has(candidate.splitGroup)) continue;
     groups.add(candidate.splitGroup);
     rows.push(keyed(candidate));

@@ -15,7 +15,7 @@ import { TrainingTextsRepository } from '../storage/training-texts.repository.js
 import { VersionsRepository } from '../storage/versions.repository.js';
 import { sha256 } from '../task/keys.js';
 import type { TaskDefinition } from '../task/types.js';
-import { trainingData, UNLABELLED_LIMIT } from './data-set.js';
+import { trainingData, unlabelledLimit } from './data-set.js';
 import { ReproductionService } from './reproduction.js';
 import { pruneRunFolders } from './run-folders.js';
 
@@ -54,7 +54,7 @@ export class RunData {
     if (!task) throw new FewloopError('TASK_NOT_FOUND', `there is no task ${run.task}`);
     const definition = task.definition as TaskDefinition;
     // A text may stand in several candidates, which count once: some more are asked for than are written.
-    const unlabelled = await this.texts.unlabelledForTraining(run.task, 2 * UNLABELLED_LIMIT);
+    const unlabelled = await this.texts.unlabelledForTraining(run.task, 2 * unlabelledLimit(definition));
     const data = trainingData(definition, await this.examples.list(run.task), unlabelled);
     if (!data.labelled.some(({ split }) => split === 'train')) {
       throw badInput('task', `none of its labelled train texts has a label of revision ${task.revision}`);

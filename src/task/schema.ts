@@ -137,6 +137,14 @@ const learning = z.strictObject({
     .max(10)
     .default(1)
     .describe('Rounds of self-training: from the second on, teachers also learn the pseudo-labels so far.'),
+  unlabelled: z
+    .int()
+    .min(100)
+    .max(50_000)
+    .optional()
+    .describe(
+      'Unlabelled texts that a run gets, the reservoir first: any may be a pseudo-label. Left out: 3,000, and at most 2,000 of them.',
+    ),
   student: student.prefault({}),
   adaptation: adaptation.optional(),
   agreement: agreement.optional(),

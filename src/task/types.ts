@@ -71,6 +71,8 @@ export interface TaskDefinition {
       cooldownMinutes: number;
     };
     rounds: number;
+    /** Texts that a run gets to learn from without labels; any may be a pseudo-label. */
+    unlabelled?: number;
     /** What a student is tried with; the best on cross-fitted predictions is trained. */
     student: { templates: 'best' | 'all'; strategies: string[] };
     /** What training learns from unlabelled texts besides pseudo-labels. */

@@ -119,6 +119,9 @@ describe('ProcessLauncher', () => {
     await new ProcessLauncher({ python, dataDir: folder }).start(folder, () => undefined).done;
     const said = readFileSync(path.join(folder, 'trainer.log'), 'utf8');
     expect(said.trim()).toBe(`-m fewloop_trainer run --parent ${process.pid} ${folder}`);
+    await new ProcessLauncher({ python, dataDir: folder, processes: 2 }).start(folder, () => undefined).done;
+    const again = readFileSync(path.join(folder, 'trainer.log'), 'utf8').trim().split('\n');
+    expect(again[1]).toBe(`-m fewloop_trainer run --parent ${process.pid} --processes 2 ${folder}`);
   });
 
   it('ends the trainer that an earlier service left at the folder', async () => {

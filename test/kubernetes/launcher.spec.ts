@@ -77,7 +77,7 @@ beforeEach(async () => {
     path.join(folder, 'run.json'),
     JSON.stringify({ formatVersion: 1, runId, task: 'reviews', version: 2 }),
   );
-  const resources = { cpus: 2, memory: '4Gi', gpus: 0, deadlineS: 600, nodes: '' };
+  const resources = { cpus: 2, memory: '4Gi', gpus: 0, processes: 1, deadlineS: 600, nodes: '' };
   settings = { image: 'fewloop-trainer:1', claim: 'fewloop-runs', dataDir, baseModel: '/app/models', ...resources };
   seen = [];
   kubelet = await playKubelet(admin(), NAMESPACE, plane.certificate, runFake);

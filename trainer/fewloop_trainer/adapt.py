@@ -28,7 +28,7 @@ from fewloop_trainer.adapt_settings import AdaptSettings
 from fewloop_trainer.encoder import load_model, load_tokenizer
 from fewloop_trainer.keys import split_group, twentieth
 from fewloop_trainer.tensor_file import read_tensors, write_tensors
-from fewloop_trainer.training import require_finite
+from fewloop_trainer.training import position_at, require_finite
 
 TEXT_FIELDS = ("text", "textPair", "sentence", "sentence1", "sentence2", "content", "abst", "review")
 HELD_OUT_BUCKETS = (1,)
@@ -108,17 +108,18 @@ def mask_tokens(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """BERT's masking: of the chosen tokens 80 % become [MASK], 10 % a random token, 10 % stay.
 
-    ids `[n, length]`; returns the input `[n, length]` and the chosen positions as a boolean `[n, length]`.
+    ids `[n, length]`, on the CPU; returns the input `[n, length]` and the chosen positions as a boolean `[n, length]`.
     Special tokens ([PAD], [CLS], [SEP], and the [MASK] of a template) are never chosen.
     """
-    special = torch.tensor([tokenizer.token_to_id(t) for t in ("[PAD]", "[CLS]", "[SEP]", "[MASK]")])
+    drawn = {"generator": generator, "device": "cpu"}
+    special = torch.tensor([tokenizer.token_to_id(t) for t in ("[PAD]", "[CLS]", "[SEP]", "[MASK]")], device="cpu")
     eligible = ~torch.isin(ids, special)
-    chosen = (torch.rand(ids.shape, generator=generator) < mask_rate) & eligible
-    kind = torch.rand(ids.shape, generator=generator)
+    chosen = (torch.rand(ids.shape, **drawn) < mask_rate) & eligible
+    kind = torch.rand(ids.shape, **drawn)
     inputs = ids.clone()
     inputs[chosen & (kind < 0.8)] = tokenizer.token_to_id("[MASK]")
     randomised = chosen & (kind >= 0.9)
-    inputs[randomised] = torch.randint(0, tokenizer.get_vocab_size(), (int(randomised.sum()),), generator=generator)
+    inputs[randomised] = torch.randint(0, tokenizer.get_vocab_size(), (int(randomised.sum()),), **drawn)
     return inputs, chosen
 
 
@@ -126,8 +127,9 @@ def masked_logits(
     model: BertForMaskedLM, inputs: torch.Tensor, chosen: torch.Tensor, attention_mask: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Vocabulary logits `[chosen, vocabulary]` at the chosen positions only: the head costs as much as the encoder."""
-    hidden = model.bert(input_ids=inputs, attention_mask=attention_mask).last_hidden_state
-    return model.cls(hidden[chosen])
+    attention_mask = None if attention_mask is None else attention_mask.to(model.device)
+    hidden = model.bert(input_ids=inputs.to(model.device), attention_mask=attention_mask).last_hidden_state
+    return model.cls(hidden[chosen.to(model.device)])
 
 
 def pretrain(
@@ -168,7 +170,7 @@ def pretrain(
     next_evaluation = step * step_tokens // settings.evaluate_every_tokens + 1
     loss_sum, loss_steps = 0.0, 0
     while step < total_steps and seconds < seconds_limit:
-        position = max(step, total_steps * (seconds + time.monotonic() - saved_at) / seconds_limit)
+        position = position_at(step, total_steps * (seconds + time.monotonic() - saved_at) / seconds_limit)
         head_only = step < head_steps
         if optimizer is None or step == head_steps:
             optimizer = _optimizer(model, settings, head_only)
@@ -226,7 +228,7 @@ def held_out_metrics(
         for start in range(0, len(chunks), 32):
             ids = torch.from_numpy(chunks[start : start + 32].astype(np.int64))
             inputs, chosen = mask_tokens(ids, mask_rate, tokenizer, generator)
-            logits, wanted = masked_logits(model, inputs, chosen), ids[chosen]
+            logits, wanted = masked_logits(model, inputs, chosen), ids[chosen].to(model.device)
             losses += F.cross_entropy(logits, wanted, reduction="sum").item()
             hits += int((logits.argmax(-1) == wanted).sum())
             count += len(wanted)
@@ -301,11 +303,11 @@ def _step(model, inputs, chosen, wanted, head_only, optimizer) -> float:
     model.train()
     if head_only:
         with torch.no_grad():
-            hidden = model.bert(input_ids=inputs).last_hidden_state[chosen]
+            hidden = model.bert(input_ids=inputs.to(model.device)).last_hidden_state[chosen.to(model.device)]
         logits = model.cls(hidden)
     else:
         logits = masked_logits(model, inputs, chosen)
-    loss = F.cross_entropy(logits, wanted)
+    loss = F.cross_entropy(logits, wanted.to(model.device))
     loss.backward()
     torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], 1.0)
     optimizer.step()

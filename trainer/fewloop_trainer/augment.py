@@ -132,8 +132,9 @@ def backward(
     forward: Forward,
     target: torch.Tensor,
     shape: tuple[int, ...],
+    share: float = 1.0,
 ) -> float:
-    """Adds a batch's gradients to the weights; the loss of its clean passes.
+    """Adds `share` of a batch's gradients to the weights; that share of the loss of its clean passes.
 
     `forward` maps a move of the embeddings (of `shape`, or None) to log-probabilities [B, C], with dropout drawn anew
     at each call; `target` [B, C] is mixed already, where rows are.
@@ -143,11 +144,11 @@ def backward(
         loss = r_drop_loss(forward(move), forward(move), target, R_DROP_ALPHA)
     else:
         loss = cross_entropy(forward(move), target)
-    loss.backward()
+    (share * loss).backward()
     if move is not None:
         attack = _attack(strategy, move.grad, forward, target)
-        cross_entropy(forward(attack), target).backward()
-    return loss.item()
+        (share * cross_entropy(forward(attack), target)).backward()
+    return share * loss.item()
 
 
 def _attack(

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from transformers import BertForMaskedLM
 
 from fewloop_trainer.adapt import mask_tokens, masked_logits
-from fewloop_trainer.training import Row, TrainSettings, endless, precision
+from fewloop_trainer.training import Row, TrainSettings, endless, placed, precision
 
 PAPER_WEIGHT = 1e-4
 MASK_RATE = 0.15
@@ -50,15 +50,16 @@ class Auxiliary:
         inputs, chosen = mask_tokens(ids, MASK_RATE, self.tokenizer, self.generator)
         with precision(fast=True):
             logits = masked_logits(self.model, inputs, chosen, mask)
-        return F.cross_entropy(logits.float(), ids[chosen], reduction="sum") / max(1, int(chosen.sum()))
+        (wanted,) = placed(ids[chosen])
+        return F.cross_entropy(logits.float(), wanted, reduction="sum") / max(1, int(chosen.sum()))
 
     def _next(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and attention mask [batch_rows, length], padded."""
         rows = [self.rows[next(self.order)] for _ in range(self.batch_rows)]
         length = max(len(row.ids) for row in rows)
-        ids = torch.full((len(rows), length), self.tokenizer.token_to_id("[PAD]"))
+        ids = torch.full((len(rows), length), self.tokenizer.token_to_id("[PAD]"), device="cpu")
         mask = torch.zeros_like(ids)
         for index, row in enumerate(rows):
-            ids[index, : len(row.ids)] = torch.tensor(row.ids)
+            ids[index, : len(row.ids)] = torch.tensor(row.ids, device="cpu")
             mask[index, : len(row.ids)] = 1
         return ids, mask

@@ -6,8 +6,9 @@ import numpy as np
 
 from fewloop_trainer.admission import BUDGET_SHARE, tokens_to_measure
 from fewloop_trainer.plan import Job
+from fewloop_trainer.processes import owners
 from fewloop_trainer.run_state import TRIAL_CANDIDATES, Run, Teacher
-from fewloop_trainer.training import TrainSettings
+from fewloop_trainer.training import TrainSettings, recompute
 
 FOLDS = 2
 """A third would cost as many steps more as all teachers' own training takes (3 * 2/3 of them in place of 2 * 1/2)."""
@@ -37,7 +38,9 @@ def measure(run: Run) -> None:
             seconds.append(now - first)
         first = now
 
-    settings = TrainSettings(steps=4, seed=run.seed)
+    settings = TrainSettings(steps=4, seed=run.seed, saving=run.saving)
+    if run.saving.recompute:
+        recompute(model.bert)
     with run.told_of_divergence("the first model, to measure a step,"):
         learner.train(model, rows, run.goal, np.zeros(len(rows), int), settings, on_step)
     run.plan.train_cost = float(np.mean(seconds)) / learner.step_tokens(rows)
@@ -51,7 +54,7 @@ def make_plan(run: Run) -> None:
         tokens, steps = learner.step_tokens(rows), learner.wished_steps(wished)
         share = (FOLDS - 1) / FOLDS  # as many passes over fewer rows
         if run.tunes_all or not learner.knows:
-            jobs += [Job(f"{teacher.id}.fold{k}", max(20, int(steps * share)), tokens) for k in range(FOLDS)]
+            jobs += [Job(fold_job(teacher.id, k), max(20, int(steps * share)), tokens) for k in range(FOLDS)]
             jobs.append(Job(teacher.id, steps, tokens))
     first = run.learners[run.teachers[0].id]
     steps = first.wished_steps(STUDENT_STEPS if run.candidates else wished)
@@ -63,7 +66,10 @@ def make_plan(run: Run) -> None:
     if run.candidates:
         jobs += _later_rounds(run)
     run.jobs = {job.name: job for job in jobs}
-    run.plan.waiting = [job for job in jobs if not run.workspace.finished(job.name)]
+    run.owner = share_out(run)
+    # The student is the first process's, and the others' time ends before it.
+    own = [job for job in jobs if job.name == "student" or run.owns(job.name)]
+    run.plan.waiting = [job for job in own if not run.workspace.finished(job.name)]
     run.candidates = affordable_candidates(run)
     passes = 2 if run.tunes_all else 1
     texts = len(run.candidates) + passes * (len(run.wanted) + len(run.calibration))
@@ -71,7 +77,7 @@ def make_plan(run: Run) -> None:
     texts += (run.task.rounds - 1) * (len(run.candidates) + len(run.calibration))
     if run.tries_students:
         texts += passes * FOLDS * min(TRIAL_CANDIDATES, len(run.candidates))
-    run.plan.infer_tokens = per_text * texts + (per_text + 100) * len(run.data.dev)
+    run.plan.infer_tokens = per_text * texts / run.place.processes + (per_text + 100) * len(run.data.dev)
     most = BUDGET_SHARE * run.data.settings["budgetSeconds"] / run.plan.infer_cost
     run.plan.infer_tokens += min(most, tokens_to_measure(run.data, per_text))
     run.report(
@@ -83,6 +89,24 @@ def make_plan(run: Run) -> None:
     )
 
 
+def share_out(run: Run) -> dict[str, int]:
+    """Which process trains or asks which model. The models of a stage wait for nothing but the stage before."""
+    teachers, folds = [teacher.id for teacher in run.teachers], range(FOLDS)
+    stages = [
+        [fold_job(teacher, k) for teacher in teachers for k in folds],
+        teachers,
+        [asked_job(teacher) for teacher in teachers],
+        *([round_job(teacher, number) for teacher in run.teachers] for number in range(2, run.task.rounds + 1)),
+        [trial_job(v, k) for v in range(run.trials) for k in folds],
+    ]
+    owner: dict[str, int] = {}
+    for names in stages:
+        jobs = [run.jobs.get(name) for name in names]
+        costs = [job.wished_steps * job.tokens_per_step if job else 0.0 for job in jobs]
+        owner |= dict(zip(names, owners(costs, run.place.processes), strict=True))
+    return owner
+
+
 def estimate(run: Run) -> float:
     """Seconds from the run's start to its end, by what steps and inference have cost so far.
 
@@ -91,6 +115,16 @@ def estimate(run: Run) -> float:
     elapsed = time.monotonic() - run.started
     members = len(run.teachers) + 1
     return elapsed + run.plan.seconds_left() + EXPORT_SECONDS * members
+
+
+def fold_job(teacher: str, fold: int) -> str:
+    """A teacher that has not seen a fold."""
+    return f"{teacher}.fold{fold}"
+
+
+def asked_job(teacher: str) -> str:
+    """What a teacher says of the candidates of pseudo-labels."""
+    return f"pseudo.{teacher}"
 
 
 def round_job(teacher: Teacher, number: int) -> str:
@@ -119,6 +153,6 @@ def tokens_a_text(run: Run) -> float:
 
 
 def affordable_candidates(run: Run) -> list[dict]:
-    cost = tokens_a_text(run) * run.plan.infer_cost
+    cost = tokens_a_text(run) * run.plan.infer_cost / run.place.processes
     affordable = PSEUDO_SHARE * run.data.settings["budgetSeconds"] / max(1e-9, cost)
     return run.candidates[: max(20, int(affordable))]

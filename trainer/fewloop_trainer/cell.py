@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import torch
+
 from fewloop_trainer.bundle import library_versions
 from fewloop_trainer.data import file_digest
 from fewloop_trainer.encoder import has_bfloat16
@@ -68,6 +70,7 @@ def key_of(cell: Cell, method: str, settings: dict[str, object], reads: Sequence
             "libraries": library_versions(),
         }
         | ({"lessons": [lesson.described for lesson in cell.lessons]} if cell.lessons else {})
+        | ({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {})
     )
 
 

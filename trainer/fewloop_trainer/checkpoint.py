@@ -35,6 +35,8 @@ class Checkpoint:
                 parameter.copy_(kept)
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["torch"])
+        if "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"])
         rng.bit_generator.state = state["numpy"]
         return state["step"]
 
@@ -49,6 +51,7 @@ class Checkpoint:
             "weights": [parameter.detach() for parameter in trained],
             "optimizer": optimizer.state_dict(),
             "torch": torch.get_rng_state(),
+            **({"cuda": torch.cuda.get_rng_state()} if torch.get_default_device().type == "cuda" else {}),
             "numpy": rng.bit_generator.state,
         }
         write_tensors(self.path, state)

@@ -17,7 +17,7 @@ from transformers import BertForMaskedLM, BertModel
 from fewloop_trainer import augment
 from fewloop_trainer.encoder import copy_of
 from fewloop_trainer.render import Renderer
-from fewloop_trainer.training import Drawn, TrainSettings, balanced, chunks_of, optimise, precision
+from fewloop_trainer.training import Drawn, TrainSettings, balanced, chunks_of, optimise, placed, precision
 
 ENCODER_RATE, HEAD_RATE = 6e-5, 1e-3
 """A head that starts at zero has far to go; the encoder has not."""
@@ -73,12 +73,12 @@ def encode(renderer: Renderer, template: str, items: Sequence[dict]) -> list[Enc
 def collate(rows: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Ids, mask and types [B, L], padded to the longest row."""
     length = max(len(row.ids) for row in rows)
-    ids, mask, types = (torch.zeros(len(rows), length, dtype=torch.long) for _ in range(3))
+    ids, mask, types = (torch.zeros(len(rows), length, dtype=torch.long, device="cpu") for _ in range(3))
     for index, row in enumerate(rows):
-        ids[index, : len(row.ids)] = torch.tensor(row.ids)
+        ids[index, : len(row.ids)] = torch.tensor(row.ids, device="cpu")
         mask[index, : len(row.ids)] = 1
-        types[index, : len(row.ids)] = torch.tensor(row.type_ids)
-    return ids, mask, types
+        types[index, : len(row.ids)] = torch.tensor(row.type_ids, device="cpu")
+    return placed(ids, mask, types)
 
 
 def predict(model: Classifier, rows: Sequence[Encoded], batch_tokens: int = 2048, fast: bool = False) -> np.ndarray:
@@ -157,5 +157,5 @@ def _outputs(model: Classifier, rows: Sequence[Encoded], batch_tokens: int, fast
         for chunk in chunks_of(rows, batch_tokens):
             with precision(fast):
                 said, state = model(*collate([rows[i] for i in chunk]))
-            logits[chunk], pooled[chunk] = said.double().numpy(), state.double().numpy()
+            logits[chunk], pooled[chunk] = said.double().cpu().numpy(), state.double().cpu().numpy()
     return logits, pooled

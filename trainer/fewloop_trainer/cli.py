@@ -46,6 +46,11 @@ def stop_on_signal() -> Callable[[], bool]:
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--parent", type=int, metavar="PID", help="stop once this process is no longer the parent")
+    parser.add_argument(
+        "--processes", type=_whole, default=1, metavar="N", help="that share out the models, a GPU each"
+    )
+    parser.add_argument("--rows-at-once", type=_whole, metavar="N", help="of a batch, where memory is short")
+    parser.add_argument("--recompute", action="store_true", help="layers on the way back, where memory is short")
     parser.set_defaults(call=_run)
 
 
@@ -55,13 +60,32 @@ def _run(options: argparse.Namespace) -> int:
     try:
         if options.parent is not None:
             end_with_parent(options.parent)
-        from fewloop_trainer.run import run
+        if options.processes > 1:
+            from fewloop_trainer.processes import run_several
 
-        return run(options.folder)
+            return run_several(options.folder, options.processes, _saving_options(options))
+        from fewloop_trainer.run import run
+        from fewloop_trainer.training import Saving
+
+        return run(options.folder, Saving(options.rows_at_once, options.recompute))
     except Stopped:
-        message = "stopped from outside; the same command goes on"
-        write_json(options.folder / "result.json", {"ok": False, "code": "STOPPED", "message": message})
+        result = options.folder / "result.json"
+        # torchrun stops the others where a process of the run fails: its reason stands there already.
+        if "RANK" not in os.environ or not result.exists():
+            message = "stopped from outside; the same command goes on"
+            write_json(result, {"ok": False, "code": "STOPPED", "message": message})
         return 1
+
+
+def _saving_options(options: argparse.Namespace) -> list[str]:
+    rows = [] if options.rows_at_once is None else ["--rows-at-once", str(options.rows_at_once)]
+    return [*rows, *(["--recompute"] if options.recompute else [])]
+
+
+def _whole(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number over 0")
+    return int(text)
 
 
 def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
@@ -152,6 +176,9 @@ def _pretrain_arguments(parser: argparse.ArgumentParser) -> None:
 def _pretrain(options: argparse.Namespace) -> int:
     from fewloop_trainer.adapt import pretrain, read_texts
     from fewloop_trainer.base_model import copy_tokenizer, save_model
+    from fewloop_trainer.processes import take_gpu
+
+    take_gpu()
 
     settings = AdaptSettings(**{field.name: getattr(options, field.name) for field in fields(AdaptSettings)})
     model = pretrain(

@@ -67,7 +67,7 @@ def _pair_draws(
     negatives: float,
     settings: TrainSettings,
 ) -> Iterator[Drawn]:
-    goal = torch.from_numpy(wanted).float()
+    goal = torch.tensor(wanted, dtype=torch.float32)
     rng = np.random.default_rng(settings.seed + 2)
     of_negatives = 0.0 if negative is None else negatives
     own = max(1, round(settings.batch_rows / (1 + of_negatives)))

@@ -58,8 +58,8 @@ def tune(
         parameter.requires_grad_(True)
     began = [parameter.detach().clone() for parameter in head]
     _, group, count = np.unique(balance, return_inverse=True, return_counts=True)
-    weight = torch.from_numpy(len(rows) / (len(count) * count[group])).float()
-    target, shift = torch.from_numpy(wanted), torch.from_numpy(offsets).float()
+    weight = torch.tensor(len(rows) / (len(count) * count[group]), dtype=torch.float32)
+    target, shift = torch.tensor(wanted), torch.tensor(offsets, dtype=torch.float32)
     optimizer = torch.optim.AdamW(head, lr=0.0, weight_decay=0.0)
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)

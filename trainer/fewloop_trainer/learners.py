@@ -304,7 +304,7 @@ class TaggingLearner(ClassifierLearner):
         return efl.predict_tagging(model, self.hypotheses, rows, self._shortlist(model), fast=fast)
 
     def _shortlist(self, model: Classifier) -> tuple[np.ndarray, int] | None:
-        return (model.vectors.double().numpy(), self.size) if self.lists else None
+        return (model.vectors.double().cpu().numpy(), self.size) if self.lists else None
 
     def state(self, model: Classifier) -> dict[str, torch.Tensor]:
         return super().state(model) | ({"vectors": model.vectors} if self.lists else {})

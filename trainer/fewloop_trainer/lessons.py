@@ -6,13 +6,13 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
 from transformers import BertForMaskedLM
 
 from fewloop_trainer import continue_training, fewclue, multitask
 from fewloop_trainer.cell import Lesson
 from fewloop_trainer.data import RunError
 from fewloop_trainer.derived_base import derive
+from fewloop_trainer.processes import settle
 from fewloop_trainer.task import load_task
 from fewloop_trainer.task_file import read_definition
 from fewloop_trainer.training import TrainSettings
@@ -38,7 +38,7 @@ def teach(
     """
     for lesson in lessons:
         check(method, lesson)
-    torch.set_num_threads(threads)
+    settle(threads)
     steps = STEPS[method] if steps is None else steps
     parts = [list(lessons)] if method == "pet" else [[lesson] for lesson in lessons]
     for part in parts:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 
 from fewloop_trainer import augment, classifier, embedding, pairs, peers, pet, recipe
 from fewloop_trainer.auxiliary import MASK_RATE, PAPER_WEIGHT, Auxiliary
@@ -17,6 +16,7 @@ from fewloop_trainer.data import targets
 from fewloop_trainer.encoder import copy_of, load_model, load_tokenizer
 from fewloop_trainer.fewclue import TASKS
 from fewloop_trainer.learners import learner_of
+from fewloop_trainer.processes import settle
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.scores import combine_members, distribution_of, match_priors
 from fewloop_trainer.starts import LESSONS, TAPT, TAPT_PASSES, adapted_base, started_from, taught_base
@@ -56,7 +56,7 @@ class Prompted:
     """The base model with the task's templates, its encoded rows and the offsets that match them to the prior."""
 
     def __init__(self, cell: Cell):
-        torch.set_num_threads(cell.threads)
+        settle(cell.threads)
         self.cell, self.task = cell, cell.task
         self.base = load_model(cell.base).eval()
         self.renderer = Renderer(load_tokenizer(cell.base), cell.task)

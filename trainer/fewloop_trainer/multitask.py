@@ -84,7 +84,7 @@ def _templates_of(
         if not choices:
             logits = pet.predict(model, [rows[i] for i in drawn], classes, fast=True)
             shift = match_priors(logits, np.full(classes, 1 / classes))
-        own = torch.from_numpy(shift).float()
+        own = torch.tensor(shift, dtype=torch.float32)
         of_task = [OfTask(*(getattr(row, field.name) for field in fields(pet.Encoded)), own) for row in rows]
         chances = replace(settings, seed=settings.seed + 101 * number)
         streams.append(balanced(of_task, np.eye(classes)[wanted], balance, chances))

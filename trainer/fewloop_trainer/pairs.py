@@ -83,14 +83,14 @@ def features_of(model: PairClassifier, rows: Sequence[Encoded], batch_tokens: in
     model.eval()
     with torch.inference_mode():
         for chunk in chunks_of(rows, batch_tokens):
-            found[chunk] = features(*model.states(*collate([rows[i] for i in chunk]))).double().numpy()
+            found[chunk] = features(*model.states(*collate([rows[i] for i in chunk]))).double().cpu().numpy()
     return found
 
 
 def loss_of(model: PairClassifier, rows: Sequence[Encoded], wanted: np.ndarray) -> Callable[[Drawn], torch.Tensor]:
     """The loss of a batch; `wanted` [N, C] are the distributions of `rows`, by which the labels are ranked now."""
     cosines = features_of(model, rows)[:, 0] / COSINE_WEIGHT
-    rank = torch.from_numpy(ranks_of(cosines, wanted)).float()
+    rank = torch.tensor(ranks_of(cosines, wanted), dtype=torch.float32)
 
     def loss(drawn: Drawn) -> torch.Tensor:
         with precision(fast=True):

@@ -18,7 +18,16 @@ from fewloop_trainer import augment
 from fewloop_trainer.export import PetGraph
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.task import Task
-from fewloop_trainer.training import Gradients, TrainSettings, balanced, chunks_of, labels_alone, optimise, precision
+from fewloop_trainer.training import (
+    Gradients,
+    TrainSettings,
+    balanced,
+    chunks_of,
+    labels_alone,
+    optimise,
+    placed,
+    precision,
+)
 
 ABSENT = -1e9
 """Score of a label that an item does not have (fewer choices than others): probability 0, with finite gradients."""
@@ -62,17 +71,18 @@ def encode(task: Task, renderer: Renderer, template: str, items: Sequence[dict])
 def collate(rows: Sequence[Encoded]) -> Batch:
     """Pads to the longest row; rows must have equal numbers of masks. Missing words repeat the first one."""
     length, words = max(len(row.ids) for row in rows), max(len(row.word_labels) for row in rows)
-    ids = torch.zeros(len(rows), length, dtype=torch.long)
+    ids = torch.zeros(len(rows), length, dtype=torch.long, device="cpu")
     mask = torch.zeros_like(ids)
-    labels = torch.full((len(rows), words), -1)
+    labels = torch.full((len(rows), words), -1, device="cpu")
     tokens = []
     for index, row in enumerate(rows):
-        ids[index, : len(row.ids)] = torch.tensor(row.ids)
+        ids[index, : len(row.ids)] = torch.tensor(row.ids, device="cpu")
         mask[index, : len(row.ids)] = 1
-        labels[index, : len(row.word_labels)] = torch.tensor(row.word_labels)
+        labels[index, : len(row.word_labels)] = torch.tensor(row.word_labels, device="cpu")
         tokens.append([*row.word_tokens, *([row.word_tokens[0]] * (words - len(row.word_tokens)))])
     positions = torch.tensor([row.mask_positions for row in rows])
-    return Batch((ids, mask, torch.zeros_like(ids), positions, torch.tensor(tokens)), labels)
+    inputs = placed(ids, mask, torch.zeros_like(ids), positions, torch.tensor(tokens))
+    return Batch(inputs, *placed(labels))
 
 
 def label_logits(word_logits: torch.Tensor, word_labels: torch.Tensor, classes: int) -> torch.Tensor:
@@ -104,7 +114,7 @@ def predict(
             batch = collate([rows[i] for i in chunk])
             with precision(fast):
                 words = graph(*batch.inputs)[0]
-            logits[chunk] = label_logits(words.float(), batch.word_labels, classes).double().numpy()
+            logits[chunk] = label_logits(words.float(), batch.word_labels, classes).double().cpu().numpy()
     return logits
 
 
@@ -124,7 +134,7 @@ def train(
     Batches draw `balance` classes [N] equally often (None: rows equally often). Word embeddings stay as they are: with
     few labels most words are never seen, and moving the seen ones alone breaks their relation to the others.
     """
-    graph, shift = PetGraph(model), torch.from_numpy(offsets).float()
+    graph, shift = PetGraph(model), torch.tensor(offsets, dtype=torch.float32)
 
     def forward_of(chosen: list[Encoded], mix: augment.Mix | None) -> tuple[augment.Forward, tuple[int, ...]]:
         batch = collate(chosen)

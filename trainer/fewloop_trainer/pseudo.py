@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from fewloop_trainer import calibrate
-from fewloop_trainer.budget import PASSES, STUDENT_STEPS, affordable_candidates, round_job
+from fewloop_trainer.budget import PASSES, STUDENT_STEPS, affordable_candidates, asked_job, round_job
 from fewloop_trainer.distill import LABELLED_SHARE, student_targets
 from fewloop_trainer.learners import ClassifierLearner, PetLearner
-from fewloop_trainer.run_state import PSEUDO_CANDIDATES, Run
+from fewloop_trainer.run_state import Run, Teacher
 from fewloop_trainer.scores import apply_temperature, chosen_of, combine_members, match_priors
 from fewloop_trainer.select import PseudoLabel, select
 from fewloop_trainer.teachers import OutOfFoldFit
@@ -74,9 +74,9 @@ def pseudo_labels(run: Run, fit: OutOfFoldFit) -> PseudoLabels:
     for later in range(number + 1, rounds + 1):
         for teacher in run.teachers:
             run.plan.done(run.jobs[round_job(teacher, later)])
-    (run.folder / "pseudo-labels.jsonl").write_text(
-        "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in found.lines)
-    )
+    if run.place.first:
+        lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in found.lines)
+        (run.folder / "pseudo-labels.jsonl").write_text(lines)
     return found
 
 
@@ -103,18 +103,17 @@ def label_of(run: Run, pseudo: PseudoLabel) -> str:
 
 
 def _first_round(run: Run, fit: OutOfFoldFit) -> Opinion:
-    def compute() -> dict[str, np.ndarray]:
-        run.candidates = affordable_candidates(run)  # the machine may have turned slow
-        scores = np.zeros((len(run.teachers), len(run.candidates), run.classes))
-        for number, teacher in enumerate(run.teachers):
-            learner, model = run.trained(teacher)
-            scores[number] = run.predict(learner, model, learner.encode(run.candidates), fast=True)
-            run.report(0.7 + 0.08 * (number + 1) / len(run.teachers) / run.task.rounds)
-        return {"logits": scores}
+    # Counted anew: the machine may have turned slow. Kept, so that a later attempt asks about the same ones.
+    (many,) = run.alone("pseudo", lambda: {"candidates": np.array(len(affordable_candidates(run)))})
+    run.candidates = run.all_candidates()[: int(many)]
 
-    (scores,) = run.workspace.cached("pseudo", compute)
-    # An earlier attempt on another machine's speed may have scored another number of candidates.
-    run.candidates = all_candidates(run)[: scores.shape[1]]
+    def ask(teacher: Teacher) -> dict[str, np.ndarray]:
+        learner, model = run.trained(teacher)
+        return {"scores": run.predict(learner, model, learner.encode(run.candidates), fast=True)}
+
+    jobs = {asked_job(teacher.id): partial(ask, teacher) for teacher in run.teachers}
+    said = run.shared(jobs, lambda done: run.report(0.7 + 0.08 * done / len(jobs) / run.task.rounds))
+    scores = np.stack([of_teacher for (of_teacher,) in said])
     if run.shrinkage.matched and run.data.prior is not None:
         run.served_offsets = [match_priors(x, run.data.prior) for x in scores]
     return Opinion(scores, run.served_offsets, fit.temperature)
@@ -124,10 +123,12 @@ def _later_round(run: Run, fit: OutOfFoldFit, earlier: PseudoLabels, number: int
     """Its temperature: at which it is as sure of the calibration texts, which are nobody's pseudo-labels, as the
     cross-fitted teachers are. Its own rows out of fold there are none: pseudo-labels know of them all."""
     of_candidates, of_texts, offsets = [], [], []
-    for index, teacher in enumerate(run.teachers):
-        compute = partial(_train_and_ask, run, earlier, number, index)
-        candidates, texts = run.workspace.cached(round_job(teacher, number), compute)
-        run.report(0.7 + 0.08 * (number - 1 + (index + 1) / len(run.teachers)) / run.task.rounds)
+    jobs = {
+        round_job(teacher, number): partial(_train_and_ask, run, earlier, number, index)
+        for index, teacher in enumerate(run.teachers)
+    }
+    said = run.shared(jobs, lambda done: run.report(0.7 + 0.08 * (number - 1 + done / len(jobs)) / run.task.rounds))
+    for teacher, (candidates, texts) in zip(run.teachers, said, strict=True):
         learner = run.learners[teacher.id]
         if run.shrinkage.matched and run.data.prior is not None:
             offsets.append(match_priors(candidates, run.data.prior))
@@ -187,9 +188,3 @@ def _vote(run: Run, row: int, said: np.ndarray) -> str | list[str]:
     if not run.observe.sets:
         return names[int(said[row].argmax())]
     return [names[label] for label in np.flatnonzero(chosen_of(said[row], run.thresholds))]
-
-
-def all_candidates(run: Run) -> list[dict]:
-    """Whether there is time to score them or not; `run.candidates` are the first of them."""
-    order = np.random.default_rng(run.seed).permutation(len(run.data.unlabelled))
-    return [run.data.unlabelled[i] for i in order[len(run.calibration) :]][:PSEUDO_CANDIDATES]

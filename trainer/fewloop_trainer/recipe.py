@@ -60,7 +60,8 @@ def predict(cell: Cell, selection: str | None = None, adaptation: dict | None = 
 
 def unlabelled_of(cell: Cell) -> list[dict]:
     """As many of the cell's unlabelled rows as the service gives a run, drawn by the seed."""
-    order = np.random.default_rng(cell.seed).permutation(len(cell.unlabelled))[:UNLABELLED_ROWS]
+    many = cell.task.unlabelled or UNLABELLED_ROWS
+    order = np.random.default_rng(cell.seed).permutation(len(cell.unlabelled))[:many]
     return [cell.unlabelled[i] for i in sorted(order)]
 
 

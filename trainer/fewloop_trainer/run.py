@@ -28,19 +28,21 @@ from fewloop_trainer.confident import write_label_issues
 from fewloop_trainer.data import RunError
 from fewloop_trainer.files import clear_partial, disk_full_message, is_disk_full, write_json
 from fewloop_trainer.offsets import judge_base, match_base, remember, training_offsets
+from fewloop_trainer.processes import leave_gpu, place_of
 from fewloop_trainer.pseudo import pseudo_labels
 from fewloop_trainer.run_report import report_of, summary_of
 from fewloop_trainer.run_state import Run, Teacher
 from fewloop_trainer.student import Student, calibrate_student, choose_student, train_student
 from fewloop_trainer.tapt import adapt_base
 from fewloop_trainer.teachers import dev_distributions, fit_out_of_fold, train_teacher
+from fewloop_trainer.training import NO_SAVING, Saving
 
 
 def execute(run: Run) -> dict[str, object]:
-    """The stages in order; `result.json`."""
+    """The stages in order; `result.json`. What is shared out among processes ends with the choice of the student."""
     adaptation = adapt_base(run)
     run.enter("offsets", 0.02)
-    offsets, base_scores = run.workspace.cached("offsets", lambda: match_base(run))
+    offsets, base_scores = run.alone("offsets", lambda: match_base(run))
     judge_base(run, offsets, base_scores)
     for teacher, learner in run.pet():
         learner.offsets = training_offsets(run, offsets[teacher.template])
@@ -56,18 +58,22 @@ def execute(run: Run) -> dict[str, object]:
     pseudo = pseudo_labels(run, fit)
     run.enter("student", 0.78)
     member, trials = choose_student(run, fit)
+    if not run.place.first:
+        return {"ok": True}
     train_student(run, pseudo)
     run.enter("calibrate", 0.92)
     dev = dev_distributions(run, fit.weights)
     student = calibrate_student(run, member, fit, trials)
     report = report_of(run, (offsets, base_scores), fit, dev, pseudo, student)
     run.enter("bundle", 0.94)
+    leave_gpu(run.base)  # what is served has been computed by ONNX Runtime on a CPU, and so is what it is compared with
     report |= {
         "labelIssues": write_label_issues(run, fit),
         "adaptation": adaptation,
         "steps": run.workspace.steps_taken(list(run.jobs)),
         "seconds": run.seconds,
         "peakMemoryBytes": peak_memory(),
+        "processes": run.place.processes,
     }
     write_bundle(
         run.folder / "bundle",
@@ -90,7 +96,7 @@ def execute(run: Run) -> dict[str, object]:
 
 
 def peak_memory() -> int:
-    """Bytes of this process that were resident at once, at most."""
+    """Bytes of this process, of several the first, that were resident at once, at most."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -118,11 +124,13 @@ def members_of(run: Run, weights: np.ndarray, student: Student) -> list[TrainedM
     return [*teachers, member(student.member, "student", 1.0, student.offsets)]
 
 
-def run(folder: Path) -> int:
+def run(folder: Path, saving: Saving = NO_SAVING) -> int:
     """Runs the folder to its end; the exit status. Errors become result.json."""
-    (folder / "result.json").unlink(missing_ok=True)
+    first = place_of().first
+    if first:
+        (folder / "result.json").unlink(missing_ok=True)
     try:
-        result = execute(Run(folder))
+        result = execute(Run(folder, saving))
     except RunError as error:
         result = {"ok": False, "code": error.code, "message": str(error)}
     except Exception as error:
@@ -131,5 +139,6 @@ def run(folder: Path) -> int:
         full = is_disk_full(error)
         message = disk_full_message(folder, clear_partial(folder)) if full else f"{type(error).__name__}: {error}"
         result = {"ok": False, "code": "INTERNAL", "message": message}
-    write_json(folder / "result.json", result)
+    if first or not result["ok"]:
+        write_json(folder / "result.json", result)
     return 0 if result["ok"] else 1

@@ -5,7 +5,7 @@ among the attributes at the end of `__init__`.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from fewloop_trainer.data import RunData, RunError, file_digest, read_run, targets
 from fewloop_trainer.encoder import load_model, load_tokenizer, present, require_own_tokenizer
 from fewloop_trainer.learners import ClassifierLearner, PetLearner, learner_of
 from fewloop_trainer.observe import Observations
 from fewloop_trainer.plan import MINIMUM_STEPS, Job, Plan
+from fewloop_trainer.processes import place_of, settle
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.shrink import Shrinkage
 from fewloop_trainer.task import Task
-from fewloop_trainer.training import Diverged, TrainSettings
+from fewloop_trainer.training import NO_SAVING, Diverged, Saving, TrainSettings, recompute
 from fewloop_trainer.workspace import Workspace
 
 FEWEST_ROWS_FOR_ALL_WEIGHTS = 100
@@ -35,6 +35,7 @@ MATCHING_TEXTS = 300
 CALIBRATION_TEXTS = MATCHING_TEXTS
 """Texts that no pseudo-label is taken from, for the student's temperature and what offsets come to out of fold."""
 PSEUDO_CANDIDATES = 2000
+"""Of pseudo-labels, unless the task file says how many unlabelled texts a run gets: then all of them may be."""
 TRIAL_CANDIDATES = 600
 """Of the candidates, those that every fold's teachers score where several students are tried."""
 
@@ -51,8 +52,9 @@ class Teacher:
 
 
 class Run:
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, saving: Saving = NO_SAVING):
         self.started = time.monotonic()
+        self.saving, self.place = saving, place_of()
         self.folder, self.workspace = folder, Workspace(folder)
         self.fraction = 0.0
         self.seconds: dict[str, float] = {}
@@ -60,7 +62,7 @@ class Run:
         self.data: RunData = read_run(folder)
         settings, self.task = self.data.settings, self.data.task
         self.seed, self.threads = int(settings["seed"]), int(settings["threads"])
-        torch.set_num_threads(self.threads)
+        settle(self.threads, self.place)
         self.base_folder = Path(settings["baseModel"]["folder"])
         digest = file_digest(present(self.base_folder, "model.safetensors"))
         if digest != settings["baseModel"]["digest"]:
@@ -90,7 +92,7 @@ class Run:
             raise RunError("BAD_INPUT", f"templates: {error}") from error
         order = np.random.default_rng(self.seed).permutation(len(self.data.unlabelled))
         self.calibration = [self.data.unlabelled[i] for i in order[: min(CALIBRATION_TEXTS, len(order) // 4)]]
-        self.candidates = [self.data.unlabelled[i] for i in order[len(self.calibration) :]][:PSEUDO_CANDIDATES]
+        self.candidates = self.all_candidates()
         self.tunes_all = len(self.wanted) >= FEWEST_ROWS_FOR_ALL_WEIGHTS
         self.base_knows = True
         self.trials = len(self.task.student_strategies) * (
@@ -100,11 +102,19 @@ class Run:
         self.tries_students = self.trials > 1 and len(self.candidates) > 0
         self.plan = Plan(self.started, settings["budgetSeconds"])
         self.jobs: dict[str, Job] = {}
+        self.owner: dict[str, int] = {}
+        """Of a model that any process may train or ask: the one that does (budget.py)."""
         self.shrinkage: Shrinkage
         self.thresholds: np.ndarray | None = None
         """[C], of label sets."""
         self.served_offsets: list[np.ndarray] = []
         """[C] of each teacher."""
+
+    def all_candidates(self) -> list[dict]:
+        """Whether there is time to score them or not; `candidates` are the first of them."""
+        order = np.random.default_rng(self.seed).permutation(len(self.data.unlabelled))
+        rest = order[len(self.calibration) :][: self.task.unlabelled or PSEUDO_CANDIDATES]
+        return [self.data.unlabelled[i] for i in rest]
 
     def enter(self, stage: str, fraction: float) -> None:
         now = time.monotonic()
@@ -114,7 +124,29 @@ class Run:
 
     def report(self, fraction: float, **metrics: object) -> None:
         self.fraction = max(self.fraction, fraction)
-        self.workspace.progress(self.stage, self.fraction, metrics)
+        if self.place.first:
+            self.workspace.progress(self.stage, self.fraction, metrics)
+
+    def alone(self, name: str, compute: Callable[[], dict[str, np.ndarray]]) -> list[np.ndarray]:
+        """Arrays that the first process computes for all, once."""
+        if not self.place.first:
+            self.workspace.wait_for(name)
+        return self.workspace.cached(name, compute)
+
+    def shared(
+        self, jobs: dict[str, Callable[[], dict[str, np.ndarray]]], on_done: Callable[[int], None] = lambda done: None
+    ) -> list[list[np.ndarray]]:
+        """Arrays of each job, in order, computed by the process that owns it; `on_done` gets how many there are."""
+        own = [name for name in jobs if self.owns(name)]
+        for done, name in enumerate(own, 1):
+            self.workspace.cached(name, jobs[name])
+            on_done(round(len(jobs) * done / len(own)))
+        for name in jobs:
+            self.workspace.wait_for(name)
+        return [self.workspace.cached(name, compute) for name, compute in jobs.items()]
+
+    def owns(self, name: str) -> bool:
+        return self.owner.get(name, 0) == self.place.rank
 
     def prior_offsets(self) -> np.ndarray:
         """What balanced training leaves to be added to each label's score: the log of its share over the mean share."""
@@ -138,6 +170,7 @@ class Run:
 
     def trained(self, teacher: Teacher) -> tuple[PetLearner | ClassifierLearner, Any]:
         learner = self.learners[teacher.id]
+        self.workspace.wait_for(teacher.id)
         return learner, learner.restore(self.workspace.load(teacher.id))
 
     def predict(
@@ -188,11 +221,13 @@ class Run:
                 self.report(self.fraction, model=name, step=step, steps=steps, loss=round(loss, 4))
 
         limits = {"seconds": self.plan.seconds(job, steps), "least_steps": MINIMUM_STEPS, "interpolation": share}
-        settings = TrainSettings(steps=steps, seed=seed, **limits, **learner.rates(student))
+        settings = TrainSettings(steps=steps, seed=seed, saving=self.saving, **limits, **learner.rates(student))
+        if self.saving.recompute:
+            recompute(model.bert)
         with self.told_of_divergence(name):
             learner.train(model, rows, wanted, balance, settings, on_step)
         self.plan.trained(job, taken, time.monotonic() - started)
-        self.workspace.took(name, taken, time.monotonic() - started)
+        self.workspace.took(name, taken, time.monotonic() - started, self.place.rank)
 
 
 def plan_teachers(task: Task) -> list[Teacher]:

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from transformers import BertForMaskedLM
 
 from fewloop_trainer import lessons, recipe, tapt
@@ -19,6 +18,7 @@ from fewloop_trainer.derived_base import derive
 from fewloop_trainer.encoder import load_model
 from fewloop_trainer.keys import split_group
 from fewloop_trainer.lessons import teach
+from fewloop_trainer.processes import settle
 
 TAPT_PASSES = 3
 TAPT = {
@@ -35,7 +35,7 @@ def started_from(make: Callable[[Cell], Path], predict: Callable[[Cell], np.ndar
     """A method on another base model, which `make` trains for this cell out of the cell's own."""
 
     def predict_from(cell: Cell) -> np.ndarray:
-        torch.set_num_threads(cell.threads)
+        settle(cell.threads)
         folder = make(cell)
         said = predict(replace(cell, base=folder))
         shutil.rmtree(folder)  # tens of megabytes a cell

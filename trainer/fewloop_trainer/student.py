@@ -16,7 +16,7 @@ from fewloop_trainer import calibrate
 from fewloop_trainer.budget import trial_job
 from fewloop_trainer.data import targets
 from fewloop_trainer.learners import PetLearner
-from fewloop_trainer.pseudo import PSEUDO_LABELS, PseudoLabels, all_candidates, learn
+from fewloop_trainer.pseudo import PSEUDO_LABELS, PseudoLabels, learn
 from fewloop_trainer.run_state import Run, Teacher
 from fewloop_trainer.scores import apply_temperature, combine_members, match_priors
 from fewloop_trainer.select import select
@@ -48,7 +48,7 @@ def choose_student(run: Run, fit: OutOfFoldFit) -> tuple[Teacher, dict[str, floa
     ]
     chosen, trials = variants[0], None
     if len(variants) > 1 and fit.candidates is not None:
-        losses = [_try(run, fit, number, variant) for number, variant in enumerate(variants)]
+        losses = _try(run, fit, variants)
         first = int(np.argmin([x.mean() for x in losses]))
         chosen = variants[first] if gain_exceeds(1, losses[0] - losses[first]) else variants[0]
         trials = {_name(v): round(float(x.mean()), 4) for v, x in zip(variants, losses, strict=True)}
@@ -93,15 +93,18 @@ def _learner(run: Run, member: Teacher):
     return learner
 
 
-def _try(run: Run, fit: OutOfFoldFit, number: int, variant: Teacher) -> np.ndarray:
-    """Losses [N] (of label sets [N * C]) of labelled rows, each by a student that knows nothing of its fold."""
-    rows = np.zeros((len(run.wanted), run.classes))
-    for k, scores in enumerate(fit.candidates):
-        held = fit.fold == k
-        compute = partial(_train_and_ask, run, fit, number, variant, k, scores)
-        said, texts = run.workspace.cached(trial_job(number, k), compute)
-        rows[held] = run.observe.probabilities(said, _offsets(run, _learner(run, variant), texts))
-    return tempered_losses(run.observe.flat(rows), run.observe.flat_wanted(run.wanted))
+def _try(run: Run, fit: OutOfFoldFit, variants: list[Teacher]) -> list[np.ndarray]:
+    """Of each variant: losses [N] (of label sets [N * C]) of labelled rows, each by a student that knows nothing of
+    its fold."""
+    where = [(number, k) for number in range(len(variants)) for k in range(len(fit.candidates))]
+    said = run.shared(
+        {trial_job(n, k): partial(_train_and_ask, run, fit, n, variants[n], k, fit.candidates[k]) for n, k in where}
+    )
+    rows = np.zeros((len(variants), len(run.wanted), run.classes))
+    for (number, k), (scores, texts) in zip(where, said, strict=True):
+        offsets = _offsets(run, _learner(run, variants[number]), texts)
+        rows[number, fit.fold == k] = run.observe.probabilities(scores, offsets)
+    return [tempered_losses(run.observe.flat(x), run.observe.flat_wanted(run.wanted)) for x in rows]
 
 
 def _train_and_ask(
@@ -116,7 +119,7 @@ def _train_and_ask(
     combined = run.observe.temper(members.mean(0), fit.temperature)
     chosen = select(tempered, combined, run.task.selection, run.data.prior, PSEUDO_LABELS, run.thresholds)
     # Those that the fold's teachers scored; on a slow machine the run itself may have gone on with fewer.
-    candidates = all_candidates(run)
+    candidates = run.all_candidates()
     texts, soft = [candidates[p.row] for p in chosen], combined[[p.row for p in chosen]]
     seed = run.seed + 30_011 + 101 * number + k
     model = learn(run, trial_job(number, k), learner, np.flatnonzero(~held), texts, soft, seed)

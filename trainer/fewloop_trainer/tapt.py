@@ -25,7 +25,7 @@ from fewloop_trainer.files import write_json
 from fewloop_trainer.keys import split_group, split_of
 from fewloop_trainer.run_state import Run
 from fewloop_trainer.training import Diverged
-from fewloop_trainer.workspace import Workspace
+from fewloop_trainer.workspace import Workspace, wait_until
 
 FEWEST_TEXTS = 300
 """Of fewer, the tenth that is held out cannot judge."""
@@ -117,7 +117,9 @@ def adapt_base(run: Run) -> dict[str, object] | None:
     if not wanted.tapt:
         return None
     finished, work = run.workspace.work / f"{NAME}.json", run.workspace.work / NAME
-    if not finished.exists():
+    if not run.place.first:
+        wait_until(finished.exists)
+    elif not finished.exists():
         run.enter("adapt", 0.0)
         adapted = adapt(
             run.base_folder,
@@ -131,7 +133,8 @@ def adapt_base(run: Run) -> dict[str, object] | None:
         if adapted.model is not None:
             run.workspace.save(NAME, whole_state(adapted.model))
         write_json(finished, adapted.report)
-    shutil.rmtree(work, ignore_errors=True)  # checkpoints are six times a model
+    if run.place.first:
+        shutil.rmtree(work, ignore_errors=True)  # checkpoints are six times a model
     load_adapted(run.base, run.workspace)
     return json.loads(finished.read_text())
 

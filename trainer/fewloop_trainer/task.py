@@ -114,6 +114,8 @@ class Task:
     """`in-turn`: PET's strategies in turn over the templates; `product`: every strategy with every template."""
     seeds: int
     rounds: int
+    unlabelled: int | None
+    """Unlabelled rows that a run gets, where the task file says how many."""
     student_templates: str
     """`best`: the best teacher's; `all`: the student is tried with each."""
     student_strategies: tuple[str, ...]
@@ -184,6 +186,7 @@ def load_task(definition: dict) -> Task:
         teachers=learning.get("teachers", "in-turn"),
         seeds=learning.get("seeds", 1),
         rounds=learning["rounds"],
+        unlabelled=learning.get("unlabelled"),
         student_templates=student.get("templates", "best"),
         student_strategies=tuple(student.get("strategies", ["plain"])),
         budget_seconds=learning["budgetSeconds"],

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fewloop_trainer import calibrate, ensemble
-from fewloop_trainer.budget import FOLDS
+from fewloop_trainer.budget import FOLDS, fold_job
 from fewloop_trainer.keys import split_group
 from fewloop_trainer.learners import PetLearner
 from fewloop_trainer.offsets import first_offsets
@@ -71,15 +71,16 @@ def _cross_fit(run: Run, fold: np.ndarray) -> tuple[OutOfFold, OutOfFold | None,
     folds = int(fold.max()) + 1
     candidates: list[list[np.ndarray]] = [[] for _ in range(folds)]
     fold_of_text = np.arange(len(run.calibration)) % folds
-    for number, teacher in enumerate(run.teachers):
-        for k in range(folds):
-            name, seed = f"{teacher.id}.fold{k}", run.seed + 101 * number + k + 1
-            compute = partial(_fold, run, name, number, seed, fold != k, fold_of_text == k)
-            rows, texts, *of_candidates = run.workspace.cached(name, compute)
-            candidates[k] += of_candidates
-            for part, said_of_rows, said_of_texts in zip(found, rows, texts, strict=True):
-                part.rows[number, fold == k], part.texts[number, fold_of_text == k] = said_of_rows, said_of_texts
-            run.report(0.08 + 0.42 * (number * folds + k + 1) / (len(run.teachers) * folds))
+    where = [(number, teacher, k) for number, teacher in enumerate(run.teachers) for k in range(folds)]
+    jobs = {}
+    for number, teacher, k in where:
+        name, seed = fold_job(teacher.id, k), run.seed + 101 * number + k + 1
+        jobs[name] = partial(_fold, run, name, number, seed, fold != k, fold_of_text == k)
+    said = run.shared(jobs, lambda done: run.report(0.08 + 0.42 * done / len(jobs)))
+    for (number, _, k), (rows, texts, *of_candidates) in zip(where, said, strict=True):
+        candidates[k] += of_candidates
+        for part, said_of_rows, said_of_texts in zip(found, rows, texts, strict=True):
+            part.rows[number, fold == k], part.texts[number, fold_of_text == k] = said_of_rows, said_of_texts
     return found[0], found[1] if run.tunes_all else None, candidates
 
 
@@ -146,7 +147,8 @@ def _choose_shrinkage(run: Run, near: OutOfFold, far: OutOfFold | None) -> tuple
 
 
 def train_teacher(run: Run, teacher: Teacher, number: int) -> None:
-    if not run.workspace.finished(teacher.id):
+    """By the process that owns it; whole in the run's folder."""
+    if run.owns(teacher.id) and not run.workspace.finished(teacher.id):
         learner, everything, seed = run.learners[teacher.id], np.arange(len(run.wanted)), run.seed + 101 * number
         model = learner.start()
         if isinstance(learner, PetLearner):

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from transformers import BertModel
 
 from fewloop_trainer import augment
 from fewloop_trainer.checkpoint import Checkpoint
@@ -27,6 +28,20 @@ class Row(Protocol):
 
     @property
     def masks(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What makes training need less memory and more time, for the same gradients (but for dropout, which is drawn for
+    other rows)."""
+
+    rows_at_once: int | None = None
+    """Rows of a batch that go through the model together; the gradients of its parts are added up."""
+    recompute: bool = False
+    """Layers are computed anew on the way back in place of being remembered (gradient checkpointing)."""
+
+
+NO_SAVING = Saving()
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,7 @@ class TrainSettings:
     seed: int = 0
     checkpoint: Path | None = None
     """The file that a killed training goes on from."""
+    saving: Saving = NO_SAVING
 
 
 Gradients = Callable[[float, list[torch.nn.Parameter]], float]
@@ -105,15 +121,18 @@ def optimise(
     draws = islice(draws, taken, None)
     started = time.monotonic()
     for step in range(taken, settings.steps):
-        position = max(step, settings.steps * (time.monotonic() - started) / settings.seconds)
+        position = position_at(step, settings.steps * (time.monotonic() - started) / settings.seconds)
         if position >= settings.steps and step >= settings.least_steps:
             break
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * schedule(min(position, settings.steps - 1), settings.steps, settings.warmup)
         drawn = next(draws)
-        mix = augment.draw_mix(parsed, len(drawn.rows), layers, rng)
-        forward, shape = forward_of(drawn.rows, mix)
-        loss = augment.backward(parsed, forward, drawn.target if mix is None else mix.of(drawn.target), shape)
+        loss = 0.0
+        for part in parts_of(drawn, settings.saving.rows_at_once):
+            mix = augment.draw_mix(parsed, len(part.rows), layers, rng)
+            forward, shape = forward_of(part.rows, mix)
+            target, share = part.target if mix is None else mix.of(part.target), len(part.rows) / len(drawn.rows)
+            loss += augment.backward(parsed, forward, target, shape, share)
         loss = further(loss, trained)
         require_finite(step + 1, loss, float(torch.nn.utils.clip_grad_norm_(trained, 1.0)))
         optimizer.step()
@@ -126,9 +145,21 @@ def optimise(
             parameter.copy_(torch.lerp(start, parameter, settings.interpolation))
 
 
+def parts_of(drawn: Drawn, rows_at_once: int | None) -> Iterator[Drawn]:
+    """The batch in parts of at most that many rows, as it is where there is no limit."""
+    many = len(drawn.rows) if rows_at_once is None else rows_at_once
+    for start in range(0, len(drawn.rows), many):
+        yield Drawn(drawn.rows[start : start + many], drawn.target[start : start + many])
+
+
+def recompute(bert: BertModel) -> None:
+    """From now on what its layers put out in training is computed anew on the way back."""
+    bert.activation_checkpointing_enable({"use_reentrant": False})
+
+
 def balanced(rows: Sequence[Row], wanted: np.ndarray, balance: np.ndarray, settings: TrainSettings) -> Iterator[Drawn]:
     """Endless batches of rows with distributions `wanted` [N, C], the classes `balance` [N] equally often."""
-    goal = torch.from_numpy(wanted).float()
+    goal = torch.tensor(wanted, dtype=torch.float32)
     for chosen in batches(balance, rows, settings):
         yield Drawn([rows[i] for i in chosen], goal[chosen])
 
@@ -159,6 +190,12 @@ def endless(values: np.ndarray, rng: np.random.Generator):
         yield from rng.permutation(values)
 
 
+def position_at(step: int, due: float) -> float:
+    """Where the schedule stands: at the step, or where it is a whole step late, at the one that is `due` by now. Any
+    less would make the rate, and with it the numbers, hang on microseconds."""
+    return due if due >= step + 1 else step
+
+
 def schedule(step: float, steps: int, warmup: float) -> float:
     """Linear warm-up, then linear decay to nearly zero."""
     rising = max(1, math.ceil(steps * warmup))
@@ -178,6 +215,12 @@ def chunks_of(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[int]]:
         yield chunk
 
 
+def placed(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """On the device that models are on (processes.py)."""
+    return tuple(tensor.to(torch.get_default_device()) for tensor in tensors)
+
+
 def precision(fast: bool) -> torch.autocast:
-    """bf16 where that is allowed and this processor is faster with it."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=fast and has_bfloat16())
+    """bf16 where that is allowed and what computes here multiplies it in hardware."""
+    kind = torch.get_default_device().type
+    return torch.autocast(kind, torch.bfloat16, enabled=fast and has_bfloat16(kind))

@@ -4,6 +4,7 @@ A killed run, started again, finds there what was finished.
 """
 
 import json
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fewloop_trainer.files import write_json
+
+POLL_SECONDS = 0.05
+
+
+def wait_until(there: Callable[[], bool]) -> None:
+    """Until another process of the run has written it. Where that one fails, torchrun ends this one."""
+    while not there():
+        time.sleep(POLL_SECONDS)
 
 
 class Workspace:
@@ -28,6 +37,9 @@ class Workspace:
             partial.replace(path)
         stored = np.load(path)
         return [stored[key] for key in stored.files]
+
+    def wait_for(self, name: str) -> None:
+        wait_until(lambda: self.finished(name))
 
     def finished(self, name: str) -> bool:
         return (self.work / f"{name}.npz").exists() or (self.work / f"{name}.safetensors").exists()
@@ -46,8 +58,8 @@ class Workspace:
         found = [*self.work.glob("*.fold*.npz"), *self.work.glob("*.safetensors")]
         return sorted(path.stem for path in found if ".partial" not in path.name)
 
-    def took(self, name: str, steps: int, seconds: float) -> None:
-        write_json(self.work / f"{name}.json", {"steps": steps, "seconds": round(seconds, 2)})
+    def took(self, name: str, steps: int, seconds: float, process: int) -> None:
+        write_json(self.work / f"{name}.json", {"steps": steps, "seconds": round(seconds, 2), "process": process})
 
     def steps_taken(self, names: list[str]) -> dict[str, int]:
         files = [self.work / f"{name}.json" for name in names]

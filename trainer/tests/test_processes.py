@@ -1,0 +1,134 @@
+"""Runs of several processes, and trainings that need less memory: to what they come is what they came to without."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bundles import broken_entries
+from fewloop_trainer import classifier, cli, run, run_state
+from fewloop_trainer.classifier import classifier_of
+from fewloop_trainer.processes import Place, owners, place_of
+from fewloop_trainer.stop import Stopped
+from fewloop_trainer.training import NO_SAVING, Saving, TrainSettings, recompute
+from folders import ROOT, read_json, reviews, reviews_of, write_run
+
+OTHER = {"positive": "negative", "negative": "positive"}
+
+
+def trained_run(folder: Path) -> Path:
+    """A run whose base is wrong on all rows, so that all weights are trained, for as many steps as are wished."""
+    rows = reviews_of("train", 30)
+    return write_run(folder, [row | {"label": OTHER[row["label"]]} for row in rows[:16]], rows[16:])
+
+
+def test_two_processes_come_to_what_one_comes_to(monkeypatch, tmp_path):
+    monkeypatch.setattr(run_state, "FEWEST_ROWS_FOR_ALL_WEIGHTS", 100)  # as in processes of their own
+    alone, both = trained_run(tmp_path / "alone"), trained_run(tmp_path / "both")
+    assert run.run(alone) == 0
+    command = [sys.executable, "-m", "fewloop_trainer", "run", str(both), "--processes", "2"]
+    ended = subprocess.run(command, cwd=ROOT / "trainer", capture_output=True, text=True, timeout=400)
+    assert ended.returncode == 0, ended.stderr
+
+    steps = {path.stem: read_json(path) for path in (both / "work").glob("*.json")}
+    assert {steps[f"t0-plain.fold{k}"]["process"] for k in (0, 1)} == {0, 1}
+    assert {steps[teacher]["process"] for teacher in ("t0-plain", "t1-r-drop")} == {0, 1}
+    assert steps["student"]["process"] == 0
+
+    assert broken_entries(both / "bundle") == []
+    for name in ("pseudo-labels.jsonl", "bundle/golden.json", *(f"bundle/g{i}.onnx" for i in range(3))):
+        assert (both / name).read_bytes() == (alone / name).read_bytes(), name
+    reports = [read_json(folder / "bundle/report.json") for folder in (alone, both)]
+    assert [report.pop("processes") for report in reports] == [1, 2]
+    for report in reports:
+        del report["seconds"], report["peakMemoryBytes"]
+    assert reports[0] == reports[1]
+    lines = (both / "progress.jsonl").read_text().splitlines()
+    fractions = [json.loads(line)["progress"] for line in lines]
+    assert fractions == sorted(fractions)
+
+
+def test_a_process_that_is_stopped_for_another_keeps_that_ones_reason(monkeypatch, tmp_path):
+    def stopped(*_: object) -> int:
+        raise Stopped
+
+    monkeypatch.setattr(run, "run", stopped)
+    monkeypatch.setattr("fewloop_trainer.cli.raise_on_signal", lambda: None)
+    result = tmp_path / "result.json"
+    result.write_text('{"ok": false, "code": "INTERNAL"}')
+    monkeypatch.setenv("RANK", "0")
+    assert cli.main(["run", str(tmp_path)]) == 1
+    assert read_json(result)["code"] == "INTERNAL"
+    monkeypatch.delenv("RANK")
+    assert cli.main(["run", str(tmp_path)]) == 1
+    assert read_json(result)["code"] == "STOPPED"
+
+
+class TestOwners:
+    def test_the_dearest_go_to_who_has_least(self):
+        assert owners([1, 5, 2, 2], 2) == [1, 0, 1, 1]
+
+    def test_jobs_that_cost_nothing_go_round(self):
+        assert owners([0.0] * 5, 3) == [0, 1, 2, 0, 1]
+
+    def test_one_process_has_all(self):
+        assert owners([3, 1, 2], 1) == [0, 0, 0]
+
+
+def test_a_place_is_torchruns_or_the_only_one():
+    assert place_of({"RANK": "2", "WORLD_SIZE": "4"}) == Place(2, 4)
+    assert place_of({}) == Place(0, 1)
+
+
+def weights_after(tiny_model, renderer, strategy: str, saving: Saving, dropout: float) -> tuple[torch.Tensor, list]:
+    """All weights of a classifier after three steps on eight rows, and the losses of these."""
+    model = classifier_of(tiny_model, 2)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = dropout
+    if saving.recompute:
+        recompute(model.bert)
+    rows = classifier.encode(renderer, "{text}", reviews(8))
+    losses: list[float] = []
+    settings = TrainSettings(steps=3, saving=saving)
+    wanted = np.eye(2)[[0, 1] * 8]
+    classifier.train(model, rows, wanted, strategy, settings, lambda step, loss: losses.append(loss))
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()]), losses
+
+
+@pytest.fixture
+def no_dropout(monkeypatch):
+    monkeypatch.setattr(classifier, "DROPOUT", 0.0)
+
+
+@pytest.mark.parametrize("strategy", ["plain", "r-drop+fgm"])
+def test_a_batch_in_parts_has_the_gradients_of_the_whole(tiny_model, sentiment, no_dropout, strategy):
+    whole, losses = weights_after(tiny_model, sentiment[1], strategy, NO_SAVING, 0.0)
+    parts, parted = weights_after(tiny_model, sentiment[1], strategy, Saving(rows_at_once=3), 0.0)
+    assert parted == pytest.approx(losses, abs=1e-5)
+    began = torch.cat([p.detach().flatten() for p in classifier_of(tiny_model, 2).parameters()])
+    assert (whole - began).abs().max() > 1e-4
+    assert (whole - parts).abs().max() < 1e-5
+
+
+def test_recomputed_layers_come_to_the_very_same(tiny_model, sentiment):
+    layers = tiny_model.config.num_hidden_layers
+    passes = 0
+
+    def count(*_: object) -> None:
+        nonlocal passes
+        passes += 1
+
+    layer = type(tiny_model.bert.encoder.layer[0].attention)
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(lambda m, _: count() if type(m) is layer else None)
+    kept, losses = weights_after(tiny_model, sentiment[1], "plain", NO_SAVING, 0.1)
+    once, passes = passes, 0
+    anew, again = weights_after(tiny_model, sentiment[1], "plain", Saving(recompute=True), 0.1)
+    hook.remove()
+    assert (once, passes) == (3 * layers, 6 * layers)
+    assert again == losses
+    assert torch.equal(kept, anew)
