@@ -18,8 +18,8 @@ FEWEST_STEPS, MOST_STEPS = 40, 120
 STUDENT_STEPS = 150
 EXPORT_SECONDS = 2.0
 """Of a member, with its golden rows: a guess for a small base on two cores, not measured."""
-PSEUDO_SHARE = 0.15
-"""Of the budget, at most, for scoring candidates of pseudo-labels."""
+PSEUDO_SHARE, ASKED_PSEUDO_SHARE = 0.15, 0.5
+"""Of the budget, at most, for scoring candidates of pseudo-labels; the second where the task file says how many."""
 
 
 def measure(run: Run) -> None:
@@ -154,5 +154,6 @@ def tokens_a_text(run: Run) -> float:
 
 def affordable_candidates(run: Run) -> list[dict]:
     cost = tokens_a_text(run) * run.plan.infer_cost / run.place.processes
-    affordable = PSEUDO_SHARE * run.data.settings["budgetSeconds"] / max(1e-9, cost)
+    share = PSEUDO_SHARE if run.task.unlabelled is None else ASKED_PSEUDO_SHARE
+    affordable = share * run.data.settings["budgetSeconds"] / max(1e-9, cost)
     return run.candidates[: max(20, int(affordable))]

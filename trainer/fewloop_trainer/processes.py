@@ -7,6 +7,7 @@ the run's folder: what one finished, the others read.
 """
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,6 +81,8 @@ def run_several(folder: Path, processes: int, options: Sequence[str]) -> int:
     from torch.distributed.run import main
 
     command = ["-m", "fewloop_trainer", "run", str(folder), "--parent", str(os.getpid()), *options]
+    if shutil.which("setpriv"):  # at once, by the kernel: who goes on with the folder may start at once, too
+        command = ["--no-python", "setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-u", *command]
     patience = ["--shutdown-timeout", str(round(PATIENCE_SECONDS - 2))]
     try:
         main(["--standalone", "--nproc-per-node", str(processes), *patience, *command])

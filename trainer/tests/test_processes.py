@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from bundles import broken_entries
-from fewloop_trainer import classifier, cli, run, run_state
+from fewloop_trainer import budget, classifier, cli, run, run_state
 from fewloop_trainer.classifier import classifier_of
 from fewloop_trainer.processes import Place, owners, place_of
 from fewloop_trainer.stop import Stopped
 from fewloop_trainer.training import NO_SAVING, Saving, TrainSettings, recompute
-from folders import ROOT, read_json, reviews, reviews_of, write_run
+from folders import ROOT, definition_of, read_json, reviews, reviews_of, write_run
 
 OTHER = {"positive": "negative", "negative": "positive"}
 
@@ -132,3 +132,14 @@ def test_recomputed_layers_come_to_the_very_same(tiny_model, sentiment):
     assert (once, passes) == (3 * layers, 6 * layers)
     assert again == losses
     assert torch.equal(kept, anew)
+
+
+def test_a_task_that_says_how_many_texts_gets_half_of_the_budget_to_score_them(tmp_path):
+    rows = reviews_of("train", 60)
+    counts = []
+    for name, learning in (("left out", {}), ("asked", {"unlabelled": 200})):
+        prepared = run_state.Run(write_run(tmp_path / name, rows[:16], rows[16:], definition_of(learning=learning)))
+        prepared.plan.infer_cost = 1.0
+        prepared.data.settings["budgetSeconds"] = 150 * budget.tokens_a_text(prepared)
+        counts.append(len(budget.affordable_candidates(prepared)))
+    assert counts == [22, 75]
