@@ -410,6 +410,8 @@ export const typeDefs = /* GraphQL */ `
     maxConfidence: Float
     minVoteEntropy: Float
     minJensenShannon: Float
+    "Over 0: only questions that are asked again. 3: to be decided between two answers; 2: a second answer; up to 1: labels in doubt, and texts on which a challenger differs."
+    minPriority: Float
   }
   type LeasedQuestions {
     questions: [Candidate!]!

@@ -17,7 +17,7 @@ export interface QueueRequest {
   first?: number | null;
   after?: string | null;
   strategy?: QueryStrategyName | null;
-  /** Of what a strategy chooses; the audit slice stays whole, so that it stays a random one. */
+  /** Of what a strategy chooses; the audit slice stays whole, so that it stays a random one. `minPriority`: of all. */
   filter?: QuestionFilter | null;
 }
 
@@ -59,10 +59,11 @@ export class QuestionQueue {
     const start: Cursor = request.after
       ? readCursor(request.after, strategy)
       : { strategy, asked: await this.candidates.countAsked(task, by), check: null, chosen: null, audit: null };
+    const view = { by, filter };
     const [checks, chosen, audit] = await Promise.all([
-      this.questions.checks(task, start.check, first + 1, by),
-      this.chosen(task, strategy, start.chosen, first + 1, { by, filter }),
-      this.questions.audit(task, start.audit, first + 1, by),
+      this.questions.checks(task, start.check, first + 1, view),
+      checksAlone(filter) ? NOTHING : this.chosen(task, strategy, start.chosen, first + 1, view),
+      checksAlone(filter) ? [] : this.questions.audit(task, start.audit, first + 1, by),
     ]);
     const edges = interleave(start, checks, chosen, audit, first);
     const endCursor = edges.at(-1)?.cursor ?? null;
@@ -74,10 +75,11 @@ export class QuestionQueue {
   async count(task: string, request: Pick<QueueRequest, 'strategy' | 'filter'>, by: string): Promise<number> {
     const filter = checkedFilter(request.filter ?? {});
     const strategy = request.strategy ?? DEFAULT_STRATEGY;
+    const view = { by, filter };
     const counts = await Promise.all([
-      this.questions.countChecks(task, by, COUNTED),
-      this.questions.countAudit(task, COUNTED),
-      this.countChosen(task, strategy, { by, filter }),
+      this.questions.countChecks(task, view, COUNTED),
+      checksAlone(filter) ? 0 : this.questions.countAudit(task, COUNTED),
+      checksAlone(filter) ? 0 : this.countChosen(task, strategy, view),
     ]);
     return Math.min(
       COUNTED,
@@ -103,7 +105,7 @@ export class QuestionQueue {
       const rows = await this.questions.chosen(task, order, after, limit, view);
       return { rows, position: (row) => ({ values: order.map(({ column }) => row[column]), id: row.id }) };
     }
-    if (strategy === 'RANDOM_AUDIT') return { rows: [], position: () => ({ values: [], id: '' }) };
+    if (strategy === 'RANDOM_AUDIT') return NOTHING;
     const listed = await this.diverse.list(task, view);
     // Behind the row where the page before ended, or, once that is answered, as far on as it stood.
     const known = listed.findIndex(({ id }) => id === after?.id);
@@ -118,6 +120,13 @@ export class QuestionQueue {
     const counts = await this.questions.countDuplicates(rows.map(({ id }) => id));
     return rows.map((row) => Object.assign(row, { duplicates: counts.get(row.id) ?? 0 }));
   }
+}
+
+const NOTHING: Chosen = { rows: [], position: () => ({ values: [], id: '' }) };
+
+/** What a strategy chooses, and the audit slice, is asked for the first time: it has no priority. */
+function checksAlone({ minPriority }: QuestionFilter): boolean {
+  return (minPriority ?? 0) > 0;
 }
 
 function checkedFilter(filter: QuestionFilter): QuestionFilter {

@@ -23,6 +23,8 @@ export interface QuestionFilter {
   maxConfidence?: number | null;
   minVoteEntropy?: number | null;
   minJensenShannon?: number | null;
+  /** Over 0: only questions that are asked again, with that priority or more; the others have none. */
+  minPriority?: number | null;
 }
 
 /** Who asks, and for which questions: those that others hold are left out. */
@@ -109,8 +111,13 @@ export class QuestionsRepository {
   }
 
   /** Questions that are asked again, for a reason: the highest priority first, none that `by` has answered. */
-  checks(task: string, after: CheckPosition | null, limit: number, by: string): Promise<CandidateRow[]> {
-    const query = this.checkRows(task, by).andWhere(NOT_HELD);
+  checks(
+    task: string,
+    after: CheckPosition | null,
+    limit: number,
+    { by, filter }: QuestionView,
+  ): Promise<CandidateRow[]> {
+    const query = this.checkRows(task, by, filter).andWhere(NOT_HELD);
     if (after) query.andWhere('(-c.priority, c.id) > (:negated, :id)', { negated: -after.priority, id: after.id });
     return query.orderBy('c.priority', 'DESC').addOrderBy('c.id').limit(limit).getMany();
   }
@@ -124,8 +131,8 @@ export class QuestionsRepository {
     return this.countOf(this.auditRows(task), most);
   }
 
-  countChecks(task: string, by: string, most: number): Promise<number> {
-    return this.countOf(this.checkRows(task, by), most);
+  countChecks(task: string, { by, filter }: QuestionView, most: number): Promise<number> {
+    return this.countOf(this.checkRows(task, by, filter), most);
   }
 
   private async countOf(rows: SelectQueryBuilder<CandidateRow>, most: number): Promise<number> {
@@ -180,10 +187,13 @@ export class QuestionsRepository {
       );
   }
 
-  private checkRows(task: string, by: string): SelectQueryBuilder<CandidateRow> {
+  private checkRows(task: string, by: string, { minPriority }: QuestionFilter): SelectQueryBuilder<CandidateRow> {
     return this.dataSource.manager
       .createQueryBuilder(CandidateRow, 'c')
-      .where('c.task = :task AND c.reason IS NOT NULL', { task })
+      .where('c.task = :task AND c.reason IS NOT NULL AND c.priority >= :minPriority', {
+        task,
+        minPriority: minPriority ?? 0,
+      })
       .andWhere(
         `(c.reason = 'LABEL_ISSUE' OR NOT EXISTS (SELECT 1 FROM answer a
           WHERE a.candidate = c.id AND a.answered_by = :by AND a.undone_at IS NULL))`,

@@ -303,6 +303,15 @@ describe('agreement', () => {
     expect(await agreement.of('tiny')).toMatchObject({ questions: 2, disagreements: 1, disputed: 1, alpha: 0 });
     const [decide] = await queue('chen');
     expect(decide).toMatchObject({ id: first!.id, reason: 'ADJUDICATION' });
+    for (const [minPriority, ids] of [
+      [3, [first!.id]],
+      [3.5, []],
+    ] as const) {
+      const request = { filter: { minPriority } };
+      const { edges } = await review.queue('tiny', request, 'chen');
+      expect(edges.map(({ node }) => node.id)).toEqual(ids);
+      expect(await review.count('tiny', request, 'chen')).toBe(ids.length);
+    }
     await review.label(first!.id, ['negative'], 'chen');
     expect(await example(first!.text)).toMatchObject({ labels: ['negative'], answeredBy: 'chen' });
     // The decision is not one of the two answers that are compared.

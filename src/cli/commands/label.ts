@@ -3,7 +3,7 @@
  * is the answer. Without a terminal a line holds the keys of one answer, or `s` and the reason of a skip. Questions are
  * leased, so that two who label at once are not asked the same.
  */
-import type { Command } from 'commander';
+import { InvalidArgumentError, type Command } from 'commander';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { Failure, type Client } from '../client.js';
@@ -70,6 +70,7 @@ interface Options {
   strategy?: string;
   contested?: boolean;
   label?: string;
+  priority?: number;
 }
 
 export function labelCommand(program: Command): void {
@@ -79,10 +80,13 @@ export function labelCommand(program: Command): void {
     .option('--strategy <name>', STRATEGIES.join(', '), oneOf(STRATEGIES))
     .option('--contested', 'of what a strategy chooses, only texts on which the members differ')
     .option('--label <name>', 'of what a strategy chooses, only texts that are predicted to be that')
+    .option('--priority <least>', 'only questions that are asked again, with that priority or more', priority)
     .action(label);
 }
 
-async function label(task: string, { strategy, ...filter }: Options, command: Command): Promise<void> {
+async function label(task: string, options: Options, command: Command): Promise<void> {
+  const { strategy, priority: minPriority, ...rest } = options;
+  const filter = { ...rest, minPriority };
   const { client, json } = contextOf(command);
   const { task: found } = await client.request<{ task: Task | null }>(TASK, { name: task });
   if (!found) throw new Failure(`there is no task ${task}`, 'TASK_NOT_FOUND');
@@ -245,4 +249,10 @@ function keyReader(): KeyReader {
       stdin.pause();
     },
   };
+}
+
+function priority(value: string): number {
+  const parsed = Number(value);
+  if (!(parsed > 0)) throw new InvalidArgumentError('It must be a number above 0.');
+  return parsed;
 }
