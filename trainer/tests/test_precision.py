@@ -49,6 +49,37 @@ def count(proto: onnx.ModelProto, kind: str) -> int:
     return sum(node.op_type == kind for node in proto.graph.node)
 
 
+def bytes_saturate() -> bool:
+    """Whether this CPU, as those without VNNI, adds two products of bytes in 16 bits (vpmaddubsw), which cuts them off.
+
+    int8 graphs are then further from fp32, and a run's admission refuses them where they are too far.
+    """
+    made = onnx.helper
+    constants = {
+        "w": np.full((64, 8), 127, np.int8),
+        "one": np.array(1, np.float32),
+        "ones": np.ones(8, np.float32),
+        "zero": np.array(128, np.uint8),
+        "zeros": np.zeros(8, np.int8),
+    }
+    inputs = ["x", "w", "one", "ones", "zero", "zeros"]
+    graph = made.make_graph(
+        [made.make_node("MatMulIntegerToFloat", inputs, ["y"], domain="com.microsoft")],
+        "bytes",
+        [made.make_tensor_value_info("x", onnx.TensorProto.UINT8, [1, 64])],
+        [made.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 8])],
+        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    opsets = [made.make_opsetid("", 17), made.make_opsetid("com.microsoft", 1)]
+    proto = made.make_model(graph, opset_imports=opsets, ir_version=8)
+    found = answer(proto, {"x": np.full((1, 64), 255, np.uint8)}, "y")
+    return not np.array_equal(found, np.full((1, 8), (255 - 128) * 127 * 64, np.float32))
+
+
+exact_bytes = pytest.mark.skipif("bytes_saturate()", reason="products of bytes saturate on this CPU")
+
+
+@exact_bytes
 @pytest.mark.parametrize("case", CASES)
 def test_int8_answers_nearly_as_fp32(pet_graph, case):
     feeds, batch, labels = feeds_of(case)
@@ -125,6 +156,7 @@ def run_with(folder: Path, **serving) -> tuple[dict, Path]:
     return read_json(folder / "bundle/manifest.json"), folder / "bundle"
 
 
+@exact_bytes
 def test_a_run_admits_what_agrees(tmp_path, few_texts):
     manifest, folder = run_with(tmp_path / "r", minAgreement=0.8, minLabelAgreement=0.5)
     assert [(p["precision"], p["admitted"], p["reason"]) for p in manifest["precisions"]] == [
