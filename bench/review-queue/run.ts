@@ -10,6 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 const dist = (path: string): Promise<Record<string, any>> => import(new URL(`../../dist/src/${path}`, import.meta.url).href);
+const { quantile } = await import('../serving/load.ts');
 const { explain, fillPool } = await import('../../test/fixtures/large-pool.ts');
 const { startEmbeddedPostgres } = await dist('storage/embedded-postgres.js');
 const { connect } = await dist('storage/database.js');
@@ -25,8 +26,6 @@ const folder = mkdtempSync(join(tmpdir(), 'fewloop-queue-'));
 chmodSync(folder, 0o755); // PostgreSQL may run as another user, who walks through it
 const server = await startEmbeddedPostgres({ dir: join(folder, 'data') });
 const database = await connect(server.url);
-
-const percentile = (times: number[], share: number) => times.toSorted((a, b) => a - b)[Math.ceil(share * times.length) - 1]!;
 
 try {
   const startedAt = performance.now();
@@ -60,7 +59,7 @@ try {
     const startedAt = performance.now();
     await queue.count('t', request, 'ann');
     const count = performance.now() - startedAt;
-    const rounded = { first: times[0]!, p50: percentile(times, 0.5), max: Math.max(...times), count };
+    const rounded = { first: times[0]!, p50: quantile(times, 0.5), max: Math.max(...times), count };
     found[name] = Object.fromEntries(Object.entries(rounded).map(([key, ms]) => [key, Number(ms.toFixed(1))])) as (typeof found)[string];
   }
   const plans: Record<string, unknown[]> = {};

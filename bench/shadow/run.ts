@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { query, startService } from '../loop/service.ts';
-import { closedLoop, openLoop, type Call, type Reply } from '../serving/load.ts';
+import { closedLoop, openLoop, quantile, type Call, type Reply } from '../serving/load.ts';
 import { readTexts, root } from '../serving/texts.ts';
 
 const { values, positionals } = parseArgs({
@@ -70,13 +70,12 @@ const calls: Call[] = readTexts(data, 4000).mixed.map((text) => ({
   texts: 1,
 }));
 const rounded = (value: number, digits = 1) => Number(value.toFixed(digits));
-const at = (sorted: number[], share: number) => sorted[Math.ceil(share * sorted.length) - 1]!;
-const median = (numbers: number[]) => at(numbers.toSorted((a, b) => a - b), 0.5);
+const median = (numbers: number[]) => quantile(numbers, 0.5);
 
 function figures(replies: Reply[]) {
   const failed = replies.filter(({ status, body }) => status !== 200 || body.includes('"errors"')).length;
-  const latencies = replies.map(({ latencyMs }) => latencyMs).toSorted((a, b) => a - b);
-  return { failed, requests: replies.length, p50: rounded(at(latencies, 0.5)), p99: rounded(at(latencies, 0.99)) };
+  const latencies = replies.map(({ latencyMs }) => latencyMs);
+  return { failed, requests: replies.length, p50: rounded(quantile(latencies, 0.5)), p99: rounded(quantile(latencies, 0.99)) };
 }
 
 interface Trial {

@@ -4,7 +4,7 @@
  */
 import { Parent, ResolveField, Resolver } from '@nestjs/graphql';
 
-export interface Counted {
+interface Counted {
   count: () => Promise<number>;
 }
 

@@ -36,6 +36,13 @@ export function readText(file: string): string {
   }
 }
 
+/** For options that are a number above 0. */
+export function above0(value: string): number {
+  const parsed = Number(value);
+  if (!(parsed > 0)) throw new InvalidArgumentError('It must be a number above 0.');
+  return parsed;
+}
+
 /** For options that take one of a few names. */
 export function oneOf<T extends string>(names: readonly T[]): (value: string) => T {
   return (value) => {

@@ -59,7 +59,7 @@ export class Bundles implements OnApplicationBootstrap, OnApplicationShutdown {
     try {
       return await this.#verified(version, folder);
     } catch (error) {
-      if (!this.store || (await isWhole(folder, version.digest))) throw error;
+      if (!this.store || (await wholeFiles(folder, version.digest))) throw error;
     }
     await this.#fetchOnce(version, folder);
     return this.#verified(version, folder);
@@ -134,9 +134,9 @@ export class Bundles implements OnApplicationBootstrap, OnApplicationShutdown {
     for (const version of await this.versions.names()) {
       if (this.#closing) return;
       const folder = join(this.config.dataDir, version.folder);
-      if ((await this.store.has(version)) || !(await isWhole(folder, version.digest))) continue;
-      const { manifest } = await readManifest(folder);
-      await this.#put(version, folder, filesOf(manifest));
+      if (await this.store.has(version)) continue;
+      const files = await wholeFiles(folder, version.digest);
+      if (files) await this.#put(version, folder, files);
     }
   }
 
@@ -157,22 +157,18 @@ export class Bundles implements OnApplicationBootstrap, OnApplicationShutdown {
   }
 }
 
-async function readManifest(folder: string) {
-  const bytes = await readFile(join(folder, MANIFEST));
-  return { digest: digest(bytes), manifest: parseManifest(bytes) };
-}
-
-/** Whether the folder has every file of the bundle with that digest, byte for byte. */
-async function isWhole(folder: string, expected: string): Promise<boolean> {
+/** The files of the bundle with that digest; null where the folder has not all of them, byte for byte. */
+async function wholeFiles(folder: string, expected: string): Promise<BundleFile[] | null> {
   try {
-    const found = await readManifest(folder);
-    if (found.digest !== expected) return false;
-    for (const { file, sha256 } of filesOf(found.manifest)) {
-      if ((await fileDigest(join(folder, file))) !== sha256) return false;
+    const manifest = await readFile(join(folder, MANIFEST));
+    if (digest(manifest) !== expected) return null;
+    const files = filesOf(parseManifest(manifest));
+    for (const { file, sha256 } of files) {
+      if ((await fileDigest(join(folder, file))) !== sha256) return null;
     }
-    return true;
+    return files;
   } catch {
-    return false;
+    return null;
   }
 }
 
@@ -183,7 +179,7 @@ async function putInPlace(partial: string, folder: string, expected: string): Pr
   } catch (error) {
     if (!['ENOTEMPTY', 'EEXIST'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
   }
-  if (await isWhole(folder, expected)) return;
+  if (await wholeFiles(folder, expected)) return;
   // Left by a crash, altered, or another bundle that never became a version.
   const old = `${partial}.old`;
   await rename(folder, old);

@@ -13,7 +13,13 @@ import { TINY_MODEL } from '../fixtures/bundle.js';
 import { startCli } from '../fixtures/cli.js';
 import { graphqlClient, type GraphqlClient } from '../fixtures/graphql.js';
 import { descendants, isAlive, until } from '../fixtures/processes.js';
-import { makeDataDir, startServiceProcess, trainerPython, type ServiceProcess } from '../fixtures/service-process.js';
+import {
+  makeDataDir,
+  startServiceProcess,
+  TRAINED_TASK as TASK,
+  trainerPython,
+  type ServiceProcess,
+} from '../fixtures/service-process.js';
 
 const ROOT = resolve(import.meta.dirname, '../..');
 const PAGE = readFileSync(resolve(ROOT, 'docs/operations/backup.md'), 'utf8');
@@ -21,13 +27,6 @@ const BLOCKS = [...PAGE.matchAll(/^```sh\n(.*?)^```$/gmsu)].map(([, block = ''])
 const PORT = '3100';
 const BLOCK_MS = 120_000;
 
-const TASK = `name: reviews
-kind: single-label
-labels: [{name: positive, words: [好]}, {name: negative, words: [差]}]
-templates: ["这是一条{mask}评。{text}"]
-maxLength: 32
-learning: {budgetSeconds: 10, trigger: {newLabels: null, schedule: null}}
-`;
 const EXAMPLES = ['手机', '衣服', '水果', '酒店', '书', '电脑', '牛奶', '外卖'].flatMap((name) => [
   { text: `${name}很好，满意，下次还买`, labels: ['positive'], split: 'TRAIN' },
   { text: `${name}太差了，失望，再也不买`, labels: ['negative'], split: 'TRAIN' },

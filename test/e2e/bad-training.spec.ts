@@ -7,16 +7,14 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { TINY_MODEL } from '../fixtures/bundle.js';
 import { runCli } from '../fixtures/cli.js';
-import { makeDataDir, startServiceProcess, type ServiceProcess } from '../fixtures/service-process.js';
+import {
+  makeDataDir,
+  startServiceProcess,
+  TRAINED_TASK as TASK,
+  type ServiceProcess,
+} from '../fixtures/service-process.js';
 
 const APPLY = 'mutation ($definition: String!) { applyTask(definition: $definition) { name } }';
-const TASK = `name: reviews
-kind: single-label
-labels: [{name: positive, words: [好]}, {name: negative, words: [差]}]
-templates: ["这是一条{mask}评。{text}"]
-maxLength: 32
-learning: {budgetSeconds: 10, trigger: {newLabels: null, schedule: null}}
-`;
 
 let dataDir: string;
 let service: ServiceProcess;

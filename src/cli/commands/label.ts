@@ -3,11 +3,11 @@
  * is the answer. Without a terminal a line holds the keys of one answer, or `s` and the reason of a skip. Questions are
  * leased, so that two who label at once are not asked the same.
  */
-import { InvalidArgumentError, type Command } from 'commander';
+import type { Command } from 'commander';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { Failure, type Client } from '../client.js';
-import { contextOf, oneOf } from '../context.js';
+import { above0, contextOf, oneOf } from '../context.js';
 import { print, printJson, say } from '../output.js';
 
 const SKIP = 's';
@@ -80,7 +80,7 @@ export function labelCommand(program: Command): void {
     .option('--strategy <name>', STRATEGIES.join(', '), oneOf(STRATEGIES))
     .option('--contested', 'of what a strategy chooses, only texts on which the members differ')
     .option('--label <name>', 'of what a strategy chooses, only texts that are predicted to be that')
-    .option('--priority <least>', 'only questions that are asked again, with that priority or more', priority)
+    .option('--priority <least>', 'only questions that are asked again, with that priority or more', above0)
     .action(label);
 }
 
@@ -249,10 +249,4 @@ function keyReader(): KeyReader {
       stdin.pause();
     },
   };
-}
-
-function priority(value: string): number {
-  const parsed = Number(value);
-  if (!(parsed > 0)) throw new InvalidArgumentError('It must be a number above 0.');
-  return parsed;
 }

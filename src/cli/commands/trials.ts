@@ -1,7 +1,7 @@
 /** Versions that are tried on live traffic beside the active one. */
-import { InvalidArgumentError, type Command } from 'commander';
+import type { Command } from 'commander';
 import { Failure } from '../client.js';
-import { contextOf } from '../context.js';
+import { above0, contextOf } from '../context.js';
 import { print, printJson, table } from '../output.js';
 
 const FIELDS = `id task version against kind percent startedBy startedAt endsAt endedAt outcome reason failure
@@ -31,7 +31,7 @@ export function trialCommands(program: Command): void {
   program
     .command('shadow <task> <version>')
     .description('compare a version with the active one on live traffic; no answer changes')
-    .option('--minutes <minutes>', "until it ends by itself; the task's shadowMinutes where left out", minutes)
+    .option('--minutes <minutes>', "until it ends by itself; the task's shadowMinutes where left out", above0)
     .action(shadow);
   program.command('trials <task>').description('shadows and canaries, with what changed').action(trials);
   program
@@ -83,10 +83,4 @@ async function stopTrial(task: string, { reason }: { reason: string }, command: 
 
 function untilOf({ endsAt }: Trial): string {
   return endsAt === null ? ', until trial stop or a decision' : ` until ${endsAt}`;
-}
-
-function minutes(value: string): number {
-  const parsed = Number(value);
-  if (!(parsed > 0)) throw new InvalidArgumentError('It must be a number of minutes above 0.');
-  return parsed;
 }
