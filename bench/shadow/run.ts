@@ -30,6 +30,7 @@ const [rounds, seconds] = [Number(values.rounds), Number(values.seconds)];
 const TASK = 'review-sentiment';
 const CAPACITY = { connections: 16, seconds: 15 };
 const SHADOW_MINUTES = 60;
+const WARM_SECONDS = 5;
 
 const dataDir = mkdtempSync(join(tmpdir(), 'fewloop-shadow-'));
 chmodSync(dataDir, 0o755); // PostgreSQL may run as another user, who walks through it
@@ -83,8 +84,20 @@ interface Trial {
   missed: number;
 }
 
+/** The load beside a shadow whose model is loaded, and warm. */
+async function beside(load: () => Promise<Reply[]>, warm: () => Promise<Reply[]>) {
+  await ask(`mutation { startShadow(task: "${TASK}", version: ${challenger}, minutes: ${SHADOW_MINUTES}) { version } }`);
+  await warm();
+  const shadow = figures(await load());
+  const { stopTrial: trial } = await ask<{ stopTrial: Trial }>(
+    `mutation { stopTrial(task: "${TASK}", reason: "measured") { compared missed } }`,
+  );
+  return { shadow, trial };
+}
+
+let challenger = 0;
 try {
-  const challenger = await train();
+  challenger = await train();
   const warm = await closedLoop(service.url, calls, CAPACITY.connections, CAPACITY.seconds);
   const capacity = warm.filter(({ atMs }) => atMs > 5000).length / (CAPACITY.seconds - 5);
   const shares: Record<string, object> = {};
@@ -93,14 +106,11 @@ try {
     const measured: { without: ReturnType<typeof figures>; shadow: ReturnType<typeof figures> }[] = [];
     let [compared, missed] = [0, 0];
     for (let round = 0; round < rounds; round++) {
-      const without = figures(await load());
-      await ask(`mutation { startShadow(task: "${TASK}", version: ${challenger}, minutes: ${SHADOW_MINUTES}) { version } }`);
-      await load(); // its model is loaded, and warm
-      const shadow = figures(await load());
-      const { stopTrial } = await ask<{ stopTrial: Trial }>(
-        `mutation { stopTrial(task: "${TASK}", reason: "measured") { compared missed } }`,
-      );
-      [compared, missed] = [compared + stopTrial.compared, missed + stopTrial.missed];
+      // What changes on the machine meanwhile is now on the one's side, now on the other's.
+      const before = round % 2 === 0 ? figures(await load()) : undefined;
+      const { shadow, trial } = await beside(load, () => openLoop(service.url, calls, share * capacity, WARM_SECONDS));
+      const without = before ?? figures(await load());
+      [compared, missed] = [compared + trial.compared, missed + trial.missed];
       measured.push({ without, shadow });
       process.stderr.write(`${share} ${JSON.stringify(measured.at(-1))}\n`);
     }

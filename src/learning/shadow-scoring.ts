@@ -1,6 +1,7 @@
 /**
  * What a version on trial says of texts that the active one has just answered. It takes only what is spare: a few texts
- * at a time, as background work, and none while anything waits to be answered. What there is no time for is counted.
+ * at a time, as background work, and none while anything waits to be answered; a shadow's hosts yield the processor to
+ * what is asked meanwhile. What there is no time for is counted.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { AnswerTap, TappedAnswer } from '../inference/answer-tap.js';
@@ -20,7 +21,7 @@ export interface Compared {
   disagreements: Disagreement[];
 }
 
-/** So that what is asked meanwhile waits for no more than these. */
+/** So that what is asked of a canary meanwhile waits for no more than these. */
 const TEXTS_AT_ONCE = 4;
 const LOOK_AGAIN_MS = 25;
 /** Kept until they are taken. */

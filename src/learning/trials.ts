@@ -286,8 +286,7 @@ export class TrialService implements OnApplicationBootstrap, BeforeApplicationSh
     if (performance.now() < (this.#retries.get(id) ?? 0)) return;
     let beside;
     try {
-      // A shadow takes no other task's memory.
-      beside = await this.activation.openBeside(task, version, { mayEvict: kind === 'CANARY' });
+      beside = await this.activation.openBeside(task, version, { spare: kind === 'SHADOW' });
     } catch (error) {
       this.#retries.set(id, performance.now() + RETRY_MS);
       const failure = `cannot be opened by ${hostname()}:${process.pid}: ${(error as Error).message}`;

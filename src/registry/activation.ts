@@ -30,7 +30,10 @@ import { Bundles } from './bundles.js';
 import { verifyGolden } from './golden.js';
 import { openInPrecision } from './precision.js';
 import { RehearsalEngine } from './rehearsal.js';
-import { budgetKind, openBundle, type OpenModel } from './served-model.js';
+import { budgetKind, openBundle, type OpenModel, type OpenOptions } from './served-model.js';
+
+/** What a model may take of the machine. */
+type Room = Pick<OpenOptions, 'mayEvict' | 'spare'>;
 
 /** A share of a task's requests that another version answers. */
 export interface Diversion {
@@ -167,13 +170,13 @@ export class ActivationService implements OnApplicationShutdown {
   }
 
   /**
-   * A version to be tried beside the one that answers. Throws as `prepare`; OVERLOADED where there is no memory for it,
-   * for which other tasks' models rest only with `mayEvict`.
+   * A version to be tried beside the one that answers. `spare`: with what memory and processor time is left over, so
+   * that nobody waits for it. Throws as `prepare`, and OVERLOADED where there is no memory.
    */
-  async openBeside(task: string, version: number, { mayEvict }: { mayEvict: boolean }): Promise<Beside> {
+  async openBeside(task: string, version: number, { spare }: { spare: boolean }): Promise<Beside> {
     // What the task itself keeps warm is no reason to do without.
     if (this.#prepared.get(task)?.replaced) await this.#step(task, () => this.#dropPrepared(task));
-    const tenure = await this.#open(task, version, mayEvict);
+    const tenure = await this.#open(task, version, { spare });
     return { lease: () => tenure.lease(), close: () => tenure.retire() };
   }
 
@@ -233,7 +236,7 @@ export class ActivationService implements OnApplicationShutdown {
       const rests = mayRest && !before;
       let next = await this.#takePrepared(task, version);
       try {
-        next ??= await this.#open(task, version, !rests);
+        next ??= await this.#open(task, version, { mayEvict: !rests });
       } catch (error) {
         if (!rests || !isOverloaded(error)) throw error;
         this.#resting.set(task, version);
@@ -293,19 +296,19 @@ export class ActivationService implements OnApplicationShutdown {
     return this.#drain(task, tenure);
   }
 
-  async #open(task: string, version: number, mayEvict = true): Promise<Tenure> {
+  async #open(task: string, version: number, room: Room = {}): Promise<Tenure> {
     const row = await this.versions.find(task, version);
     if (!row) throw new FewloopError('VERSION_NOT_FOUND', `task ${task} has no version ${version}`);
     const bundle = await this.bundles.read(row);
     const open = await openInPrecision(bundle, this.config, {
-      open: (precision) => this.#openVerified(bundle, precision, mayEvict),
+      open: (precision) => this.#openVerified(bundle, precision, room),
       rateOf: (precision) => this.budgets.rateOf(budgetKind(bundle.manifest, precision)),
     });
     return new Tenure(open);
   }
 
-  async #openVerified(bundle: Bundle, precision: Precision, mayEvict: boolean): Promise<OpenModel> {
-    const open = await openBundle(bundle, this.hostPool, { budgets: this.budgets, mayEvict, precision });
+  async #openVerified(bundle: Bundle, precision: Precision, room: Room): Promise<OpenModel> {
+    const open = await openBundle(bundle, this.hostPool, { ...room, budgets: this.budgets, precision });
     try {
       await verifyGolden(this.engine, open.model, bundle.golden, precision);
       return open;

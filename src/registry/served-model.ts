@@ -27,6 +27,8 @@ export interface OpenOptions {
   budgets?: BatchBudgets;
   /** Whether other models may be given back for it, where memory is short. */
   mayEvict?: boolean;
+  /** On memory and processor time that nobody else wants. */
+  spare?: boolean;
   /** One that the bundle has. */
   precision?: Precision;
 }
@@ -40,7 +42,7 @@ export async function openBundle(
     precisions,
   }: Pick<Bundle, 'manifest' | 'members' | 'tokenizerJson' | 'graphs'> & Partial<Pick<Bundle, 'precisions'>>,
   hostPool: HostPool,
-  { budgets, mayEvict = true, precision = 'fp32' }: OpenOptions = {},
+  { budgets, mayEvict = true, spare = false, precision = 'fp32' }: OpenOptions = {},
 ): Promise<OpenModel> {
   let tokenizer;
   try {
@@ -48,7 +50,8 @@ export async function openBundle(
   } catch (cause) {
     throw invalid(`${manifest.tokenizer.file} is no tokenizer`, cause);
   }
-  const lease = await hostPool.open(precision === 'fp32' ? graphs : precisions!.get(precision)!, { mayEvict });
+  const files = precision === 'fp32' ? graphs : precisions!.get(precision)!;
+  const lease = await hostPool.open(files, { mayEvict: mayEvict && !spare, spare });
   const { task, version, taskRevision, definition, policies, thresholds = {} } = manifest;
   const model: ServedModel = {
     task,
@@ -62,7 +65,8 @@ export async function openBundle(
     runner: lease,
   };
   const [graph] = manifest.graphs;
-  if (budgets && graph) {
+  // Whoever has to wait for others measures them.
+  if (budgets && graph && !spare) {
     try {
       model.maxBatchTokens = await budgets.budgetOf(budgetKind(manifest, precision), lease, graph.id);
     } catch (error) {

@@ -1,6 +1,6 @@
 /**
  * Model hosts by what they hold: bundles with the same graphs share hosts, so that all zero-shot tasks share the base
- * graph's. The last lease to go drains and ends them. Hosts are admitted by memory: before new ones start, what they
+ * graph's; those that may only have what is spare share theirs. The last lease to go drains and ends them. Hosts are admitted by memory: before new ones start, what they
  * will take (measured where the graphs have run here, else estimated) must fit beside what the others take; where it
  * does not, whoever holds leases is asked to give some back. Imports of other modules: types of inference, errors.
  */
@@ -53,17 +53,18 @@ export class HostPool {
   /**
    * Hosts with these graphs loaded and warm: new ones, or those that hold the same graphs already. Throws OVERLOADED
    * where there is no memory for new ones and `makeRoom`, asked again and again, has nothing more to give; without
-   * `mayEvict` it is not asked.
+   * `mayEvict` it is not asked. `spare`: hosts of their own that compute while no other process wants the processor.
    */
-  async open(graphs: GraphFile[], { mayEvict = true } = {}): Promise<HostLease> {
+  async open(graphs: GraphFile[], { mayEvict = true, spare = false } = {}): Promise<HostLease> {
     const bySha = new Map(graphs.map(({ sha256, path }) => [sha256, path]));
-    const key = [...bySha.keys()].sort().join(' ');
+    const set = [...bySha.keys()].sort().join(' ');
+    const key = spare ? `spare ${set}` : set;
     const files = [...bySha].map(([sha256, path]) => ({ sha256, path }));
-    if (!this.#groups.has(key)) await this.#admit(key, files, mayEvict);
+    if (!this.#groups.has(key)) await this.#admit(set, files, mayEvict);
     let shared = this.#groups.get(key);
     if (!shared) {
-      const started = HostGroup.start(files, this.settings, this.settings.hosts, this.metrics);
-      shared = { leases: 0, started, group: undefined, bytes: this.#bytesOf(key, files) };
+      const started = HostGroup.start(files, { ...this.settings, spare }, this.settings.hosts, this.metrics);
+      shared = { leases: 0, started, group: undefined, bytes: this.#bytesOf(set, files) };
       this.#groups.set(key, shared);
     }
     const used = shared;
@@ -71,7 +72,7 @@ export class HostPool {
     try {
       const group = (used.group = await used.started);
       used.bytes = measuredBytes(group.pids()) ?? used.bytes;
-      this.#measured.set(key, used.bytes);
+      this.#measured.set(set, used.bytes);
       return new HostLease(
         group,
         new Map(graphs.map(({ id, sha256 }) => [id, sha256])),
@@ -113,9 +114,9 @@ export class HostPool {
     await Promise.all(this.#ending);
   }
 
-  async #admit(key: string, files: HostGraph[], mayEvict: boolean): Promise<void> {
+  async #admit(set: string, files: HostGraph[], mayEvict: boolean): Promise<void> {
     const { memoryBytes = Number.POSITIVE_INFINITY } = this.settings;
-    const needed = this.#bytesOf(key, files);
+    const needed = this.#bytesOf(set, files);
     // What fits nowhere is let in alone: refusing it would serve nobody.
     while (this.#groups.size > 0 && this.bytes + needed > memoryBytes) {
       if (mayEvict && (await this.makeRoom())) continue;
@@ -129,8 +130,8 @@ export class HostPool {
     }
   }
 
-  #bytesOf(key: string, files: HostGraph[]): number {
-    return this.#measured.get(key) ?? estimatedBytes(files, this.settings.hosts);
+  #bytesOf(set: string, files: HostGraph[]): number {
+    return this.#measured.get(set) ?? estimatedBytes(files, this.settings.hosts);
   }
 
   async #leave(key: string, shared: SharedGroup): Promise<void> {

@@ -7,6 +7,7 @@
 import { fork, type ChildProcess } from 'node:child_process';
 import { FewloopError } from '../common/errors.js';
 import type { HostBatch, HostResult } from '../inference/types.js';
+import { yieldProcessor } from './spare-time.js';
 import { batchTensors, resultOf, type FromHost, type HostGraph, type HostSettings, type ToHost } from './protocol.js';
 
 /** A batch on its way, with the digest of its graph. */
@@ -68,10 +69,8 @@ export class HostProcess {
     const host = new HostProcess(events);
     const timer = setTimeout(() => host.kill(), LOAD_TIMEOUT_MS);
     try {
-      await new Promise<void>((resolve, reject) => {
-        host.#loaded = { resolve, reject };
-        host.#send({ type: 'load', graphs, settings });
-      });
+      const loaded = new Promise<void>((resolve, reject) => (host.#loaded = { resolve, reject }));
+      await Promise.all([loaded, host.#load(graphs, settings)]);
       host.#state = 'ready';
       return host;
     } catch (error) {
@@ -109,6 +108,12 @@ export class HostProcess {
 
   kill(): void {
     this.#child.kill('SIGKILL');
+  }
+
+  async #load(graphs: HostGraph[], settings: HostSettings): Promise<void> {
+    // Before there are sessions, whose threads inherit it.
+    if (settings.spare && this.#child.pid !== undefined) await yieldProcessor(this.#child.pid);
+    this.#send({ type: 'load', graphs, settings });
   }
 
   #send(message: ToHost): void {

@@ -20,6 +20,8 @@ export interface HostSettings {
   threads: number;
   /** `cpu` or `cuda:N`. */
   device: string;
+  /** On processor time that nobody else wants. */
+  spare?: boolean;
 }
 
 export type ToHost =

@@ -1,7 +1,8 @@
-import { spawn } from 'node:child_process';
-import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { availableParallelism, tmpdir } from 'node:os';
+import { execFile, spawn } from 'node:child_process';
+import { copyFile, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { availableParallelism, constants, getPriority, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Config } from '../../src/config/config.js';
 import { findLayout, layoutsOf } from '../../src/registry/host-layout.js';
@@ -67,6 +68,32 @@ describe('model hosts', () => {
     await second.release();
     expect(pids.filter(isAlive)).toEqual([]);
     await other.run(graphBatch('g0', 1, 8));
+  });
+
+  it('gives what is spare to hosts of its own, whose computing threads yield to every other process', async () => {
+    const wide = new HostPool({ hosts: 1, threads: 2, device: 'cpu' });
+    try {
+      const [lease, spare, sharing] = [
+        await wide.open([graph('a')]),
+        await wide.open([graph('a')], { spare: true }),
+        await wide.open([graph('a')], { spare: true }),
+      ];
+      const [[ordinary], [yielding]] = [lease.pids(), spare.pids()];
+      expect(yielding).not.toBe(ordinary);
+      expect(sharing.pids()).toEqual([yielding]);
+      expect(getPriority(ordinary)).toBe(getPriority());
+      expect(getPriority(yielding)).toBe(constants.priority.PRIORITY_LOW);
+      const batch = graphBatch('g0', 2, 12, 1);
+      expect((await spare.run(batch)).logits).toEqual((await lease.run(batch)).logits);
+      // Those that ONNX Runtime has made are the last.
+      const newest = Math.max(...(await readdir(`/proc/${yielding}/task`)).map(Number));
+      expect(newest).not.toBe(yielding);
+      expect(getPriority(newest)).toBe(constants.priority.PRIORITY_LOW);
+      const { stdout } = await promisify(execFile)('chrt', ['--pid', String(newest)]);
+      expect(stdout).toContain('SCHED_IDLE');
+    } finally {
+      await wide.close();
+    }
   });
 
   it('finishes accepted batches before it ends', async () => {

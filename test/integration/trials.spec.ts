@@ -1,6 +1,7 @@
 /** Versions tried on live traffic, on a real database and real model hosts: shadow and canary. */
 import type { INestApplicationContext } from '@nestjs/common';
 import { renameSync, rmSync } from 'node:fs';
+import { constants, getPriority } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { Clock } from '../../src/common/clock.js';
@@ -15,6 +16,7 @@ import { TrialService } from '../../src/learning/trials.js';
 import { ActivationService } from '../../src/registry/activation.js';
 import { ModelRegistry } from '../../src/registry/versions.js';
 import { ZeroShotBuilder } from '../../src/registry/zero-shot.js';
+import { HostPool } from '../../src/runtime/host-pool.js';
 import { CandidateRow } from '../../src/storage/entities/candidate.js';
 import { TasksRepository } from '../../src/storage/tasks.repository.js';
 import { Transactions } from '../../src/storage/transactions.js';
@@ -116,10 +118,17 @@ async function seen(count: (trial: Awaited<ReturnType<typeof newest>>) => number
     .toBe(expected);
 }
 
+/** Whether a model host here leaves the processor to whoever else wants it. */
+async function yielding(): Promise<boolean> {
+  const pids = await service.get(HostPool).pids();
+  return pids.some((pid) => getPriority(pid) === constants.priority.PRIORITY_LOW);
+}
+
 describe('a shadow', () => {
   it('is asked what the active version answers, and changes no answer', async () => {
     await applyTask();
     expect(await trials.startShadow('tiny', 2, 'ann', null)).toMatchObject({ state: 'SHADOW' });
+    expect(await yielding()).toBe(true);
     const said = await ask(TEXTS);
     expect(new Set(said.map(({ modelVersion }) => modelVersion))).toEqual(new Set([1]));
     await seen(({ compared, failed, missed }) => compared + failed + missed, TEXTS.length);
@@ -252,6 +261,7 @@ describe('a canary', () => {
   it('answers its share, the same text always alike, and becomes the active version by itself', async () => {
     await approve({ canaryPercent: 50, canaryMinutes: 10 });
     expect([await active(), await state(2), await state(1)]).toEqual([1, 'CANARY', 'ACTIVE']);
+    expect(await yielding()).toBe(false);
     const texts = textsOf(180);
     const said = await ask(texts);
     texts.forEach((text, i) => expect(said[i]!.modelVersion).toBe(isCanarys(text, 50) ? 2 : 1));
