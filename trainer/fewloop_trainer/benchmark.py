@@ -2,8 +2,9 @@
 
     rows, definitions ─▶ cells ─▶ (cached | computed, one after the other) ─▶ results ─▶ JSON, Markdown, plots
 
-A finished cell is a file of its own, `WORK/cells/<cell>-<key>.json`, written whole or not at all, whose key is the
-digest of all that determines it: after Ctrl-C or a kill the same command goes on, and what changed is computed anew.
+A finished cell is a file of its own, `<cell>-<key>.json`, written whole or not at all, whose key is the digest of all
+that determines it: after Ctrl-C or a kill the same command goes on, and what changed is computed anew. It holds no data
+but which rows were right, so that it can be kept where the data must not be.
 The test rows are scored once per finished configuration, at the end of each cell; nothing is chosen by them.
 """
 
@@ -24,6 +25,7 @@ from fewloop_trainer.board import Board
 from fewloop_trainer.bundle import library_versions
 from fewloop_trainer.cell import Cell, Lesson, base_digest, key_of
 from fewloop_trainer.data import RunError
+from fewloop_trainer.evaluate import macro_f1
 from fewloop_trainer.files import write_json
 from fewloop_trainer.keys import split_group
 from fewloop_trainer.methods import METHODS
@@ -43,6 +45,8 @@ class BenchmarkSettings:
     task_files: Path
     work: Path
     threads: int
+    cells: Path | None = None
+    """Folder of the finished ones; None: `cells` in `work`."""
     limit_test: int | None = None
     """The first so many test rows alone: to try whether all works."""
     finished: bool = False
@@ -127,7 +131,7 @@ def compute(settings: BenchmarkSettings, place: Place) -> dict:
     if reason is not None:
         return where | {"state": "skipped", "reason": reason}
     key = key_of(cell, place.method, method.settings_for(cell.task) | {"libraries": method.libraries()}, method.reads)
-    file = settings.work / "cells" / f"{place.name.replace('<', '-from-')}-{key[:16]}.json"
+    file = (settings.cells or settings.work / "cells") / f"{place.name.replace('<', '-from-')}-{key[:16]}.json"
     if file.exists():
         return json.loads(file.read_text(encoding="utf-8"))
     if settings.finished:
@@ -146,13 +150,17 @@ def compute(settings: BenchmarkSettings, place: Place) -> dict:
     return result
 
 
-def said_of(cell: Cell, distribution: np.ndarray) -> dict[str, list]:
-    """Each test row's label, prediction and confidence, in the file's order."""
+def said_of(cell: Cell, distribution: np.ndarray) -> dict[str, object]:
+    """Whether each test row was right (1, else 0) and how confident, in the file's order, and macro-F1."""
+    gold = [row["label"] for row in cell.test]
     best = distribution.argmax(-1)
+    predicted = [cell.task.labels_of(row)[i] for row, i in zip(cell.test, best, strict=True)]
+    _, code = np.unique([*gold, *predicted], return_inverse=True)
+    gold_code, predicted_code = np.split(code, 2)
     return {
-        "gold": [row["label"] for row in cell.test],
-        "predicted": [cell.task.labels_of(row)[i] for row, i in zip(cell.test, best, strict=True)],
-        "confidence": [round(float(p), 6) for p in distribution.max(-1)],
+        "hits": "".join("1" if a == b else "0" for a, b in zip(predicted, gold, strict=True)),
+        "confidence": [round(float(p), 4) for p in distribution.max(-1)],
+        "macroF1": macro_f1(predicted_code, gold_code),
     }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from fewloop_trainer import peers
 from fewloop_trainer.comparison import Cells, augrc, finished, hits_of, mean_and_spread, mean_with_interval
-from fewloop_trainer.evaluate import calibration_error, macro_f1
+from fewloop_trainer.evaluate import calibration_error
 from fewloop_trainer.files import write_json
 
 REFERENCES = ("fine-tune", "pet", "setfit", "tf-idf")
@@ -30,17 +30,10 @@ def summary_of(cell: dict) -> dict:
     """A cell's measures in place of its rows, which stay in its own file."""
     if cell["state"] != "done":
         return cell
-    _, code = np.unique([*cell["gold"], *cell["predicted"]], return_inverse=True)
-    gold, predicted = np.split(code, 2)
     ece, area, _ = _measured(cell)
-    measures = {
-        "accuracy": float(hits_of(cell).mean()),
-        "macroF1": macro_f1(predicted, gold),
-        "ece": ece,
-        "augrc": area,
-    }
-    kept = {key: value for key, value in cell.items() if key not in ("gold", "predicted", "confidence")}
-    return kept | {"testRows": len(gold)} | measures
+    measures = {"accuracy": float(hits_of(cell).mean()), "ece": ece, "augrc": area}
+    kept = {key: value for key, value in cell.items() if key not in ("hits", "confidence")}
+    return kept | {"testRows": len(cell["hits"])} | measures
 
 
 def markdown_of(document: dict) -> str:

@@ -14,6 +14,9 @@ from fewloop_trainer.data import file_digest
 from fewloop_trainer.encoder import has_bfloat16
 from fewloop_trainer.task import Task
 
+FORMAT = 2
+"""Of a finished cell's file."""
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -57,6 +60,7 @@ def key_of(cell: Cell, method: str, settings: dict[str, object], reads: Sequence
     """
     return digest_of(
         {
+            "format": FORMAT,
             "definition": read_by_run(cell.task) if reads is None else _of(cell.task.definition, reads),
             "method": method,
             "settings": settings,

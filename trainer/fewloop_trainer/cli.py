@@ -97,7 +97,8 @@ def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=_seeds, default=(0,), help="0,1,...")
     parser.add_argument("--base", type=Path, default=root / "models/base-zh", help="folder of the base model")
     parser.add_argument("--task-files", type=Path, default=root / "examples/fewclue", metavar="DIR")
-    parser.add_argument("--work", type=Path, default=Path(".fewloop/benchmark"), help="finished cells; resumes there")
+    parser.add_argument("--work", type=Path, default=Path(".fewloop/benchmark"), help="what a cell goes on from")
+    parser.add_argument("--cells", type=Path, metavar="DIR", help="finished cells; `cells` in WORK where none is named")
     parser.add_argument("--out", type=Path, metavar="FILE.md", help="the report; JSON and plots beside it")
     parser.add_argument("--json", action="store_true", help="results as JSON on standard output, not Markdown")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="part of what results depend on")
@@ -135,6 +136,7 @@ def _benchmark(options: argparse.Namespace) -> int:
             task_files=options.task_files,
             work=options.work,
             threads=options.threads,
+            cells=options.cells,
             limit_test=options.limit_test,
             finished=options.finished,
         )

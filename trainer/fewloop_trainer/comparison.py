@@ -26,7 +26,7 @@ def finished(document: dict) -> Cells:
 
 def hits_of(result: dict) -> np.ndarray:
     """[N] 1.0 where the prediction of a finished cell is the row's label."""
-    return np.array([a == b for a, b in zip(result["predicted"], result["gold"], strict=True)], dtype=np.float64)
+    return np.array(list(result["hits"]), dtype=np.float64)
 
 
 def mean_and_spread(accuracies: Sequence[float]) -> tuple[float, float | None]:

@@ -89,8 +89,8 @@ class TestCells:
     def test_hold_what_was_said_of_every_test_row(self, settings):
         result = benchmark.compute(settings, Place("eprstmt", "zero-shot", "0", 0))
         assert result["state"] == "done"
-        assert result["gold"] == ["positive", "negative"] * 6
-        assert set(result["predicted"]) <= {"positive", "negative"}
+        assert (len(result["hits"]), set(result["hits"])) == (12, {"0", "1"})
+        assert 0 < result["macroF1"] < 1
         assert all(0.5 <= p <= 1 for p in result["confidence"])
         (file,) = (settings.work / "cells").iterdir()
         assert read_json(file) == result
@@ -99,6 +99,16 @@ class TestCells:
         benchmark.benchmark(settings, None, True)
         monkeypatch.setattr(methods, "Prompted", None)
         assert benchmark.benchmark(settings, None, True) == 0
+
+    def test_are_kept_where_it_is_said_and_found_there_without_the_rest(self, settings, tmp_path, monkeypatch):
+        kept = replace(settings, cells=tmp_path / "kept")
+        place = Place("eprstmt", "zero-shot", "0", 0)
+        result = benchmark.compute(kept, place)
+        (file,) = (tmp_path / "kept").iterdir()
+        assert not (settings.work / "cells").exists()
+        assert "好" not in file.read_text() and "positive" not in file.read_text()
+        monkeypatch.setattr(methods, "Prompted", None)
+        assert benchmark.compute(replace(kept, work=tmp_path / "other"), place) == result
 
     def test_are_the_same_again(self, settings, tmp_path):
         again = replace(settings, work=tmp_path / "again")
@@ -137,7 +147,7 @@ class TestCells:
 
     def test_of_choices_are_predicted_too_but_not_mixed(self, settings):
         result = benchmark.compute(settings, Place("chid", "pet", "0", 0))
-        assert set(result["predicted"]) <= {"很好", "太差", "一般"}
+        assert (result["state"], len(result["hits"])) == ("done", 8)
         refused = benchmark.compute(settings, Place("chid", "pet+mixup", "0", 0))
         assert (refused["state"], "cannot be mixed" in refused["reason"]) == ("n/a", True)
 
@@ -189,7 +199,7 @@ class TestCommand:
         document = read_json(out.with_suffix(".json"))
         assert [cell["state"] for cell in document["cells"]] == ["done"] * 5 + ["n/a"]
         assert {"accuracy", "macroF1", "ece", "augrc", "seconds", "key"} <= document["cells"][0].keys()
-        assert "gold" not in document["cells"][0], "the rows stay in the cell's own file"
+        assert "hits" not in document["cells"][0], "the rows stay in the cell's own file"
         assert "## Minus pet, points" in told.out
         assert "| pet+mixup | " in told.out
 
@@ -226,7 +236,7 @@ class TestRecipe:
         ]
         assert [result.get("reason") for result in results] == [None] * 3
         assert len(scored) == 1, "one run serves them all: the task's own strategy is fused"
-        assert results[0]["predicted"] == results[2]["predicted"]
+        assert results[0]["hits"] == results[2]["hits"]
         assert results[0]["confidence"] != results[1]["confidence"]
         (folder,) = (settings.work / "runs").iterdir()
         assert not (folder / "bundle").exists()
@@ -348,7 +358,7 @@ class TestPeers:
         monkeypatch.setattr(peers, "_start", start)
         monkeypatch.setattr(peers, "absent", lambda name: None)
         result = benchmark.compute(settings, Place("eprstmt", "setfit", "0", 0))
-        assert set(result["predicted"]) == {"negative"}
+        assert result["hits"] == "01" * 6, "all are negative"
         assert set(result["confidence"]) == {0.9}
 
     def test_join_all_that_a_row_says(self):
