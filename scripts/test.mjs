@@ -1,9 +1,10 @@
 /**
  * `npm test`: installs what is missing and runs every check and test, cheapest first. The trainer's environment is
- * installed beside the checks that do not need it. Closes with one line that counts the tests.
+ * installed beside the checks that do not need it; its tests, one thread of computing, run beside the integration tests,
+ * which mostly wait, and are told once they have ended. Closes with one line that counts the tests.
  */
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { pinnedNode, prepare, root, say } from './prepare.mjs';
@@ -21,22 +22,25 @@ const environment = {
   FEWLOOP_PYTHON: trainerPython,
 };
 
-function execute(command, args, cwd = root) {
+/** `output`: where it goes; a file's descriptor, or this process's own. */
+function execute(command, args, { cwd = root, output = 'inherit', env = {} } = {}) {
   return new Promise((resolve) => {
-    const child = spawn(command, args, { cwd, stdio: ['ignore', 'inherit', 'inherit'], env: environment });
+    const child = spawn(command, args, { cwd, stdio: ['ignore', output, output], env: { ...environment, ...env } });
     child.once('error', () => resolve(1));
     child.once('exit', (code) => resolve(code ?? 1));
   });
 }
 
-async function check(name, command, args, cwd) {
+function tell(name, code, startedMs) {
+  const took = `${Math.round((Date.now() - startedMs) / 1000)} s`;
+  say(`── ${name}: ${code === 0 ? 'passed' : `FAILED (exit ${code})`} in ${took}`);
+  if (code !== 0) failedSteps.push(name);
+}
+
+async function check(name, command, args) {
   const started = Date.now();
   say(`\n── ${name}`);
-  const code = await execute(command, args, cwd);
-  say(
-    `── ${name}: ${code === 0 ? 'passed' : `FAILED (exit ${code})`} in ${Math.round((Date.now() - started) / 1000)} s`,
-  );
-  if (code !== 0) failedSteps.push(name);
+  tell(name, await execute(command, args), started);
 }
 
 async function vitest(project) {
@@ -56,9 +60,26 @@ async function vitest(project) {
   counts.skipped += report.numPendingTests;
 }
 
+/** Resolves to what says how it went. */
 async function pytest() {
-  const file = join(results, 'pytest.xml');
-  await check('trainer tests', trainerPython, ['-m', 'pytest', `--junitxml=${file}`], join(root, 'trainer'));
+  const started = Date.now();
+  const [file, log] = [join(results, 'pytest.xml'), join(results, 'pytest.log')];
+  const output = openSync(log, 'w');
+  const code = await execute(trainerPython, ['-m', 'pytest', `--junitxml=${file}`], {
+    cwd: join(root, 'trainer'),
+    output,
+    env: { OMP_NUM_THREADS: '1' },
+  });
+  closeSync(output);
+  return () => {
+    say('\n── trainer tests');
+    process.stdout.write(readFileSync(log, 'utf8'));
+    tell('trainer tests', code, started);
+    countPytest(file);
+  };
+}
+
+function countPytest(file) {
   if (!existsSync(file)) return;
   const count = (name) =>
     Number(new RegExp(`<testsuite [^>]*${name}="(\\d+)"`).exec(readFileSync(file, 'utf8'))?.[1] ?? 0);
@@ -90,8 +111,9 @@ if (trainerError) {
   await check('trainer format', trainerPython, ['-m', 'ruff', 'format', '--check', 'trainer']);
 }
 await vitest('contract');
+const trainerTests = trainerError ? undefined : pytest();
 await vitest('integration');
-if (!trainerError) await pytest();
+(await trainerTests)?.();
 await vitest('e2e');
 
 rmSync(results, { recursive: true, force: true });

@@ -164,7 +164,7 @@ function refuseWhatCannotBe(environment: Environment): void {
   if (role !== 'all' && databaseUrl === '') {
     throw new Error(`FEWLOOP_ROLE=${role} shares its database with other processes: set DATABASE_URL`);
   }
-  if (device !== 'cpu') refuseDevice(device);
+  if (device !== 'cpu') refuseAbsentDevices(device);
   refuseHalfOfKafka(environment);
 }
 
@@ -255,12 +255,12 @@ function refuseHalfOfKubernetes({ role, kubeconfig, trainerImage, trainerClaim }
   }
 }
 
-function refuseDevice(device: string): never {
+function refuseAbsentDevices(device: string): void {
   const [, list = '0'] = device.split(':');
   const absent = list.split(',').filter((n) => !existsSync(`/dev/nvidia${n}`));
-  if (absent.length > 0)
+  if (absent.length > 0) {
     throw new Error(`FEWLOOP_DEVICE=${device}: this machine has no CUDA device ${absent.join(', ')}`);
-  throw new Error(`FEWLOOP_DEVICE=${device}: serving on CUDA is not in this version; use cpu`);
+  }
 }
 
 function baseModelFolder(name: string): string {

@@ -1,6 +1,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { groupOf, packBatch, takeBatch, type Pending, type Row } from './batch.js';
+import { fixedShape } from './shapes.js';
 
 const row = (length: number, graph = 'g', words = [[7], [8]]): Row => ({
   graph,
@@ -81,6 +82,23 @@ describe('takeBatch', () => {
     const queue = [pending(300, 'interactive', 0), pending(5, 'interactive', 0)];
     expect(takeBatch(queue, 256, 0)).toEqual([queue[0]]);
   });
+});
+
+it('a batch of a fixed shape is within budget as it is padded, and repeats its last row', () => {
+  const queue = Array.from({ length: 9 }, () => pending(20, 'interactive', 0));
+  // 9 x 20 is within 256; of rows that are a power of two 8 x 32 is.
+  expect(takeBatch(queue, 256, 0)).toHaveLength(9);
+  expect(takeBatch(queue, 256, 0, fixedShape)).toHaveLength(8);
+  const batch = packBatch([row(2), row(3), row(2)], 9, fixedShape);
+  expect(batch).toMatchObject({ rows: 4, length: 16 });
+  const rowOf = (r: number) => Array.from(batch.inputIds.subarray(16 * r, 16 * r + 4));
+  expect([0, 1, 2, 3].map(rowOf)).toEqual([
+    [1n, 2n, 9n, 9n],
+    [1n, 2n, 3n, 9n],
+    [1n, 2n, 9n, 9n],
+    [1n, 2n, 9n, 9n],
+  ]);
+  expect(batch.attentionMask.slice(48, 52)).toEqual(BigInt64Array.of(1n, 1n, 0n, 0n));
 });
 
 it('packBatch pads to the longest', () => {

@@ -7,9 +7,9 @@
  * interactive before the others, then the oldest. Bulk counts as interactive once it has waited two seconds, background
  * (scores that nobody waits for) once it has waited ten.
  */
+import { exactShape, MAX_ROWS, tokensIn, type ShapeOf } from './shapes.js';
 import type { Encoding, HostBatch, Priority } from './types.js';
 
-const MAX_ROWS = 512;
 /**
  * Of the budget: padding that a row may add. The budget is where a batch's own cost has become a twentieth of it
  * (registry/batch-budget.ts); somewhat less, because a row that is left may join others of its length.
@@ -43,8 +43,16 @@ export function rowKey({ graph, encoding, words }: Row): string {
   return `${graph}|${ids.join()}|${typeIds.indexOf(1)}|${maskPositions.join()}|${words.join(';')}`;
 }
 
-/** The rows of the next batch, in order of length; empty where nothing is pending. `pending` is in order of arrival. */
-export function takeBatch<P extends Pending>(pending: readonly P[], maxBatchTokens: number, nowMs: number): P[] {
+/**
+ * The rows of the next batch, in order of length; empty where nothing is pending. `pending` is in order of arrival;
+ * `shapeOf` is what batches will be padded to.
+ */
+export function takeBatch<P extends Pending>(
+  pending: readonly P[],
+  maxBatchTokens: number,
+  nowMs: number,
+  shapeOf: ShapeOf = exactShape,
+): P[] {
   const yields = (entry: P) => nowMs - entry.enqueuedAtMs < AGES_AFTER_MS[entry.priority];
   const urgent =
     pending.find((entry) => !yields(entry)) ?? pending.find((e) => e.priority !== 'background') ?? pending[0];
@@ -55,7 +63,8 @@ export function takeBatch<P extends Pending>(pending: readonly P[], maxBatchToke
 
   // Grow around the urgent row: shorter neighbours cost least, longer ones raise what every row is padded to.
   let [from, to] = [first.indexOf(urgent), first.indexOf(urgent) + 1];
-  const fits = (rows: number, longest: number) => rows <= MAX_ROWS && rows * longest <= maxBatchTokens;
+  const fits = (rows: number, longest: number) =>
+    rows <= MAX_ROWS && tokensIn(shapeOf(rows, longest)) <= maxBatchTokens;
   const isWorth = (padding: number) => padding <= maxBatchTokens * PADDING_SHARE;
   while (true) {
     const longest = length(first[to - 1]!);
@@ -81,8 +90,11 @@ export function takeBatch<P extends Pending>(pending: readonly P[], maxBatchToke
   return batch.sort((a, b) => length(a) - length(b));
 }
 
-export function packBatch(rows: Row[], padId: number): HostBatch {
-  const length = Math.max(...rows.map((row) => row.encoding.ids.length));
+/** What the shape has more rows than there are repeats the last one: a row of padding alone has no softmax. */
+export function packBatch(given: Row[], padId: number, shapeOf: ShapeOf = exactShape): HostBatch {
+  const shape = shapeOf(given.length, Math.max(...given.map((row) => row.encoding.ids.length)));
+  const { length } = shape;
+  const rows = Array.from({ length: shape.rows }, (_, r) => given[Math.min(r, given.length - 1)]!);
   const words = rows[0]?.words.length ?? 0;
   const masks = rows[0]?.words[0]?.length ?? 0;
   const batch: HostBatch = {

@@ -10,6 +10,7 @@ import { FewloopError } from '../common/errors.js';
 import { NO_METRICS, secondsSince, type Metrics } from '../common/metrics/metrics.js';
 import { inSpan, type Trace } from '../common/tracing/tracing.js';
 import { groupOf, packBatch, rowKey, takeBatch, type Pending, type Row } from './batch.js';
+import { exactShape, fixedShape } from './shapes.js';
 import type { ClassifyRequest, GraphRunner, HostResult, Priority } from './types.js';
 
 export interface QueueLimits {
@@ -174,7 +175,7 @@ export class BatchQueue {
 
   private pump(runner: GraphRunner, lane: Lane, padId: number): void {
     while (lane.inFlight < this.limits.maxConcurrentBatches && lane.pending.length > 0) {
-      const batch = takeBatch(lane.pending, lane.maxBatchTokens, performance.now());
+      const batch = takeBatch(lane.pending, lane.maxBatchTokens, performance.now(), shapeOf(runner));
       const taken = new Set(batch);
       lane.pending = lane.pending.filter((entry) => !taken.has(entry));
       lane.inFlight++;
@@ -198,7 +199,7 @@ export class BatchQueue {
     const askers = Map.groupBy(batch, ({ row }) => rowKey(row));
     try {
       const rows = [...askers.values()].map(([first]) => first!.row);
-      const packed = packBatch(rows, padId);
+      const packed = packBatch(rows, padId, shapeOf(runner));
       const result = await traced(batch, () => runner.run(packed));
       this.metrics.observe('fewloop_batch_seconds', { priority }, secondsSince(startedAtMs));
       this.measure(rows, packed.rows * packed.length, priority, maxBatchTokens);
@@ -225,6 +226,10 @@ export class BatchQueue {
     this.metrics.observe('fewloop_batch_fill_ratio', { priority }, tokens / maxBatchTokens);
     this.metrics.add('fewloop_batch_padding_tokens_total', { priority }, tokens - tokensOf(rows));
   }
+}
+
+function shapeOf({ fixedShapes }: GraphRunner) {
+  return fixedShapes ? fixedShape : exactShape;
 }
 
 /** The span of a batch is in the trace of one call that has one, and names the others. Its host's time is its own. */

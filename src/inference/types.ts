@@ -111,6 +111,8 @@ export interface HostResult {
 
 /** The port to a model host: real (runtime/) or in memory (tests). */
 export interface GraphRunner {
+  /** Batches are to have few shapes (shapes.ts). */
+  readonly fixedShapes?: boolean;
   run(batch: HostBatch): Promise<HostResult>;
 }
 

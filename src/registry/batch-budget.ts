@@ -7,6 +7,7 @@ import { Inject, Injectable, Logger } from '@nestjs/common';
 import { join } from 'node:path';
 import { Config } from '../config/config.js';
 import type { GraphRunner } from '../inference/types.js';
+import { isGpu } from '../runtime/devices.js';
 import { HostLayout } from './host-layout.js';
 import { blankBatch, KeptMeasurements, machine, ROW_TOKENS } from './measurements.js';
 
@@ -97,7 +98,7 @@ export class BatchBudgets {
     const key = this.#key(kind);
     const known = await this.#kept.of(key);
     if (known) return chooseBudget(known);
-    const largest = this.config.device === 'cpu' ? LARGEST.cpu : LARGEST.cuda;
+    const largest = isGpu(this.config.device) ? LARGEST.cuda : LARGEST.cpu;
     const measured = await measureBudgets(runner, graph, this.layout.hosts, largest);
     await this.#kept.keep(key, measured);
     const rates = measured.map((one) => `${one.batchTokens}: ${Math.round(one.tokensPerSecond)}`).join(', ');

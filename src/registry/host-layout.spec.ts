@@ -13,6 +13,7 @@ it('tries every use of all cores, as far as memory goes', () => {
   expect(layoutsOf('cpu', 12, 8)).toEqual([1, 2, 4, 8].map((n) => new HostLayout(n, Math.floor(12 / n))));
   expect(layoutsOf('cpu', 16, 0)).toEqual([new HostLayout(1, 16)]);
   expect(layoutsOf('cuda:1', 16, 10)).toEqual([new HostLayout(1, 1), new HostLayout(2, 1)]);
+  expect(layoutsOf('cuda:0,1', 16, 10)).toEqual([new HostLayout(2, 1), new HostLayout(4, 1)]);
 });
 
 it('takes more hosts only where they are clearly faster', () => {

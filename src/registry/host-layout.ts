@@ -7,6 +7,7 @@ import { Logger } from '@nestjs/common';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import type { Config } from '../config/config.js';
+import { devicesOf, isGpu } from '../runtime/devices.js';
 import { HostGroup } from '../runtime/host-group.js';
 import { estimatedBytes } from '../runtime/host-memory.js';
 import { JOBS_A_HOST } from '../runtime/host-process.js';
@@ -14,7 +15,8 @@ import { fileDigest } from './bundle.js';
 import { blankBatch, KeptMeasurements, machine, ROW_TOKENS } from './measurements.js';
 import { refuseExternalData } from './onnx-file.js';
 
-const BASE_GRAPH = 'model.onnx';
+/** Of a base model's folder. */
+export const BASE_GRAPH = 'model.onnx';
 /** Of a batch: near what is fastest on CPUs (batch-budget.ts). */
 const BATCH_TOKENS = 512;
 const ROUNDS = 3;
@@ -34,9 +36,13 @@ export interface MeasuredLayout {
   tokensPerSecond: number;
 }
 
-/** Layouts to try, those with fewer hosts first: on a CPU every core is used once, on a GPU the host's threads do not count. */
+/**
+ * Layouts to try, those with fewer hosts first: on a CPU every core is used once; a GPU has one host or two, whose threads
+ * do not count.
+ */
 export function layoutsOf(device: string, cores: number, most: number): HostLayout[] {
-  if (device !== 'cpu') return [1, 2].map((hosts) => new HostLayout(hosts, 1));
+  const { length: devices } = devicesOf(device);
+  if (isGpu(device)) return [devices, 2 * devices].map((hosts) => new HostLayout(hosts, 1));
   const hosts = [1];
   for (let more = 2; more < cores; more *= 2) hosts.push(more);
   if (cores > 1) hosts.push(cores);
@@ -54,7 +60,9 @@ export async function findLayout(config: Config): Promise<HostLayout> {
   const { hosts, hostThreads, device, baseModel, dataDir, modelMemoryBytes } = config;
   const cores = availableParallelism();
   if (hosts !== '') return new HostLayout(hosts, hostThreads === '' ? 1 : hostThreads);
-  if (hostThreads !== '') return new HostLayout(Math.max(1, Math.floor(cores / hostThreads)), hostThreads);
+  if (hostThreads !== '' && !isGpu(device)) {
+    return new HostLayout(Math.max(1, Math.floor(cores / hostThreads)), hostThreads);
+  }
   const path = join(baseModel, BASE_GRAPH);
   const sha256 = await fileDigest(path);
   const kept = new KeptMeasurements<MeasuredLayout[]>(join(dataDir, 'host-layouts.json'));

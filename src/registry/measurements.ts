@@ -41,8 +41,7 @@ export function machine(device: string): string {
 }
 
 /** Rows whose ids do not matter. Graphs that take no masks and no words are given none of these by their host. */
-export function blankBatch(graph: string, rows: number): HostBatch {
-  const length = ROW_TOKENS;
+export function blankBatch(graph: string, rows: number, length = ROW_TOKENS): HostBatch {
   return {
     graph,
     rows,

@@ -7,6 +7,7 @@
 import { Logger } from '@nestjs/common';
 import { FewloopError } from '../common/errors.js';
 import type { Config } from '../config/config.js';
+import { isGpu } from '../runtime/devices.js';
 import type { Precision } from '../task/types.js';
 import { invalid, type Bundle } from './bundle.js';
 import type { OpenModel } from './served-model.js';
@@ -39,7 +40,7 @@ export async function openInPrecision(
     const reason = manifest.precisions?.find((entry) => entry.precision === wanted)?.reason;
     throw invalid(`FEWLOOP_PRECISION=${wanted}, and it has no such graphs${reason ? `: ${reason}` : ''}`);
   }
-  const left = USUALLY_FASTEST[device === 'cpu' ? 'cpu' : 'cuda'].filter((precision) => precisions.has(precision));
+  const left = USUALLY_FASTEST[isGpu(device) ? 'cuda' : 'cpu'].filter((precision) => precisions.has(precision));
   for (;;) {
     const precision = await fastest(left, rateOf);
     try {

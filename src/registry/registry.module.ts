@@ -14,6 +14,7 @@ import { BUNDLE_STORE } from './bundle-store.js';
 import { Bundles } from './bundles.js';
 import { Catalogue } from './catalogue.js';
 import { ConvergenceService } from './convergence.js';
+import { refuseUnusableDevices } from './device-check.js';
 import { findLayout, HostLayout } from './host-layout.js';
 import { openBundleStore } from './open-store.js';
 import { RehearsalEngine } from './rehearsal.js';
@@ -34,7 +35,14 @@ const SERVICES = [
 @Module({
   providers: [
     { provide: BUNDLE_STORE, inject: [Config], useFactory: openBundleStore },
-    { provide: HostLayout, inject: [Config], useFactory: findLayout },
+    {
+      provide: HostLayout,
+      inject: [Config],
+      useFactory: async (config: Config) => {
+        await refuseUnusableDevices(config);
+        return findLayout(config);
+      },
+    },
     {
       provide: HostPool,
       inject: [Config, HostLayout, METRICS],

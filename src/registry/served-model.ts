@@ -2,10 +2,11 @@
 import type { ServedModel } from '../inference/types.js';
 import type { HostPool } from '../runtime/host-pool.js';
 import type { Precision } from '../task/types.js';
-import type { BatchBudgets } from './batch-budget.js';
+import { UNMEASURED_BATCH_TOKENS, type BatchBudgets } from './batch-budget.js';
 import { invalid, type Bundle } from './bundle.js';
 import type { BundleManifest } from './manifest.js';
 import { openTokenizer } from './tokenizer.js';
+import { warmShapes } from './warm-shapes.js';
 
 export interface OpenModel {
   model: ServedModel;
@@ -65,14 +66,22 @@ export async function openBundle(
     runner: lease,
   };
   const [graph] = manifest.graphs;
-  // Whoever has to wait for others measures them.
-  if (budgets && graph && !spare) {
-    try {
+  try {
+    // Whoever has to wait for others measures them.
+    if (budgets && graph && !spare) {
       model.maxBatchTokens = await budgets.budgetOf(budgetKind(manifest, precision), lease, graph.id);
-    } catch (error) {
-      await lease.release();
-      throw error;
     }
+    if (lease.fixedShapes) {
+      await warmShapes(lease, {
+        graphs: [...new Set(members.map((member) => member.graph))],
+        hosts: lease.pids().length,
+        maxBatchTokens: model.maxBatchTokens ?? UNMEASURED_BATCH_TOKENS,
+        maxLength: definition.maxLength,
+      });
+    }
+  } catch (error) {
+    await lease.release();
+    throw error;
   }
   return {
     model,

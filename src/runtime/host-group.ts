@@ -1,5 +1,5 @@
 /**
- * The hosts of one set of graphs, with the queue before them. Jobs go to the host with the most room, in order.
+ * The hosts of one set of graphs, shared out to the devices in turn, with the queue before them. Jobs go to the host with the most room, in order.
  * A host that ends unasked is replaced. The job it was running is tried once more and then given up: a batch that
  * ends hosts must not end them all. Jobs that only waited in it lose nothing.
  */
@@ -7,6 +7,7 @@ import { setTimeout } from 'node:timers/promises';
 import { FewloopError } from '../common/errors.js';
 import { NO_METRICS, type Metrics } from '../common/metrics/metrics.js';
 import type { HostBatch, HostResult } from '../inference/types.js';
+import { devicesOf, isGpu } from './devices.js';
 import { HostProcess, type HostEvents, type Job } from './host-process.js';
 import type { HostGraph, HostSettings } from './protocol.js';
 
@@ -51,7 +52,8 @@ export class HostGroup {
     metrics: Metrics = NO_METRICS,
   ): Promise<HostGroup> {
     const group = new HostGroup(graphs, settings, hosts, metrics);
-    const starts = Array.from({ length: hosts }, () => group.#add());
+    const devices = devicesOf(settings.device);
+    const starts = Array.from({ length: hosts }, (_, i) => group.#add(devices[i % devices.length]!));
     const outcomes = await Promise.allSettled(starts);
     const failed = outcomes.find((outcome) => outcome.status === 'rejected');
     if (!failed) return group;
@@ -61,6 +63,10 @@ export class HostGroup {
 
   pids(): number[] {
     return [...this.#hosts].map((host) => host.pid);
+  }
+
+  get isOnGpu(): boolean {
+    return isGpu(this.settings.device);
   }
 
   state(): HostState {
@@ -96,8 +102,8 @@ export class HostGroup {
     this.#hosts.clear();
   }
 
-  async #add(): Promise<void> {
-    this.#hosts.add(await HostProcess.start(this.graphs, this.settings, this.#events));
+  async #add(device: string): Promise<void> {
+    this.#hosts.add(await HostProcess.start(this.graphs, { ...this.settings, device }, this.#events));
   }
 
   #pump(): void {
@@ -116,16 +122,16 @@ export class HostGroup {
     if (running && ++running.crashes <= CRASHES_ALLOWED) again.unshift(running);
     else running?.reject(new FewloopError('INTERNAL', `the model host ended ${running.crashes} times on this batch`));
     this.#queue.unshift(...again);
-    const replacement = this.#replace().finally(() => this.#replacements.delete(replacement));
+    const replacement = this.#replace(host.device).finally(() => this.#replacements.delete(replacement));
     this.#replacements.add(replacement);
     this.#pump();
   }
 
   /** Tries until a host has started; a group that closes still needs one while jobs wait. */
-  async #replace(): Promise<void> {
+  async #replace(device: string): Promise<void> {
     while (!this.#stop.signal.aborted) {
       try {
-        await this.#add();
+        await this.#add(device);
         this.#failedRestarts = 0;
         this.metrics.add('fewloop_host_restarts_total', {});
         return this.#pump();

@@ -161,6 +161,10 @@ export class HostLease implements GraphRunner {
     return this.group.run(sha256, batch);
   }
 
+  get fixedShapes(): boolean {
+    return this.group.isOnGpu;
+  }
+
   pids(): number[] {
     return this.group.pids();
   }

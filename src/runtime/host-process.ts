@@ -43,7 +43,10 @@ export class HostProcess {
   #state: 'loading' | 'ready' | 'ending' | 'gone' = 'loading';
   #loaded: { resolve(): void; reject(error: Error): void } | undefined;
 
-  private constructor(events: HostEvents) {
+  private constructor(
+    readonly device: string,
+    events: HostEvents,
+  ) {
     this.#events = events;
     this.#child = fork(HOST_FILE, {
       serialization: 'advanced',
@@ -66,7 +69,7 @@ export class HostProcess {
 
   /** A host with all graphs loaded and warm. Throws BUNDLE_INVALID where ONNX Runtime refuses a graph. */
   static async start(graphs: HostGraph[], settings: HostSettings, events: HostEvents): Promise<HostProcess> {
-    const host = new HostProcess(events);
+    const host = new HostProcess(settings.device, events);
     const timer = setTimeout(() => host.kill(), LOAD_TIMEOUT_MS);
     try {
       const loaded = new Promise<void>((resolve, reject) => (host.#loaded = { resolve, reject }));

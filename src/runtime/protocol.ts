@@ -18,7 +18,7 @@ export interface HostTensor<T extends BigInt64Array | Float32Array = BigInt64Arr
 
 export interface HostSettings {
   threads: number;
-  /** `cpu` or `cuda:N`. */
+  /** `cpu` or `cuda:N`; of a group of hosts also several, `cuda:N,M`. */
   device: string;
   /** On processor time that nobody else wants. */
   spare?: boolean;

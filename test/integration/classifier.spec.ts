@@ -2,13 +2,13 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { InferenceEngine } from '../../src/inference/engine.js';
 import { readBundle } from '../../src/registry/bundle.js';
 import { verifyGolden } from '../../src/registry/golden.js';
 import type { BundleManifest, GoldenFile } from '../../src/registry/manifest.js';
 import { openBundle } from '../../src/registry/served-model.js';
-import { HostPool } from '../../src/runtime/host-pool.js';
+import { HostLease, HostPool } from '../../src/runtime/host-pool.js';
 import { parseTask } from '../../src/task/definition.js';
 import type { TaskDefinition } from '../../src/task/types.js';
 import { sha256, TINY_MODEL, writeManifest } from '../fixtures/bundle.js';
@@ -65,6 +65,29 @@ describe('members of other methods than PET', () => {
     const { distribution, members } = (outcome as Extract<typeof outcome, { ok: true }>).prediction;
     expect(distribution.reduce((sum, { probability }) => sum + probability, 0)).toBeCloseTo(1);
     expect(members[2]!.distribution.map(({ probability }) => probability)).toEqual([1, 0]);
+  });
+
+  it('are warm in every shape that a GPU is given, and answer as they do on a CPU', async () => {
+    await writeClassifierBundle(folder, task('single-label', ['fine-tune', 'efl']), [direct, tagging], hostPool);
+    const isGpu = vi.spyOn(HostLease.prototype, 'fixedShapes', 'get').mockReturnValue(true);
+    const run = vi.spyOn(HostLease.prototype, 'run');
+    const shapes = () => new Set(run.mock.calls.map(([{ graph, rows, length }]) => `${graph} ${rows} x ${length}`));
+    try {
+      const bundle = await readBundle(folder, { baseModel: TINY_MODEL });
+      const { model } = await openBundle(bundle, hostPool);
+      const warm = shapes();
+      expect(warm.size).toBeGreaterThan(5);
+      run.mockClear();
+      await verifyGolden(engine, model, bundle.golden);
+      const items = Array.from({ length: 30 }, (_, i) => ({ text: `第${i}条${'好'.repeat(i % 25)}` }));
+      const outcomes = await engine.classify(model, { items, priority: 'bulk' });
+      expect(outcomes.every(({ ok }) => ok)).toBe(true);
+      expect([...shapes()].filter((shape) => !warm.has(shape))).toEqual([]);
+      expect(run.mock.calls.length).toBeGreaterThan(3);
+    } finally {
+      isGpu.mockRestore();
+      run.mockRestore();
+    }
   });
 
   it('answer with labels of their own, multi-label', async () => {

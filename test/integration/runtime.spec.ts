@@ -1,12 +1,15 @@
 import { execFile, spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { copyFile, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { availableParallelism, constants, getPriority, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { Config } from '../../src/config/config.js';
+import { refuseUnusableDevices } from '../../src/registry/device-check.js';
 import { findLayout, layoutsOf } from '../../src/registry/host-layout.js';
 import { HostPool, type GraphFile } from '../../src/runtime/host-pool.js';
+import { HostProcess } from '../../src/runtime/host-process.js';
 import { graphBatch } from '../fixtures/graph-batch.js';
 import { descendants, isAlive, until } from '../fixtures/processes.js';
 
@@ -26,6 +29,34 @@ it('measures how many hosts and threads are fastest once, and leaves none of the
     expect(await readFile(file, 'utf8')).toBe(measured);
   } finally {
     await rm(dataDir, { recursive: true });
+  }
+});
+
+it.skipIf(existsSync('/dev/nvidia0'))(
+  'refuses a GPU that ONNX Runtime cannot use, and says what is missing',
+  async () => {
+    const said = refuseUnusableDevices({ device: 'cuda:0', baseModel: dirname(MODEL) });
+    await expect(said).rejects.toThrow(/^FEWLOOP_DEVICE=cuda:0: cuda:0 cannot be used: .*cuda/isu);
+    await refuseUnusableDevices({ device: 'cpu', baseModel: '/nowhere' });
+    expect(descendants(process.pid)).toEqual([]);
+  },
+);
+
+it('shares hosts out to the devices in turn', async () => {
+  const devices: string[] = [];
+  const start = HostProcess.start.bind(HostProcess);
+  const spy = vi.spyOn(HostProcess, 'start').mockImplementation((graphs, settings, events) => {
+    devices.push(settings.device);
+    return start(graphs, { ...settings, device: 'cpu' }, events);
+  });
+  const pool = new HostPool({ hosts: 4, threads: 1, device: 'cuda:0,3' });
+  try {
+    const lease = await pool.open([graph('a')]);
+    expect(devices).toEqual(['cuda:0', 'cuda:3', 'cuda:0', 'cuda:3']);
+    expect(lease.fixedShapes).toBe(true);
+  } finally {
+    spy.mockRestore();
+    await pool.close();
   }
 });
 
