@@ -28,7 +28,13 @@ export default defineConfig({
       project('faults', ['test/faults/**/*.spec.ts'], { ...service, testTimeout: 300_000 }),
       // By hand, with KUBE_BIN: test/kubernetes/.
       project('kubernetes', ['test/kubernetes/**/*.spec.ts'], { ...service, testTimeout: 300_000 }),
-      project('e2e', ['test/e2e/**/*.spec.ts'], { ...service, testTimeout: 900_000, hookTimeout: 300_000 }),
+      // Each file has services and folders of its own, and mostly waits for one training run after the other.
+      project('e2e', ['test/e2e/**/*.spec.ts'], {
+        ...service,
+        maxWorkers: 2,
+        testTimeout: 900_000,
+        hookTimeout: 300_000,
+      }),
     ],
   },
 });
