@@ -6,7 +6,7 @@ import { spawn } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { builtMain, pinnedNode, prepare, root, say } from './prepare.mjs';
+import { builtMain, pinnedNode, prepare, root, say, serviceFlags } from './prepare.mjs';
 
 const EXAMPLE = join(root, 'examples', 'reviews', 'task.yaml');
 const dataDir = resolve(root, process.env.FEWLOOP_DATA_DIR || '.fewloop');
@@ -14,7 +14,7 @@ const serviceFile = join(dataDir, 'service.json');
 
 async function main() {
   await prepare();
-  const service = spawn(pinnedNode, ['--enable-source-maps', builtMain], {
+  const service = spawn(pinnedNode, [...serviceFlags, builtMain], {
     cwd: root,
     stdio: 'inherit',
     env: { ...process.env, MALLOC_TRIM_THRESHOLD_: '131072' },

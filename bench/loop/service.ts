@@ -5,6 +5,7 @@ import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const root = resolve(import.meta.dirname, '../..');
+const { serviceFlags } = (await import(join(root, 'scripts/prepare.mjs'))) as { serviceFlags: string[] };
 
 export interface Service {
   url: string;
@@ -16,7 +17,7 @@ export async function startService(dataDir: string, environment: Record<string, 
   const file = join(dataDir, 'service.json');
   rmSync(file, { force: true });
   const log = createWriteStream(join(dataDir, 'service.log'), { flags: 'a' });
-  const child: ChildProcess = spawn(process.execPath, ['--enable-source-maps', join(root, 'dist/src/main.js')], {
+  const child: ChildProcess = spawn(process.execPath, [...serviceFlags, join(root, 'dist/src/main.js')], {
     cwd: root,
     env: { ...process.env, PORT: '0', FEWLOOP_DATA_DIR: dataDir, MALLOC_TRIM_THRESHOLD_: '131072', ...environment },
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -7,6 +7,7 @@ import { npmPackages, pythonPackages, refused } from '../../docker/licences.mjs'
 import { environment, readEnvironment } from '../../src/config/environment.js';
 
 const ROOT = resolve(import.meta.dirname, '../..');
+const { serviceFlags } = (await import(resolve(ROOT, 'scripts/prepare.mjs'))) as { serviceFlags: string[] };
 const read = (file: string) => readFileSync(resolve(ROOT, file), 'utf8');
 
 /** Instructions, with their continued lines in one. */
@@ -50,6 +51,11 @@ const compose = parse(read('docker/compose.yaml'), { merge: true }) as {
 const services = Object.entries(compose.services);
 const roles = services.filter(([, { environment: variables }]) => variables?.['FEWLOOP_ROLE']);
 const imageOf = (name: string) => /:-(.*)\}$/u.exec(compose.services[name]?.image ?? '')?.[1];
+
+it('starts the service with the flags of npm start', () => {
+  const command = JSON.parse(instructions('CMD')[0]!) as string[];
+  expect(command).toEqual(['node', ...serviceFlags, '/app/dist/src/main.js']);
+});
 
 describe('the Dockerfile', () => {
   const { dependencies } = JSON.parse(read('package.json')) as { dependencies: Record<string, string> };
