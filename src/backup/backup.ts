@@ -20,8 +20,17 @@ const RUN_FILES = ['run.json', 'labelled.jsonl', 'unlabelled.jsonl'];
 
 export type Say = (line: string) => void;
 
-/** `target` must not be there, or be empty. Throws BAD_INPUT where it is, or something that is to be kept is lacking. */
-export async function makeBackup(config: Config, target: string, say: Say): Promise<Summary> {
+/**
+ * `target` must not be there, or be empty. `without`: versions (`task/version`) whose bundles are left out, because their
+ * files are gone; their rows are kept. Throws BAD_INPUT where `target` is there, something that is to be kept is lacking,
+ * or `without` names what is not there or answers.
+ */
+export async function makeBackup(
+  config: Config,
+  target: string,
+  say: Say,
+  { without = [] }: { without?: string[] } = {},
+): Promise<Summary> {
   const folder = resolve(target);
   if (existsSync(folder) && (await readdir(folder)).length > 0) {
     throw refused(`${folder} is not empty: name a folder that is not there yet`);
@@ -32,7 +41,8 @@ export async function makeBackup(config: Config, target: string, say: Say): Prom
   await mkdir(partial, { mode: 0o700 }); // it holds texts
   const database = await openDatabase(config);
   try {
-    const contents = await copyDatabase(database.url, partial, say);
+    const { contents, versions } = await copyDatabase(database.url, partial, say);
+    contents.bundles = leaveOut(versions, without);
     const bundleBytes = await copyBundles(config, contents.bundles, partial, say);
     contents.files = await copyRuns(config.dataDir, partial);
     const digest = await writeContents(partial, contents);
@@ -59,7 +69,11 @@ async function openDatabase({ databaseUrl, dataDir }: Config): Promise<{ url: st
   return startEmbeddedPostgres({ dir });
 }
 
-async function copyDatabase(url: string, folder: string, say: Say): Promise<BackupContents> {
+async function copyDatabase(
+  url: string,
+  folder: string,
+  say: Say,
+): Promise<{ contents: BackupContents; versions: CopiedVersion[] }> {
   const snapshot = await DatabaseSnapshot.open(url);
   try {
     const contents: BackupContents = {
@@ -67,7 +81,7 @@ async function copyDatabase(url: string, folder: string, say: Say): Promise<Back
       createdAt: new Date().toISOString(),
       ...(await snapshot.state()),
       tables: [],
-      bundles: await snapshot.versions(),
+      bundles: [],
       files: [],
     };
     for (const table of await snapshot.tables()) {
@@ -76,14 +90,34 @@ async function copyDatabase(url: string, folder: string, say: Say): Promise<Back
       contents.tables.push({ ...table, ...file, rows: rows.rowCount });
     }
     say(`database: ${contents.tables.length} tables`);
-    return contents;
+    return { contents, versions: await snapshot.versions() };
   } finally {
     await snapshot.close();
   }
 }
 
+const ANSWERING = new Set<CopiedVersion['state']>(['ACTIVE', 'CANARY']);
+
+function leaveOut(versions: CopiedVersion[], without: string[]): BackupContents['bundles'] {
+  const named = new Map(versions.map((one) => [`${one.task}/${one.version}`, one]));
+  for (const name of without) {
+    const version = named.get(name);
+    if (!version) throw refused(`--without ${name}: there is no such version (TASK/VERSION)`);
+    if (ANSWERING.has(version.state)) {
+      throw refused(`--without ${name}: it is ${version.state}, and a backup without it would answer nothing`);
+    }
+    named.delete(name);
+  }
+  return [...named.values()].map(({ task, version, folder, digest }) => ({ task, version, folder, digest }));
+}
+
 /** Resolves to their bytes. */
-async function copyBundles(config: Config, versions: CopiedVersion[], folder: string, say: Say): Promise<number> {
+async function copyBundles(
+  config: Config,
+  versions: BackupContents['bundles'],
+  folder: string,
+  say: Say,
+): Promise<number> {
   const store = await openBundleStore(config);
   let bytes = 0;
   const tell = (more: number) => void (bytes += more);
@@ -101,7 +135,8 @@ async function copyBundles(config: Config, versions: CopiedVersion[], folder: st
     } catch (cause) {
       const where = store ? `${own} and ${store.name}` : own;
       const text = `version ${version.version} of ${version.task} is not whole in ${where}: ${(cause as Error).message}`;
-      throw refused(`nothing was backed up: ${text}`, cause);
+      const mend = `put its files back, or leave it out by --without ${version.task}/${version.version}`;
+      throw refused(`nothing was backed up: ${text}; ${mend}`, cause);
     }
     say(`bundle of version ${version.version} of ${version.task}`);
   }

@@ -28,7 +28,7 @@ export interface DatabaseState {
   sequences: Record<string, string | null>;
 }
 
-export type CopiedVersion = Pick<ModelVersionRow, 'task' | 'version' | 'digest' | 'folder'>;
+export type CopiedVersion = Pick<ModelVersionRow, 'task' | 'version' | 'digest' | 'folder' | 'state'>;
 
 /** One moment of the database. Whoever opens it closes it. */
 export class DatabaseSnapshot {
@@ -72,7 +72,7 @@ export class DatabaseSnapshot {
   /** Every version that a row names. */
   async versions(): Promise<CopiedVersion[]> {
     const rows = await this.runner.query(
-      'SELECT task, version, digest, folder FROM model_version ORDER BY task, version',
+      'SELECT task, version, digest, folder, state FROM model_version ORDER BY task, version',
     );
     return rows as CopiedVersion[];
   }

@@ -1,11 +1,11 @@
 /** Backup and restore on two databases of one server: what is in it, and that a bad one leaves nothing behind. */
-import { appendFile, cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { appendFile, cp, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Client } from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { makeBackup } from '../../src/backup/backup.js';
-import { writeContents, type BackupContents } from '../../src/backup/format.js';
+import { readContents, writeContents, type BackupContents } from '../../src/backup/format.js';
 import { restoreBackup } from '../../src/backup/restore.js';
 import { Config } from '../../src/config/config.js';
 import { TINY_MODEL, tinyTask } from '../fixtures/bundle.js';
@@ -177,4 +177,23 @@ it('nothing is backed up where a bundle is not whole, and no half is left', asyn
   await expect(backup).rejects.toThrow(/version 1 of tiny is not whole in .*golden\.json is not what it was/u);
   expect((await readdir(root)).filter((name) => name.startsWith('second'))).toEqual([]);
   await writeFile(golden, bytes);
+});
+
+it('leaves out what it is told to, but not what answers', async () => {
+  const without = (...names: string[]) => makeBackup(config, join(root, 'third'), quiet, { without: names });
+  await expect(without('tiny/2')).rejects.toMatchObject({
+    code: 'BAD_INPUT',
+    message: expect.stringContaining('ACTIVE'),
+  });
+  await expect(without('tiny/77')).rejects.toThrow('--without tiny/77: there is no such version');
+  await rename(join(config.dataDir, 'bundles/tiny/1'), join(root, 'gone'));
+  const missing = makeBackup(config, join(root, 'third'), quiet);
+  await expect(missing).rejects.toThrow(/leave it out by --without tiny\/1$/u);
+  const { bundles } = await without('tiny/1');
+  await rename(join(root, 'gone'), join(config.dataDir, 'bundles/tiny/1'));
+  const { contents } = await readContents(join(root, 'third'));
+  expect(contents.bundles.map(({ task, version }) => `${task}/${version}`)).toEqual(['tiny/2']);
+  expect(bundles).toBe(1);
+  expect(contents.tables.find(({ table }) => table === 'model_version')!.rows).toBe(2);
+  await rm(join(root, 'third'), { recursive: true });
 });

@@ -10,6 +10,7 @@ export function backupCommands(program: Command): void {
   program
     .command('backup <dir>')
     .description('the database, the bundles and the data of runs into a new folder, while the service runs')
+    .option('--without <versions>', 'TASK/VERSION,… whose files are gone: their rows are kept, no bundles')
     .action(backup);
   program
     .command('restore <dir>')
@@ -18,10 +19,11 @@ export function backupCommands(program: Command): void {
     .action(restore);
 }
 
-async function backup(dir: string, _options: object, command: Command): Promise<void> {
+async function backup(dir: string, options: { without?: string }, command: Command): Promise<void> {
   // With its libraries it is loaded where it is wanted alone.
   const { makeBackup } = await import('../../backup/backup.js');
-  await report(command, 'backed up to', (config) => makeBackup(config, dir, say));
+  const without = (options.without ?? '').split(',').filter((name) => name !== '');
+  await report(command, 'backed up to', (config) => makeBackup(config, dir, say, { without }));
 }
 
 async function restore(dir: string, options: { digest?: string }, command: Command): Promise<void> {
