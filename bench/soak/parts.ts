@@ -1,6 +1,6 @@
 /** Memory of a service by what its processes are, and what else the machine does. */
 import { readFileSync } from 'node:fs';
-import { pssMib, tree } from '../serving/tree.ts';
+import { ownMib, tree } from '../serving/tree.ts';
 
 const PARTS: [name: string, commandLine: RegExp][] = [
   ['trainer', /fewloop_trainer/u],
@@ -8,11 +8,11 @@ const PARTS: [name: string, commandLine: RegExp][] = [
   ['hosts', /runtime\/host/u],
 ];
 
-/** Proportional set size in MiB; `service` is the process itself. */
+/** Proportional set size of what is of no file, in MiB; `service` is the process itself. */
 export function memoryByPart(pid: number): Record<string, number> {
   const parts: Record<string, number[]> = { service: [], hosts: [], postgres: [], trainer: [] };
   for (const one of tree(pid)) parts[partOf(one)]!.push(one);
-  return Object.fromEntries(Object.entries(parts).map(([name, pids]) => [name, Number(pssMib(pids).toFixed(2))]));
+  return Object.fromEntries(Object.entries(parts).map(([name, pids]) => [name, Number(ownMib(pids).toFixed(2))]));
 }
 
 function partOf(pid: number): string {

@@ -2,8 +2,8 @@
 
     python bench/soak/report.py OUT [--plot FILE]
 
-Memory: the proportional set size of the service and all below it but the trainer, which comes and goes; its median a
-minute, from the sixth minute on (the first five warm caches), regressed on time. The interval is by Newey and West's
+Memory: the proportional set size of what is of no file (bench/serving/tree.ts says why), of the service and all below it
+but the trainer, which comes and goes; its median a minute, from the sixth minute on (the first five warm caches), regressed on time. The interval is by Newey and West's
 errors (1987), which allow for ten minutes of autocorrelation: a retrain and five swaps.
 """
 
