@@ -31,16 +31,16 @@ function execute(command, args, { cwd = root, output = 'inherit', env = {} } = {
   });
 }
 
-function tell(name, code, startedMs) {
-  const took = `${Math.round((Date.now() - startedMs) / 1000)} s`;
-  say(`── ${name}: ${code === 0 ? 'passed' : `FAILED (exit ${code})`} in ${took}`);
+function tell(name, code, tookMs) {
+  say(`── ${name}: ${code === 0 ? 'passed' : `FAILED (exit ${code})`} in ${Math.round(tookMs / 1000)} s`);
   if (code !== 0) failedSteps.push(name);
 }
 
 async function check(name, command, args) {
   const started = Date.now();
   say(`\n── ${name}`);
-  tell(name, await execute(command, args), started);
+  const code = await execute(command, args);
+  tell(name, code, Date.now() - started);
 }
 
 async function vitest(project) {
@@ -71,10 +71,11 @@ async function pytest() {
     env: { OMP_NUM_THREADS: '1' },
   });
   closeSync(output);
+  const tookMs = Date.now() - started;
   return () => {
     say('\n── trainer tests');
     process.stdout.write(readFileSync(log, 'utf8'));
-    tell('trainer tests', code, started);
+    tell('trainer tests', code, tookMs);
     countPytest(file);
   };
 }
