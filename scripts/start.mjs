@@ -20,8 +20,10 @@ async function main() {
     env: { ...process.env, MALLOC_TRIM_THRESHOLD_: '131072' },
   });
   let installer;
+  let ending = false;
   // It is a process group, because what Python starts must end with it.
   const endInstaller = () => {
+    ending = true;
     if (installer?.exitCode === null && installer.signalCode === null) process.kill(-installer.pid, 'SIGTERM');
   };
   const ended = new Promise((resolveEnd) =>
@@ -45,7 +47,7 @@ async function main() {
       throw error;
     });
     // In a process of its own, so that its stop is a plain signal and pip's output cannot mix with the service's.
-    if (!process.env.FEWLOOP_PYTHON) {
+    if (!process.env.FEWLOOP_PYTHON && !ending) {
       installer = spawn(process.execPath, [join(root, 'scripts', 'trainer-env.mjs')], {
         cwd: root,
         detached: true,

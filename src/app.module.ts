@@ -4,6 +4,7 @@ import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
 import { Logger } from 'nestjs-pino';
 import { ApiModule } from './api/api.module.js';
+import { endConnections } from './api/last-answers.js';
 import { followRequests, requestId } from './common/logging/request-id.js';
 import { loggingModule } from './common/logging/logging.module.js';
 import { ObservationModule } from './common/observation.module.js';
@@ -59,6 +60,7 @@ export async function createApp(config: Config): Promise<NestFastifyApplication>
     },
   });
   followRequests(adapter.getInstance());
+  endConnections(adapter.getInstance());
   const options = { bufferLogs: true, abortOnError: false };
   const app = await NestFactory.create<NestFastifyApplication>(AppModule.register(config), adapter, options);
   app.useLogger(app.get(Logger));
