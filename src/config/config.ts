@@ -7,6 +7,7 @@ import { totalmem } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { z } from 'zod';
+import { devicesOf, isGpu } from '../common/devices.js';
 import {
   databaseUrl,
   type Environment,
@@ -164,7 +165,7 @@ function refuseWhatCannotBe(environment: Environment): void {
   if (role !== 'all' && databaseUrl === '') {
     throw new Error(`FEWLOOP_ROLE=${role} shares its database with other processes: set DATABASE_URL`);
   }
-  if (device !== 'cpu') refuseAbsentDevices(device);
+  if (isGpu(device)) refuseAbsentDevices(device);
   refuseHalfOfKafka(environment);
 }
 
@@ -256,8 +257,8 @@ function refuseHalfOfKubernetes({ role, kubeconfig, trainerImage, trainerClaim }
 }
 
 function refuseAbsentDevices(device: string): void {
-  const [, list = '0'] = device.split(':');
-  const absent = list.split(',').filter((n) => !existsSync(`/dev/nvidia${n}`));
+  const numbers = devicesOf(device).map((one) => one.split(':')[1]!);
+  const absent = numbers.filter((number) => !existsSync(`/dev/nvidia${number}`));
   if (absent.length > 0) {
     throw new Error(`FEWLOOP_DEVICE=${device}: this machine has no CUDA device ${absent.join(', ')}`);
   }

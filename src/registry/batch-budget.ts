@@ -7,7 +7,7 @@ import { Inject, Injectable, Logger } from '@nestjs/common';
 import { join } from 'node:path';
 import { Config } from '../config/config.js';
 import type { GraphRunner } from '../inference/types.js';
-import { isGpu } from '../runtime/devices.js';
+import { isGpu } from '../common/devices.js';
 import { HostLayout } from './host-layout.js';
 import { blankBatch, KeptMeasurements, machine, ROW_TOKENS } from './measurements.js';
 

@@ -1,7 +1,7 @@
 /** Whether ONNX Runtime can compute where `FEWLOOP_DEVICE` says: tried when the process starts, with the base model. */
 import { join } from 'node:path';
 import type { Config } from '../config/config.js';
-import { devicesOf, isGpu } from '../runtime/devices.js';
+import { devicesOf, isGpu } from '../common/devices.js';
 import { HostGroup } from '../runtime/host-group.js';
 import { fileDigest } from './bundle.js';
 import { BASE_GRAPH } from './host-layout.js';

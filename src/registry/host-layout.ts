@@ -7,7 +7,7 @@ import { Logger } from '@nestjs/common';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import type { Config } from '../config/config.js';
-import { devicesOf, isGpu } from '../runtime/devices.js';
+import { devicesOf, isGpu } from '../common/devices.js';
 import { HostGroup } from '../runtime/host-group.js';
 import { estimatedBytes } from '../runtime/host-memory.js';
 import { JOBS_A_HOST } from '../runtime/host-process.js';

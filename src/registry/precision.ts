@@ -7,7 +7,7 @@
 import { Logger } from '@nestjs/common';
 import { FewloopError } from '../common/errors.js';
 import type { Config } from '../config/config.js';
-import { isGpu } from '../runtime/devices.js';
+import { isGpu } from '../common/devices.js';
 import type { Precision } from '../task/types.js';
 import { invalid, type Bundle } from './bundle.js';
 import type { OpenModel } from './served-model.js';

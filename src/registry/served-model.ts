@@ -73,7 +73,7 @@ export async function openBundle(
     }
     if (lease.fixedShapes) {
       await warmShapes(lease, {
-        graphs: [...new Set(members.map((member) => member.graph))],
+        graphs: manifest.graphs.map(({ id }) => id),
         hosts: lease.pids().length,
         maxBatchTokens: model.maxBatchTokens ?? UNMEASURED_BATCH_TOKENS,
         maxLength: definition.maxLength,

@@ -15,11 +15,11 @@ export interface Warming {
   maxLength: number;
 }
 
-/** Every graph with every shape that batches will have, on every host. The number of shapes. */
+/** Every graph with every shape that batches will have, on every host. */
 export async function warmShapes(
   runner: GraphRunner,
   { graphs, hosts, maxBatchTokens, maxLength }: Warming,
-): Promise<number> {
+): Promise<void> {
   const shapes = fixedShapes(maxBatchTokens, maxLength);
   const startedMs = performance.now();
   for (const { rows, length } of shapes) {
@@ -30,5 +30,4 @@ export async function warmShapes(
   }
   const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
   log.log(`${shapes.length} shapes of batches up to ${maxBatchTokens} tokens are warm after ${seconds} s`);
-  return shapes.length;
 }

@@ -1,13 +1,13 @@
 /**
- * The hosts of one set of graphs, shared out to the devices in turn, with the queue before them. Jobs go to the host with the most room, in order.
- * A host that ends unasked is replaced. The job it was running is tried once more and then given up: a batch that
- * ends hosts must not end them all. Jobs that only waited in it lose nothing.
+ * The hosts of one set of graphs, shared out to the devices in turn, with the queue before them. Jobs go to the host
+ * with the most room, in order. A host that ends unasked is replaced. The job it was running is tried once more and then
+ * given up: a batch that ends hosts must not end them all. Jobs that only waited in it lose nothing.
  */
 import { setTimeout } from 'node:timers/promises';
 import { FewloopError } from '../common/errors.js';
 import { NO_METRICS, type Metrics } from '../common/metrics/metrics.js';
 import type { HostBatch, HostResult } from '../inference/types.js';
-import { devicesOf, isGpu } from './devices.js';
+import { devicesOf, isGpu } from '../common/devices.js';
 import { HostProcess, type HostEvents, type Job } from './host-process.js';
 import type { HostGraph, HostSettings } from './protocol.js';
 

@@ -1,8 +1,9 @@
 /**
  * Model hosts by what they hold: bundles with the same graphs share hosts, so that all zero-shot tasks share the base
- * graph's; those that may only have what is spare share theirs. The last lease to go drains and ends them. Hosts are admitted by memory: before new ones start, what they
- * will take (measured where the graphs have run here, else estimated) must fit beside what the others take; where it
- * does not, whoever holds leases is asked to give some back. Imports of other modules: types of inference, errors.
+ * graph's; those that may only have what is spare share theirs. The last lease to go drains and ends them. Hosts are
+ * admitted by memory: before new ones start, what they will take (measured where the graphs have run here, else
+ * estimated) must fit beside what the others take; where it does not, whoever holds leases is asked to give some back.
+ * Imports of other modules: types of inference, errors.
  */
 import { FewloopError } from '../common/errors.js';
 import { NO_METRICS, type Metrics } from '../common/metrics/metrics.js';
