@@ -1,18 +1,20 @@
 /**
  * `npm test`: installs what is missing and runs every check and test, cheapest first. The trainer's environment is
  * installed beside the checks that do not need it; its tests, one thread of computing, run beside the integration tests,
- * which mostly wait, and are told once they have ended. Closes with one line that counts the tests.
+ * which mostly wait, and are told once they have ended. Closes with what failed, and with one line that counts the tests.
  */
 import { spawn } from 'node:child_process';
 import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { delimiter, dirname, join } from 'node:path';
+import { delimiter, dirname, join, relative } from 'node:path';
 import { pinnedNode, prepare, root, say } from './prepare.mjs';
 import { ensureTrainerEnvironment, trainerPython } from './trainer-env.mjs';
 
 const results = mkdtempSync(join(tmpdir(), 'fewloop-test-'));
 const counts = { passed: 0, failed: 0, skipped: 0 };
 const failedSteps = [];
+/** Told at the end once more: of a long log its end is what is read. */
+const failedTests = [];
 
 const bin = (name) => join(root, 'node_modules', '.bin', name);
 const environment = {
@@ -58,6 +60,12 @@ async function vitest(project) {
   counts.passed += report.numPassedTests;
   counts.failed += report.numFailedTests;
   counts.skipped += report.numPendingTests;
+  for (const { name, status, message, assertionResults } of report.testResults) {
+    const path = relative(root, name);
+    const failed = assertionResults.filter((test) => test.status === 'failed');
+    for (const test of failed) failedTests.push(`${path}: ${test.fullName}\n${test.failureMessages.join('\n')}`);
+    if (status === 'failed' && !failed.length) failedTests.push(`${path}\n${message}`);
+  }
 }
 
 /** Resolves to what says how it went. */
@@ -74,8 +82,10 @@ async function pytest() {
   const tookMs = Date.now() - started;
   return () => {
     say('\n── trainer tests');
-    process.stdout.write(readFileSync(log, 'utf8'));
+    const told = readFileSync(log, 'utf8');
+    process.stdout.write(told);
     tell('trainer tests', code, tookMs);
+    failedTests.push(...told.split('\n').filter((line) => /^(FAILED|ERROR) /u.test(line)));
     countPytest(file);
   };
 }
@@ -118,6 +128,7 @@ await vitest('integration');
 await vitest('e2e');
 
 rmSync(results, { recursive: true, force: true });
+for (const test of failedTests) say(`\n${test}`);
 if (failedSteps.length) say(`\nFailed: ${failedSteps.join(', ')}`);
 process.stdout.write(
   `\n${counts.passed} passed, ${counts.failed} failed${counts.skipped ? `, ${counts.skipped} skipped` : ''}\n`,

@@ -47,12 +47,13 @@ describe('a key', () => {
 
   it('is refused where the secret is another, or it has expired since it was read', async () => {
     const made = makeKey();
-    const { directory } = await directoryOf(async () => [secretOf(made, { expiresAt: new Date(Date.now() + 30) })]);
+    const expiresAt = new Date(Date.now() + 30_000);
+    const { directory } = await directoryOf(async () => [secretOf(made, { expiresAt })]);
     const forged = made.key.slice(0, 21) + makeKey().key.slice(21);
     expect(() => directory.verify(forged)).toThrow(expect.objectContaining({ code: 'UNAUTHENTICATED' }));
     const principal = directory.verify(made.key);
     expect(directory.isAlive(principal)).toBe(true);
-    vi.useFakeTimers({ now: Date.now() + 31 });
+    vi.useFakeTimers({ now: expiresAt.getTime() + 1 });
     expect(directory.isAlive(principal)).toBe(false);
     expect(() => directory.verify(made.key)).toThrow(expect.objectContaining({ code: 'UNAUTHENTICATED' }));
   });

@@ -43,9 +43,9 @@ describe('a document that would cost too much', () => {
 
   it('is refused in time where fragments spread each other by powers of two', () => {
     const chain = times(45, (i) => `fragment F${i} on T { ...F${i + 1} ...F${i + 1} }`);
-    const started = performance.now();
+    const started = process.cpuUsage();
     expect(() => check(`{ a { ...F0 } } ${chain} fragment F45 on T { b }`)).toThrow(refusal('fields'));
-    expect(performance.now() - started).toBeLessThan(200);
+    expect(process.cpuUsage(started).user / 1000).toBeLessThan(500);
   });
 });
 

@@ -138,7 +138,7 @@ describe('InferenceEngine', () => {
     const runner = new MemoryRunner();
     const engine = new InferenceEngine({ ...LIMITS, maxQueuedTokens: 1e6 });
     const run = runner.run.bind(runner);
-    runner.run = async (batch) => (await setTimeout(10), run(batch));
+    runner.run = async (batch) => (await setTimeout(50), run(batch));
     const model = memoryModel(runner);
     const many = (tag: string) => texts(...Array.from({ length: 100 }, (_, i) => `${tag}${i}`.padEnd(26, '字')));
     // With nothing before it any deadline has its try, and so has every one before there is a measurement.
@@ -147,7 +147,7 @@ describe('InferenceEngine', () => {
     );
     const first = engine.classify(model, request(many('b')));
     await new Promise(setImmediate);
-    const hasty = engine.classify(model, request(texts('急'), { deadlineAt: Date.now() + 20 }));
+    const hasty = engine.classify(model, request(texts('急'), { deadlineAt: Date.now() + 100 }));
     await expect(hasty).rejects.toMatchObject({ code: 'OVERLOADED', retryAfterMs: expect.any(Number) });
     const patient = engine.classify(model, request(texts('不急'), { deadlineAt: Date.now() + 60_000 }));
     expect(codes(await patient)).toEqual(['ok']);

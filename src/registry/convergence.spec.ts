@@ -59,7 +59,7 @@ describe('ConvergenceService', () => {
     await service.ready();
     desired['a'] = 4;
     told('a');
-    await vi.waitFor(() => expect(served).toEqual({ a: 4, b: 2 }));
+    await expect.poll(() => served).toEqual({ a: 4, b: 2 });
   });
 
   it('is ready although one version cannot be opened, and says so to whoever asks for it', async () => {

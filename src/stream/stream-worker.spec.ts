@@ -85,7 +85,7 @@ it('keeps an outcome a record, and tells predictions once they are kept', async 
   classify.mockResolvedValueOnce([good, { ok: false, error: new FewloopError('BAD_INPUT', 'text: is empty') }]);
   port.pending.push(batch('a', '好', ''));
   worker.onApplicationBootstrap();
-  await vi.waitFor(() => expect(predicted).toHaveBeenCalledOnce());
+  await expect.poll(() => predicted).toHaveBeenCalledOnce();
   expect(port.kept.map(({ ref, state }) => [ref, state])).toEqual([
     ['a0', 'scored'],
     ['a1', 'refused'],
@@ -98,10 +98,10 @@ it('a task without a model does not hold up the others, and loses nothing', asyn
   current.mockRejectedValueOnce(new FewloopError('NO_ACTIVE_MODEL', 'none'));
   port.pending.push(batch('none', '一'), batch('a', '二'));
   worker.onApplicationBootstrap();
-  await vi.waitFor(() => expect(port.kept.map(({ ref }) => ref)).toContain('a0'));
+  await expect.poll(() => port.kept.map(({ ref }) => ref)).toContain('a0');
   expect(port.excepted).toContainEqual(['none']);
-  await vi.waitFor(() => expect(port.kept).toHaveLength(2), { timeout: 6_000 });
-}, 10_000);
+  await expect.poll(() => port.kept).toHaveLength(2);
+});
 
 it('a full queue is waited for; a defect is a failure of the records, to be tried again', async () => {
   classify.mockRejectedValueOnce(new FewloopError('OVERLOADED', 'full', { retryAfterMs: 10 }));
@@ -110,16 +110,14 @@ it('a full queue is waited for; a defect is a failure of the records, to be trie
   classify.mockRejectedValueOnce(new Error('broken'));
   port.pending.push(batch('a', '一'));
   worker.onApplicationBootstrap();
-  await vi.waitFor(() =>
-    expect(port.kept).toMatchObject([{ ref: 'a0', state: 'failed', error: { code: 'INTERNAL' } }]),
-  );
+  await expect.poll(() => port.kept).toMatchObject([{ ref: 'a0', state: 'failed', error: { code: 'INTERNAL' } }]);
   expect(predicted).not.toHaveBeenCalled();
 });
 
 it('a large batch goes to the model in parts', async () => {
   port.pending.push(batch('a', ...Array.from({ length: 600 }, (_, i) => `${i}`.padEnd(118, '好'))));
   worker.onApplicationBootstrap();
-  await vi.waitFor(() => expect(port.kept).toHaveLength(600));
+  await expect.poll(() => port.kept).toHaveLength(600);
   expect(classify.mock.calls.map(([, { items }]) => items.length)).toEqual([256, 256, 88]);
   expect(released).toHaveBeenCalledOnce();
 });
@@ -127,22 +125,22 @@ it('a large batch goes to the model in parts', async () => {
 it('blames no text where one that was scored before fails too', async () => {
   port.pending.push(batch('a', '一'));
   worker.onApplicationBootstrap();
-  await vi.waitFor(() => expect(port.kept).toHaveLength(1));
+  await expect.poll(() => port.kept).toHaveLength(1);
   for (let i = 0; i < 3; i++) classify.mockRejectedValueOnce(new Error('no host'));
   port.pending.push(batch('a', '二'));
-  await vi.waitFor(() => expect(port.kept).toHaveLength(2), { timeout: 6_000 });
+  await expect.poll(() => port.kept).toHaveLength(2);
   expect(port.kept.map(({ state }) => state)).toEqual(['scored', 'scored']);
-}, 10_000);
+});
 
 it('scores candidates anew when nothing else is to do, and not while a trainer has the cores', async () => {
   loaded = ['a'];
   runs.training = true;
   port.pending.push(batch('a', '一'));
   worker.onApplicationBootstrap();
-  await vi.waitFor(() => expect(port.waits).toBeGreaterThan(4));
+  await expect.poll(() => port.waits).toBeGreaterThan(4);
   expect(port.kept).toHaveLength(1);
   expect(refresh).not.toHaveBeenCalled();
   runs.training = false;
   port.pending.push(batch('a', '二'));
-  await vi.waitFor(() => expect(refresh).toHaveBeenCalled());
+  await expect.poll(() => refresh).toHaveBeenCalled();
 });

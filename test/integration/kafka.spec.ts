@@ -203,7 +203,7 @@ describe('exactly once', () => {
       const [offsets] = await topics.admin.fetchOffsets({ groupId: group, topics: [input] });
       const committed = offsets!.partitions.reduce((sum, { offset }) => sum + Math.max(0, Number(offset)), 0);
       expect(committed).toBe(300);
-    });
+    }, 10_000);
   });
 });
 

@@ -56,9 +56,7 @@ describe('a scrape after traffic', () => {
     await topics.send(input, [...numbered(20), { key: 'bad', value: Buffer.from([0xff]) }]);
     await topics.read(output, 20);
     await topics.read(`${input}.dlq`, 1);
-    await vi.waitFor(async () =>
-      expect((await scraped()).value('fewloop_stream_lag_records', { topic: input })).toBe(0),
-    );
+    await expect.poll(async () => (await scraped()).value('fewloop_stream_lag_records', { topic: input })).toBe(0);
 
     const seen = await scraped();
     const sum = (name: string, labels: Record<string, string> = {}) => seen.sum(name, labels);
@@ -151,7 +149,7 @@ describe('lag', () => {
     await sendInTransactions(10, 3);
     // The last marker is written behind the answer to the commit.
     const end = async () => Number((await topics.admin.fetchTopicOffsets(input))[0]!.high);
-    await vi.waitFor(async () => expect(await end()).toBe(40));
+    await expect.poll(end).toBe(40);
     await vi.waitFor(async () => {
       expect((await scraped()).value('fewloop_stream_lag_records', { topic: input })).toBe(30);
     }, 20_000);
@@ -182,9 +180,7 @@ describe('lag', () => {
     );
     release();
     await topics.read(output, 5000);
-    await vi.waitFor(async () =>
-      expect((await scraped()).value('fewloop_stream_lag_records', { topic: input })).toBe(0),
-    );
+    await expect.poll(async () => (await scraped()).value('fewloop_stream_lag_records', { topic: input })).toBe(0);
   });
 });
 

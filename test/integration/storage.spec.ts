@@ -121,7 +121,7 @@ describe('notifications', () => {
     await vi.waitFor(async () => {
       await notifications.notify('fewloop_test', 'one');
       expect(heard).toContain('one');
-    });
+    }, 10_000);
     const client = new Client({ connectionString: database.url });
     await client.connect();
     await client.query(

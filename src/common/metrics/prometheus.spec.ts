@@ -71,6 +71,6 @@ it('of a task the last four versions have series', async () => {
     );
     expect(versions).toEqual(['4', '5', '6', '7']);
     expect(await lines(metrics, 'fewloop_inference_seconds_count')).toHaveLength(4);
-  });
+  }, 10_000);
   expect(await lines(metrics, 'fewloop_predictions_total{task="b"')).toHaveLength(1);
 });
