@@ -5,6 +5,7 @@ import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fa
 import { Logger } from 'nestjs-pino';
 import { ApiModule } from './api/api.module.js';
 import { endConnections } from './api/last-answers.js';
+import { isSubscriber } from './api/sockets.js';
 import { followRequests, requestId } from './common/logging/request-id.js';
 import { loggingModule } from './common/logging/logging.module.js';
 import { ObservationModule } from './common/observation.module.js';
@@ -23,11 +24,12 @@ class ConfigModule {
   }
 }
 
+const serves = ({ role }: Config, other: Config['role']) => role === 'all' || role === other;
+
 @Module({})
 class AppModule {
   static register(config: Config): DynamicModule {
-    const { role, logLevel } = config;
-    const serves = (other: Config['role']) => role === 'all' || role === other;
+    const { logLevel } = config;
     return {
       module: AppModule,
       imports: [
@@ -38,8 +40,8 @@ class AppModule {
         RegistryModule,
         StreamGatewayModule.register(config),
         LearningModule,
-        ...(serves('stream') ? [StreamModule.register(config)] : []),
-        ApiModule.register([RegistryModule, LearningModule], serves('api')),
+        ...(serves(config, 'stream') ? [StreamModule.register(config)] : []),
+        ApiModule.register([RegistryModule, LearningModule], serves(config, 'api')),
       ],
     };
   }
@@ -57,6 +59,7 @@ export async function createApp(config: Config): Promise<NestFastifyApplication>
       // A longer one, as Node's own minute, would hold for the body too.
       headersTimeout: config.requestTimeoutS * 1000,
       connectionsCheckingInterval: Math.min(5_000, config.requestTimeoutS * 500),
+      shouldUpgradeCallback: (request) => serves(config, 'api') && isSubscriber(request),
     },
   });
   followRequests(adapter.getInstance());

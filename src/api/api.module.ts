@@ -19,7 +19,7 @@ import { ExpectedErrors } from './errors.js';
 import { ExamplesResolver } from './examples.resolver.js';
 import { HealthController } from './health.controller.js';
 import { Gate } from './gate.js';
-import { graphqlOptions } from './graphql-options.js';
+import { answerFormatter, graphqlOptions } from './graphql-options.js';
 import type { Access } from './guard.js';
 import { KeysResolver } from './keys.resolver.js';
 import { LedgerResolver } from './ledger.resolver.js';
@@ -35,6 +35,7 @@ import { TrialsResolver } from './trials.resolver.js';
 import { measureRequests } from './request-metrics.js';
 import { ReviewResolver } from './review.resolver.js';
 import { RunsResolver } from './runs.resolver.js';
+import { serveSubscriptions } from './sockets.js';
 import { TasksResolver } from './tasks.resolver.js';
 import { Work } from './work.js';
 
@@ -69,6 +70,7 @@ export class ApiModule {
     const fastify = httpAdapter.getInstance<FastifyInstance>();
     measureRequests(fastify, metrics);
     gate.guard(fastify);
+    serveSubscriptions(fastify, gate, answerFormatter(metrics));
   }
 
   /** Every role answers for its health and its metrics; GraphQL is for the roles that serve callers. */

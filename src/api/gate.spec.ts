@@ -3,6 +3,7 @@ import Fastify, { type FastifyInstance } from 'fastify';
 import mercurius, { type MercuriusOptions } from 'mercurius';
 import { createHash } from 'node:crypto';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { request } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,8 +13,9 @@ import { WebSocket } from 'ws';
 import { LOCAL, NO_LIMITS, type Principal, type Role, ROLES, unauthenticated } from '../access/principal.js';
 import { NO_METRICS } from '../common/metrics/metrics.js';
 import { Gate } from './gate.js';
-import { graphqlOptions } from './graphql-options.js';
+import { answerFormatter, graphqlOptions } from './graphql-options.js';
 import { type Access, guardSchema } from './guard.js';
+import { isSubscriber, serveSubscriptions } from './sockets.js';
 import { payloads } from './subscriptions.js';
 
 const TASKS = [{ name: 'reviews' }, { name: 'secrets' }];
@@ -55,10 +57,11 @@ const servers: FastifyInstance[] = [];
 const sockets: WebSocket[] = [];
 
 async function serve({ required = true, trusted = '' } = {}): Promise<FastifyInstance> {
-  const server = Fastify();
+  const server = Fastify({ http: { shouldUpgradeCallback: isSubscriber } });
   const rights = access(required);
   const gate = new Gate(rights, trusted);
   gate.guard(server);
+  serveSubscriptions(server, gate, answerFormatter(NO_METRICS));
   const {
     typeDefs,
     hooks,
@@ -77,12 +80,11 @@ async function serve({ required = true, trusted = '' } = {}): Promise<FastifyIns
     resolvers: {
       ...resolvers,
       Query: { tasks: () => TASKS, task: (_: unknown, { name }: { name: string }) => ({ name, pool: { total: 1 } }) },
-      Subscription: {
-        modelActivated: { subscribe: () => payloads('modelActivated', activated$) as never },
-      },
     },
   } as MercuriusOptions);
   for (const [name, hook] of Object.entries(hooks)) server.graphql.addHook(name as 'preParsing', hook);
+  const { modelActivated } = server.graphql.schema.getSubscriptionType()!.getFields();
+  modelActivated!.subscribe = () => payloads('modelActivated', activated$);
   guardSchema(server.graphql.schema, rights);
   servers.push(server);
   return server;
@@ -208,6 +210,7 @@ describe('over a socket', () => {
     heard: Record<string, unknown>[];
     closed: Promise<[number, string]>;
     say(message: object): void;
+    leave(): void;
   }
 
   async function connect(token: string | null): Promise<Talk> {
@@ -224,7 +227,7 @@ describe('over a socket', () => {
     await new Promise((done) => socket.once('open', done));
     const say = (message: object) => socket.send(JSON.stringify(message));
     if (token !== null) say({ type: 'connection_init', payload: { authorization: `Bearer ${token}` } });
-    return { heard, closed, say };
+    return { heard, closed, say, leave: () => socket.terminate() };
   }
 
   const subscribe = ({ say }: Talk, query: unknown) => say({ id: '1', type: 'subscribe', payload: { query } });
@@ -272,17 +275,79 @@ describe('over a socket', () => {
     ],
     ['what the schema lacks', 'subscription { modelActivated { nothing } }', 'BAD_INPUT'],
     ['too many aliases', `subscription { modelActivated { ${'a: version '.repeat(101)} } }`, 'QUERY_TOO_COMPLEX'],
+    ['what is no document', 'subscription { ', 'BAD_INPUT'],
+    ['an event of nothing', 'subscription A { modelActivated { version } } subscription B { __typename }', 'BAD_INPUT'],
+    ['a query', '{ tasks { name } }', 'BAD_INPUT'],
+    ['what may be nothing', 'subscription { modelActivated @skip(if: true) { version } }', 'BAD_INPUT'],
     [
-      'a document in place of a query',
-      { kind: 'Document', definitions: [{ kind: 'OperationDefinition', operation: 'subscription' }] },
+      'what may be nothing, through fragments',
+      'subscription { ...F } fragment F on Subscription { ... { ... @include(if: false) { modelActivated { version } } } }',
       'BAD_INPUT',
     ],
-    ['a query', '{ tasks { name } }', 'Invalid operation'],
   ])('refuses %s', async (_, query, code) => {
     const talk = await connect('CLIENT');
     await expect.poll(() => last(talk)).toContain('connection_ack');
     subscribe(talk, query);
     await expect.poll(() => last(talk)).toContain(code);
     expect(activated$.observed).toBe(false);
+    const [{ extensions }] = talk.heard.at(-1)!['payload'] as [{ extensions: { code: string } }];
+    expect(extensions.code).toBe(code);
+  });
+
+  it.each<[string, unknown]>([
+    ['a document in place of a query', { id: '1', type: 'subscribe', payload: { query: { kind: 'Document' } } }],
+    ['no payload', { id: '1', type: 'subscribe', payload: null }],
+    ['nothing', null],
+    ['another type', { type: 'start' }],
+  ])('ends where it is told %s', async (_, message) => {
+    const talk = await connect('CLIENT');
+    await expect.poll(() => last(talk)).toContain('connection_ack');
+    talk.say(message as object);
+    expect((await talk.closed)[0]).toBe(4400);
+  });
+
+  it('keeps nothing of a client that is gone, whose ids were one', async () => {
+    const talk = await connect('CLIENT');
+    await expect.poll(() => last(talk)).toContain('connection_ack');
+    for (let i = 0; i < 10; i++) {
+      subscribe(talk, 'subscription { modelActivated { version } }');
+      talk.say({ id: '1', type: 'complete' });
+    }
+    subscribe(talk, 'subscription { modelActivated { version } }');
+    await expect.poll(() => activated$.observed).toBe(true);
+    talk.leave();
+    await expect.poll(() => [activated$.observed, open]).toEqual([false, 0]);
+  });
+
+  it('is for those who speak its protocol, at its path', async () => {
+    const server = await shared;
+    const { port } = server.server.address() as AddressInfo;
+    const outcome = (path: string, protocol: string) =>
+      new Promise((resolve) => {
+        const socket = new WebSocket(`ws://127.0.0.1:${port}${path}`, protocol);
+        socket.once('close', resolve);
+        socket.on('error', (error) => resolve(error.message));
+      });
+    expect(await outcome('/graphql', 'graphql-ws')).toBe('Server sent no subprotocol');
+    expect(await outcome('/other', 'graphql-transport-ws')).toContain('404');
+  });
+
+  it('leaves a request that offers another upgrade a request', async () => {
+    const server = await shared;
+    const { port } = server.server.address() as AddressInfo;
+    const body = JSON.stringify({ query: '{ tasks { name } }' });
+    const headers = {
+      ...{ authorization: 'Bearer CLIENT', 'content-type': 'application/json', 'content-length': body.length },
+      ...{ connection: 'Upgrade, HTTP2-Settings', upgrade: 'h2c', 'http2-settings': 'AAMAAABkAAQAAP__' },
+    };
+    const answer = await new Promise<string>((resolve, reject) => {
+      const asked = request({ port, path: '/graphql', method: 'POST', headers }, (response) => {
+        let text = '';
+        response.on('data', (data: Buffer) => (text += data.toString()));
+        response.on('end', () => resolve(text));
+      });
+      asked.on('error', reject).end(body);
+    });
+    expect(JSON.parse(answer)).toEqual({ data: { tasks: TASKS } });
   });
 });

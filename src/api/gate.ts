@@ -3,38 +3,24 @@
  * somebody else makes in a user's browser; documents that nobody may send.
  */
 import type { FastifyInstance, FastifyRequest } from 'fastify';
-import { type DocumentNode, GraphQLError, type GraphQLSchema, Kind, visit } from 'graphql';
+import { type DocumentNode, GraphQLError, Kind, visit } from 'graphql';
 import { createHash } from 'node:crypto';
-import { createRequire } from 'node:module';
 import type { IncomingMessage } from 'node:http';
 import { readFileSync } from 'node:fs';
-import { LOCAL, type Principal } from '../access/principal.js';
+import type { Principal } from '../access/principal.js';
 import { badInput, FewloopError } from '../common/errors.js';
 import { isLoopback } from '../config/config.js';
-import { toAnswer, withoutSuggestions } from './errors.js';
+import { toAnswer } from './errors.js';
 import type { Access, AccessContext } from './guard.js';
-import { checkShape, INTROSPECTION } from './shape.js';
+import { INTROSPECTION } from './shape.js';
 
-/** Mercurius's own copy: it refuses a schema of another, which an import is under the test runner. */
-const { specifiedRules, validate } = createRequire(import.meta.url)('graphql') as typeof import('graphql');
-
-const PATH = '/graphql';
+export const GRAPHQL_PATH = '/graphql';
 /** A browser asks the server first before it sends a page's request with this header. */
 const PREFLIGHT_HEADER = 'graphql-require-preflight';
 const CONTENT_TYPES = new Set(['application/json', 'application/graphql']);
-/** For a socket to say who it is. */
-const INIT_MS = 10_000;
-/** Application codes of graphql-transport-ws. */
-const CLOSE_UNAUTHORIZED = 4401;
-
-/** Of the connection, `this` in Mercurius's `onConnect`. */
-interface Connection {
-  socket: { close(code: number, reason: string): void };
-}
 
 export class Gate {
   readonly #principals = new WeakMap<FastifyRequest, Principal>();
-  readonly #silent = new WeakMap<IncomingMessage, NodeJS.Timeout>();
   readonly #trusted: ReadonlySet<string> | undefined;
 
   constructor(
@@ -46,18 +32,23 @@ export class Gate {
 
   /** Before the body is read: who may not ask costs nothing more. */
   guard(fastify: FastifyInstance): void {
-    fastify.addHook('onRequest', async (request, reply) => {
-      if (request.routeOptions.url !== PATH) return;
+    fastify.addHook('onRequest', async (request) => {
+      if (request.routeOptions.url !== GRAPHQL_PATH) return;
       const { authenticator, usage } = this.access;
-      // The server counts a connection that asked for a socket no longer as its own: refused, it would stay, and hold
-      // up the service's end.
-      if (isUpgrade(request)) reply.raw.once('finish', () => request.raw.socket.destroySoon());
       refuseForeignPages(request, authenticator.required);
-      if (isUpgrade(request)) return this.awaitInit(request);
       const principal = await authenticator.authenticate(request.headers.authorization);
       this.#principals.set(request, principal);
       await usage.takeRequest(principal);
     });
+  }
+
+  /** A page of somebody else can open a socket, and needs no preflight for it. */
+  refuseForeignSocket({ headers }: IncomingMessage): void {
+    if (!this.access.authenticator.required) refuseForeignNames(headers.host, headers.origin);
+  }
+
+  authenticate(authorization: unknown): Promise<Principal> {
+    return this.access.authenticator.authenticate(authorization);
   }
 
   /** Mercurius's context of a request over HTTP. Without a principal nothing is resolved. */
@@ -66,31 +57,7 @@ export class Gate {
     return principal ? { principal } : {};
   };
 
-  /** Mercurius's `subscription` options. */
-  get subscription(): object {
-    const { authenticator } = this.access;
-    const heard = (request: FastifyRequest) => clearTimeout(this.#silent.get(request.raw));
-    return {
-      fullWsTransport: false,
-      context: (_socket: unknown, request: FastifyRequest) => {
-        heard(request);
-        return authenticator.required ? {} : { principal: LOCAL };
-      },
-      async onConnect(this: Connection, { payload }: { payload?: Record<string, unknown> | null }) {
-        try {
-          return {
-            principal: await authenticator.authenticate(payload?.['authorization'] ?? payload?.['Authorization']),
-          };
-        } catch (error) {
-          const { extensions, message } = toAnswer(new GraphQLError('', { originalError: error as Error }));
-          this.socket.close(CLOSE_UNAUTHORIZED, `${String(extensions['code'])}: ${message}`.slice(0, 120));
-          return false;
-        }
-      },
-    };
-  }
-
-  /** Mercurius's hook before parsing, of subscriptions too. */
+  /** Before a document is parsed. */
   checkTrusted(source: string, context: unknown): void {
     if (!this.#trusted || !isClient(context)) return;
     if (this.#trusted.has(createHash('sha256').update(source).digest('hex'))) return;
@@ -98,21 +65,6 @@ export class Gate {
       'FORBIDDEN',
       'this query is not among those that the service trusts (FEWLOOP_TRUSTED_DOCUMENTS)',
     );
-  }
-
-  /** Mercurius's hook before a subscription, which it neither validates nor bounds itself. */
-  checkSubscription(schema: GraphQLSchema, document: DocumentNode): void {
-    // Parsed already, it would be anything: what was parsed here has a location of the library's class.
-    if (!document.loc || Object.getPrototypeOf(document.loc) === Object.prototype) {
-      throw asAnswer(badInput('query', 'must be a string'));
-    }
-    checkShape(document);
-    const [error] = validate(schema, document, specifiedRules, { maxErrors: 1 });
-    if (error) throw withoutSuggestions(toAnswer(error));
-  }
-
-  private awaitInit({ raw }: FastifyRequest): void {
-    this.#silent.set(raw, setTimeout(() => raw.socket.destroy(), INIT_MS).unref());
   }
 }
 
@@ -144,10 +96,6 @@ export function asAnswer(error: Error): GraphQLError {
   return toAnswer(new GraphQLError(error.message, { originalError: error }));
 }
 
-function isUpgrade({ method, headers }: FastifyRequest): boolean {
-  return method === 'GET' && headers.upgrade?.toLowerCase() === 'websocket';
-}
-
 /**
  * A page can send a form to any address, and open a socket to it; what it cannot send without being asked about first
  * is JSON, or a header of its own. Without access control an address on the loopback is all that protects, so that a
@@ -155,17 +103,17 @@ function isUpgrade({ method, headers }: FastifyRequest): boolean {
  */
 function refuseForeignPages(request: FastifyRequest, required: boolean): void {
   const { headers, method } = request;
-  if (!required) {
-    const origin = headers.origin === undefined ? undefined : hostOf(headers.origin);
-    if (!isLoopback(request.hostname) || (origin !== undefined && !isLoopback(origin))) {
-      throw new FewloopError('FORBIDDEN', 'without access control the service answers to loopback names alone');
-    }
-  }
-  if (isUpgrade(request) || headers[PREFLIGHT_HEADER] !== undefined) return;
+  if (!required) refuseForeignNames(request.host, headers.origin);
+  if (headers[PREFLIGHT_HEADER] !== undefined) return;
   const type = headers['content-type']?.split(';')[0]?.trim().toLowerCase() ?? '';
   if (CONTENT_TYPES.has(type)) return;
   const header = method === 'GET' ? `the header ${PREFLIGHT_HEADER}` : 'the content type application/json';
   throw badInput('content-type', `the request needs ${header}`);
+}
+
+function refuseForeignNames(host: string | undefined, origin: string | undefined): void {
+  if (isLoopback(hostOf(`http://${host}`)) && (origin === undefined || isLoopback(hostOf(origin)))) return;
+  throw new FewloopError('FORBIDDEN', 'without access control the service answers to loopback names alone');
 }
 
 /** Empty where it is no URL: a page that may not say where it is from. */

@@ -3,7 +3,7 @@ import type { MercuriusDriverConfig } from '@nestjs/mercurius';
 import type { DocumentNode, ExecutionResult, GraphQLSchema } from 'graphql';
 import type { Metrics } from '../common/metrics/metrics.js';
 import { formatErrors, withoutSuggestions } from './errors.js';
-import { asAnswer, type Gate, isClient, refuseIntrospection } from './gate.js';
+import { type Gate, isClient, refuseIntrospection } from './gate.js';
 import { type Access, guardSchema } from './guard.js';
 import { checkCost, KEPT_QUERIES, MAX_TOKENS, refuseSource } from './limits.js';
 import { noteErrors, noteOperation } from './request-metrics.js';
@@ -11,13 +11,18 @@ import { scalars } from './scalars.js';
 import { typeDefs } from './schema.js';
 import { checkShape } from './shape.js';
 
-export function graphqlOptions(metrics: Metrics, access: Access, gate: Gate): MercuriusDriverConfig {
-  const errorFormatter = (execution: ExecutionResult, context: unknown) => {
+/** Executions as whoever asked may see them. */
+export function answerFormatter(metrics: Metrics) {
+  return (execution: ExecutionResult, context: unknown) => {
     const { statusCode, response } = formatErrors(execution);
     const errors = isClient(context) ? response.errors?.map(withoutSuggestions) : response.errors;
     noteErrors(metrics, errors, context);
     return { statusCode, response: { ...response, errors } };
   };
+}
+
+export function graphqlOptions(metrics: Metrics, access: Access, gate: Gate): MercuriusDriverConfig {
+  const errorFormatter = answerFormatter(metrics);
   const preParsing = async (schema: GraphQLSchema, source: string, context: unknown) => {
     gate.checkTrusted(source, context);
     await refuseSource(schema, source);
@@ -33,21 +38,11 @@ export function graphqlOptions(metrics: Metrics, access: Access, gate: Gate): Me
     refuseIntrospection(document, context);
     await checkCost(schema, document, context, variables);
   };
-  const preSubscriptionParsing = async (_schema: GraphQLSchema, source: string, context: unknown) => {
-    try {
-      gate.checkTrusted(source, context);
-    } catch (error) {
-      throw asAnswer(error as Error);
-    }
-  };
-  const preSubscriptionExecution = async (schema: GraphQLSchema, document: DocumentNode) =>
-    gate.checkSubscription(schema, document);
   return {
     typeDefs,
     resolvers: scalars,
     transformSchema: (schema: GraphQLSchema) => guardSchema(schema, access),
     context: gate.context,
-    subscription: gate.subscription,
     graphiql: false,
     allowBatchedQueries: false,
     jit: 1,
@@ -58,8 +53,6 @@ export function graphqlOptions(metrics: Metrics, access: Access, gate: Gate): Me
       preParsing,
       preValidation,
       preExecution: preExecution as never,
-      preSubscriptionParsing,
-      preSubscriptionExecution,
     },
     // Mercurius's own schema would turn the indices of an error's path into strings.
     additionalRouteOptions: { serializerCompiler: () => (data: unknown) => JSON.stringify(data) },

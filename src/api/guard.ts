@@ -5,7 +5,6 @@
 import {
   defaultFieldResolver,
   type FieldNode,
-  GraphQLError,
   type GraphQLField,
   type GraphQLNamedType,
   type GraphQLOutputType,
@@ -29,7 +28,6 @@ import type { TaskOf } from '../access/task-of.js';
 import type { Usage } from '../access/usage.js';
 import { FewloopError } from '../common/errors.js';
 import { parseTask } from '../task/definition.js';
-import { toAnswer } from './errors.js';
 import { roleOf, ruleOf, type Scope } from './field-roles.js';
 
 export interface Access {
@@ -63,10 +61,10 @@ export function guardSchema(schema: GraphQLSchema, access: Access): GraphQLSchem
   for (const field of Object.values(schema.getSubscriptionType()?.getFields() ?? {})) {
     const subscribe = field.subscribe!;
     field.subscribe = async (source, args: Args, context: AccessContext, info) => {
-      const principal = await admit(context, args, info, access).catch(asAnswer(info));
+      const principal = await admit(context, args, info, access);
       if (principal === LOCAL) return subscribe(source, args, context, info);
-      await access.usage.takeRequest(principal).catch(asAnswer(info));
-      const close = await access.usage.openSubscription(principal).catch(asAnswer(info));
+      await access.usage.takeRequest(principal);
+      const close = await access.usage.openSubscription(principal);
       try {
         const events = (await subscribe(source, args, context, info)) as Iterator;
         return whileAlive(events, { principal, info, access, close });
@@ -220,7 +218,7 @@ function whileAlive(
     close,
   }: { principal: Principal; info: GraphQLResolveInfo; access: Access; close: () => void },
 ): Iterator {
-  let failure: GraphQLError | undefined;
+  let failure: Error | undefined;
   const shows = resultFilter(principal, info);
   let finished = false;
   const finish = () => {
@@ -230,7 +228,7 @@ function whileAlive(
   };
   const timer = setInterval(() => {
     if (access.authenticator.isAlive(principal)) return;
-    failure = answerOf(unauthenticated('the key or token is no longer valid'), info);
+    failure = unauthenticated('the key or token is no longer valid');
     void events.return?.();
   }, ALIVE_MS).unref();
   return {
@@ -259,15 +257,4 @@ function whileAlive(
       return this;
     },
   };
-}
-
-/** Mercurius sends what a subscription throws as it is. */
-function asAnswer(info: GraphQLResolveInfo): (error: unknown) => never {
-  return (error) => {
-    throw answerOf(error as Error, info);
-  };
-}
-
-function answerOf(error: Error, { fieldName, fieldNodes }: GraphQLResolveInfo): GraphQLError {
-  return toAnswer(new GraphQLError(error.message, { nodes: fieldNodes, path: [fieldName], originalError: error }));
 }

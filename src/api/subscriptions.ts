@@ -1,19 +1,14 @@
 /** Observables as GraphQL's subscriptions ask for them. */
-import { GraphQLError } from 'graphql';
 import type { Observable } from 'rxjs';
-import { toAnswer } from './errors.js';
 
 /** A reader that falls so far behind loses the oldest. */
 const MAX_WAITING = 1000;
 
-/**
- * Values as the subscription field's payloads. It listens from now on, not from the first `next`. An error of the source
- * is thrown as the answer that a query would get: Mercurius sends what a subscription throws as it is.
- */
+/** Values as the subscription field's payloads. It listens from now on, not from the first `next`. */
 export function payloads<T>(field: string, source: Observable<T>): AsyncIterableIterator<Record<string, T>> {
   const waiting: T[] = [];
   let wake: (() => void) | undefined;
-  const state: { ended: boolean; failure?: GraphQLError } = { ended: false };
+  const state: { ended: boolean; failure?: Error } = { ended: false };
   const notify = () => {
     wake?.();
     wake = undefined;
@@ -29,7 +24,7 @@ export function payloads<T>(field: string, source: Observable<T>): AsyncIterable
       notify();
     },
     error: (error: Error) => {
-      state.failure = toAnswer(new GraphQLError(error.message, { path: [field], originalError: error }));
+      state.failure = error;
       end();
     },
     complete: end,
