@@ -337,8 +337,12 @@ describe('over a socket', () => {
     const { port } = server.server.address() as AddressInfo;
     const body = JSON.stringify({ query: '{ tasks { name } }' });
     const headers = {
-      ...{ authorization: 'Bearer CLIENT', 'content-type': 'application/json', 'content-length': body.length },
-      ...{ connection: 'Upgrade, HTTP2-Settings', upgrade: 'h2c', 'http2-settings': 'AAMAAABkAAQAAP__' },
+      authorization: 'Bearer CLIENT',
+      'content-type': 'application/json',
+      'content-length': body.length,
+      connection: 'Upgrade, HTTP2-Settings',
+      upgrade: 'h2c',
+      'http2-settings': 'AAMAAABkAAQAAP__',
     };
     const answer = await new Promise<string>((resolve, reject) => {
       const asked = request({ port, path: '/graphql', method: 'POST', headers }, (response) => {

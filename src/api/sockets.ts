@@ -17,12 +17,14 @@ import { CloseCode, type Context, handleProtocols, makeServer, type Server, type
 import type { IncomingMessage } from 'node:http';
 import { createRequire } from 'node:module';
 import type { Duplex } from 'node:stream';
+import { throwError } from 'rxjs';
 import { type WebSocket, WebSocketServer } from 'ws';
 import { badInput } from '../common/errors.js';
 import { asAnswer, GRAPHQL_PATH, type Gate } from './gate.js';
 import type { AccessContext } from './guard.js';
 import { MAX_TOKENS } from './limits.js';
 import { checkShape } from './shape.js';
+import { payloads } from './subscriptions.js';
 
 /** Mercurius's own copy: it refuses a schema of another, which an import is under the test runner. */
 const library = createRequire(import.meta.url)('graphql') as typeof import('graphql');
@@ -32,6 +34,8 @@ const MAX_MESSAGE_BYTES = 2 ** 20;
 const INIT_MS = 10_000;
 /** A socket that does not answer one ping until the next is dead. */
 const PING_MS = 15_000;
+/** Of a close; a character that is cut takes up to two bytes more. */
+const MAX_REASON_BYTES = 121;
 /** For clients to say goodbye when the process ends. */
 const GOODBYE_MS = 2_000;
 
@@ -69,7 +73,8 @@ export function serveSubscriptions(fastify: FastifyInstance, gate: Gate, format:
         );
       } catch (error) {
         const { extensions, message } = asAnswer(error as Error);
-        extra.socket.close(CloseCode.Unauthorized, `${String(extensions['code'])}: ${message}`.slice(0, 120));
+        const reason = Buffer.from(`${String(extensions['code'])}: ${message}`).subarray(0, MAX_REASON_BYTES);
+        extra.socket.close(CloseCode.Unauthorized, reason.toString());
         return false;
       }
       return true;
@@ -83,8 +88,8 @@ export function serveSubscriptions(fastify: FastifyInstance, gate: Gate, format:
     },
     subscribe: begin,
     onNext: ({ extra }, _id, _payload, _args, result) =>
-      result.errors ? (format(result as ExecutionResult, extra.context).response as object) : undefined,
-    onError: (context, _id, _payload, errors) => answers(errors as GraphQLError[], context),
+      result.errors ? format(result, extra.context).response : undefined,
+    onError: (context, _id, _payload, errors) => answers(errors, context),
   });
   fastify.server.on('upgrade', (request, socket: Duplex, head) => {
     try {
@@ -114,7 +119,7 @@ function argumentsOf(
   const [error] = library.validate(schema, document, library.specifiedRules, { maxErrors: 1 });
   if (error) throw error;
   const asked = library.getOperationAST(document, operationName);
-  if (asked?.operation !== 'subscription') {
+  if (asked?.operation !== library.OperationTypeNode.SUBSCRIPTION) {
     throw badInput(
       'query',
       'over a socket a subscription is asked for, one that operationName names if there are several',
@@ -141,7 +146,7 @@ function isConditional(holder: { selectionSet: SelectionSetNode }, document: Doc
 /** A subscription that does not begin fails: the library would tell it as an event. */
 async function begin(args: ExecutionArgs): Promise<Events> {
   try {
-    const begun = (await library.subscribe(args)) as Events | ExecutionResult;
+    const begun = await library.subscribe(args);
     if ('errors' in begun) return failing(begun.errors![0]!);
     return tracked(begun as Events, (args.contextValue as SubscriptionContext).open);
   } catch (error) {
@@ -149,8 +154,11 @@ async function begin(args: ExecutionArgs): Promise<Events> {
   }
 }
 
-async function* failing(error: Error): Events {
-  throw error;
+function failing(error: Error): Events {
+  return payloads(
+    '',
+    throwError(() => error),
+  ) as Events;
 }
 
 function tracked(events: Events, open: Set<Events>): Events {
