@@ -1,0 +1,189 @@
+/**
+ * What is saved by asking fewer members, and what it costs in agreement with the full ensemble: five PET teachers and a
+ * student by the real trainer on base-zh, then the same texts by ENSEMBLE, CASCADE and STUDENT, by turns.
+ *   node bench/savings/run.ts DATA_FOLDER OUT_FOLDER --python PYTHON_OF_THE_TRAINER [--texts 5000] [--rounds 2]
+ * OUT_FOLDER keeps the version, so that another run measures the same one. Prints JSON.
+ */
+import { parse } from 'csv-parse/sync';
+import { createHash } from 'node:crypto';
+import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpus, loadavg } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { chunks, query, startService } from '../loop/service.ts';
+import { root } from '../serving/texts.ts';
+import { cpuSeconds, tree } from '../serving/tree.ts';
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { python: { type: 'string' }, texts: { type: 'string', default: '5000' }, rounds: { type: 'string', default: '2' } },
+});
+const [data, out] = positionals;
+if (!data || !out || !values.python) throw new Error('usage: run.ts DATA_FOLDER OUT_FOLDER --python PYTHON');
+
+const POLICIES = ['ENSEMBLE', 'CASCADE', 'STUDENT'] as const;
+type Policy = (typeof POLICIES)[number];
+const TRAIN = 64;
+const DEV = 200;
+const UNLABELLED = 1000;
+const ACCEPT = 0.85;
+const PER_REQUEST = 64;
+const REQUESTS_AT_ONCE = 2;
+const TASK = {
+  name: 'savings',
+  kind: 'single-label',
+  labels: [
+    { name: '1', words: ['好', '赞', '棒', '美'] },
+    { name: '0', words: ['差', '糟', '烂', '坏'] },
+  ],
+  templates: ['很{mask}。{text}', '{text} 总之很{mask}。', '东西很{mask}，{text}', '质量{mask}。{text}', '评价：{mask}。{text}'],
+  maxLength: 128,
+  routing: { accept: ACCEPT },
+  learning: { budgetSeconds: 7200, unlabelled: UNLABELLED, strategies: ['plain'], trigger: { newLabels: null, schedule: null } },
+};
+
+interface Row {
+  text: string;
+  label: string;
+}
+interface Answer {
+  label: string;
+  confidence: number;
+  route: string;
+  members: { member: string; weight: number; distribution: { label: string; probability: number }[] }[];
+}
+
+/** Shop reviews in an order of their own, each once. */
+function rows(folder: string): Row[] {
+  const file = readFileSync(join(folder, 'reviews/online_shopping_10_cats.csv'), 'utf8');
+  const read = parse(file, { columns: true, bom: true, relax_quotes: true }) as { label: string; review: string }[];
+  const distinct = new Map(read.map(({ label, review }) => [review.trim(), label]));
+  const ranked = [...distinct].filter(([text]) => text.length > 3);
+  const rank = (text: string) => createHash('sha256').update(text).digest('hex');
+  return ranked.map(([text, label]) => ({ text, label, rank: rank(text) })).toSorted((a, b) => (a.rank < b.rank ? -1 : 1));
+}
+
+mkdirSync(out, { recursive: true });
+chmodSync(out, 0o755); // PostgreSQL may run as another user, who walks through it
+const service = await startService(out, {
+  FEWLOOP_PYTHON: values.python,
+  PYTHONPATH: join(root, 'trainer'),
+  FEWLOOP_CACHE_MB: '0',
+  FEWLOOP_LOG_LEVEL: 'warn',
+});
+const ask = <T>(text: string, variables: Record<string, unknown> = {}) => query<T>(service.url, text, variables);
+
+async function train(all: Row[]): Promise<void> {
+  await ask('mutation ($definition: String!) { applyTask(definition: $definition) { name } }', { definition: JSON.stringify(TASK) });
+  const labelled = all.slice(0, TRAIN + DEV).map(({ text, label }, i) => ({ text, labels: [label], split: i < TRAIN ? 'TRAIN' : 'DEV' }));
+  await ask(`mutation ($examples: [ExampleInput!]!) { importExamples(task: "savings", examples: $examples) { added } }`, { examples: labelled });
+  for await (const part of chunks(all.slice(TRAIN + DEV, TRAIN + DEV + UNLABELLED), PER_REQUEST)) {
+    const inputs = part.map(({ text }) => ({ text }));
+    await ask('mutation ($inputs: [TextInput!]!) { ingest(task: "savings", inputs: $inputs) { accepted } }', { inputs });
+  }
+  for (;;) {
+    const { task } = await ask<{ task: { pool: { total: number } } }>('{ task(name: "savings") { pool { total } } }');
+    if (task.pool.total >= UNLABELLED) break;
+    await sleep(1000);
+  }
+  const { startRetrain } = await ask<{ startRetrain: { id: string } }>('mutation { startRetrain(task: "savings") { id } }');
+  for (;;) {
+    await sleep(2000);
+    const { trainingRun } = await ask<{ trainingRun: { state: string; stage: string | null; progress: number; error: string | null } }>(
+      'query ($id: ID!) { trainingRun(id: $id) { state stage progress error } }',
+      { id: startRetrain.id },
+    );
+    process.stderr.write(`\r${trainingRun.stage ?? trainingRun.state} ${(100 * trainingRun.progress).toFixed(0)} %        `);
+    if (trainingRun.error) throw new Error(trainingRun.error);
+    if (trainingRun.state === 'SUCCEEDED') break;
+  }
+  const { task } = await ask<{ task: { promotions: { id: string }[] } }>('{ task(name: "savings") { promotions { id } } }');
+  await ask('mutation ($id: ID!) { approvePromotion(id: $id, override: true) { id } }', { id: task.promotions[0]!.id });
+}
+
+async function answer(texts: string[], policy: Policy, members: boolean): Promise<Answer[]> {
+  const wanted = `label confidence route ${members ? 'members { member weight distribution { label probability } }' : ''}`;
+  const text = `query ($inputs: [TextInput!]!, $options: ClassifyOptions) { classify(task: "savings", inputs: $inputs, options: $options) { ${wanted} } }`;
+  const parts: string[][] = [];
+  for await (const part of chunks(texts, PER_REQUEST)) parts.push(part);
+  const answers: Answer[][] = [];
+  let next = 0;
+  const ask1 = async () => {
+    for (let i = next++; i < parts.length; i = next++) {
+      const variables = { inputs: parts[i]!.map((each) => ({ text: each })), options: { policy, members, deadlineMs: 60_000 } };
+      answers[i] = (await ask<{ classify: Answer[] }>(text, variables)).classify;
+      process.stderr.write(`\r${policy} ${i + 1} of ${parts.length}      `);
+    }
+  };
+  await Promise.all(Array.from({ length: REQUESTS_AT_ONCE }, ask1));
+  return answers.flat();
+}
+
+/**
+ * Members asked for each text if, by falling weight, nobody is asked any more once those who are left cannot change the
+ * label: what the leader is ahead by is more than their weight.
+ */
+function askedByStopping(answers: Answer[]): number {
+  let asked = 0;
+  for (const { members } of answers) {
+    const sums: Record<string, number> = {};
+    let left = members.reduce((sum, { weight }) => sum + weight, 0);
+    for (const { weight, distribution } of members.toSorted((a, b) => b.weight - a.weight)) {
+      asked += 1;
+      left -= weight;
+      for (const { label, probability } of distribution) sums[label] = (sums[label] ?? 0) + weight * probability;
+      const [first = 0, second = 0] = Object.values(sums).toSorted((a, b) => b - a);
+      if (first - second > left) break;
+    }
+  }
+  return asked / answers.length;
+}
+
+try {
+  const all = rows(data);
+  if (!existsSync(join(out, 'trained'))) {
+    await train(all);
+    writeFileSync(join(out, 'trained'), '');
+  }
+  const from = TRAIN + DEV + UNLABELLED;
+  const measured = all.slice(from, from + Number(values.texts));
+  const texts = measured.map(({ text }) => text);
+  await answer(texts.slice(0, 4 * PER_REQUEST), 'ENSEMBLE', false);
+  const seconds: Record<Policy, number[]> = { ENSEMBLE: [], CASCADE: [], STUDENT: [] };
+  const processor: Record<Policy, number[]> = { ENSEMBLE: [], CASCADE: [], STUDENT: [] };
+  const answers = {} as Record<Policy, Answer[]>;
+  for (let round = 0; round < Number(values.rounds); round++) {
+    for (const policy of round % 2 === 0 ? POLICIES : POLICIES.toReversed()) {
+      const [startedMs, before] = [performance.now(), cpuSeconds(tree(service.pid))];
+      answers[policy] = await answer(texts, policy, false);
+      seconds[policy].push((performance.now() - startedMs) / 1000);
+      processor[policy].push(cpuSeconds(tree(service.pid)) - before);
+    }
+  }
+  const full = await answer(texts, 'ENSEMBLE', true);
+  const share = (policy: Policy, is: (answer: Answer, i: number) => boolean) => answers[policy].filter(is).length / texts.length;
+  const student = answers.STUDENT;
+  const doubtful = student.map(({ route, confidence }) => route === 'REVIEW' || confidence < ACCEPT);
+  const result = {
+    machine: { cpu: cpus()[0]!.model, cores: cpus().length, load: loadavg() },
+    texts: texts.length,
+    policies: POLICIES.map((policy) => ({
+      policy,
+      seconds: seconds[policy],
+      processorSeconds: processor[policy],
+      agreement: share(policy, ({ label }, i) => label === answers.ENSEMBLE[i]!.label),
+      accuracy: share(policy, ({ label }, i) => label === measured[i]!.label),
+      review: share(policy, ({ route }) => route === 'REVIEW'),
+    })),
+    teachersAskedByCascade: doubtful.filter(Boolean).length / texts.length,
+    stopping: {
+      teachers: full[0]!.members.length,
+      asked: askedByStopping(full),
+      askedOfDoubtful: askedByStopping(full.filter((_, i) => doubtful[i])),
+    },
+  };
+  process.stdout.write(`${JSON.stringify(result, null, 1)}\n`);
+} finally {
+  await service.stop();
+}
