@@ -26,6 +26,8 @@ export interface Contestant {
   call(texts: string[]): Call;
   /** Of each text, the probability of each label; throws where the body is no answer. */
   read(body: string): number[][];
+  /** The 99th percentile of how late its event loop was since the last call, if it tells. */
+  eventLoopP99Ms?(server: Server): Promise<number>;
 }
 
 export interface Places {
@@ -38,6 +40,8 @@ export interface Places {
   rows: number;
 }
 
+/** Node's measure is of the interval of a timer, which has this one of its own. */
+const EVENT_LOOP_TIMER_MS = 10;
 const START_MS = 180_000;
 const STOP_MS = 15_000;
 const PORT = 18_400;
@@ -62,6 +66,10 @@ export function fewloop(out: string, environment: Record<string, string> = {}): 
       return data.classify.map(({ distribution }) =>
         task.labels.map(({ name }) => distribution.find(({ label }) => label === name)!.probability),
       );
+    },
+    async eventLoopP99Ms({ url }) {
+      const metrics = await (await fetch(new URL('/metrics', url))).text();
+      return 1000 * Number(/^nodejs_eventloop_lag_p99_seconds (.+)$/mu.exec(metrics)?.[1]) - EVENT_LOOP_TIMER_MS;
     },
   };
 }

@@ -25,6 +25,7 @@ export interface Figures {
   cpuSecondsPer1000: number;
   peakPssMib: number;
   failures: number;
+  eventLoopP99Ms?: number;
 }
 
 /** Log-odds of two labels. */
@@ -51,10 +52,12 @@ export async function underLoad(contestant: Contestant, server: Server, texts: s
   const { warmSeconds, seconds, connections, ratePerSecond } = load;
   const cpu: number[] = [];
   const memory = watchMemory(server.pid);
+  let eventLoopP99Ms: number | undefined;
   const sample = async () => {
     for (const wait of [warmSeconds, seconds]) {
       await sleep(wait * 1000);
       cpu.push(cpuSeconds(tree(server.pid)));
+      eventLoopP99Ms = await contestant.eventLoopP99Ms?.(server);
     }
   };
   const total = warmSeconds + seconds;
@@ -78,6 +81,7 @@ export async function underLoad(contestant: Contestant, server: Server, texts: s
     cpuSecondsPer1000: (1000 * (cpu[1]! - cpu[0]!)) / scored,
     peakPssMib: Math.max(...memory.samples.map(([, mib]) => mib)),
     failures: arrived.length - good.length,
+    ...(eventLoopP99Ms !== undefined && { eventLoopP99Ms }),
   };
 }
 

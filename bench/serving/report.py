@@ -125,6 +125,15 @@ def ratios(measured, levels):
     return lines
 
 
+def event_loop(measured, levels):
+    lines = ["| texts | load | ms |", "|---|---|---|"]
+    for level in levels:
+        delay = both(measured, level, OURS, "eventLoopP99Ms", 1)
+        if delay:
+            lines.append("| " + " | ".join([*level, delay]) + " |")
+    return lines
+
+
 def sweep(other):
     lines = ["| limit | sessions × threads | batch | texts/s |", "|---|---|---|---|"]
     for key, value in other.items():
@@ -215,6 +224,12 @@ def main():
         " process without a server.",
         "",
         *throughput(measured, closed),
+        "",
+        "## Event loop",
+        "How late the service's event loop is, 99th percentile in ms, by load and round. No core is left free for it: two"
+        " model hosts and the client want both.",
+        "",
+        *event_loop(measured, levels),
         "",
         "## Fixed arrival rates",
         "`open s`: arrivals at the share s of the best peer's closed-loop peak at 32 connections; latency from when a"
