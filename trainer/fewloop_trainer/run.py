@@ -34,7 +34,7 @@ from fewloop_trainer.run_report import report_of, summary_of
 from fewloop_trainer.run_state import Run, Teacher
 from fewloop_trainer.student import Student, calibrate_student, choose_student, train_student
 from fewloop_trainer.tapt import adapt_base
-from fewloop_trainer.teachers import dev_distributions, fit_out_of_fold, train_teacher
+from fewloop_trainer.teachers import dev_distributions, fit_out_of_fold, serving_temperature, train_teacher
 from fewloop_trainer.training import NO_SAVING, Saving
 
 
@@ -63,8 +63,9 @@ def execute(run: Run) -> dict[str, object]:
     train_student(run, pseudo)
     run.enter("calibrate", 0.92)
     dev = dev_distributions(run, fit.weights)
-    student = calibrate_student(run, member, fit, trials)
-    report = report_of(run, (offsets, base_scores), fit, dev, pseudo, student)
+    temperature, rows = serving_temperature(run, fit, dev)
+    student = calibrate_student(run, member, fit, temperature, trials)
+    report = report_of(run, (offsets, base_scores), fit, dev, temperature, pseudo, student)
     run.enter("bundle", 0.94)
     leave_gpu(run.base)  # what is served has been computed by ONNX Runtime on a CPU, and so is what it is compared with
     report |= {
@@ -79,7 +80,7 @@ def execute(run: Run) -> dict[str, object]:
         run.folder / "bundle",
         run.data,
         members_of(run, fit.weights, student),
-        policies_of(run, fit.temperature, student),
+        policies_of(run, temperature, rows, student),
         run.thresholds,
         report,
         len(pseudo.chosen),
@@ -101,9 +102,9 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def policies_of(run: Run, temperature: float, student: Student) -> dict[str, dict[str, object]]:
-    """Temperature of each serving policy, and whether rows enough stand behind it."""
-    enough = len(run.wanted) >= calibrate.CALIBRATED_ROWS
+def policies_of(run: Run, temperature: float, rows: int, student: Student) -> dict[str, dict[str, object]]:
+    """Temperature of each serving policy, and whether rows enough stand behind it: `rows` behind the teachers'."""
+    enough = rows >= calibrate.CALIBRATED_ROWS
     of_dev = len(run.data.dev) >= calibrate.CALIBRATED_ROWS
     return {
         "ensemble": {"temperature": temperature, "calibrated": enough},

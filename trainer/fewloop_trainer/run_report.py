@@ -22,13 +22,15 @@ def report_of(
     zero_shot: tuple[np.ndarray, np.ndarray],
     fit: OutOfFoldFit,
     dev: np.ndarray,
+    temperature: float,
     pseudo: PseudoLabels,
     student: Student,
 ) -> dict[str, object]:
-    """`zero_shot`: the base model's offsets and scores (offsets.py); `dev` [dev rows, C]: what the ensemble says."""
+    """`zero_shot`: the base model's offsets and scores (offsets.py); `dev` [dev rows, C]: what the ensemble says, before
+    the `temperature` that it is served with."""
     offsets, base_scores = zero_shot
     dev_wanted, untempered = targets(run.task, run.data.dev), combine_members(fit.rows, fit.weights)
-    ensemble_dev = run.observe.temper(dev, fit.temperature)
+    ensemble_dev = run.observe.temper(dev, temperature)
     student_dev = run.observe.temper(student.dev, student.temperature)
     return {
         "kind": "run",
@@ -67,7 +69,8 @@ def report_of(
         },
         "weights": fit.weighing | {t.id: float(w) for t, w in zip(run.teachers, fit.weights, strict=True)},
         "temperature": {
-            "ensemble": fit.temperature,
+            "ensemble": temperature,
+            "outOfFold": fit.temperature,
             "student": student.temperature,
             "studentFrom": student.temperature_source,
         },

@@ -68,11 +68,13 @@ def train_student(run: Run, pseudo: PseudoLabels) -> None:
     run.workspace.save("student", learner.state(model))
 
 
-def calibrate_student(run: Run, member: Teacher, fit: OutOfFoldFit, trials: dict[str, float] | None) -> Student:
-    """The trained student with the offsets and the temperature that it is served with."""
+def calibrate_student(
+    run: Run, member: Teacher, fit: OutOfFoldFit, temperature: float, trials: dict[str, float] | None
+) -> Student:
+    """The trained student with the offsets and the temperature that it is served with; `temperature`: the teachers'."""
     offsets, dev, held = _distributions(run, member)
     teachers = combine_members(fit.texts, fit.weights)
-    return Student(member, offsets, dev, *_temperature(run, dev, held, teachers, fit.temperature), trials)
+    return Student(member, offsets, dev, *_temperature(run, dev, held, teachers, temperature), trials)
 
 
 def _templates(run: Run, best: Teacher) -> list[int]:

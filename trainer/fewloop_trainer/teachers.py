@@ -8,6 +8,7 @@ import numpy as np
 
 from fewloop_trainer import calibrate, ensemble
 from fewloop_trainer.budget import FOLDS, fold_job
+from fewloop_trainer.data import targets
 from fewloop_trainer.keys import split_group
 from fewloop_trainer.learners import PetLearner
 from fewloop_trainer.offsets import first_offsets
@@ -172,3 +173,17 @@ def dev_distributions(run: Run, weights: np.ndarray) -> np.ndarray:
         scores = run.predict(learner, model, learner.encode(run.data.dev))
         members.append(run.observe.probabilities(scores, offsets))
     return combine_members(np.stack(members), weights)
+
+
+def serving_temperature(run: Run, fit: OutOfFoldFit, dev: np.ndarray) -> tuple[float, int]:
+    """The temperature that the teachers are served with, and how many labelled rows stand behind it.
+
+    It was fitted out of fold. Where those rows are too few for that, dev rows, which no teacher has seen either, are
+    fitted with them: `dev` [dev rows, C], untempered. Of label sets thresholds go with the temperature, and it stays.
+    """
+    rows = len(run.wanted)
+    if rows >= calibrate.CALIBRATED_ROWS or run.observe.sets or not len(dev):
+        return fit.temperature, rows
+    seen = np.concatenate([combine_members(fit.rows, fit.weights), dev])
+    wanted = np.concatenate([run.wanted, targets(run.task, run.data.dev)])
+    return run.observe.fit_temperature(seen, wanted), len(wanted)

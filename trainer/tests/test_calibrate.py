@@ -1,8 +1,12 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from fewloop_trainer import calibrate
+from fewloop_trainer.observe import Observations
 from fewloop_trainer.scores import apply_temperature
+from fewloop_trainer.teachers import serving_temperature
 
 
 def overconfident(true_temperature: float, rows: int = 40_000) -> tuple[np.ndarray, np.ndarray]:
@@ -47,3 +51,27 @@ class TestMatchedConfidence:
         assert calibrate.match_confidence(SURE, 0.5) == pytest.approx(high)
         assert calibrate.match_confidence(SURE, 1.0) == pytest.approx(low)
         assert calibrate.match_confidence(np.zeros((0, 2)), 0.7) == 1.0
+
+
+@pytest.mark.parametrize(("rows", "used"), [(60, 260), (150, 150)])
+def test_the_teachers_are_served_with_a_temperature_of_dev_rows_too_where_train_rows_are_few(rows, used):
+    task = SimpleNamespace(kind="single-label", labels_of=lambda row: ["0", "1", "2"])
+    train, wanted = overconfident(2.0)
+    dev, dev_wanted = overconfident(0.5)
+    dev, dev_wanted = dev[:200], dev_wanted[:200]
+    run = SimpleNamespace(
+        task=task,
+        observe=Observations(task),
+        wanted=wanted[:rows],
+        data=SimpleNamespace(dev=[{"label": str(label)} for label in dev_wanted]),
+    )
+    fit = SimpleNamespace(rows=train[None, :rows], weights=np.ones(1), temperature=1.7)
+    temperature, behind = serving_temperature(run, fit, dev)
+    assert behind == used
+    if rows >= calibrate.CALIBRATED_ROWS:
+        assert temperature == fit.temperature
+    else:
+        both = np.concatenate([train[:rows], dev]), np.concatenate([wanted[:rows], dev_wanted])
+        assert temperature == pytest.approx(calibrate.fit_temperature(*both))
+    sets = Observations(SimpleNamespace(kind="multi-label"))
+    assert serving_temperature(SimpleNamespace(**vars(run) | {"observe": sets}), fit, dev) == (fit.temperature, rows)
