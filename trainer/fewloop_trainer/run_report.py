@@ -26,7 +26,7 @@ def report_of(
     pseudo: PseudoLabels,
     student: Student,
 ) -> dict[str, object]:
-    """`zero_shot`: the base model's offsets and scores (offsets.py); `dev` [dev rows, C]: what the ensemble says, before
+    """`zero_shot`: the base model's offsets and scores (offsets.py); `dev` [dev rows, C]: what the ensemble says before
     the `temperature` that it is served with."""
     offsets, base_scores = zero_shot
     dev_wanted, untempered = targets(run.task, run.data.dev), combine_members(fit.rows, fit.weights)
