@@ -11,8 +11,8 @@ import { exactShape, MAX_ROWS, tokensIn, type ShapeOf } from './shapes.js';
 import type { Encoding, HostBatch, Priority } from './types.js';
 
 /**
- * Of the budget: padding that a row may add. The budget is where a batch's own cost has become a twentieth of it
- * (registry/batch-budget.ts); somewhat less, because a row that is left may join others of its length.
+ * Of the budget: padding that a row may add. The budget is where a batch's own cost has become a small part of it
+ * (registry/batch-budget.ts); less than that, because a row that is left may join others of its length.
  */
 const PADDING_SHARE = 1 / 32;
 const AGES_AFTER_MS: Record<Priority, number> = { interactive: 0, bulk: 2000, background: 10_000 };

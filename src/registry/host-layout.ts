@@ -10,18 +10,31 @@ import type { Config } from '../config/config.js';
 import { devicesOf, isGpu } from '../common/devices.js';
 import { HostGroup } from '../runtime/host-group.js';
 import { estimatedBytes } from '../runtime/host-memory.js';
-import { JOBS_A_HOST } from '../runtime/host-process.js';
 import { fileDigest } from './bundle.js';
-import { blankBatch, KeptMeasurements, machine, ROW_TOKENS } from './measurements.js';
+import { blankBatch, KeptMeasurements, machine } from './measurements.js';
 import { refuseExternalData } from './onnx-file.js';
 
 /** Of a base model's folder. */
 export const BASE_GRAPH = 'model.onnx';
-/** Of a batch: near what is fastest on CPUs (batch-budget.ts). */
-const BATCH_TOKENS = 512;
-const ROUNDS = 3;
+/** Batches as short texts make them, [rows, tokens of a row]: what threads gain is least where a batch is small. */
+const SHAPES = [
+  [1, 128],
+  [4, 32],
+  [2, 96],
+  [6, 24],
+  [3, 64],
+  [8, 16],
+] as const;
+/** The machine's own moods last for seconds: layouts take turns. */
+const TURNS = 3;
+const ROUNDS = 2;
 /** A host more takes memory in every set of graphs: it has to be worth that. */
 const WORTH = 1.05;
+/**
+ * How busy this process is while hosts are measured, of a core: about as busy as it is when it answers. The threads of a
+ * host wait for each other at every operator, and so for the one whose core is wanted by somebody else.
+ */
+const BUSY = { everyMs: 10, forMs: 2 };
 
 export class HostLayout {
   constructor(
@@ -76,33 +89,54 @@ export async function findLayout(config: Config): Promise<HostLayout> {
   const log = new Logger(HostLayout.name);
   const layouts = layoutsOf(device, cores, most);
   log.log(`measuring ${layouts.length} layouts of model hosts, once on this machine`);
-  const measured: MeasuredLayout[] = [];
-  for (const layout of layouts) measured.push(await measureLayout(graph, layout, device));
+  const rates = layouts.map((): number[] => []);
+  for (let turn = 0; turn < TURNS; turn++) {
+    for (const [i, layout] of layouts.entries()) rates[i]!.push(await measureLayout(graph, layout, device));
+  }
+  const measured = layouts.map(({ hosts: n, threads }, i) => ({
+    hosts: n,
+    threads,
+    tokensPerSecond: median(rates[i]!),
+  }));
   await kept.keep(key, measured);
   const chosen = chooseLayout(measured);
-  const rates = measured.map((one) => `${one.hosts}x${one.threads}: ${Math.round(one.tokensPerSecond)}`).join(', ');
-  log.log(`${chosen.hosts} hosts of ${chosen.threads} threads (tokens a second by hosts x threads: ${rates})`);
+  const told = measured.map((one) => `${one.hosts}x${one.threads}: ${Math.round(one.tokensPerSecond)}`).join(', ');
+  log.log(`${chosen.hosts} hosts of ${chosen.threads} threads (tokens a second by hosts x threads: ${told})`);
   return chosen;
 }
 
-/** Tokens a second with every host busy, the best of three rounds. */
+/** Tokens a second with every host busy, and this process. */
 async function measureLayout(
   graph: { sha256: string; path: string },
   { hosts, threads }: HostLayout,
   device: string,
-): Promise<MeasuredLayout> {
+): Promise<number> {
   const group = await HostGroup.start([graph], { threads, device }, hosts);
+  const busy = setInterval(spin, BUSY.everyMs);
   try {
-    const batch = blankBatch(graph.sha256, BATCH_TOKENS / ROW_TOKENS);
-    const batches = 2 * JOBS_A_HOST * hosts;
-    let bestMs = Number.POSITIVE_INFINITY;
-    for (let round = 0; round < ROUNDS; round++) {
-      const startedMs = performance.now();
-      await Promise.all(Array.from({ length: batches }, () => group.run(graph.sha256, batch)));
-      bestMs = Math.min(bestMs, performance.now() - startedMs);
-    }
-    return { hosts, threads, tokensPerSecond: (1000 * batches * BATCH_TOKENS) / Math.max(0.01, bestMs) };
+    const batches = SHAPES.map(([rows, length]) => blankBatch(graph.sha256, rows, length));
+    const tokens = SHAPES.reduce((sum, [rows, length]) => sum + rows * length, 0);
+    const round = () =>
+      Promise.all(
+        Array.from({ length: hosts }, () => batches)
+          .flat()
+          .map((batch) => group.run(graph.sha256, batch)),
+      );
+    await round();
+    const startedMs = performance.now();
+    for (let i = 0; i < ROUNDS; i++) await round();
+    return (ROUNDS * hosts * tokens) / Math.max(1e-5, (performance.now() - startedMs) / 1000);
   } finally {
+    clearInterval(busy);
     await group.close();
   }
+}
+
+function median(values: number[]): number {
+  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!;
+}
+
+function spin(): void {
+  const endMs = performance.now() + BUSY.forMs;
+  while (performance.now() < endMs);
 }
