@@ -188,10 +188,10 @@ async function converse(url: string, said: Conversation): Promise<void> {
 /** Something to tell of until `ended`: predictions all the time, an activation each second. */
 async function traffic({ request }: Subject, known: Record<string, string[]>, ended: AbortSignal): Promise<void> {
   const task = known['task']![0];
-  const classify = 'query ($task: String!, $inputs: [TextInput!]!) { classify(task: $task, inputs: $inputs) { __typename } }';
+  const ingest = 'mutation ($task: String!, $inputs: [TextInput!]!) { ingest(task: $task, inputs: $inputs) { accepted } }';
   const apply = 'mutation ($definition: String!) { applyTask(definition: $definition) { revision } }';
   for (let i = 0; !ended.aborted; i++) {
-    await request(classify, { task, inputs: [{ text: `第${i}条` }] });
+    await request(ingest, { task, inputs: [{ text: `第${i}条` }] });
     if (i % 20 === 0) {
       const definition = `${known['definition']![0]}`.replace(/^maxLength:.*$/mu, '');
       await request(apply, { definition: `${definition}\nmaxLength: ${32 + ((i / 20) % 64)}\n` });
