@@ -53,6 +53,23 @@ export async function query<T>(url: string, text: string, variables: Record<stri
   return data;
 }
 
+export interface EndedRun {
+  state: string;
+  error: string | null;
+  produced: { version: number } | null;
+}
+
+/** Of a training run, once it has ended, however; `tell` hears of each look before. */
+export async function runEnded(url: string, id: string, tell: (stage: string, progress: number) => void = () => {}): Promise<EndedRun> {
+  const text = 'query ($id: ID!) { trainingRun(id: $id) { state stage progress error produced { version } } }';
+  for (;;) {
+    await sleep(1000);
+    const { trainingRun: run } = await query<{ trainingRun: EndedRun & { stage: string | null; progress: number } }>(url, text, { id });
+    if (run.state !== 'QUEUED' && run.state !== 'RUNNING') return run;
+    tell(run.stage ?? run.state, run.progress);
+  }
+}
+
 export async function* chunks<T>(items: T[], size: number): AsyncGenerator<T[]> {
   for (let start = 0; start < items.length; start += size) yield items.slice(start, start + size);
 }

@@ -11,7 +11,7 @@ import { cpus, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { chunks, query, startService } from '../loop/service.ts';
+import { chunks, query, runEnded, startService } from '../loop/service.ts';
 import { root } from '../serving/texts.ts';
 import { cpuSeconds, tree } from '../serving/tree.ts';
 
@@ -88,16 +88,10 @@ async function train(all: Row[]): Promise<void> {
     await sleep(1000);
   }
   const { startRetrain } = await ask<{ startRetrain: { id: string } }>('mutation { startRetrain(task: "savings") { id } }');
-  for (;;) {
-    await sleep(2000);
-    const { trainingRun } = await ask<{ trainingRun: { state: string; stage: string | null; progress: number; error: string | null } }>(
-      'query ($id: ID!) { trainingRun(id: $id) { state stage progress error } }',
-      { id: startRetrain.id },
-    );
-    process.stderr.write(`\r${trainingRun.stage ?? trainingRun.state} ${(100 * trainingRun.progress).toFixed(0)} %        `);
-    if (trainingRun.error) throw new Error(trainingRun.error);
-    if (trainingRun.state === 'SUCCEEDED') break;
-  }
+  const run = await runEnded(service.url, startRetrain.id, (stage, progress) =>
+    process.stderr.write(`\r${stage} ${(100 * progress).toFixed(0)} %        `),
+  );
+  if (run.state !== 'SUCCEEDED') throw new Error(`the run ${run.state}: ${run.error}`);
 }
 
 async function activate(): Promise<void> {

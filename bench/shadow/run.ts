@@ -8,9 +8,8 @@
 import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { cpus, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { query, startService } from '../loop/service.ts';
+import { query, runEnded, startService } from '../loop/service.ts';
 import { closedLoop, openLoop, quantile, type Call, type Reply } from '../serving/load.ts';
 import { readTexts, root } from '../serving/texts.ts';
 
@@ -51,15 +50,9 @@ async function train(): Promise<number> {
     examples,
   });
   const { startRetrain } = await ask<{ startRetrain: { id: string } }>(`mutation { startRetrain(task: "${TASK}") { id } }`);
-  for (;;) {
-    await sleep(1000);
-    const { trainingRun } = await ask<{ trainingRun: { state: string; error: string | null; produced: { version: number } | null } }>(
-      'query ($id: ID!) { trainingRun(id: $id) { state error produced { version } } }',
-      { id: startRetrain.id },
-    );
-    if (trainingRun.state === 'SUCCEEDED') return trainingRun.produced!.version;
-    if (trainingRun.error) throw new Error(trainingRun.error);
-  }
+  const run = await runEnded(service.url, startRetrain.id);
+  if (run.state !== 'SUCCEEDED') throw new Error(`the run ${run.state}: ${run.error}`);
+  return run.produced!.version;
 }
 
 const calls: Call[] = readTexts(data, 4000).mixed.map((text) => ({

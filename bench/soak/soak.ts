@@ -9,7 +9,7 @@ import { availableParallelism, cpus, getPriority, loadavg, tmpdir } from 'node:o
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { query, startService } from '../loop/service.ts';
+import { query, runEnded, startService } from '../loop/service.ts';
 import { arrivals, post, type Call, type Reply } from '../serving/load.ts';
 import { root } from '../serving/texts.ts';
 import { liveHeap } from './live-heap.ts';
@@ -87,17 +87,8 @@ async function importExamples(from: number): Promise<void> {
 async function retrain(): Promise<void> {
   const { startRetrain } = await ask<{ startRetrain: { id: string } }>('mutation { startRetrain(task: "soak") { id } }');
   const begun = atSeconds();
-  for (;;) {
-    await sleep(1000);
-    const { trainingRun } = await ask<{ trainingRun: { state: string; error: string | null } }>(
-      'query ($id: ID!) { trainingRun(id: $id) { state error } }',
-      { id: startRetrain.id },
-    );
-    const { state, error } = trainingRun;
-    if (state === 'QUEUED' || state === 'RUNNING') continue;
-    note('run', { begun, state, error });
-    return;
-  }
+  const { state, error } = await runEnded(service.url, startRetrain.id);
+  note('run', { begun, state, error });
 }
 
 /** To the newest trained version that asks for it, else back to the version before, and forth again. */

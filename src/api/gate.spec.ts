@@ -3,14 +3,16 @@ import Fastify, { type FastifyInstance } from 'fastify';
 import mercurius, { type MercuriusOptions } from 'mercurius';
 import { createHash } from 'node:crypto';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
 import { request } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Subject } from 'rxjs';
+import { Subject, throwError } from 'rxjs';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { WebSocket } from 'ws';
 import { LOCAL, NO_LIMITS, type Principal, type Role, ROLES, unauthenticated } from '../access/principal.js';
+import { FewloopError } from '../common/errors.js';
 import { NO_METRICS } from '../common/metrics/metrics.js';
 import { Gate } from './gate.js';
 import { answerFormatter, graphqlOptions } from './graphql-options.js';
@@ -21,6 +23,8 @@ import { payloads } from './subscriptions.js';
 const TASKS = [{ name: 'reviews' }, { name: 'secrets' }];
 const activated$ = new Subject<object>();
 const dead = new Set<string>();
+/** Of what there is to tell of. */
+let failure: Error | undefined;
 let open = 0;
 
 /** A token is a role, with the tasks behind a colon: `CLIENT:reviews`. */
@@ -84,7 +88,7 @@ async function serve({ required = true, trusted = '' } = {}): Promise<FastifyIns
   } as MercuriusOptions);
   for (const [name, hook] of Object.entries(hooks)) server.graphql.addHook(name as 'preParsing', hook);
   const { modelActivated } = server.graphql.schema.getSubscriptionType()!.getFields();
-  modelActivated!.subscribe = () => payloads('modelActivated', activated$);
+  modelActivated!.subscribe = () => payloads('modelActivated', failure ? throwError(() => failure) : activated$);
   guardSchema(server.graphql.schema, rights);
   servers.push(server);
   return server;
@@ -115,6 +119,7 @@ async function ask(
 
 afterEach(() => {
   dead.clear();
+  failure = undefined;
   for (const socket of sockets.splice(0)) socket.close();
 });
 afterAll(() => Promise.all(servers.map((server) => server.close())));
@@ -294,6 +299,20 @@ describe('over a socket', () => {
     expect(extensions.code).toBe(code);
   });
 
+  it('fails as a query would: with a code, and without detail where it is not the caller’s to mend', async () => {
+    const talk = await connect('CLIENT');
+    await expect.poll(() => last(talk)).toContain('connection_ack');
+    failure = new FewloopError('TASK_NOT_FOUND', 'there is no task x');
+    subscribe(talk, 'subscription { modelActivated { version } }');
+    await expect.poll(() => last(talk)).toContain('TASK_NOT_FOUND');
+    expect(last(talk)).toContain('there is no task x');
+    failure = new Error('secret');
+    subscribe(talk, 'subscription { modelActivated { version } }');
+    await expect.poll(() => last(talk)).toContain('INTERNAL');
+    expect(JSON.stringify(talk.heard)).not.toContain('secret');
+    expect(open).toBe(0);
+  });
+
   it.each<[string, unknown]>([
     ['a document in place of a query', { id: '1', type: 'subscribe', payload: { query: { kind: 'Document' } } }],
     ['no payload', { id: '1', type: 'subscribe', payload: null }],
@@ -344,13 +363,16 @@ describe('over a socket', () => {
       upgrade: 'h2c',
       'http2-settings': 'AAMAAABkAAQAAP__',
     };
+    // Its body comes when the head has been read.
+    const begun = once(server.server, 'request');
     const answer = await new Promise<string>((resolve, reject) => {
       const asked = request({ port, path: '/graphql', method: 'POST', headers }, (response) => {
         let text = '';
         response.on('data', (data: Buffer) => (text += data.toString()));
         response.on('end', () => resolve(text));
       });
-      asked.on('error', reject).end(body);
+      asked.on('error', reject).flushHeaders();
+      void begun.then(() => asked.end(body));
     });
     expect(JSON.parse(answer)).toEqual({ data: { tasks: TASKS } });
   });

@@ -3,14 +3,13 @@
  * somebody else makes in a user's browser; documents that nobody may send.
  */
 import type { FastifyInstance, FastifyRequest } from 'fastify';
-import { type DocumentNode, GraphQLError, Kind, visit } from 'graphql';
+import { type DocumentNode, Kind, visit } from 'graphql';
 import { createHash } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import { readFileSync } from 'node:fs';
 import type { Principal } from '../access/principal.js';
 import { badInput, FewloopError } from '../common/errors.js';
 import { isLoopback } from '../config/config.js';
-import { toAnswer } from './errors.js';
 import type { Access, AccessContext } from './guard.js';
 import { INTROSPECTION } from './shape.js';
 
@@ -90,10 +89,6 @@ export function refuseIntrospection(document: DocumentNode, context: unknown): v
     introspecting.set(document, found);
   }
   if (found) throw new FewloopError('FORBIDDEN', 'the schema is not shown to the role CLIENT');
-}
-
-export function asAnswer(error: Error): GraphQLError {
-  return toAnswer(new GraphQLError(error.message, { originalError: error }));
 }
 
 /**

@@ -20,7 +20,8 @@ import type { Duplex } from 'node:stream';
 import { throwError } from 'rxjs';
 import { type WebSocket, WebSocketServer } from 'ws';
 import { badInput } from '../common/errors.js';
-import { asAnswer, GRAPHQL_PATH, type Gate } from './gate.js';
+import { toAnswer } from './errors.js';
+import { GRAPHQL_PATH, type Gate } from './gate.js';
 import type { AccessContext } from './guard.js';
 import { MAX_TOKENS } from './limits.js';
 import { checkShape } from './shape.js';
@@ -224,6 +225,10 @@ function converse(server: Server<Connection>, socket: WebSocket): void {
     void closed(code, reason.toString());
     for (const events of context.open) void events.return();
   });
+}
+
+function asAnswer(error: Error): GraphQLError {
+  return toAnswer(new library.GraphQLError(error.message, { originalError: error }));
 }
 
 /** An answer of HTTP, in place of a socket. */
