@@ -79,6 +79,11 @@ export class BatchBudgets {
     this.#kept = new KeptMeasurements(join(config.dataDir, 'batch-budgets.json'));
   }
 
+  /** Whether nothing is left to measure for such graphs. */
+  async isKnown(kind: string): Promise<boolean> {
+    return this.config.maxBatchTokens !== '' || (await this.#kept.of(this.#key(kind))) !== undefined;
+  }
+
   /** For graphs of this kind (base model and precision); `runner` has `graph` open and nothing else to do with it. */
   budgetOf(kind: string, runner: GraphRunner, graph: string): Promise<number> {
     const { maxBatchTokens } = this.config;

@@ -52,7 +52,21 @@ export async function openBundle(
     throw invalid(`${manifest.tokenizer.file} is no tokenizer`, cause);
   }
   const files = precision === 'fp32' ? graphs : precisions!.get(precision)!;
-  const lease = await hostPool.open(files, { mayEvict: mayEvict && !spare, spare });
+  const open = () => hostPool.open(files, { mayEvict: mayEvict && !spare, spare });
+  const [graph] = manifest.graphs;
+  const kind = budgetKind(manifest, precision);
+  // Whoever has to wait for others measures them.
+  const measured = budgets && graph && !spare ? { budgets, graph: graph.id } : undefined;
+  if (measured && !(await measured.budgets.isKnown(kind))) {
+    // ONNX Runtime keeps what the largest batch took: the hosts that serve are others.
+    const trial = await open();
+    try {
+      await measured.budgets.budgetOf(kind, trial, measured.graph);
+    } finally {
+      await trial.release();
+    }
+  }
+  const lease = await open();
   const { task, version, taskRevision, definition, policies, thresholds = {} } = manifest;
   const model: ServedModel = {
     task,
@@ -65,12 +79,8 @@ export async function openBundle(
     tokenizer,
     runner: lease,
   };
-  const [graph] = manifest.graphs;
   try {
-    // Whoever has to wait for others measures them.
-    if (budgets && graph && !spare) {
-      model.maxBatchTokens = await budgets.budgetOf(budgetKind(manifest, precision), lease, graph.id);
-    }
+    if (measured) model.maxBatchTokens = await measured.budgets.budgetOf(kind, lease, measured.graph);
     if (lease.fixedShapes) {
       await warmShapes(lease, {
         graphs: manifest.graphs.map(({ id }) => id),

@@ -3,10 +3,13 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { Config } from '../../src/config/config.js';
 import { InferenceEngine } from '../../src/inference/engine.js';
+import { BatchBudgets } from '../../src/registry/batch-budget.js';
 import { readBundle } from '../../src/registry/bundle.js';
 import { verifyGolden } from '../../src/registry/golden.js';
 import type { BundleManifest, GoldenFile } from '../../src/registry/manifest.js';
+import { HostLayout } from '../../src/registry/host-layout.js';
 import { openBundle } from '../../src/registry/served-model.js';
 import { HostLease, HostPool } from '../../src/runtime/host-pool.js';
 import { parseTask } from '../../src/task/definition.js';
@@ -86,6 +89,35 @@ describe('members of other methods than PET', () => {
       expect(run.mock.calls.length).toBeGreaterThan(3);
     } finally {
       isGpu.mockRestore();
+      run.mockRestore();
+    }
+  });
+
+  it('are served by other hosts than batches were measured on, which keep what the largest took', async () => {
+    await writeClassifierBundle(folder, task('single-label', ['fine-tune', 'efl']), [direct, tagging], hostPool);
+    const bundle = await readBundle(folder, { baseModel: TINY_MODEL });
+    const config = { dataDir: folder, maxBatchTokens: '', device: 'cpu' } as Config;
+    const budgets = new BatchBudgets(config, new HostLayout(1, 1));
+    const open = vi.spyOn(hostPool, 'open');
+    const measuring = new Set<number>();
+    const { run: runs } = HostLease.prototype;
+    const run = vi.spyOn(HostLease.prototype, 'run').mockImplementation(function (this: HostLease, batch) {
+      for (const pid of this.pids()) measuring.add(pid);
+      return runs.call(this, batch);
+    });
+    try {
+      const first = await openBundle(bundle, hostPool, { budgets });
+      expect(measuring.size).toBe(1);
+      expect(first.pids()).toHaveLength(1);
+      expect(first.pids().filter((pid) => measuring.has(pid))).toEqual([]);
+      run.mockClear();
+      open.mockClear();
+      const second = await openBundle(bundle, hostPool, { budgets });
+      expect(second.model.maxBatchTokens).toBe(first.model.maxBatchTokens);
+      expect(run).not.toHaveBeenCalled();
+      expect(open).toHaveBeenCalledTimes(1);
+    } finally {
+      open.mockRestore();
       run.mockRestore();
     }
   });
