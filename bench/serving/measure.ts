@@ -148,7 +148,7 @@ export async function ingest(server: Server, task: string, texts: string[], seco
   const startedMs = performance.now();
   await send(own);
   let done = 0;
-  // Nothing else is asked: what is pending and outdated is counted in the database.
+  // The pool is not asked: its outdated candidates are counted in the database.
   const scored = async () => {
     const { task: found } = await query<{ task: { stream: { scored: number } } }>(
       server.url,
