@@ -7,6 +7,7 @@ import { DataSource } from 'typeorm';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Prediction } from '../../src/inference/types.js';
 import { AgreementService } from '../../src/learning/agreement.js';
+import { AuditService } from '../../src/learning/audit.js';
 import { LabelIssues } from '../../src/learning/label-issues.js';
 import { LedgerService } from '../../src/learning/ledger.js';
 import { ForgetService } from '../../src/learning/forget.js';
@@ -19,6 +20,7 @@ import { AnswersRepository } from '../../src/storage/answers.repository.js';
 import { CandidatesRepository } from '../../src/storage/candidates.repository.js';
 import { ExampleService } from '../../src/learning/examples.js';
 import { ExamplesRepository } from '../../src/storage/examples.repository.js';
+import { TasksRepository } from '../../src/storage/tasks.repository.js';
 import { TrainingTextsRepository } from '../../src/storage/training-texts.repository.js';
 import { fraction, itemKey, sha256, splitGroup, splitOf } from '../../src/task/keys.js';
 import type { TaskDefinition } from '../../src/task/types.js';
@@ -433,6 +435,32 @@ describe('labels in doubt', () => {
     // Taken back, the doubt is there again.
     await review.undo('tiny', 'ben');
     expect((await queue('ben'))[0]).toMatchObject({ id: second!.id, reason: 'LABEL_ISSUE' });
+  });
+
+  it('corrected in the audit slice, they are trained on, and live accuracy keeps the answer given at random', async () => {
+    await service.get(TasksRepository).setActive('tiny', 1);
+    await admit(texts(60));
+    const drawn = (await queue()).filter(({ audit, split }) => audit && split === 'train').slice(0, 3);
+    expect(drawn).toHaveLength(3);
+    // Of each the other label than the one that was served.
+    const other = ({ predictedLabel }: Question) => (predictedLabel === 'positive' ? 'negative' : 'positive');
+    for (const one of drawn) await review.label(one.id, [other(one)], 'anna');
+    const live = () => service.get(AuditService).liveAccuracy('tiny');
+    expect(await live()).toMatchObject({ rows: 3, right: 0 });
+
+    const [first, second] = drawn;
+    expect(await doubt([first!, second!].map((one) => ({ text: one.text, label: other(one), doubt: 0.9 })))).toBe(2);
+    await review.label(first!.id, [first!.predictedLabel!], 'ben');
+    const file = { text: second!.text, labels: [second!.predictedLabel!] };
+    expect(await service.get(ExampleService).import('tiny', [file], 'file')).toMatchObject({ updated: 1 });
+    for (const one of [first!, second!]) {
+      expect(await example(one.text)).toMatchObject({ labels: [one.predictedLabel], origin: 'AUDIT', split: 'train' });
+    }
+    expect(await live()).toMatchObject({ rows: 3, right: 0 });
+    // Its own answer taken back, and given anew, is another answer.
+    await review.undo('tiny', 'anna');
+    await review.label(drawn[2]!.id, [drawn[2]!.predictedLabel!], 'anna');
+    expect(await live()).toMatchObject({ rows: 3, right: 1 });
   });
 
   it('skipped, they stay as they are', async () => {
