@@ -74,11 +74,11 @@ function prediction(text: string): Prediction {
   };
 }
 
-async function admit(list: string[]): Promise<void> {
+async function admit(list: string[], fields: Record<string, unknown> | null = null): Promise<void> {
   const definition = (await service.get(TaskService).get('tiny')).definition as TaskDefinition;
-  const plain = { textPair: null, choices: null, fields: null };
+  const plain = { textPair: null, choices: null, fields };
   const scored = list.map((text) => ({
-    item: { ...plain, itemKey: itemKey({ text }), splitGroup: splitGroup(text), text },
+    item: { ...plain, itemKey: itemKey({ text, fields }), splitGroup: splitGroup(text), text },
     prediction: prediction(text),
   }));
   await service.get(PoolService).admit(definition, scored);
@@ -140,6 +140,31 @@ describe('near-duplicates', () => {
     for (const text of train) expect(await example(text)).toBeUndefined();
     expect(await service.get(TrainingTextsRepository).unlabelledForTraining('tiny', 10)).toEqual([]);
     expect(await queue()).toEqual([]);
+  });
+
+  it.each([
+    ['a strategy chose', isChosen],
+    ['the audit drew', isAudit],
+  ])('are none where fields differ: each is asked, and answered for itself, of those that %s', async (_, wanted) => {
+    const [text] = variants(1, wanted);
+    // The same up to case and spaces, and with the same fields: one question.
+    await admit([text!, `${text!} `], { brand: '甲' });
+    await admit([text!], { brand: '乙' });
+    await admit([text!]);
+    const asked = await queue();
+    const brands = asked.map(({ fields }) => fields?.brand ?? null);
+    expect(brands.toSorted()).toEqual([null, '乙', '甲']);
+    const of = (brand: string) => asked.find(({ fields }) => fields?.brand === brand)!;
+    await review.label(of('甲').id, ['positive'], 'anna');
+    expect((await queue()).map(({ id }) => id)).not.toContain(of('甲').id);
+    expect(await queue()).toHaveLength(2);
+    await review.label(of('乙').id, ['negative'], 'anna');
+    const examples = await service.get(ExamplesRepository).list('tiny');
+    expect(examples.map(({ fields, labels }) => [fields?.brand, labels])).toEqual([
+      ['甲', ['positive']],
+      ['乙', ['negative']],
+    ]);
+    expect(await queue()).toHaveLength(1);
   });
 
   it('are open again where the answer is undone', async () => {
