@@ -62,7 +62,7 @@ export class QuestionQueue {
     const view = { by, filter };
     const begun = request.after ? readCursor(request.after, request.strategy ? [request.strategy] : BY_DEFAULT) : null;
     const undecided = !begun && !request.strategy && !checksAlone(filter);
-    const cold = undecided ? await this.diverse.coldStart(task, view) : null;
+    const cold = undecided ? await this.diverse.coldStart(task, view, first + 1) : null;
     const strategy = begun?.strategy ?? request.strategy ?? (cold ? 'DIVERSE' : DEFAULT_STRATEGY);
     const start: Cursor = begun ?? {
       strategy,
@@ -120,7 +120,8 @@ export class QuestionQueue {
       return { rows, position: (row) => ({ values: order.map(({ column }) => row[column]), id: row.id }) };
     }
     if (strategy === 'RANDOM_AUDIT') return NOTHING;
-    const listed = cold ?? (await this.diverse.list(task, view));
+    const most = (after === null ? 0 : after.values[0]! + 1) + limit;
+    const listed = cold ?? (await this.diverse.list(task, view, most));
     // Behind the row where the page before ended, or, once that is answered, as far on as it stood.
     const known = listed.findIndex(({ id }) => id === after?.id);
     const from = after === null ? 0 : known === -1 ? after.values[0]! : known + 1;
