@@ -33,7 +33,7 @@ try {
   const filledSeconds = (performance.now() - startedAt) / 1000;
   const candidates = new CandidatesRepository(database);
   const questions = new QuestionsRepository(database);
-  const queue = new QuestionQueue(questions, candidates, null);
+  const queue = new QuestionQueue(questions, candidates, { coldStart: async () => null });
   const asked: Record<string, { strategy?: string; filter?: object }> = {
     ...Object.fromEntries(['BREAKING_TIES', 'LEAST_CONFIDENCE', 'ENTROPY', 'VOTE_ENTROPY', 'BALD', 'RANDOM_AUDIT'].map((strategy) => [strategy, { strategy }])),
     'label l3': { filter: { label: 'l3' } },

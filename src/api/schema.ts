@@ -334,7 +334,8 @@ export const typeDefs = /* GraphQL */ `
     "Loads the version beside the active one and scores live traffic with it; answers stay the active one's."
     startShadow(task: String!, version: Int!, minutes: Float): ModelVersion!
     """
-    ENGINEER; not the person who started the run, where the task asks for four eyes.
+    ENGINEER; not the person who started the run, where the task asks for four eyes. Of a run that a trigger started two
+    different people are to approve then, and after the first it has no decision yet.
     override: although the verdict is under the task's minVerdict; needs a comment, and the ledger keeps it.
     """
     approvePromotion(id: ID!, comment: String, override: Boolean = false): Promotion!
@@ -518,6 +519,8 @@ export const typeDefs = /* GraphQL */ `
   }
 
   extend type Promotion {
+    "Who has approved it where two are to (four eyes, of a run that a trigger started): it is open until another does."
+    firstApprovalBy: String
     "What has become of the version at each replica, while it is the active one; else none."
     replicas: [ReplicaOfVersion!]!
   }

@@ -29,7 +29,8 @@ export class AnswerExamples {
     // Imported since it was admitted, or looked at again; the newer word counts.
     await this.examples.setLabels(known.id, labels, known.origin, source, tx);
     if (reason !== 'LABEL_ISSUE' || sameLabels(labels, known.labels)) return;
-    // What judges models may be corrected too, and then it is to be seen that it was.
+    // What judges models may be corrected too, and then it is to be seen that it was. Live accuracy goes on with the
+    // audit's own answer (storage/audit.repository.ts).
     const { labels: from, split } = known;
     await this.ledger.append(tx, task, 'label-corrected', { itemKey, split, from, to: labels, by });
   }

@@ -4,6 +4,7 @@
  * reservoir, a uniform sample, and by turns of the label that they are predicted to have.
  */
 import { Inject, Injectable } from '@nestjs/common';
+import { FewloopError } from '../common/errors.js';
 import { InferenceEngine } from '../inference/engine.js';
 import { ActivationService } from '../registry/activation.js';
 import type { CandidateRow } from '../storage/entities/candidate.js';
@@ -26,9 +27,24 @@ export class DiverseQuestions {
     @Inject(InferenceEngine) private readonly engine: InferenceEngine,
   ) {}
 
-  /** At most DIVERSE_AMONG questions, in order. Throws NO_ACTIVE_MODEL, OVERLOADED. */
-  async list(task: string, view: QuestionView): Promise<CandidateRow[]> {
-    const cold = (await this.examples.countBySplit(task)).train === 0;
+  /**
+   * What a task begins with that has no label to train on, whatever its strategy is later. Null: it has some, its
+   * reservoir has no question, or no model can compare them now; who would label does not wait for one.
+   */
+  async coldStart(task: string, view: QuestionView, most: number): Promise<CandidateRow[] | null> {
+    if (await this.examples.hasTrain(task)) return null;
+    try {
+      const listed = await this.list(task, view, most);
+      return listed.length > 0 ? listed : null;
+    } catch (error) {
+      if (error instanceof FewloopError) return null;
+      throw error;
+    }
+  }
+
+  /** The first `most` of at most DIVERSE_AMONG questions, in order. Throws NO_ACTIVE_MODEL, OVERLOADED. */
+  async list(task: string, view: QuestionView, most = Infinity): Promise<CandidateRow[]> {
+    const cold = !(await this.examples.hasTrain(task));
     const rows = cold
       ? await this.questions.sampled(task, DIVERSE_AMONG, view)
       : await this.questions.chosen(task, orderOf('BREAKING_TIES')!, null, DIVERSE_AMONG, view);
@@ -36,7 +52,7 @@ export class DiverseQuestions {
     const known = rows.filter((_, i) => points[i]);
     const order = diverseOrder(
       points.filter((point) => point !== null),
-      { byLabel: cold },
+      { byLabel: cold, most },
     );
     return order.map((i) => known[i]!);
   }

@@ -26,6 +26,11 @@ describe('diverseOrder', () => {
     expect(diverseOrder(points).slice(0, 3)).toEqual([0, 2, 1]);
   });
 
+  it('ends where it is asked to, and begins alike', () => {
+    const points = [at(0), at(5), at(90, 0.8), at(180, 0.8), at(10, 0.9)];
+    expect(diverseOrder(points, { most: 3 })).toEqual(diverseOrder(points).slice(0, 3));
+  });
+
   it('asks each once, whatever they are', () => {
     const point = fc.record({
       embedding: fc.tuple(fc.float({ noNaN: true }), fc.float({ noNaN: true })).map((xy) => Float32Array.from(xy)),

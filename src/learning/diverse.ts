@@ -15,15 +15,15 @@ export interface Point {
 /**
  * Indices of `points` in the order in which they are to be asked. The first is the most uncertain one; each next one has
  * the greatest product of uncertainty and distance (1 − cosine) to the nearest that was taken. `byLabel`: labels by
- * turns, those with the fewest taken first, as long as they have points.
+ * turns, those with the fewest taken first, as long as they have points. `most`: the first so many alone.
  */
-export function diverseOrder(points: Point[], { byLabel = false } = {}): number[] {
+export function diverseOrder(points: Point[], { byLabel = false, most = Infinity } = {}): number[] {
   const left = new Set(points.keys());
   const taken = new Map<string | null, number>();
   // Nothing is near before anything was taken.
   const distance = points.map(() => 1);
   const order: number[] = [];
-  while (left.size > 0) {
+  while (left.size > 0 && order.length < most) {
     const turn = byLabel
       ? fewest(
           [...left].map((i) => points[i]!.label),

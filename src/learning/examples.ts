@@ -111,7 +111,7 @@ export class ExampleService {
 
     await this.examples.insert(added, tx);
     for (const { row, labels, source } of changed) {
-      // The origin stays: a corrected audit answer is still one that was drawn at random.
+      // The origin stays: the text was drawn at random. Live accuracy goes on with what was answered then.
       await this.examples.setLabels(row.id, labels, row.origin, source, tx);
     }
     await this.candidates.setGroupSplits(task, new Map(added.map((row) => [row.splitGroup, row.split])), tx);

@@ -12,6 +12,7 @@ import type { Tx } from '../storage/transactions.js';
 import { canonicalJson, sha256 } from '../task/keys.js';
 
 export type LedgerKind =
+  | 'promotion-approved-first'
   | 'promotion-approved'
   | 'promotion-rejected'
   | 'canary-stopped'

@@ -1,7 +1,9 @@
 /**
  * The request to make a version active, and its decision.
  *
- *   requested ──▶ APPROVED (the version is made active, in the same transaction as its ledger entry;
+ *   requested ──▶ approved by a first person, where the task asks for four eyes and nobody started the run: still open
+ *       │
+ *       ├───────▶ APPROVED (the version is made active, in the same transaction as its ledger entry;
  *       │          or, with `canaryPercent`, answers a share of the requests first: canary.ts)
  *       ├───────▶ REJECTED
  *       └───────▶ SUPERSEDED: by a newer version's request, by another's approval, or by its own comparison made again
@@ -121,7 +123,9 @@ export class PromotionService {
   }
 
   /**
-   * Throws PROMOTION_NOT_FOUND; CONFLICT where it is decided, or its champion is no longer the active version (the
+   * Where the task asks for four eyes two people take part: who started the run, and another who approves; of a run that
+   * a trigger started the first to approve is only noted down, and the promotion stays open for a second. Throws
+   * PROMOTION_NOT_FOUND; CONFLICT where it is decided, or its champion is no longer the active version (the
    * comparison is then made again, as a new promotion that the message names); FORBIDDEN by the task's four eyes;
    * GATE_NOT_PASSED, also by what the task asks of live traffic (`shadowMinutes`); BAD_INPUT for an override without a
    * comment; BUNDLE_INVALID where the version cannot serve.
@@ -129,9 +133,10 @@ export class PromotionService {
   async approve(id: string, { by, comment = null, override = false }: Approval): Promise<PromotionRow> {
     const promotion = await this.open(id);
     const task = await this.taskOf(promotion);
-    await this.checkFourEyes(promotion, task, by);
+    const isFirst = await this.isFirstOfTwo(promotion, task, by);
     if (task.activeVersion !== promotion.championVersion) throw await this.comparedAgain(promotion);
     const overridden = checkGate(await this.lackingOf(promotion, task), { comment, override });
+    if (isFirst) return this.approveFirst(promotion, { by, comment, override: overridden });
     const rules = rulesOf(task);
     const shares = promotion.championVersion !== null && rules.canaryPercent > 0 && rules.canaryPercent < 100;
     await this.activation.prepare(promotion.task, promotion.version);
@@ -221,12 +226,28 @@ export class PromotionService {
     return task;
   }
 
-  private async checkFourEyes(promotion: PromotionRow, task: TaskRow, by: string): Promise<void> {
-    if (!rulesOf(task).fourEyes) return;
+  /** Whether a second person is to approve after `by`. Throws FORBIDDEN where `by` is the other of the two already. */
+  private async isFirstOfTwo(promotion: PromotionRow, task: TaskRow, by: string): Promise<boolean> {
+    if (!rulesOf(task).fourEyes) return false;
     const version = await this.versions.find(promotion.task, promotion.version);
     const run = version?.runId ? await this.runs.find(version.runId) : null;
-    if (run?.startedBy !== by) return;
-    throw new FewloopError('FORBIDDEN', `task ${task.name} asks for four eyes: you started the run`);
+    const other = run?.startedBy ?? promotion.firstApprovalBy;
+    if (other !== by) return other === null;
+    const did = run?.startedBy ? 'started the run' : 'have approved it: another person is to approve it too';
+    throw new FewloopError('FORBIDDEN', `task ${task.name} asks for four eyes: you ${did}`);
+  }
+
+  private async approveFirst(promotion: PromotionRow, approval: Required<Approval>): Promise<PromotionRow> {
+    const { id, task, version, championVersion: champion, verdict } = promotion;
+    await this.transactions.run(async (tx) => {
+      if (!(await this.promotions.approveFirst(id, approval.by, tx))) {
+        throw new FewloopError('CONFLICT', 'somebody else approved or decided it at the same moment: look again');
+      }
+      const digests = await this.active.digests(tx, task, { version, champion });
+      const body = { promotion: id, version, champion, digests, verdict, ...approval };
+      await this.ledger.append(tx, task, 'promotion-approved-first', body);
+    });
+    return this.get(id);
   }
 
   /** What the task asks for and this has not, for people. */
@@ -297,6 +318,7 @@ export class PromotionService {
       run,
       verdict,
       report,
+      ...(promotion.firstApprovalBy === null ? {} : { firstApprovalBy: promotion.firstApprovalBy }),
       by,
       comment,
       override,

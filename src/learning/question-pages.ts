@@ -53,8 +53,8 @@ export function interleave(
   return edges;
 }
 
-/** Throws BAD_INPUT on `after`. */
-export function readCursor(text: string, strategy: QueryStrategyName): Cursor {
+/** `strategies`: whose cursor it may be. Throws BAD_INPUT on `after`. */
+export function readCursor(text: string, strategies: readonly QueryStrategyName[]): Cursor {
   const bad = (why: string): FewloopError => badInput('after', why);
   let cursor: Cursor;
   try {
@@ -62,8 +62,8 @@ export function readCursor(text: string, strategy: QueryStrategyName): Cursor {
   } catch {
     throw bad('is not a cursor of this queue');
   }
-  if (cursor?.strategy !== strategy) throw bad('is a cursor of another strategy');
-  const { asked, check, chosen, audit } = cursor;
+  if (!strategies.includes(cursor?.strategy)) throw bad('is a cursor of another strategy');
+  const { strategy, asked, check, chosen, audit } = cursor;
   const columns = orderOf(strategy)?.length ?? 1;
   const checkHolds =
     check === null || (typeof check === 'object' && UUID.test(check.id) && Number.isFinite(check.priority));

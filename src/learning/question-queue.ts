@@ -16,6 +16,7 @@ import { interleave, readCursor, type Chosen, type Cursor, type Edge } from './q
 export interface QueueRequest {
   first?: number | null;
   after?: string | null;
+  /** Null: DEFAULT_STRATEGY; DIVERSE as long as the task has no label to train on, where a model's doubts say little. */
   strategy?: QueryStrategyName | null;
   /** Of what a strategy chooses; the audit slice stays whole, so that it stays a random one. `minPriority`: of all. */
   filter?: QuestionFilter | null;
@@ -29,6 +30,13 @@ export interface Question extends CandidateRow {
 export interface QueuePage {
   edges: { cursor: string; node: Question }[];
   pageInfo: { hasNextPage: boolean; endCursor: string | null };
+}
+
+interface Page {
+  edges: Edge[];
+  pageInfo: QueuePage['pageInfo'];
+  /** By which it was chosen. */
+  strategy: QueryStrategyName;
 }
 
 const MAX_PAGE = 200;
@@ -47,31 +55,37 @@ export class QuestionQueue {
    * For `by`: what others hold is left out, and what they answered themselves and another is to answer. Throws BAD_INPUT
    * on `first`, `after`, `filter`.
    */
-  async page(
-    task: string,
-    request: QueueRequest,
-    by: string,
-  ): Promise<{ edges: Edge[]; pageInfo: QueuePage['pageInfo'] }> {
-    const strategy = request.strategy ?? DEFAULT_STRATEGY;
+  async page(task: string, request: QueueRequest, by: string): Promise<Page> {
     const filter = checkedFilter(request.filter ?? {});
     const first = request.first ?? 20;
     if (!Number.isInteger(first) || first < 0 || first > MAX_PAGE) throw badInput('first', `must be 0 to ${MAX_PAGE}`);
-    const start: Cursor = request.after
-      ? readCursor(request.after, strategy)
-      : { strategy, asked: await this.candidates.countAsked(task, by), check: null, chosen: null, audit: null };
     const view = { by, filter };
+    const begun = request.after ? readCursor(request.after, request.strategy ? [request.strategy] : BY_DEFAULT) : null;
+    const undecided = !begun && !request.strategy && !checksAlone(filter);
+    const cold = undecided ? await this.diverse.coldStart(task, view, first + 1) : null;
+    const strategy = begun?.strategy ?? request.strategy ?? (cold ? 'DIVERSE' : DEFAULT_STRATEGY);
+    const start: Cursor = begun ?? {
+      strategy,
+      asked: await this.candidates.countAsked(task, by),
+      check: null,
+      chosen: null,
+      audit: null,
+    };
     const [checks, chosen, audit] = await Promise.all([
       this.questions.checks(task, start.check, first + 1, view),
-      checksAlone(filter) ? NOTHING : this.chosen(task, strategy, start.chosen, first + 1, view),
+      checksAlone(filter) ? NOTHING : this.chosen(task, { strategy, cold }, start.chosen, first + 1, view),
       checksAlone(filter) ? [] : this.questions.audit(task, start.audit, first + 1, by),
     ]);
     const edges = interleave(start, checks, chosen, audit, first);
     const endCursor = edges.at(-1)?.cursor ?? null;
     const hasNextPage = checks.length + chosen.rows.length + audit.length > edges.length;
-    return { edges, pageInfo: { hasNextPage, endCursor } };
+    return { edges, pageInfo: { hasNextPage, endCursor }, strategy };
   }
 
-  /** How many questions there are for `by`, those that others hold among them; COUNTED where there are as many or more. */
+  /**
+   * How many questions there are for `by`, those that others hold among them; COUNTED where there are as many or more. A
+   * task without labels begins with a sample of them, and has the others as well.
+   */
   async count(task: string, request: Pick<QueueRequest, 'strategy' | 'filter'>, by: string): Promise<number> {
     const filter = checkedFilter(request.filter ?? {});
     const strategy = request.strategy ?? DEFAULT_STRATEGY;
@@ -95,7 +109,7 @@ export class QuestionQueue {
 
   private async chosen(
     task: string,
-    strategy: QueryStrategyName,
+    { strategy, cold }: { strategy: QueryStrategyName; cold: CandidateRow[] | null },
     after: QuestionPosition | null,
     limit: number,
     view: QuestionView,
@@ -106,7 +120,8 @@ export class QuestionQueue {
       return { rows, position: (row) => ({ values: order.map(({ column }) => row[column]), id: row.id }) };
     }
     if (strategy === 'RANDOM_AUDIT') return NOTHING;
-    const listed = await this.diverse.list(task, view);
+    const most = (after === null ? 0 : after.values[0]! + 1) + limit;
+    const listed = cold ?? (await this.diverse.list(task, view, most));
     // Behind the row where the page before ended, or, once that is answered, as far on as it stood.
     const known = listed.findIndex(({ id }) => id === after?.id);
     const from = after === null ? 0 : known === -1 ? after.values[0]! : known + 1;
@@ -122,6 +137,8 @@ export class QuestionQueue {
   }
 }
 
+/** What questions are of where no strategy is named. */
+const BY_DEFAULT: QueryStrategyName[] = [DEFAULT_STRATEGY, 'DIVERSE'];
 const NOTHING: Chosen = { rows: [], position: () => ({ values: [], id: '' }) };
 
 /** What a strategy chooses, and the audit slice, is asked for the first time: it has no priority. */

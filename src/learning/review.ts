@@ -24,7 +24,6 @@ import { AnswerExamples, sameLabels } from './answer-examples.js';
 import { LearningEvents } from './events.js';
 import { checkedLabels } from './intake.js';
 import { QuestionQueue, type Question, type QueuePage, type QueueRequest } from './question-queue.js';
-import { DEFAULT_STRATEGY } from './query-strategies.js';
 import { UUID } from './runs.js';
 import { TaskService } from './task-service.js';
 
@@ -72,14 +71,14 @@ export class ReviewService {
     const first = request.first ?? 20;
     for (let round = 0; ; round++) {
       // What was got before is held, and so on the page again.
-      const { edges } = await this.questions.page(task, { ...request, first }, by);
+      const { edges, strategy } = await this.questions.page(task, { ...request, first }, by);
       const rows = edges.map(({ node }) => node);
       const got = await this.transactions.run((tx) =>
         this.candidates.lease(
           rows.map(({ id }) => id),
           by,
           LEASE_SECONDS,
-          request.strategy ?? DEFAULT_STRATEGY,
+          strategy,
           tx,
         ),
       );

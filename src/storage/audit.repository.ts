@@ -22,10 +22,18 @@ const SERVED = `c.task = $1 AND c.audit AND (c.served_prediction ->> 'modelVersi
 export class AuditRepository {
   constructor(@Inject(DataSource) private readonly dataSource: DataSource) {}
 
-  /** Answers by which the version is judged: to texts that it served before anybody had labelled them. */
+  /**
+   * Answers by which the version is judged: to texts that it served before anybody had labelled them. Of each what people
+   * said when it was asked at random; a doubtful label that was looked at again, or a file's, is a correction that models
+   * or people chose to make, where they doubted it, and would make the figure better than it is.
+   */
   answers(task: string, version: number): Promise<AuditAnswer[]> {
     return this.dataSource.manager.query<AuditAnswer[]>(
-      `SELECT e.labels, e.choices, c.served_prediction AS "servedPrediction"
+      `SELECT coalesce((
+           SELECT a.labels FROM answer a
+           WHERE a.candidate = c.id AND a.undone_at IS NULL AND a.labels IS NOT NULL AND a.asked <> 'LABEL_ISSUE'
+           ORDER BY a.seq DESC LIMIT 1), e.labels) AS labels,
+         e.choices, c.served_prediction AS "servedPrediction"
        FROM candidate c JOIN example e ON e.task = c.task AND e.item_key = c.item_key
        WHERE ${SERVED} AND e.origin = 'AUDIT' AND e.revoked_at IS NULL
        ORDER BY c.item_key`,

@@ -12,6 +12,7 @@ import { Knowing1795720000000 } from '../../migrations/1795720000000-knowing.js'
 import { Strategies1795840000000 } from '../../migrations/1795840000000-strategies.js';
 import { QueueIndexes1795850000000 } from '../../migrations/1795850000000-queue-indexes.js';
 import { TrialFailure1795860000000 } from '../../migrations/1795860000000-trial-failure.js';
+import { FirstApproval1795860000001 } from '../../migrations/1795860000001-first-approval.js';
 import { Trials1795800000000 } from '../../migrations/1795800000000-trials.js';
 import { Webhooks1795760000000 } from '../../migrations/1795760000000-webhooks.js';
 import { ReplicaFailures1795750000000 } from '../../migrations/1795750000000-replica-failures.js';
@@ -101,6 +102,7 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       Strategies1795840000000,
       QueueIndexes1795850000000,
       TrialFailure1795860000000,
+      FirstApproval1795860000001,
     ],
     migrationsTransactionMode: 'each',
     namingStrategy: new PostgresNames(),

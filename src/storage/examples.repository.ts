@@ -106,6 +106,11 @@ export class ExamplesRepository {
     );
   }
 
+  /** Whether a run would have anything to learn. */
+  async hasTrain(task: string): Promise<boolean> {
+    return this.dataSource.manager.existsBy(ExampleRow, { task, split: 'train', revokedAt: IsNull() });
+  }
+
   async countBySplit(task: string): Promise<Record<SplitValue, number>> {
     const rows = await this.dataSource.manager.query<{ split: SplitValue; count: number }[]>(
       `SELECT split, count(*)::int AS count FROM example WHERE task = $1 AND revoked_at IS NULL GROUP BY split`,

@@ -51,6 +51,12 @@ export class PromotionsRepository {
     return (result.affected ?? 0) > 0;
   }
 
+  /** False where it was decided or approved by somebody before. */
+  async approveFirst(id: string, by: string, tx: Tx): Promise<boolean> {
+    const open = { id, decision: IsNull(), firstApprovalBy: IsNull() };
+    return ((await tx.update(PromotionRow, open, { firstApprovalBy: by })).affected ?? 0) > 0;
+  }
+
   /** Closes the requests that a newer one of the same task makes pointless. */
   async supersedeOpen(task: string, exceptId: string, by: string, tx: Tx): Promise<void> {
     await tx.update(

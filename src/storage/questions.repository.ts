@@ -39,9 +39,10 @@ export interface CheckPosition {
   id: string;
 }
 
-/** `c` and the row of the alias ask the same: same text, up to case and spaces, same pair, same choices. */
+/** `c` and the row of the alias ask the same: same text, up to case and spaces, same pair, same choices, same fields. */
 const same = (other: string): string => `${other}.task = c.task AND ${other}.split_group = c.split_group
-  AND ${other}.text_pair IS NOT DISTINCT FROM c.text_pair AND ${other}.choices IS NOT DISTINCT FROM c.choices`;
+  AND ${other}.text_pair IS NOT DISTINCT FROM c.text_pair AND ${other}.choices IS NOT DISTINCT FROM c.choices
+  AND ${other}.fields IS NOT DISTINCT FROM c.fields`;
 
 export const NOT_ANSWERED = `NOT EXISTS (SELECT 1 FROM example e WHERE ${same('e')})`;
 

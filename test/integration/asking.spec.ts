@@ -7,6 +7,7 @@ import { DataSource } from 'typeorm';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Prediction } from '../../src/inference/types.js';
 import { AgreementService } from '../../src/learning/agreement.js';
+import { AuditService } from '../../src/learning/audit.js';
 import { LabelIssues } from '../../src/learning/label-issues.js';
 import { LedgerService } from '../../src/learning/ledger.js';
 import { ForgetService } from '../../src/learning/forget.js';
@@ -19,6 +20,7 @@ import { AnswersRepository } from '../../src/storage/answers.repository.js';
 import { CandidatesRepository } from '../../src/storage/candidates.repository.js';
 import { ExampleService } from '../../src/learning/examples.js';
 import { ExamplesRepository } from '../../src/storage/examples.repository.js';
+import { TasksRepository } from '../../src/storage/tasks.repository.js';
 import { TrainingTextsRepository } from '../../src/storage/training-texts.repository.js';
 import { fraction, itemKey, sha256, splitGroup, splitOf } from '../../src/task/keys.js';
 import type { TaskDefinition } from '../../src/task/types.js';
@@ -72,11 +74,11 @@ function prediction(text: string): Prediction {
   };
 }
 
-async function admit(list: string[]): Promise<void> {
+async function admit(list: string[], fields: Record<string, unknown> | null = null): Promise<void> {
   const definition = (await service.get(TaskService).get('tiny')).definition as TaskDefinition;
-  const plain = { textPair: null, choices: null, fields: null };
+  const plain = { textPair: null, choices: null, fields };
   const scored = list.map((text) => ({
-    item: { ...plain, itemKey: itemKey({ text }), splitGroup: splitGroup(text), text },
+    item: { ...plain, itemKey: itemKey({ text, fields }), splitGroup: splitGroup(text), text },
     prediction: prediction(text),
   }));
   await service.get(PoolService).admit(definition, scored);
@@ -138,6 +140,31 @@ describe('near-duplicates', () => {
     for (const text of train) expect(await example(text)).toBeUndefined();
     expect(await service.get(TrainingTextsRepository).unlabelledForTraining('tiny', 10)).toEqual([]);
     expect(await queue()).toEqual([]);
+  });
+
+  it.each([
+    ['a strategy chose', isChosen],
+    ['the audit drew', isAudit],
+  ])('are none where fields differ: each is asked, and answered for itself, of those that %s', async (_, wanted) => {
+    const [text] = variants(1, wanted);
+    // The same up to case and spaces, and with the same fields: one question.
+    await admit([text!, `${text!} `], { brand: '甲' });
+    await admit([text!], { brand: '乙' });
+    await admit([text!]);
+    const asked = await queue();
+    const brands = asked.map(({ fields }) => fields?.brand ?? null);
+    expect(brands.toSorted()).toEqual([null, '乙', '甲']);
+    const of = (brand: string) => asked.find(({ fields }) => fields?.brand === brand)!;
+    await review.label(of('甲').id, ['positive'], 'anna');
+    expect((await queue()).map(({ id }) => id)).not.toContain(of('甲').id);
+    expect(await queue()).toHaveLength(2);
+    await review.label(of('乙').id, ['negative'], 'anna');
+    const examples = await service.get(ExamplesRepository).list('tiny');
+    expect(examples.map(({ fields, labels }) => [fields?.brand, labels])).toEqual([
+      ['甲', ['positive']],
+      ['乙', ['negative']],
+    ]);
+    expect(await queue()).toHaveLength(1);
   });
 
   it('are open again where the answer is undone', async () => {
@@ -433,6 +460,32 @@ describe('labels in doubt', () => {
     // Taken back, the doubt is there again.
     await review.undo('tiny', 'ben');
     expect((await queue('ben'))[0]).toMatchObject({ id: second!.id, reason: 'LABEL_ISSUE' });
+  });
+
+  it('corrected in the audit slice, they are trained on, and live accuracy keeps the answer given at random', async () => {
+    await service.get(TasksRepository).setActive('tiny', 1);
+    await admit(texts(60));
+    const drawn = (await queue()).filter(({ audit, split }) => audit && split === 'train').slice(0, 3);
+    expect(drawn).toHaveLength(3);
+    // Of each the other label than the one that was served.
+    const other = ({ predictedLabel }: Question) => (predictedLabel === 'positive' ? 'negative' : 'positive');
+    for (const one of drawn) await review.label(one.id, [other(one)], 'anna');
+    const live = () => service.get(AuditService).liveAccuracy('tiny');
+    expect(await live()).toMatchObject({ rows: 3, right: 0 });
+
+    const [first, second] = drawn;
+    expect(await doubt([first!, second!].map((one) => ({ text: one.text, label: other(one), doubt: 0.9 })))).toBe(2);
+    await review.label(first!.id, [first!.predictedLabel!], 'ben');
+    const file = { text: second!.text, labels: [second!.predictedLabel!] };
+    expect(await service.get(ExampleService).import('tiny', [file], 'file')).toMatchObject({ updated: 1 });
+    for (const one of [first!, second!]) {
+      expect(await example(one.text)).toMatchObject({ labels: [one.predictedLabel], origin: 'AUDIT', split: 'train' });
+    }
+    expect(await live()).toMatchObject({ rows: 3, right: 0 });
+    // Its own answer taken back, and given anew, is another answer.
+    await review.undo('tiny', 'anna');
+    await review.label(drawn[2]!.id, [drawn[2]!.predictedLabel!], 'anna');
+    expect(await live()).toMatchObject({ rows: 3, right: 1 });
   });
 
   it('skipped, they stay as they are', async () => {

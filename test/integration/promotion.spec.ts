@@ -159,6 +159,45 @@ describe('approval', () => {
   });
 });
 
+describe('of a run that a trigger started, where the task asks for four eyes', () => {
+  let id: string;
+  beforeEach(async () => {
+    await applyTinyTask(service, dataDir, {
+      learning: { promotion: { fourEyes: true }, trigger: { newLabels: null } },
+    });
+    const started = { task: 'tiny', trigger: 'DRIFT' as const, reason: 'drift', startedBy: null };
+    const run = await service.get(RunsRepository).insertOpen(started);
+    await service.get(RunsRepository).updateOpen(run!.id, { state: 'SUCCEEDED' });
+    await addVersion(2, run!.id);
+    id = await request(2, 'INCONCLUSIVE');
+  });
+  const approval = (by: string) => promotions.approve(id, { by, comment: `${by} has looked`, override: true });
+
+  it('two people approve, each by the rules, and the first makes nothing active', async () => {
+    await expect(promotions.approve(id, { by: 'ann' })).rejects.toMatchObject({ code: 'GATE_NOT_PASSED' });
+    expect(await promotions.get(id)).toMatchObject({ firstApprovalBy: null });
+    expect(await approval('ann')).toMatchObject({ decision: null, firstApprovalBy: 'ann' });
+    expect(await active()).toBe(1);
+    await expect(approval('ann')).rejects.toMatchObject({ code: 'FORBIDDEN' });
+    await expect(promotions.approve(id, { by: 'bob' })).rejects.toMatchObject({ code: 'GATE_NOT_PASSED' });
+    expect(await active()).toBe(1);
+    expect(await approval('bob')).toMatchObject({ decision: 'APPROVED', decidedBy: 'bob', firstApprovalBy: 'ann' });
+    expect(await active()).toBe(2);
+    expect(await ledgerKinds()).toEqual(['promotion-approved', 'promotion-approved-first']);
+    const [second, first] = await service.get(LedgerService).listOfTask('tiny', 2);
+    expect(first!.body).toMatchObject({ promotion: id, version: 2, by: 'ann', comment: 'ann has looked', override: true });
+    expect(second!.body).toMatchObject({ promotion: id, firstApprovalBy: 'ann', by: 'bob' });
+  });
+
+  it('of two who are the first at once one is, and either may reject', async () => {
+    const both = await Promise.allSettled(['ann', 'ann'].map(approval));
+    expect(both.map(({ status }) => status).toSorted()).toEqual(['fulfilled', 'rejected']);
+    expect(await active()).toBe(1);
+    expect(await promotions.reject(id, { by: 'ann', comment: 'after all' })).toMatchObject({ decision: 'REJECTED' });
+    await expect(approval('bob')).rejects.toMatchObject({ code: 'CONFLICT' });
+  });
+});
+
 describe('requests', () => {
   it('of a newer version supersede older ones; of the same one there is one', async () => {
     await applyTinyTask(service, dataDir);

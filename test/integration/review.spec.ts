@@ -4,7 +4,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DataSource } from 'typeorm';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { FewloopError } from '../../src/common/errors.js';
 import type { Prediction } from '../../src/inference/types.js';
 import { PoolService } from '../../src/learning/pool.js';
 import type { QueryStrategyName } from '../../src/learning/query-strategies.js';
@@ -141,6 +142,50 @@ describe('the queue', () => {
     const next = await review.queue('tiny', { strategy: 'DIVERSE', first: 3, after: pageInfo.endCursor });
     const ids = [...edges, ...next.edges].map(({ node }) => node.id);
     expect(new Set(ids).size).toBe(6);
+  });
+
+  it('begins, before there is a label, with unlike texts by turns of the predicted labels, where no strategy is named', async () => {
+    const source = service.get(DataSource);
+    // Of few texts something rarer is predicted, and there the model is sure.
+    const few = await source.query(
+      `SELECT id FROM candidate WHERE split = 'train' AND NOT audit ORDER BY margin DESC LIMIT 12`,
+    );
+    for (const [i, { id }] of few.entries()) {
+      const label = i < 4 ? 'rare' : 'some';
+      await source.query(
+        `UPDATE candidate SET predicted_label = $2, prediction = prediction || jsonb_build_object('label', $2::text) WHERE id = $1`,
+        [id, label],
+      );
+    }
+    const first = async (request: QueueRequest) =>
+      (await review.queue('tiny', { first: 20, ...request })).edges.filter(({ node }) => !node.audit);
+    const labelsOf = (edges: { node: CandidateRow }[]) => edges.map(({ node }) => node.predictedLabel);
+    const byMargin = labelsOf(await first({ strategy: 'BREAKING_TIES' }));
+    expect(new Set(byMargin)).toEqual(new Set(['positive']));
+    // No model can compare texts: then they are asked as always.
+    const noModel = vi.spyOn(service.get(ActivationService), 'current');
+    noModel.mockRejectedValueOnce(new FewloopError('OVERLOADED', 'no memory'));
+    expect(labelsOf(await first({}))).toEqual(byMargin);
+
+    const cold = await first({});
+    expect(cold).toHaveLength(16);
+    const turns = labelsOf(cold);
+    for (let at = 0; at < 12; at += 3) {
+      expect(new Set(turns.slice(at, at + 3))).toEqual(new Set(['rare', 'some', 'positive']));
+    }
+    expect(turns.slice(12).toSorted()).toEqual(['positive', 'positive', 'some', 'some']);
+    expect(labelsOf(await first({ strategy: 'BREAKING_TIES' }))).toEqual(byMargin);
+    expect(await review.count('tiny', {})).toBe(await review.count('tiny', { strategy: 'BREAKING_TIES' }));
+
+    // What was leased says how it was chosen, and a page begun goes on after the first label, which ends the beginning.
+    const [leased] = await review.lease('tiny', { first: 1 }, 'anna');
+    await review.label(leased!.id, ['positive'], 'anna');
+    const [example] = await service.get(ExamplesRepository).listSplit('tiny', 'train');
+    expect(example).toMatchObject({ itemKey: leased!.itemKey, strategy: 'DIVERSE' });
+    const next = await first({ after: cold[5]!.cursor });
+    expect(next.map(({ node }) => node.id)).not.toContain(leased!.id);
+    const margins = (await first({})).map(({ node }) => node.margin);
+    expect(margins).toEqual(margins.toSorted((a, b) => a - b));
   });
 
   it('RANDOM_AUDIT: the audit slice alone, of all splits', async () => {

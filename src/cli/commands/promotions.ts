@@ -3,7 +3,7 @@ import { Failure } from '../client.js';
 import { contextOf } from '../context.js';
 import { print, printJson, table } from '../output.js';
 
-const FIELDS = `id verdict decision decidedBy comment requestedAt decidedAt report
+const FIELDS = `id verdict firstApprovalBy decision decidedBy comment requestedAt decidedAt report
   version { task version state } champion { version } replicas { id state serves message }`;
 const LIST = `query ($name: String!) { task(name: $name) { promotions { ${FIELDS} } } }`;
 const APPROVE = `mutation ($id: ID!, $comment: String, $override: Boolean) {
@@ -17,6 +17,7 @@ const ROLLBACK = `mutation ($task: String!, $reason: String!) {
 interface Promotion {
   id: string;
   verdict: string;
+  firstApprovalBy: string | null;
   decision: string | null;
   requestedAt: string;
   version: { task: string; version: number; state: string };
@@ -48,8 +49,8 @@ async function promotions(task: string, _: object, command: Command): Promise<vo
   const { task: found } = await client.request<{ task: { promotions: Promotion[] } | null }>(LIST, { name: task });
   if (!found) throw new Failure(`there is no task ${task}`, 'TASK_NOT_FOUND');
   if (json) return printJson(found.promotions);
-  const rows = found.promotions.map(({ id, requestedAt, version, champion, verdict, decision }) => {
-    return [id, requestedAt, version.version, champion?.version ?? null, verdict, decision ?? 'open'];
+  const rows = found.promotions.map(({ id, requestedAt, version, champion, verdict, ...rest }) => {
+    return [id, requestedAt, version.version, champion?.version ?? null, verdict, stateOf(rest)];
   });
   print(table(['PROMOTION', 'REQUESTED', 'VERSION', 'CHAMPION', 'VERDICT', 'DECISION'], rows));
 }
@@ -75,7 +76,12 @@ async function rollback(task: string, { reason }: { reason: string }, command: C
 }
 
 function printDecision(promotion: Promotion, json: boolean): void {
-  const { version, decision } = promotion;
+  const { version } = promotion;
   if (json) printJson(promotion);
-  else print(`${version.task}: version ${version.version} ${decision}, now ${version.state}`);
+  else print(`${version.task}: version ${version.version} ${stateOf(promotion)}, now ${version.state}`);
+}
+
+function stateOf({ decision, firstApprovalBy }: Pick<Promotion, 'decision' | 'firstApprovalBy'>): string {
+  if (decision !== null || firstApprovalBy === null) return decision ?? 'open';
+  return `approved by ${firstApprovalBy}, open for a second person`;
 }

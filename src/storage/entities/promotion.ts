@@ -15,6 +15,8 @@ export class PromotionRow {
   @Column('integer', { nullable: true }) championVersion: number | null;
   @Column('text') verdict: VerdictValue;
   @Column('jsonb') report: object;
+  /** Of two who are to approve it (learning/promotion.ts); the second one decides. */
+  @Column('text', { nullable: true }) firstApprovalBy: string | null;
   @Column('text', { nullable: true }) decision: DecisionValue | null;
   @Column('text', { nullable: true }) decidedBy: string | null;
   @Column('text', { nullable: true }) comment: string | null;
