@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { MemoryRunner } from '../../test/fixtures/memory-model.js';
 import type { Config } from '../config/config.js';
 import { HostLayout } from './host-layout.js';
-import { BatchBudgets, chooseBudget, measureBudgets } from './batch-budget.js';
+import { BatchBudgets, chooseBudget, measureBudgets, type Measured } from './batch-budget.js';
 
 /** A runner on a clock of its own: a batch takes what `millisecondsOf` says of its tokens. */
 function timed(millisecondsOf: (tokens: number) => number) {
@@ -70,6 +70,22 @@ describe('BatchBudgets', () => {
     await again.budgetOf('base', runner, 'g');
     expect(runner.batches).not.toEqual([]);
     expect(JSON.parse(await readFile(join(dataDir, 'batch-budgets.json'), 'utf8'))).toMatchObject({});
+  });
+
+  it('measures anew what was measured on another machine, and keeps both', async () => {
+    const file = join(dataDir, 'batch-budgets.json');
+    await budgets('').budgetOf('base', new MemoryRunner(), 'g');
+    const kept = JSON.parse(await readFile(file, 'utf8')) as Record<string, Measured[]>;
+    const [here, measured] = Object.entries(kept)[0]!;
+    const there = here.replace(/onnxruntime [\d.]+/u, 'onnxruntime 1.0.0');
+    expect(there).not.toBe(here);
+    await writeFile(file, JSON.stringify({ [there]: measured }));
+    const moved = budgets('');
+    expect(await moved.rateOf('base')).toBeUndefined();
+    const runner = new MemoryRunner();
+    await moved.budgetOf('base', runner, 'g');
+    expect(runner.batches).not.toEqual([]);
+    expect(Object.keys(JSON.parse(await readFile(file, 'utf8')) as object)).toEqual([there, here]);
   });
 
   it('measures nothing where the budget is set', async () => {

@@ -1,14 +1,13 @@
 /** What measurements of this machine share: the rows that they run, and the file of the data folder that keeps them. */
 import { randomUUID } from 'node:crypto';
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
-import { availableParallelism, cpus } from 'node:os';
 import { dirname } from 'node:path';
 import type { HostBatch } from '../inference/types.js';
 
 /** About a review or a title with its template. */
 export const ROW_TOKENS = 32;
 
-/** By key, one JSON object. */
+/** By key, one JSON object; what a measurement holds for (machine.ts) is part of its key. */
 export class KeptMeasurements<T> {
   constructor(private readonly file: string) {}
 
@@ -33,11 +32,6 @@ export class KeptMeasurements<T> {
       return {};
     }
   }
-}
-
-/** What a measurement holds for, as part of a key. */
-export function machine(device: string): string {
-  return [cpus()[0]?.model ?? '', `${availableParallelism()} cores`, device].join(' | ');
 }
 
 /** Rows whose ids do not matter. Graphs that take no masks and no words are given none of these by their host. */
