@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { MemoryRunner } from '../../test/fixtures/memory-model.js';
 import type { Config } from '../config/config.js';
+import { fixedShapes } from '../inference/shapes.js';
 import { HostLayout } from './host-layout.js';
 import { BatchBudgets, chooseBudget, measureBudgets, type Measured } from './batch-budget.js';
 
@@ -46,6 +47,16 @@ describe('measureBudgets', () => {
   it('takes the largest where the machine is parallel', async () => {
     const { runner, nowMs } = timed(() => 5);
     expect(chooseBudget(await measureBudgets(runner, 'g', 1, 65_536, nowMs))).toBe(65_536);
+  });
+
+  it('measures batches as they can be: of the fixed shapes, and of no more rows than a batch has', async () => {
+    const { runner, nowMs } = timed(() => 5);
+    await measureBudgets(runner, 'g', 1, 65_536, nowMs);
+    for (const { rows, length } of runner.batches) expect(fixedShapes(65_536, 128)).toContainEqual({ rows, length });
+    expect(runner.batches.slice(-6).map(({ rows, length }) => [rows, length])).toEqual([
+      ...[1, 2, 3].map(() => [512, 64]),
+      ...[1, 2, 3].map(() => [512, 128]),
+    ]);
   });
 });
 

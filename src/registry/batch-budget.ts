@@ -6,6 +6,7 @@
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import { join } from 'node:path';
 import { Config } from '../config/config.js';
+import { MAX_ROWS } from '../inference/shapes.js';
 import type { GraphRunner } from '../inference/types.js';
 import { isGpu } from '../common/devices.js';
 import { HostLayout } from './host-layout.js';
@@ -41,7 +42,9 @@ export async function measureBudgets(
 ): Promise<Measured[]> {
   const found: Measured[] = [];
   for (let batchTokens = SMALLEST; batchTokens <= largest; batchTokens *= 2) {
-    const batch = blankBatch(graph, batchTokens / ROW_TOKENS);
+    // Batches end at so many rows: what fills more than those has longer ones.
+    const rows = Math.min(MAX_ROWS, batchTokens / ROW_TOKENS);
+    const batch = blankBatch(graph, rows, batchTokens / rows);
     let bestMs = Number.POSITIVE_INFINITY;
     try {
       for (let round = 0; round < ROUNDS; round++) {

@@ -35,17 +35,22 @@ export class KeptMeasurements<T> {
 }
 
 /** Rows whose ids do not matter. Graphs that take no masks and no words are given none of these by their host. */
-export function blankBatch(graph: string, rows: number, length = ROW_TOKENS): HostBatch {
+export function blankBatch(
+  graph: string,
+  rows: number,
+  length = ROW_TOKENS,
+  { masks, words }: Pick<HostBatch, 'masks' | 'words'> = { masks: 1, words: 2 },
+): HostBatch {
   return {
     graph,
     rows,
     length,
-    masks: 1,
-    words: 2,
+    masks,
+    words,
     inputIds: new BigInt64Array(rows * length).fill(1n),
     attentionMask: new BigInt64Array(rows * length).fill(1n),
     tokenTypeIds: new BigInt64Array(rows * length),
-    maskPositions: new BigInt64Array(rows),
-    labelTokens: new BigInt64Array(rows * 2),
+    maskPositions: new BigInt64Array(rows * masks),
+    labelTokens: new BigInt64Array(rows * words * masks),
   };
 }

@@ -72,12 +72,7 @@ export async function openBundle(
       model.maxBatchTokens = await budgets.budgetOf(budgetKind(manifest, precision), lease, graph.id);
     }
     if (lease.fixedShapes) {
-      await warmShapes(lease, {
-        graphs: manifest.graphs.map(({ id }) => id),
-        hosts: lease.pids().length,
-        maxBatchTokens: model.maxBatchTokens ?? UNMEASURED_BATCH_TOKENS,
-        maxLength: definition.maxLength,
-      });
+      await warmShapes(model, lease.pids().length, model.maxBatchTokens ?? UNMEASURED_BATCH_TOKENS);
     }
   } catch (error) {
     await lease.release();
