@@ -3,9 +3,11 @@ import { describe, expect, it } from 'vitest';
 import { characterTokenizer, memoryModel, MemoryRunner } from '../../test/fixtures/memory-model.js';
 import { batchTensors } from '../runtime/protocol.js';
 import { InferenceEngine } from './engine.js';
-import type { ServedModel, TextTokenizer } from './types.js';
+import type { GraphRunner, ServedModel, TextTokenizer } from './types.js';
 
 const BATCH_TOKENS = 256;
+/** Whose allocations are counted. */
+const REQUESTS = 200;
 const engine = () =>
   new InferenceEngine({ maxBatchTokens: BATCH_TOKENS, maxConcurrentBatches: 2, maxQueuedTokens: 1e6 });
 const oneTemplate = { templates: ['{text}很{mask}'], maxLength: 128 };
@@ -106,5 +108,44 @@ describe('a batch on its way to a host', () => {
       const { rows, length, masks, words } = batch;
       expect(bytes).toBe(rows * (24 * length + 8 * masks + 8 * words * masks));
     }
+  });
+});
+
+/** What the engine alone puts on V8's heap for a text, in bytes: ids are known, the graph has its answer ready. */
+async function heapOfAText(textsPerRequest: number): Promise<number> {
+  const known = ['很', '好', '赞', '差', ...texts];
+  const ids = await characterTokenizer.encode(known);
+  const idsOf = new Map(known.map((text, i) => [text, ids[i]!]));
+  const tokenizer: TextTokenizer = {
+    ...characterTokenizer,
+    encode: async (all) => all.map((text) => idsOf.get(text)!),
+  };
+  const values = new Float32Array(BATCH_TOKENS);
+  const runner: GraphRunner = {
+    run: async ({ rows, words }) => ({
+      logits: values.subarray(0, rows * words),
+      embeddings: values.subarray(0, rows * 2),
+    }),
+  };
+  const model = memoryModel(runner, { tokenizer }, oneTemplate);
+  const serving = engine();
+  const bytes: number[] = [];
+  for (let i = 0; i < REQUESTS; i++) {
+    const from = (i * textsPerRequest) % texts.length;
+    const request = { items: items(from, from + textsPerRequest), priority: 'interactive' } as const;
+    const before = process.memoryUsage().heapUsed;
+    const outcomes = await serving.classify(model, request);
+    bytes.push(process.memoryUsage().heapUsed - before);
+    expect(outcomes.every(({ ok }) => ok)).toBe(true);
+  }
+  // A collection falls within few requests, code is compiled within the first: the median knows of neither.
+  return bytes.toSorted((a, b) => a - b)[REQUESTS / 2]! / textsPerRequest;
+}
+
+describe('allocations', () => {
+  // Ten runs: 51.6 to 51.8 KB, and 30.9 to 31.2 KB.
+  it('are under 77 KB a text that comes alone, 47 KB of 64 in a request', async () => {
+    expect(await heapOfAText(1)).toBeLessThan(77_000);
+    expect(await heapOfAText(64)).toBeLessThan(47_000);
   });
 });

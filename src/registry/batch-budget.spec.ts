@@ -4,8 +4,9 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { MemoryRunner } from '../../test/fixtures/memory-model.js';
 import type { Config } from '../config/config.js';
+import { fixedShapes } from '../inference/shapes.js';
 import { HostLayout } from './host-layout.js';
-import { BatchBudgets, chooseBudget, measureBudgets } from './batch-budget.js';
+import { BatchBudgets, chooseBudget, measureBudgets, type Measured } from './batch-budget.js';
 
 /** A runner on a clock of its own: a batch takes what `millisecondsOf` says of its tokens. */
 function timed(millisecondsOf: (tokens: number) => number) {
@@ -47,6 +48,16 @@ describe('measureBudgets', () => {
     const { runner, nowMs } = timed(() => 5);
     expect(chooseBudget(await measureBudgets(runner, 'g', 1, 65_536, nowMs))).toBe(65_536);
   });
+
+  it('measures batches as they can be: of the fixed shapes, and of no more rows than a batch has', async () => {
+    const { runner, nowMs } = timed(() => 5);
+    await measureBudgets(runner, 'g', 1, 65_536, nowMs);
+    for (const { rows, length } of runner.batches) expect(fixedShapes(65_536, 128)).toContainEqual({ rows, length });
+    expect(runner.batches.slice(-6).map(({ rows, length }) => [rows, length])).toEqual([
+      ...[1, 2, 3].map(() => [512, 64]),
+      ...[1, 2, 3].map(() => [512, 128]),
+    ]);
+  });
 });
 
 describe('BatchBudgets', () => {
@@ -70,6 +81,22 @@ describe('BatchBudgets', () => {
     await again.budgetOf('base', runner, 'g');
     expect(runner.batches).not.toEqual([]);
     expect(JSON.parse(await readFile(join(dataDir, 'batch-budgets.json'), 'utf8'))).toMatchObject({});
+  });
+
+  it('measures anew what was measured on another machine, and keeps both', async () => {
+    const file = join(dataDir, 'batch-budgets.json');
+    await budgets('').budgetOf('base', new MemoryRunner(), 'g');
+    const kept = JSON.parse(await readFile(file, 'utf8')) as Record<string, Measured[]>;
+    const [here, measured] = Object.entries(kept)[0]!;
+    const there = here.replace(/onnxruntime [\d.]+/u, 'onnxruntime 1.0.0');
+    expect(there).not.toBe(here);
+    await writeFile(file, JSON.stringify({ [there]: measured }));
+    const moved = budgets('');
+    expect(await moved.rateOf('base')).toBeUndefined();
+    const runner = new MemoryRunner();
+    await moved.budgetOf('base', runner, 'g');
+    expect(runner.batches).not.toEqual([]);
+    expect(Object.keys(JSON.parse(await readFile(file, 'utf8')) as object)).toEqual([there, here]);
   });
 
   it('measures nothing where the budget is set', async () => {

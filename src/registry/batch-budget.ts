@@ -6,10 +6,12 @@
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import { join } from 'node:path';
 import { Config } from '../config/config.js';
+import { MAX_ROWS } from '../inference/shapes.js';
 import type { GraphRunner } from '../inference/types.js';
 import { isGpu } from '../common/devices.js';
 import { HostLayout } from './host-layout.js';
-import { blankBatch, KeptMeasurements, machine, ROW_TOKENS } from './measurements.js';
+import { machine } from './machine.js';
+import { blankBatch, KeptMeasurements, ROW_TOKENS } from './measurements.js';
 
 /** Where nothing has been measured. */
 export const UNMEASURED_BATCH_TOKENS = 512;
@@ -40,7 +42,9 @@ export async function measureBudgets(
 ): Promise<Measured[]> {
   const found: Measured[] = [];
   for (let batchTokens = SMALLEST; batchTokens <= largest; batchTokens *= 2) {
-    const batch = blankBatch(graph, batchTokens / ROW_TOKENS);
+    // Batches end at so many rows: what fills more than those has longer ones.
+    const rows = Math.min(MAX_ROWS, batchTokens / ROW_TOKENS);
+    const batch = blankBatch(graph, rows, batchTokens / rows);
     let bestMs = Number.POSITIVE_INFINITY;
     try {
       for (let round = 0; round < ROUNDS; round++) {
@@ -69,6 +73,8 @@ export function chooseBudget(measured: Measured[]): number {
 export class BatchBudgets {
   readonly #log = new Logger(BatchBudgets.name);
   readonly #kept: KeptMeasurements<Measured[]>;
+  /** It does not change while a process runs. */
+  #machine: Promise<string> | undefined;
   /** Measurements follow each other: two at a time would measure each other. */
   #last: Promise<unknown> = Promise.resolve();
 
@@ -95,12 +101,12 @@ export class BatchBudgets {
 
   /** Tokens a second of such graphs at their best budget, where that has been measured on this machine. */
   async rateOf(kind: string): Promise<number | undefined> {
-    const measured = await this.#kept.of(this.#key(kind));
+    const measured = await this.#kept.of(await this.#key(kind));
     return measured && Math.max(...measured.map(({ tokensPerSecond }) => tokensPerSecond));
   }
 
   async #find(kind: string, runner: GraphRunner, graph: string): Promise<number> {
-    const key = this.#key(kind);
+    const key = await this.#key(kind);
     const known = await this.#kept.of(key);
     if (known) return chooseBudget(known);
     const largest = isGpu(this.config.device) ? LARGEST.cuda : LARGEST.cpu;
@@ -111,8 +117,9 @@ export class BatchBudgets {
     return chooseBudget(measured);
   }
 
-  #key(kind: string): string {
+  async #key(kind: string): Promise<string> {
     const { hosts, threads } = this.layout;
-    return [kind, machine(this.config.device), `${hosts}x${threads}`].join(' | ');
+    this.#machine ??= machine(this.config.device);
+    return [kind, await this.#machine, `${hosts}x${threads}`].join(' | ');
   }
 }

@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { Config } from '../config/config.js';
 import { chooseLayout, findLayout, HostLayout, layoutsOf } from './host-layout.js';
-import { machine, KeptMeasurements } from './measurements.js';
+import { machine } from './machine.js';
+import { KeptMeasurements } from './measurements.js';
 import { fileDigest } from './bundle.js';
 
 it('tries every use of all cores, as far as memory goes', () => {
@@ -34,7 +35,7 @@ it('goes by the settings where they say it, and else by what was measured here b
     expect(await findLayout(config.with({ hosts: 3 }))).toEqual(new HostLayout(3, 1));
     expect(await findLayout(config.with({ hosts: 3, hostThreads: 2 }))).toEqual(new HostLayout(3, 2));
     expect(await findLayout(config.with({ hostThreads: 64 }))).toEqual(new HostLayout(1, 64));
-    const key = `${await fileDigest(join(dataDir, 'model.onnx'))} | ${machine('cpu')}`;
+    const key = `${await fileDigest(join(dataDir, 'model.onnx'))} | ${await machine('cpu')}`;
     const kept = new KeptMeasurements(join(dataDir, 'host-layouts.json'));
     await kept.keep(key, [{ hosts: 5, threads: 7, tokensPerSecond: 1 }]);
     expect(await findLayout(config)).toEqual(new HostLayout(5, 7));

@@ -11,7 +11,8 @@ import { devicesOf, isGpu } from '../common/devices.js';
 import { HostGroup } from '../runtime/host-group.js';
 import { estimatedBytes } from '../runtime/host-memory.js';
 import { fileDigest } from './bundle.js';
-import { blankBatch, KeptMeasurements, machine } from './measurements.js';
+import { machine } from './machine.js';
+import { blankBatch, KeptMeasurements } from './measurements.js';
 import { refuseExternalData } from './onnx-file.js';
 
 /** Of a base model's folder. */
@@ -79,7 +80,7 @@ export async function findLayout(config: Config): Promise<HostLayout> {
   const path = join(baseModel, BASE_GRAPH);
   const sha256 = await fileDigest(path);
   const kept = new KeptMeasurements<MeasuredLayout[]>(join(dataDir, 'host-layouts.json'));
-  const key = [sha256, machine(device)].join(' | ');
+  const key = [sha256, await machine(device)].join(' | ');
   const known = await kept.of(key);
   if (known) return chooseLayout(known);
   await refuseExternalData(path, sha256);

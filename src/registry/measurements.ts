@@ -1,14 +1,13 @@
 /** What measurements of this machine share: the rows that they run, and the file of the data folder that keeps them. */
 import { randomUUID } from 'node:crypto';
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
-import { availableParallelism, cpus } from 'node:os';
 import { dirname } from 'node:path';
 import type { HostBatch } from '../inference/types.js';
 
 /** About a review or a title with its template. */
 export const ROW_TOKENS = 32;
 
-/** By key, one JSON object. */
+/** By key, one JSON object; what a measurement holds for (machine.ts) is part of its key. */
 export class KeptMeasurements<T> {
   constructor(private readonly file: string) {}
 
@@ -35,23 +34,23 @@ export class KeptMeasurements<T> {
   }
 }
 
-/** What a measurement holds for, as part of a key. */
-export function machine(device: string): string {
-  return [cpus()[0]?.model ?? '', `${availableParallelism()} cores`, device].join(' | ');
-}
-
 /** Rows whose ids do not matter. Graphs that take no masks and no words are given none of these by their host. */
-export function blankBatch(graph: string, rows: number, length = ROW_TOKENS): HostBatch {
+export function blankBatch(
+  graph: string,
+  rows: number,
+  length = ROW_TOKENS,
+  { masks, words }: Pick<HostBatch, 'masks' | 'words'> = { masks: 1, words: 2 },
+): HostBatch {
   return {
     graph,
     rows,
     length,
-    masks: 1,
-    words: 2,
+    masks,
+    words,
     inputIds: new BigInt64Array(rows * length).fill(1n),
     attentionMask: new BigInt64Array(rows * length).fill(1n),
     tokenTypeIds: new BigInt64Array(rows * length),
-    maskPositions: new BigInt64Array(rows),
-    labelTokens: new BigInt64Array(rows * 2),
+    maskPositions: new BigInt64Array(rows * masks),
+    labelTokens: new BigInt64Array(rows * words * masks),
   };
 }

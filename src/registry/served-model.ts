@@ -82,12 +82,7 @@ export async function openBundle(
   try {
     if (measured) model.maxBatchTokens = await measured.budgets.budgetOf(kind, lease, measured.graph);
     if (lease.fixedShapes) {
-      await warmShapes(lease, {
-        graphs: manifest.graphs.map(({ id }) => id),
-        hosts: lease.pids().length,
-        maxBatchTokens: model.maxBatchTokens ?? UNMEASURED_BATCH_TOKENS,
-        maxLength: definition.maxLength,
-      });
+      await warmShapes(model, lease.pids().length, model.maxBatchTokens ?? UNMEASURED_BATCH_TOKENS);
     }
   } catch (error) {
     await lease.release();

@@ -6,8 +6,8 @@
  */
 import { Inject, Injectable } from '@nestjs/common';
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
 import { basename, join } from 'node:path';
+import { packageVersion } from '../common/package-version.js';
 import { Config } from '../config/config.js';
 import type { InferenceEngine } from '../inference/engine.js';
 import { contextualCalibration, matchPriors, meanDistribution } from '../inference/priors.js';
@@ -222,8 +222,4 @@ async function writeBundle(
   await rm(outFolder, { recursive: true, force: true });
   await rename(partial, outFolder);
   return manifest;
-}
-
-function packageVersion(name: string): string {
-  return (createRequire(import.meta.url)(`${name}/package.json`) as { version: string }).version;
 }
