@@ -230,7 +230,8 @@ METHODS: dict[str, Method] = {
     "full": _recipe("ensemble"),
     "full<tapt": _recipe_with_tapt(),
     "full-student": _recipe("student"),
-    **{f"full@{selection}": _recipe("ensemble", selection) for selection in SELECTIONS},
+    # The student: teachers are the same whatever is selected.
+    **{f"full@{selection}": _recipe("student", selection) for selection in SELECTIONS},
     "fine-tune": _learned("fine-tune", "single-label", "sentence-pair"),
     "efl": _learned("efl", "single-label", "sentence-pair"),
     **{f"efl<{other}": _efl_from(other) for other in ("bustm", "ocnli")},

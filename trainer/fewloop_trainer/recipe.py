@@ -3,6 +3,9 @@ the service starts, and the test rows scored by the models that it would serve.
 
 The time is no object (`BUDGET_SECONDS`): every job gets the steps that it wishes, so that the numbers do not depend on
 the machine's speed. The run keeps its own state; a killed cell goes on behind the last model that was finished.
+
+Teachers know nothing of how pseudo-labels are selected. Runs that differ in that alone train them once: what is theirs
+of a finished run's `work/` stays, and the next such run goes on from there, as it would after a kill.
 """
 
 import json
@@ -44,18 +47,50 @@ def predict(cell: Cell, selection: str | None = None, adaptation: dict | None = 
     unlabelled = [row_of(row) for row in unlabelled_of(cell)]
     folder = cell.work / digest_of([VERSION, settings, labelled, unlabelled, digest_of(cell.test)])[:32]
     predicted = folder / "predicted.npz"
+    teachers = cell.work / f"teachers-{_digest_for_teachers(settings, labelled, unlabelled)}"
     if not predicted.exists():
         write_run(folder, settings, labelled, unlabelled)
+        take_teachers(teachers, folder / "work")
         if run(folder) != 0:
             result = json.loads((folder / "result.json").read_text())
             raise RunError(result["code"], result["message"])
         partial = folder / "partial.npz"
         np.savez(partial, **predict_members(folder, cell))
         partial.replace(predicted)
+        keep_teachers(folder / "work", teachers)
         for name in ("bundle", "work"):  # hundreds of megabytes a cell
             shutil.rmtree(folder / name)
     stored = np.load(predicted)
     return {policy: stored[policy] for policy in stored.files}
+
+
+def _digest_for_teachers(settings: dict, labelled: list[dict], unlabelled: list[dict]) -> str:
+    """Of all that teachers of a run depend on: not the selection, nor the cell's test rows."""
+    definition = settings["definition"]
+    learning = {key: value for key, value in definition["learning"].items() if key != "selection"}
+    others = {key: value for key, value in settings.items() if key not in ("runId", "definitionDigest", "definition")}
+    return digest_of([VERSION, others, definition | {"learning": learning}, labelled, unlabelled])[:32]
+
+
+def keep_teachers(work: Path, teachers: Path) -> None:
+    """What a finished run computed before it selected anything, as further links: tens of megabytes a teacher."""
+    if teachers.exists():
+        return
+    partial = teachers.with_name(f"{teachers.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    for file in work.iterdir():
+        if file.is_file() and not file.name.startswith("student") and ".round" not in file.name:
+            (partial / file.name).hardlink_to(file)
+    partial.rename(teachers)
+
+
+def take_teachers(teachers: Path, work: Path) -> None:
+    """Puts what was kept into the `work/` of another run, but for what that one has already."""
+    for file in teachers.iterdir() if teachers.exists() else ():
+        work.mkdir(exist_ok=True)
+        if not (work / file.name).exists():
+            (work / file.name).hardlink_to(file)
 
 
 def unlabelled_of(cell: Cell) -> list[dict]:

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewloop_trainer import benchmark, cli, lessons, methods, peers, recipe, tapt
+from fewloop_trainer import benchmark, cli, lessons, methods, peers, recipe, run_state, tapt
 from fewloop_trainer.benchmark import BenchmarkSettings, Place
 from fewloop_trainer.cell import key_of
 from fewloop_trainer.data import RunError
+from fewloop_trainer.run_state import Run
 from folders import TINY_MODEL, definition_of, read_json, review, reviews
 
 TRAINER = Path(__file__).parents[1]
@@ -240,11 +241,41 @@ class TestRecipe:
         ]
         assert [result.get("reason") for result in results] == [None] * 3
         assert len(scored) == 1, "one run serves them all: the task's own strategy is fused"
-        assert results[0]["hits"] == results[2]["hits"]
+        assert results[1]["confidence"] == results[2]["confidence"], "what a selection is worth the student shows"
         assert results[0]["confidence"] != results[1]["confidence"]
-        (folder,) = (settings.work / "runs").iterdir()
+        folder, _ = sorted((settings.work / "runs").iterdir())
         assert not (folder / "bundle").exists()
         assert read_json(folder / "run.json")["baseModel"]["folder"] == str(TINY_MODEL)
+
+    def test_strategies_of_selection_make_other_students_of_the_same_teachers(self, settings, tmp_path, monkeypatch):
+        written = json.loads((settings.task_files / "eprstmt.yaml").read_text())
+        # So that each lets some in: of the tiny model's labels none is sure.
+        written["learning"]["selection"] |= {"threshold1": 0.5, "threshold2": 0.6, "threshold3": 0.51}
+        (tmp_path / "eprstmt.yaml").write_text(json.dumps(written))
+        settings, trained = replace(settings, task_files=tmp_path), []
+        train = Run.train
+        monkeypatch.setattr(
+            Run, "train", lambda run, name, *given, **more: trained.append(name) or train(run, name, *given, **more)
+        )
+        monkeypatch.setattr(run_state, "FEWEST_ROWS_FOR_ALL_WEIGHTS", 4)
+        results = {
+            name: benchmark.compute(settings, Place("eprstmt", f"full@{name}", "0", 0)) for name in methods.SELECTIONS
+        }
+        assert [result.get("reason") for result in results.values()] == [None] * 3
+        assert len({json.dumps(result["confidence"]) for result in results.values()}) == 3
+        chosen = {
+            json.loads(line)["strategy"]: {json.loads(each)["itemKey"] for each in lines}
+            for file in (settings.work / "runs").glob("*/pseudo-labels.jsonl")
+            for lines in [file.read_text().splitlines()]
+            for line in lines[:1]
+        }
+        assert chosen.keys() == set(methods.SELECTIONS)
+        assert len({frozenset(keys) for keys in chosen.values()}) == 3
+        assert trained.count("student") == 3
+        assert trained.count("t0-plain.fold0") == trained.count("t1-r-drop.fold1") == 1, "teachers are trained once"
+        # As if it had been alone.
+        alone = benchmark.compute(replace(settings, work=tmp_path / "alone"), Place("eprstmt", "full@fused", "0", 0))
+        assert alone["confidence"] == results["fused"]["confidence"]
 
     def test_says_why_a_run_failed(self, settings, monkeypatch):
         monkeypatch.setattr(
@@ -344,10 +375,10 @@ class TestStarts:
 
 class TestPeers:
     def test_that_are_not_installed_are_skipped_with_the_reason(self, settings, monkeypatch):
-        monkeypatch.setattr(peers, "_versions", lambda: {"scikit-learn": "1"})
+        monkeypatch.setattr(peers, "_versions", lambda: {"setfit": "1"})
         result = benchmark.compute(settings, Place("eprstmt", "tf-idf", "0", 0))
         assert result["state"] == "skipped"
-        assert "jieba not installed" in result["reason"]
+        assert "scikit-learn not installed" in result["reason"]
         assert benchmark.compute(settings, Place("chid", "tf-idf", "0", 0))["state"] == "n/a"
 
     def test_give_their_classes_to_the_labels_of_that_name(self, settings, monkeypatch):
