@@ -5,8 +5,19 @@ from pathlib import Path
 import numpy as np
 
 from fewloop_trainer import peers
-from fewloop_trainer.comparison import Cells, augrc, finished, hits_of, mean_and_spread, mean_with_interval
+from fewloop_trainer.claims import delta_rows, published_rows
+from fewloop_trainer.comparison import (
+    Cells,
+    augrc,
+    by_size,
+    difference_in_words,
+    finished,
+    hits_of,
+    mean_and_spread,
+    row_differences,
+)
 from fewloop_trainer.evaluate import calibration_error
+from fewloop_trainer.fewclue import TASKS
 from fewloop_trainer.files import write_json
 
 REFERENCES = ("fine-tune", "pet", "setfit", "tf-idf")
@@ -38,24 +49,34 @@ def summary_of(cell: dict) -> dict:
 
 def markdown_of(document: dict) -> str:
     cells, settings = finished(document), document["settings"]
-    parts = [
-        "# FewCLUE",
-        _described(settings),
-        "## Accuracy, %",
-        "Mean ± standard deviation over splits and seeds; in brackets how many, where they are not all.",
-        accuracy_table(cells, document),
-    ]
-    for reference in REFERENCES:
-        table = difference_table(cells, settings, reference)
-        if table:
-            parts += [f"## Minus {reference}, points", DIFFERENCES, table]
-    parts += ["## Confidence and time", CONFIDENCE, confidence_table(cells, settings)]
+    parts = ["# FewCLUE", _described(settings)]
+    few, whole = by_size(cells)
+    if few or not whole:
+        parts += _measures(few, document, [split for split in settings["splits"] if split != "all"], "")
+    if whole:
+        parts += _measures(whole, document, ["all"], " with all five splits' train rows")
+    parts += ["## Beside the recipe's own gains, points", DELTAS, _table(DELTA_HEADER, delta_rows(few or whole))]
+    header = ["method", *TASKS, "mean"]
+    parts += ["## Beside published accuracy, %", PUBLISHED, _table(header, published_rows(few or whole))]
     reasons = {
         f"{c['method']} on {c['task']}: {c['state']}, {c['reason']}" for c in document["cells"] if c["state"] != "done"
     }
     if reasons:
         parts += ["## Not measured", "\n".join(f"- {reason}" for reason in sorted(reasons))]
     return "\n\n".join(parts)
+
+
+def _measures(cells: Cells, document: dict, splits: list[str], of: str) -> list[str]:
+    """Accuracy, differences, confidence and time of cells that learn from about as many rows."""
+    settings = document["settings"]
+    spread = "Mean ± standard deviation over splits and seeds; in brackets how many, where they are not all."
+    table = accuracy_table(cells, document, len(splits) * len(settings["seeds"]))
+    parts = [f"## Accuracy, %{of and ','}{of}", spread, table]
+    for reference in REFERENCES:
+        differences = difference_table(cells, settings, reference)
+        if differences:
+            parts += [f"## Minus {reference}, points{of and ','}{of}", DIFFERENCES, differences]
+    return [*parts, f"## Confidence and time{of and ','}{of}", CONFIDENCE, confidence_table(cells, settings)]
 
 
 DIFFERENCES = (
@@ -66,11 +87,20 @@ CONFIDENCE = (
     "ECE of ten bins of equal mass and AUGRC (the mean share of all rows that are covered and wrong), × 100, "
     "lower is better; seconds of a cell. Means over the tasks' means."
 )
+DELTA_HEADER = ["part", "methods", "the recipe's", "here", "least and most of a task", "tasks"]
+DELTAS = (
+    "Each part over what it is added to, beside the gain that the recipe's authors give (larger models); the mean over "
+    "the tasks that have both, paired as above. Self-training is the student over the teachers that taught it."
+)
+PUBLISHED = (
+    "For orientation: the published ones are of all public test rows and, but where another is named, of "
+    "RoBERTa-wwm-ext base, 110 million parameters."
+)
 
 
-def accuracy_table(cells: Cells, document: dict) -> str:
+def accuracy_table(cells: Cells, document: dict, wished: int) -> str:
+    """`wished`: cells of a method and task, if all are finished."""
     settings = document["settings"]
-    wished = len(settings["splits"]) * len(settings["seeds"])
     states = {(c["task"], c["method"]): c["state"] for c in document["cells"] if c["state"] != "done"}
     rows = []
     for method in settings["methods"]:
@@ -92,11 +122,11 @@ def difference_table(cells: Cells, settings: dict, reference: str) -> str:
     for method in settings["methods"]:
         if method == reference:
             continue
-        by_task = {task: _row_differences(cells, task, method, reference) for task in settings["tasks"]}
+        by_task = {task: row_differences(cells, task, method, reference) for task in settings["tasks"]}
         known = [rows_of for rows_of in by_task.values() if rows_of is not None]
         if known:
-            told = [_difference([d]) if d is not None else "" for d in by_task.values()]
-            rows.append([method, *told, _difference(known) if len(known) > 1 else ""])
+            told = [difference_in_words([d]) if d is not None else "" for d in by_task.values()]
+            rows.append([method, *told, difference_in_words(known) if len(known) > 1 else ""])
     return _table(["method", *settings["tasks"], "over these"], rows) if rows else ""
 
 
@@ -108,21 +138,6 @@ def confidence_table(cells: Cells, settings: dict) -> str:
             ece, area, seconds = np.mean([np.mean(measured, axis=0) for measured in by_task], axis=0)
             rows.append([method, f"{100 * ece:.1f}", f"{100 * area:.1f}", f"{seconds:.0f}", str(len(by_task))])
     return _table(["method", "ECE", "AUGRC", "seconds", "tasks"], rows)
-
-
-def _row_differences(cells: Cells, task: str, method: str, reference: str) -> np.ndarray | None:
-    """[N] mean difference of each test row's hits over the splits and seeds that both have; None without any."""
-    ours, theirs = ({(c["split"], c["seed"]): c for c in cells.get((task, m), [])} for m in (method, reference))
-    both = sorted(ours.keys() & theirs.keys())
-    if not both:
-        return None
-    return np.mean([hits_of(ours[place]) - hits_of(theirs[place]) for place in both], axis=0)
-
-
-def _difference(tasks: list[np.ndarray]) -> str:
-    mean, low, high = mean_with_interval(tasks)
-    text = f"{100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
-    return f"**{text}**" if low > 0 or high < 0 else text
 
 
 def _accuracy(found: list[dict], wished: int) -> str:

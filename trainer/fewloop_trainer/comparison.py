@@ -49,6 +49,35 @@ def mean_with_interval(tasks: Sequence[np.ndarray], seed: int = 0) -> tuple[floa
     return float(np.mean([np.mean(rows) for rows in tasks])), float(low), float(high)
 
 
+def row_differences(cells: Cells, task: str, method: str, reference: str) -> np.ndarray | None:
+    """[N] mean difference of each test row's hits over the splits and seeds that both have; None without any."""
+    ours, theirs = ({(c["split"], c["seed"]): c for c in cells.get((task, m), [])} for m in (method, reference))
+    both = sorted(ours.keys() & theirs.keys())
+    if not both:
+        return None
+    return np.mean([hits_of(ours[place]) - hits_of(theirs[place]) for place in both], axis=0)
+
+
+def difference_in_words(tasks: Sequence[np.ndarray]) -> str:
+    """The mean of row differences in points, with its interval; bold where that excludes 0."""
+    mean, low, high = mean_with_interval(tasks)
+    text = f"{100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+    return f"**{text}**" if low > 0 or high < 0 else text
+
+
+def by_size(cells: Cells) -> tuple[Cells, Cells]:
+    """The cells of single splits, and those of all five train files together."""
+    few, whole = (
+        {
+            place: own
+            for place, found in cells.items()
+            if (own := [c for c in found if (c["split"] == "all") == is_whole])
+        }
+        for is_whole in (False, True)
+    )
+    return few, whole
+
+
 def risk_coverage(confidence: np.ndarray, hit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Coverage [N] and the share of errors among what is covered [N], the most confident rows first.
 

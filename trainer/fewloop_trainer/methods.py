@@ -17,6 +17,7 @@ from fewloop_trainer.encoder import copy_of, load_model, load_tokenizer
 from fewloop_trainer.fewclue import TASKS
 from fewloop_trainer.learners import learner_of
 from fewloop_trainer.processes import settle
+from fewloop_trainer.recipe import Changes
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.scores import combine_members, distribution_of, match_priors
 from fewloop_trainer.starts import LESSONS, TAPT, TAPT_PASSES, adapted_base, started_from, taught_base
@@ -170,6 +171,9 @@ AUGMENT = {
 }
 AUXILIARY = {"auxiliary": PAPER_WEIGHT, "maskRate": MASK_RATE, "auxiliaryRows": recipe.UNLABELLED_ROWS}
 STRATEGIES = ("mixup", "manifold-mixup", "fgm", "pgd", "r-drop", "r-drop+fgm", "manifold-mixup+r-drop")
+ROUNDS = 3
+READ_BY_A_RUN = ("name", "kind", "method", "labels", "templates", "input", "efl", "maxLength", "serving", "learning")
+"""Where members are of more methods than PET."""
 SELECTIONS = ("top_confidence", "confident_contested", "fused")
 
 
@@ -180,12 +184,27 @@ def _augmented(strategy: str) -> Method:
 def _recipe_with_tapt() -> Method:
     adaptation = {"tapt": True, "passes": TAPT_PASSES, "budgetShare": 0.3, "auxiliary": 0}
     settings = {"version": recipe.VERSION, "policy": "ensemble", "adaptation": adaptation, "tapt": TAPT}
-    return Method(lambda cell: recipe.predict(cell, None, adaptation)["ensemble"], settings, reads=None)
+    return Method(lambda cell: recipe.predict(cell, Changes(adaptation=adaptation))["ensemble"], settings, reads=None)
 
 
-def _recipe(policy: str, selection: str | None = None) -> Method:
-    settings = {"version": recipe.VERSION, "policy": policy, "selection": selection}
-    return Method(lambda cell: recipe.predict(cell, selection)[policy], settings, reads=None)
+def _recipe(policy: str, selection: str | None = None, **more) -> Method:
+    changes = Changes(selection, **more)
+    settings = {"version": recipe.VERSION, "policy": policy, "selection": selection} | more
+    return Method(lambda cell: recipe.predict(cell, changes)[policy], settings, reads=None)
+
+
+def _committee(*members: str) -> Method:
+    """The recipe with teachers of several methods, which are wrong elsewhere."""
+    return replace(_recipe("ensemble", methods=members), refuses=_no_choices, reads=READ_BY_A_RUN)
+
+
+def _recipe_of_lessons() -> Method:
+    alone = _recipe("ensemble")
+    # Its runs are of a base that goes with the cell's end, and go with it.
+    predict = started_from(
+        lambda cell: taught_base(cell, "pet"), lambda cell: alone.predict(replace(cell, work=cell.base / "runs"))
+    )
+    return replace(alone, predict=predict, settings=alone.settings | {"lessons": LESSONS}, lessons=TASKS)
 
 
 def _learned(method: str, *kinds: str, of_pairs: dict[str, object] | None = None) -> Method:
@@ -228,9 +247,14 @@ METHODS: dict[str, Method] = {
         lessons=TASKS,
     ),
     "full": _recipe("ensemble"),
+    "full-uniform": _recipe("uniform"),
+    "full+embedding": _committee("pet", "embedding"),
     "full<tapt": _recipe_with_tapt(),
+    "full<multi-task": _recipe_of_lessons(),
     "full-student": _recipe("student"),
-    **{f"full@{selection}": _recipe("ensemble", selection) for selection in SELECTIONS},
+    "full@rounds": _recipe("student", rounds=ROUNDS),
+    # The student: teachers are the same whatever is selected.
+    **{f"full@{selection}": _recipe("student", selection) for selection in SELECTIONS},
     "fine-tune": _learned("fine-tune", "single-label", "sentence-pair"),
     "efl": _learned("efl", "single-label", "sentence-pair"),
     **{f"efl<{other}": _efl_from(other) for other in ("bustm", "ocnli")},

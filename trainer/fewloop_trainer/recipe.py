@@ -3,11 +3,15 @@ the service starts, and the test rows scored by the models that it would serve.
 
 The time is no object (`BUDGET_SECONDS`): every job gets the steps that it wishes, so that the numbers do not depend on
 the machine's speed. The run keeps its own state; a killed cell goes on behind the last model that was finished.
+
+Teachers know nothing of how pseudo-labels are selected. Runs that differ in that alone train them once: what is theirs
+of a finished run's `work/` stays, and the next such run goes on from there, as it would after a kill.
 """
 
 import json
 import shutil
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,35 +31,79 @@ from fewloop_trainer.workspace import Workspace
 
 VERSION = 1
 """To be raised where a change of the trainer changes what a run comes to."""
+POLICIES = {"ensemble": "teacher", "uniform": "teacher", "student": "student"}
+"""What a run is scored by, and whose models say it."""
 BUDGET_SECONDS = 86_400
 UNLABELLED_ROWS = 3000
 """As many as the service gives a run (`src/learning/data-set.ts`)."""
 
 
-def predict(cell: Cell, selection: str | None = None, adaptation: dict | None = None) -> dict[str, np.ndarray]:
-    """Distributions [N test, C] by serving policy: `ensemble` of the teachers, and the `student`.
+@dataclass(frozen=True)
+class Changes:
+    """What replaces the task file's own: selection strategy, rounds of self-training, `learning.adaptation`, and the
+    methods of which the ensemble has members."""
 
-    `selection` replaces the task's selection strategy, `adaptation` its `learning.adaptation`. Raises RunError where
-    the run fails.
+    selection: str | None = None
+    rounds: int | None = None
+    adaptation: dict | None = None
+    methods: tuple[str, ...] | None = None
+
+
+def predict(cell: Cell, changes: Changes = Changes()) -> dict[str, np.ndarray]:
+    """Distributions [N test, C] by policy: `ensemble` of the teachers, the same with `uniform` weights, the `student`.
+
+    Raises RunError where the run fails.
     """
-    definition = definition_for(cell, selection, adaptation)
+    definition = definition_for(cell, changes)
     settings = settings_for(cell, definition)
     labelled = [row_of(row) | {"label": row["label"], "split": "train"} for row in cell.train]
     unlabelled = [row_of(row) for row in unlabelled_of(cell)]
-    folder = cell.work / digest_of([VERSION, settings, labelled, unlabelled, digest_of(cell.test)])[:32]
+    folder = cell.work / digest_of([VERSION, POLICIES, settings, labelled, unlabelled, digest_of(cell.test)])[:32]
     predicted = folder / "predicted.npz"
+    teachers = cell.work / f"teachers-{_digest_for_teachers(settings, labelled, unlabelled)}"
     if not predicted.exists():
         write_run(folder, settings, labelled, unlabelled)
+        take_teachers(teachers, folder / "work")
         if run(folder) != 0:
             result = json.loads((folder / "result.json").read_text())
             raise RunError(result["code"], result["message"])
         partial = folder / "partial.npz"
         np.savez(partial, **predict_members(folder, cell))
         partial.replace(predicted)
+        keep_teachers(folder / "work", teachers)
         for name in ("bundle", "work"):  # hundreds of megabytes a cell
             shutil.rmtree(folder / name)
     stored = np.load(predicted)
     return {policy: stored[policy] for policy in stored.files}
+
+
+def _digest_for_teachers(settings: dict, labelled: list[dict], unlabelled: list[dict]) -> str:
+    """Of all that teachers of a run depend on: not the selection and its rounds, nor the cell's test rows."""
+    definition = settings["definition"]
+    learning = {key: value for key, value in definition["learning"].items() if key not in ("selection", "rounds")}
+    others = {key: value for key, value in settings.items() if key not in ("runId", "definitionDigest", "definition")}
+    return digest_of([VERSION, others, definition | {"learning": learning}, labelled, unlabelled])[:32]
+
+
+def keep_teachers(work: Path, teachers: Path) -> None:
+    """What a finished run computed before it selected anything, as further links: tens of megabytes a teacher."""
+    if teachers.exists():
+        return
+    partial = teachers.with_name(f"{teachers.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    for file in work.iterdir():
+        if file.is_file() and not file.name.startswith("student") and ".round" not in file.name:
+            (partial / file.name).hardlink_to(file)
+    partial.rename(teachers)
+
+
+def take_teachers(teachers: Path, work: Path) -> None:
+    """Puts what was kept into the `work/` of another run, but for what that one has already."""
+    for file in teachers.iterdir() if teachers.exists() else ():
+        work.mkdir(exist_ok=True)
+        if not (work / file.name).exists():
+            (work / file.name).hardlink_to(file)
 
 
 def unlabelled_of(cell: Cell) -> list[dict]:
@@ -65,13 +113,17 @@ def unlabelled_of(cell: Cell) -> list[dict]:
     return [cell.unlabelled[i] for i in sorted(order)]
 
 
-def definition_for(cell: Cell, selection: str | None, adaptation: dict | None) -> dict:
+def definition_for(cell: Cell, changes: Changes) -> dict:
     definition = read_by_run(cell.task)
+    if changes.methods is not None:
+        definition = cell.task.definition | {"method": list(changes.methods)}
     learning = definition["learning"] | {"budgetSeconds": BUDGET_SECONDS}
-    if selection is not None:
-        learning |= {"selection": learning["selection"] | {"strategy": selection}}
-    if adaptation is not None:
-        learning |= {"adaptation": adaptation}
+    if changes.selection is not None:
+        learning |= {"selection": learning["selection"] | {"strategy": changes.selection}}
+    if changes.rounds is not None:
+        learning |= {"rounds": changes.rounds}
+    if changes.adaptation is not None:
+        learning |= {"adaptation": changes.adaptation}
     serving = definition["serving"] | {"precisions": ["fp32"]}  # nothing of a cell is ever served
     return definition | {"learning": learning, "serving": serving}
 
@@ -111,8 +163,9 @@ def write_run(folder: Path, settings: dict, labelled: list[dict], unlabelled: li
 
 
 def predict_members(folder: Path, cell: Cell) -> dict[str, np.ndarray]:
-    """Tempered distributions [N test, C] of a finished run's two serving policies: weights, offsets and temperatures of
-    its manifest, and the models that its graphs were made of (the bundle is refused where the two disagree by 1e-4)."""
+    """Tempered distributions [N test, C] of a finished run's two serving policies, and of its teachers with uniform
+    weights at the fitted ones' temperature: weights, offsets and temperatures of its manifest, and the models that its
+    graphs were made of (the bundle is refused where the two disagree by 1e-4)."""
     manifest = json.loads((folder / "bundle/manifest.json").read_text())
     task, base, workspace = load_task(manifest["definition"]), load_model(cell.base), Workspace(folder)
     load_adapted(base, workspace)
@@ -126,8 +179,9 @@ def predict_members(folder: Path, cell: Cell) -> dict[str, np.ndarray]:
         offsets = np.array([member["offsets"][name] for name in task.label_names]) if member["offsets"] else 0.0
         said[member["role"]].append((member["weight"], distribution_of(scores, offsets)))
     found = {}
-    for policy, role in (("ensemble", "teacher"), ("student", "student")):
+    for policy, role in POLICIES.items():
         weights, members = zip(*said[role], strict=True)
-        combined = combine_members(np.stack(members), weights)
-        found[policy] = apply_temperature(combined, manifest["policies"][policy]["temperature"])
+        combined = combine_members(np.stack(members), np.ones(len(members)) if policy == "uniform" else weights)
+        served = "student" if role == "student" else "ensemble"
+        found[policy] = apply_temperature(combined, manifest["policies"][served]["temperature"])
     return found

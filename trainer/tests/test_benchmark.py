@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewloop_trainer import benchmark, cli, lessons, methods, peers, recipe, tapt
+from fewloop_trainer import benchmark, cli, lessons, methods, peers, recipe, run_state, tapt
 from fewloop_trainer.benchmark import BenchmarkSettings, Place
-from fewloop_trainer.cell import key_of
+from fewloop_trainer.cell import Cell, key_of
 from fewloop_trainer.data import RunError
+from fewloop_trainer.run_state import Run
 from folders import TINY_MODEL, definition_of, read_json, review, reviews
 
 TRAINER = Path(__file__).parents[1]
@@ -233,18 +234,90 @@ class TestRecipe:
     def test_is_a_run_of_the_trainer_scored_by_its_members(self, settings, monkeypatch):
         scored = []
         predict_members = recipe.predict_members
-        monkeypatch.setattr(recipe, "predict_members", lambda *given: scored.append(given) or predict_members(*given))
+
+        def watch(folder: Path, cell: Cell) -> dict[str, np.ndarray]:
+            manifest = read_json(folder / "bundle/manifest.json")
+            for member, weight in zip(manifest["members"], (0.9, 0.1, 1), strict=True):
+                member["weight"] = weight
+            (folder / "bundle/manifest.json").write_text(json.dumps(manifest))
+            scored.append(folder)
+            return predict_members(folder, cell)
+
+        monkeypatch.setattr(recipe, "predict_members", watch)
         results = [
             benchmark.compute(settings, Place("eprstmt", method, "0", 0))
-            for method in ("full", "full-student", "full@fused")
+            for method in ("full", "full-student", "full@fused", "full-uniform")
         ]
-        assert [result.get("reason") for result in results] == [None] * 3
+        assert [result.get("reason") for result in results] == [None] * 4
+        assert results[0]["confidence"] != results[3]["confidence"]
         assert len(scored) == 1, "one run serves them all: the task's own strategy is fused"
-        assert results[0]["hits"] == results[2]["hits"]
+        assert results[1]["confidence"] == results[2]["confidence"], "what a selection is worth the student shows"
         assert results[0]["confidence"] != results[1]["confidence"]
-        (folder,) = (settings.work / "runs").iterdir()
+        folder, _ = sorted((settings.work / "runs").iterdir())
         assert not (folder / "bundle").exists()
         assert read_json(folder / "run.json")["baseModel"]["folder"] == str(TINY_MODEL)
+
+    @pytest.mark.parametrize(
+        ("method", "differs"),
+        [
+            ("full@rounds", lambda run: run["definition"]["learning"]["rounds"] == 3),
+            ("full+embedding", lambda run: run["definition"]["method"] == ["pet", "embedding"]),
+            ("full<multi-task", lambda run: run["baseModel"]["folder"] != str(TINY_MODEL)),
+        ],
+    )
+    def test_is_varied_by_the_run_s_settings(self, settings, monkeypatch, method, differs):
+        monkeypatch.setitem(lessons.STEPS, "pet", 2)
+        runs: list[dict] = []
+
+        def stop(folder: Path) -> int:
+            runs.append(read_json(folder / "run.json"))
+            (folder / "result.json").write_text('{"code": "X", "message": "no"}')
+            return 1
+
+        monkeypatch.setattr(recipe, "run", stop)
+        for name in ("full", method):
+            assert benchmark.compute(settings, Place("eprstmt", name, "0", 0))["reason"] == "RunError: no"
+        assert [differs(run) for run in runs] == [False, True]
+
+    def test_has_no_embedding_member_for_choices_and_shows_it_the_task_s_input(self, settings, tmp_path):
+        assert benchmark.compute(settings, Place("chid", "full+embedding", "0", 0))["state"] == "n/a"
+        written = json.loads((settings.task_files / "eprstmt.yaml").read_text())
+        (tmp_path / "eprstmt.yaml").write_text(json.dumps(written | {"input": "评论：{text}"}))
+        method, keys = methods.METHODS["full+embedding"], set()
+        for folder in (settings.task_files, tmp_path):
+            cell = benchmark.cell_of(replace(settings, task_files=folder), Place("eprstmt", "full+embedding", "0", 0))
+            keys.add(key_of(cell, "full+embedding", method.settings, method.reads))
+        assert len(keys) == 2
+
+    def test_strategies_of_selection_make_other_students_of_the_same_teachers(self, settings, tmp_path, monkeypatch):
+        written = json.loads((settings.task_files / "eprstmt.yaml").read_text())
+        # So that each lets some in: of the tiny model's labels none is sure.
+        written["learning"]["selection"] |= {"threshold1": 0.5, "threshold2": 0.6, "threshold3": 0.51}
+        (tmp_path / "eprstmt.yaml").write_text(json.dumps(written))
+        settings, trained = replace(settings, task_files=tmp_path), []
+        train = Run.train
+        monkeypatch.setattr(
+            Run, "train", lambda run, name, *given, **more: trained.append(name) or train(run, name, *given, **more)
+        )
+        monkeypatch.setattr(run_state, "FEWEST_ROWS_FOR_ALL_WEIGHTS", 4)
+        results = {
+            name: benchmark.compute(settings, Place("eprstmt", f"full@{name}", "0", 0)) for name in methods.SELECTIONS
+        }
+        assert [result.get("reason") for result in results.values()] == [None] * 3
+        assert len({json.dumps(result["confidence"]) for result in results.values()}) == 3
+        chosen = {
+            json.loads(line)["strategy"]: {json.loads(each)["itemKey"] for each in lines}
+            for file in (settings.work / "runs").glob("*/pseudo-labels.jsonl")
+            for lines in [file.read_text().splitlines()]
+            for line in lines[:1]
+        }
+        assert chosen.keys() == set(methods.SELECTIONS)
+        assert len({frozenset(keys) for keys in chosen.values()}) == 3
+        assert trained.count("student") == 3
+        assert trained.count("t0-plain.fold0") == trained.count("t1-r-drop.fold1") == 1, "teachers are trained once"
+        # As if it had been alone.
+        alone = benchmark.compute(replace(settings, work=tmp_path / "alone"), Place("eprstmt", "full@fused", "0", 0))
+        assert alone["confidence"] == results["fused"]["confidence"]
 
     def test_says_why_a_run_failed(self, settings, monkeypatch):
         monkeypatch.setattr(
@@ -344,10 +417,10 @@ class TestStarts:
 
 class TestPeers:
     def test_that_are_not_installed_are_skipped_with_the_reason(self, settings, monkeypatch):
-        monkeypatch.setattr(peers, "_versions", lambda: {"scikit-learn": "1"})
+        monkeypatch.setattr(peers, "_versions", lambda: {"setfit": "1"})
         result = benchmark.compute(settings, Place("eprstmt", "tf-idf", "0", 0))
         assert result["state"] == "skipped"
-        assert "jieba not installed" in result["reason"]
+        assert "scikit-learn not installed" in result["reason"]
         assert benchmark.compute(settings, Place("chid", "tf-idf", "0", 0))["state"] == "n/a"
 
     def test_give_their_classes_to_the_labels_of_that_name(self, settings, monkeypatch):

@@ -3,8 +3,17 @@
 import numpy as np
 import pytest
 
+from fewloop_trainer import claims
 from fewloop_trainer.benchmark_report import markdown_of
-from fewloop_trainer.comparison import augrc, hits_of, mean_and_spread, mean_with_interval, risk_coverage
+from fewloop_trainer.comparison import (
+    augrc,
+    finished,
+    hits_of,
+    mean_and_spread,
+    mean_with_interval,
+    risk_coverage,
+)
+from fewloop_trainer.methods import METHODS
 
 
 def cell(method: str, hits: str, split: str = "0", task: str = "eprstmt", **more) -> dict:
@@ -86,10 +95,73 @@ class TestMarkdown:
         assert "25 of cluewsc" in text
 
 
-def test_plots_where_matplotlib_is_installed(tmp_path):
-    plots = pytest.importorskip("fewloop_trainer.plots", exc_type=ImportError)
-    cells = [cell("pet", "1100"), cell("pet", "0110", "1"), cell("full", "1110"), cell("full", "1", task="chid")]
-    written = plots.plot(document(cells), tmp_path / "table.md")
-    assert written == ["table-methods.png", "table-risk.png"]
-    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in written)
-    assert plots.plot(document([cell("pet", "1", state="open")]), tmp_path / "none.md") == []
+class TestSizes:
+    CELLS = (
+        cell("fine-tune", "1100", trainRows=32),
+        cell("pet", "1110", trainRows=32),
+        cell("pet", "1111", "all", trainRows=160),
+    )
+
+    def test_single_splits_and_all_train_rows_have_tables_of_their_own(self):
+        text = markdown_of(document([*self.CELLS]))
+        few, whole = text.split("## Accuracy, %, with all five splits' train rows")
+        assert "| pet | 75.0 | 75.0 |" in few
+        assert "| pet | 100.0 | 100.0 |" in whole
+        assert "## Minus fine-tune" in few and "## Minus fine-tune" not in whole
+
+    def test_all_alone_is_one_table(self):
+        text = markdown_of(document([self.CELLS[2]]))
+        assert text.count("## Accuracy") == 1
+        assert "| pet |  |  |  |  |" not in text.split("## Beside published")[0]
+
+
+class TestClaims:
+    def test_a_part_is_what_it_is_over_what_it_is_added_to(self):
+        cells = [cell("fine-tune", "0" * 40), cell("pet", "1" * 40), cell("full", "1" * 40), cell("pet", "1", "1")]
+        cells += [cell("fine-tune", "1" * 20, task="chid"), cell("pet", "1" * 20, task="chid")]
+        lines = markdown_of(document(cells)).split("\n")
+        gain = "| prompts over fine-tuning | `pet` − `fine-tune` | 2 to 28 | **+50.0 (+50.0 to +50.0)** |"
+        assert f"{gain} +0.0 to +100.0 | 2 |" in lines
+        assert "| self-training, fused | `full@fused` − `full` | 0.4 to 4 | open |  | 0 |" in lines
+
+    def test_compare_methods_that_there_are(self):
+        assert {name for _, *pair, _ in claims.DELTAS for name in pair} <= METHODS.keys()
+        assert set(claims.BESIDE) <= METHODS.keys()
+        assert np.mean(list(claims.PUBLISHED_PET.values())) == pytest.approx(claims.PUBLISHED_MEANS["PET"], abs=0.1)
+
+    def test_published_accuracy_stands_beside_ours(self):
+        lines = markdown_of(document([cell("pet", "1100")])).split("\n")
+        assert "| PET, published | 86.7 | 56.0 | 44.0 | 59.4 | 61.2 | 57.5 | 54.5 | 51.7 | 46.0 | 57.4 |" in lines
+        assert f"| pet | 50.0 |{' open |' * 8}  |" in lines
+
+
+class TestPlots:
+    @pytest.fixture
+    def plots(self):
+        return pytest.importorskip("fewloop_trainer.plots", exc_type=ImportError)
+
+    def test_are_files_beside_the_report(self, plots, tmp_path):
+        cells = [cell("pet", "1100"), cell("pet", "0110", "1"), cell("full", "1110"), cell("full", "1", task="chid")]
+        written = plots.plot(document(cells), tmp_path / "table.md")
+        assert written == [f"table-{name}.png" for name in ("methods", "minus-pet", "minus-full", "risk")]
+        assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in written)
+        assert plots.plot(document([cell("pet", "1", state="open")]), tmp_path / "none.md") == []
+        written = plots.plot(document([*TestSizes.CELLS]), tmp_path / "both.md")
+        assert written == [f"both-{name}.png" for name in ("methods", "minus-fine-tune", "minus-pet", "risk", "rows")]
+
+    def test_bars_are_differences_with_their_intervals(self, plots):
+        cells = finished(document([cell("pet", "01" * 20), cell("full", "1" * 40), cell("zero-shot", "10" * 20)]))
+        _, axis = plots.plt.subplots()
+        plots._differences(axis, "eprstmt", cells, ["zero-shot", "pet", "full"], "pet")
+        bars, (line,) = axis.containers[-1], axis.containers[0].lines[2]
+        assert [label.get_text() for label in axis.get_yticklabels()] == ["zero-shot", "full"]
+        assert [bar.get_width() for bar in bars] == [0, 50]
+        assert bars[0].get_facecolor() != bars[1].get_facecolor(), "the first interval holds 0"
+        _, *intervals = mean_with_interval([np.tile([1.0, 0.0], 20)])
+        assert line.get_segments()[1][:, 0] == pytest.approx(100 * np.array(intervals))
+
+    def test_a_curve_has_the_mean_of_single_splits_and_all_rows(self, plots):
+        cells = finished(document([*TestSizes.CELLS, cell("pet", "1100", "1", trainRows=32)]))
+        _, axis = plots.plt.subplots()
+        plots._label_efficiency(axis, "eprstmt", cells, ["pet"])
+        assert axis.containers[0].lines[0].get_xydata().tolist() == [[32, 62.5], [160, 100]]
