@@ -71,6 +71,11 @@ export class ExamplesResolver {
     return this.revocations.revoke(task, { ...source, restore, dryRun }, by);
   }
 
+  @Query('pendingErasures')
+  pendingErasures() {
+    return this.forgetting.pending();
+  }
+
   @Mutation('forget')
   forget(
     @Args('task') task: string,

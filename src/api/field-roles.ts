@@ -46,6 +46,7 @@ export const ROOT_RULES: Record<string, Record<string, RootRule>> = {
     deadLetters: root('ENGINEER', task),
     exportExamples: root('LABELER', task),
     keys: root('ADMIN', 'all'),
+    pendingErasures: root('ADMIN', 'all'),
   },
   Mutation: {
     applyTask: root('ENGINEER', { definition: 'definition' }),
@@ -152,7 +153,7 @@ export const FIELD_ROLES: Record<string, Partial<Record<Role, string[]>>> = {
   IngestResult: { CLIENT: ['accepted', 'duplicates', 'rejected'] },
   Example: { LABELER: ['text', 'textPair', 'choices', 'fields', 'labels', 'split', 'prediction'] },
   ExampleConnection: { LABELER: ['nodes', 'pageInfo', 'totalCount'] },
-  ForgetResult: { ADMIN: ['digest', 'candidates', 'examples', 'streamItems', 'runRows'] },
+  ForgetResult: { ADMIN: ['digest', 'candidates', 'examples', 'streamItems', 'runRows', 'pendingFolders'] },
   DeadLetter: { ENGINEER: ['source', 'code', 'message', 'key', 'value', 'at'] },
   DeadLetterConnection: { ENGINEER: ['nodes', 'totalCount'] },
   AccessKey: {

@@ -456,8 +456,10 @@ export const typeDefs = /* GraphQL */ `
     candidates: Int!
     examples: Int!
     streamItems: Int!
-    "Rows in the data of training runs."
+    "Rows in the data of training runs that the answering process keeps itself."
     runRows: Int!
+    "Data folders of other processes whose runs may hold it still; see pendingErasures."
+    pendingFolders: Int!
   }
 
   "A record that could not be scored."
@@ -603,6 +605,8 @@ export const typeDefs = /* GraphQL */ `
   extend type Query {
     "Of the input that the task reads, the oldest. ENGINEER."
     deadLetters(task: String!, first: Int = 100): DeadLetterConnection!
+    "Data folders whose runs may hold a text that was forgotten: trainers erase it within a minute. ADMIN."
+    pendingErasures: Int!
     "Every labelled text of a task, page by page, in an order that stays."
     exportExamples(task: String!, first: Int = 500, after: String, predictions: Boolean = false): ExampleConnection!
   }

@@ -32,6 +32,7 @@ import { RetentionService } from './retention.js';
 import { ReviewService } from './review.js';
 import { RevocationService } from './revocation.js';
 import { RunData } from './run-data.js';
+import { RunErasure } from './run-erasure.js';
 import { RunVersions } from './run-versions.js';
 import { RunWorker } from './run-worker.js';
 import { RunService } from './runs.js';
@@ -89,6 +90,7 @@ const SERVICES = [
     QuestionQueue,
     RetentionService,
     RunData,
+    RunErasure,
     RunVersions,
     RunWorker,
     TaskLinter,

@@ -51,8 +51,9 @@ export class RetentionService implements OnApplicationBootstrap, BeforeApplicati
     @Inject(RunsRepository) private readonly runs: RunsRepository,
   ) {}
 
+  /** Trainers too: runs' texts are where they keep them. What others erase meanwhile is passed over. */
   onApplicationBootstrap(): void {
-    if (!['all', 'stream'].includes(this.config.role)) return;
+    if (!['all', 'stream', 'trainer'].includes(this.config.role)) return;
     this.#timer = setInterval(() => {
       this.#looking = this.#looking
         .then(() => this.eraseAll())

@@ -17,6 +17,7 @@ import { sha256 } from '../task/keys.js';
 import type { TaskDefinition } from '../task/types.js';
 import { trainingData, unlabelledLimit } from './data-set.js';
 import { ReproductionService } from './reproduction.js';
+import { RunErasure } from './run-erasure.js';
 import { pruneRunFolders } from './run-folders.js';
 
 @Injectable()
@@ -28,13 +29,15 @@ export class RunData {
     @Inject(TrainingTextsRepository) private readonly texts: TrainingTextsRepository,
     @Inject(VersionsRepository) private readonly versions: VersionsRepository,
     @Inject(ReproductionService) private readonly reproductions: ReproductionService,
+    @Inject(RunErasure) private readonly erasure: RunErasure,
   ) {}
 
   /** Answers the digest of the data. Throws BAD_INPUT where nothing is left to train on, CONFLICT as `fill` of a repetition. */
   async prepare(run: TrainingRunRow, folder: string): Promise<string> {
-    if ((await readRunSettings(folder))?.runId !== run.id) {
+    await this.erasure.fill(run.task, folder, async () => {
+      if ((await readRunSettings(folder))?.runId === run.id) return;
       await (run.reproduces === null ? this.fill(run, folder) : this.reproductions.fill(run, folder));
-    }
+    });
     return dataDigest(folder);
   }
 

@@ -1,6 +1,6 @@
 /** Where the folders of runs are, and what of them others may ask. */
 import { createReadStream, existsSync } from 'node:fs';
-import { readdir, rm, stat } from 'node:fs/promises';
+import { readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 
@@ -26,6 +26,30 @@ export async function trainedGroups(folder: string): Promise<Set<string> | null>
     }
   }
   return groups;
+}
+
+/** Erases the texts of the split groups from all runs of a task; how many rows. */
+export async function eraseFromRuns(dataDir: string, task: string, groups: ReadonlySet<string>): Promise<number> {
+  const parent = path.join(dataDir, 'runs', task);
+  let erased = 0;
+  for (const run of await readdir(parent).catch(() => [])) erased += await eraseFromRun(path.join(parent, run), groups);
+  return erased;
+}
+
+/** A trainer that reads the folder right now has the text in memory until it ends; none that starts later sees it. */
+export async function eraseFromRun(folder: string, groups: ReadonlySet<string>): Promise<number> {
+  let erased = 0;
+  for (const name of [LABELLED_FILE, UNLABELLED_FILE]) {
+    const file = path.join(folder, name);
+    const content = await readFile(file, 'utf8').catch(() => null);
+    const lines = content?.split('\n') ?? [];
+    const kept = lines.filter((line) => line === '' || !groups.has((JSON.parse(line) as { splitGroup: string }).splitGroup));
+    if (kept.length === lines.length) continue;
+    erased += lines.length - kept.length;
+    await writeFile(`${file}.erasing`, kept.join('\n'));
+    await rename(`${file}.erasing`, file);
+  }
+  return erased;
 }
 
 /** Removes the folders of a task's oldest runs; `keep` of the newest stay, and those named. */

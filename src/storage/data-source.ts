@@ -13,6 +13,7 @@ import { Strategies1795840000000 } from '../../migrations/1795840000000-strategi
 import { QueueIndexes1795850000000 } from '../../migrations/1795850000000-queue-indexes.js';
 import { TrialFailure1795860000000 } from '../../migrations/1795860000000-trial-failure.js';
 import { FirstApproval1795860000001 } from '../../migrations/1795860000001-first-approval.js';
+import { RunStores1795860000002 } from '../../migrations/1795860000002-run-stores.js';
 import { Trials1795800000000 } from '../../migrations/1795800000000-trials.js';
 import { Webhooks1795760000000 } from '../../migrations/1795760000000-webhooks.js';
 import { ReplicaFailures1795750000000 } from '../../migrations/1795750000000-replica-failures.js';
@@ -36,6 +37,7 @@ import { StreamRecordRow } from './entities/stream-record.js';
 import { TaskRevisionRow, TaskRow } from './entities/task.js';
 import { TrialFlipRow, TrialRow } from './entities/trial.js';
 import { TrainingRunRow } from './entities/training-run.js';
+import { RunStoreRow } from './entities/run-store.js';
 import { VersionAgreementRow } from './entities/version-agreement.js';
 
 const snake = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
@@ -83,6 +85,7 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       AccessUsageRow,
       AccessSubscriptionRow,
       DriftCheckRow,
+      RunStoreRow,
       VersionAgreementRow,
       TrialRow,
       TrialFlipRow,
@@ -103,6 +106,7 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       QueueIndexes1795850000000,
       TrialFailure1795860000000,
       FirstApproval1795860000001,
+      RunStores1795860000002,
     ],
     migrationsTransactionMode: 'each',
     namingStrategy: new PostgresNames(),

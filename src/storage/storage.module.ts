@@ -10,6 +10,7 @@ import { AnswersRepository } from './answers.repository.js';
 import { CandidatesRepository } from './candidates.repository.js';
 import { connect, Database } from './database.js';
 import { DriftRepository } from './drift.repository.js';
+import { ErasuresRepository } from './erasures.repository.js';
 import { ExamplesRepository } from './examples.repository.js';
 import { LedgerRepository } from './ledger.repository.js';
 import { LoopCountsRepository } from './loop-counts.repository.js';
@@ -37,6 +38,7 @@ const REPOSITORIES = [
   AnswersRepository,
   CandidatesRepository,
   DriftRepository,
+  ErasuresRepository,
   ExamplesRepository,
   LedgerRepository,
   LoopCountsRepository,

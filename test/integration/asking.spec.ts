@@ -78,7 +78,7 @@ async function admit(list: string[], fields: Record<string, unknown> | null = nu
   const definition = (await service.get(TaskService).get('tiny')).definition as TaskDefinition;
   const plain = { textPair: null, choices: null, fields };
   const scored = list.map((text) => ({
-    item: { ...plain, itemKey: itemKey({ text, fields }), splitGroup: splitGroup(text), text },
+    item: { ...plain, itemKey: itemKey(fields ? { text, fields } : { text }), splitGroup: splitGroup(text), text },
     prediction: prediction(text),
   }));
   await service.get(PoolService).admit(definition, scored);

@@ -4,7 +4,7 @@ import { appendFileSync, existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DataSource } from 'typeorm';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { AuditService } from '../../src/learning/audit.js';
 import { ExampleService } from '../../src/learning/examples.js';
 import { LedgerService } from '../../src/learning/ledger.js';
@@ -12,6 +12,7 @@ import { PoolService } from '../../src/learning/pool.js';
 import { PromotionService } from '../../src/learning/promotion.js';
 import { ReproductionService } from '../../src/learning/reproduction.js';
 import { RevocationService } from '../../src/learning/revocation.js';
+import { RunData } from '../../src/learning/run-data.js';
 import { RunService } from '../../src/learning/runs.js';
 import { VersionAgreement } from '../../src/learning/version-agreement.js';
 import type { CandidateRow } from '../../src/storage/entities/candidate.js';
@@ -19,6 +20,7 @@ import type { TrainingRunRow } from '../../src/storage/entities/training-run.js'
 import { ExamplesRepository } from '../../src/storage/examples.repository.js';
 import { RunsRepository } from '../../src/storage/runs.repository.js';
 import { TasksRepository } from '../../src/storage/tasks.repository.js';
+import { Transactions } from '../../src/storage/transactions.js';
 import { VersionAgreementsRepository } from '../../src/storage/version-agreements.repository.js';
 import { itemKey, splitGroup } from '../../src/task/keys.js';
 import type { TaskDefinition } from '../../src/task/types.js';
@@ -136,6 +138,42 @@ describe('live accuracy', () => {
     const kept = await candidates();
     expect(kept.length).toBeGreaterThan(0);
     expect(kept.filter(({ servedPrediction }) => servedPrediction !== null)).toEqual([]);
+  });
+});
+
+describe('a text that is forgotten while a run reads', () => {
+  it('is not in the data that the run writes afterwards, nor when it resumes', async () => {
+    await applyTinyTask(service, dataDir);
+    await addExamples(service, [
+      { text: '很好', label: 'positive', split: 'train' },
+      { text: '太差了', label: 'negative', split: 'train' },
+      { text: '秘密', label: 'negative', split: 'train' },
+    ]);
+    const forget = (text: string) =>
+      service.get(Transactions).run(async (tx) => {
+        await service.get(ExamplesRepository).deleteGroup('tiny', splitGroup(text), tx);
+        await service.get(LedgerService).append(tx, 'tiny', 'forgotten', { digest: splitGroup(text), by: 'ann' });
+      });
+    const examples = service.get(ExamplesRepository);
+    const read = vi.spyOn(examples, 'list').mockImplementationOnce(async (task) => {
+      const rows = await ExamplesRepository.prototype.list.call(examples, task);
+      await forget('秘密');
+      return rows;
+    });
+    const started = { task: 'tiny', trigger: 'MANUAL' as const, reason: null, startedBy: 'ann' };
+    const run = (await service.get(RunsRepository).insertOpen(started))!;
+    const folder = join(dataDir, 'runs', 'tiny', run.id);
+    const written = () => readFileSync(join(folder, 'labelled.jsonl'), 'utf8');
+    const digest = await service.get(RunData).prepare(run, folder);
+    expect(read).toHaveBeenCalledOnce();
+    expect(written()).toContain('很好');
+    expect(written()).not.toContain('秘密');
+    expect(await service.get(RunData).prepare(run, folder)).toBe(digest);
+    // Nor does a later attempt keep what was forgotten between the two.
+    await forget('太差了');
+    expect(await service.get(RunData).prepare(run, folder)).not.toBe(digest);
+    expect(written()).not.toContain('太差了');
+    await service.get(RunsRepository).updateOpen(run.id, { state: 'CANCELLED' });
   });
 });
 

@@ -7,6 +7,10 @@ import { DataSource } from 'typeorm';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Prediction } from '../../src/inference/types.js';
 import { ExampleService } from '../../src/learning/examples.js';
+import { Config } from '../../src/config/config.js';
+import { RunErasure } from '../../src/learning/run-erasure.js';
+import { ErasuresRepository } from '../../src/storage/erasures.repository.js';
+import { Notifications } from '../../src/storage/notifications.js';
 import { ForgetService } from '../../src/learning/forget.js';
 import { IngestService } from '../../src/learning/ingest.js';
 import { LedgerService } from '../../src/learning/ledger.js';
@@ -281,7 +285,8 @@ describe('forgetting', () => {
     const lines = [text, '别的'].map((one) => `${JSON.stringify({ text: one, splitGroup: splitGroup(one) })}\n`);
     writeFileSync(join(run, 'labelled.jsonl'), lines.join(''));
     const forgotten = await service.get(ForgetService).forget('tiny', { id: 'a' }, 'test');
-    expect(forgotten).toEqual({ digest: splitGroup(text), streamItems: 1, candidates: 1, examples: 1, runRows: 1 });
+    const counts = { streamItems: 1, candidates: 1, examples: 1, runRows: 1 };
+    expect(forgotten).toEqual({ digest: splitGroup(text), ...counts, pendingFolders: 0 });
     expect(readFileSync(join(run, 'labelled.jsonl'), 'utf8')).toBe(lines[1]);
     const tables = await rows<{ name: string }>(
       `SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables
@@ -296,5 +301,35 @@ describe('forgetting', () => {
     expect(JSON.stringify(entry)).not.toContain('秘密');
     expect(entry).toMatchObject({ kind: 'forgotten', body: { digest: splitGroup(text), by: 'test' } });
     await expect(service.get(ForgetService).forget('tiny', {}, 'test')).rejects.toMatchObject({ code: 'BAD_INPUT' });
+  });
+
+  it('reaches the runs that a trainer keeps on a volume of its own, at its start and while it runs', async () => {
+    const volume = join(dataDir, 'volume-of-the-trainer');
+    const config = service.get(Config).with({ dataDir: volume, role: 'trainer' });
+    const trainer = new RunErasure(config, service.get(ErasuresRepository), service.get(Notifications));
+    const file = join(volume, 'runs', 'tiny', 'some-run', 'unlabelled.jsonl');
+    mkdirSync(join(file, '..'), { recursive: true });
+    const line = (text: string) => `${JSON.stringify({ text, splitGroup: splitGroup(text) })}\n`;
+    writeFileSync(file, ['一', '二', '三'].map(line).join(''));
+    const forget = (text: string) => service.get(ForgetService).forget('tiny', { text }, 'test');
+    await trainer.catchUp();
+    expect(await service.get(ForgetService).pending()).toBe(0);
+
+    expect(await forget('一')).toMatchObject({ runRows: 0, pendingFolders: 1 });
+    expect(readFileSync(file, 'utf8')).toContain('一');
+    trainer.onApplicationBootstrap();
+    try {
+      await expect.poll(() => readFileSync(file, 'utf8')).toBe(['二', '三'].map(line).join(''));
+      await expect.poll(() => service.get(ForgetService).pending()).toBe(0);
+      await forget('二');
+      await expect.poll(() => readFileSync(file, 'utf8')).toBe(line('三'));
+      await expect.poll(() => service.get(ForgetService).pending()).toBe(0);
+      // What was forgotten before it came is no reason to erase it again.
+      writeFileSync(file, ['二', '三'].map(line).join(''));
+      await trainer.catchUp();
+      expect(readFileSync(file, 'utf8')).toContain('二');
+    } finally {
+      await trainer.beforeApplicationShutdown();
+    }
   });
 });

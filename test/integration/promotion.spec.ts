@@ -12,7 +12,9 @@ import type { GateVerdict } from '../../src/learning/gate-statistics.js';
 import { GuardService } from '../../src/learning/guard.js';
 import { LedgerService } from '../../src/learning/ledger.js';
 import { PromotionService } from '../../src/learning/promotion.js';
+import { PromotionsResolver } from '../../src/api/promotions.resolver.js';
 import { ActivationService } from '../../src/registry/activation.js';
+import { Catalogue } from '../../src/registry/catalogue.js';
 import { ModelRegistry } from '../../src/registry/versions.js';
 import { ExamplesRepository } from '../../src/storage/examples.repository.js';
 import { RunsRepository } from '../../src/storage/runs.repository.js';
@@ -220,7 +222,85 @@ describe('requests', () => {
   });
 });
 
+describe('a promotion', () => {
+  const resolver = () => new PromotionsResolver(promotions, service.get(Catalogue));
+
+  it('shows the replica that cannot load its version, what it serves instead and why, until it can', async () => {
+    await applyTinyTask(service, dataDir);
+    const apart = makeDataDir();
+    cpSync(join(dataDir, 'bundles'), join(apart, 'bundles'), { recursive: true });
+    const other = await startService({ url: database.url, dataDir: apart, mode: 'succeed', role: 'api' });
+    try {
+      await other.get(ActivationService).activate('tiny', 1);
+      await addVersion(2);
+      const promotion = await promotions.get(await request(2, 'BETTER'));
+      expect(await resolver().replicas(promotion)).toEqual([]);
+      await promotions.approve(promotion.id, { by: 'ann' });
+      const replicas = async () =>
+        (await resolver().replicas(promotion)).toSorted((a, b) => (a.state < b.state ? -1 : 1));
+      await expect.poll(replicas, { timeout: 30_000, interval: 200 }).toMatchObject([
+        { state: 'FAILED', serves: 1, message: expect.stringContaining('bundle') },
+        { state: 'SERVING', serves: 2, message: null },
+      ]);
+      expect(other.get(ActivationService).served()).toMatchObject({ tiny: 1 });
+      cpSync(join(dataDir, 'bundles'), join(apart, 'bundles'), { recursive: true });
+      await expect.poll(replicas, { timeout: 60_000, interval: 200 }).toMatchObject([
+        { state: 'SERVING', serves: 2 },
+        { state: 'SERVING', serves: 2 },
+      ]);
+    } finally {
+      await other.close();
+      rmSync(apart, { recursive: true, force: true });
+    }
+  }, 120_000);
+
+  it('that is to be decided has the challenger, by that alias, and none once it is', async () => {
+    await applyTinyTask(service, dataDir);
+    const aliased = (alias: string) => promotions.aliased('tiny', alias);
+    const none = { code: 'VERSION_NOT_FOUND' };
+    await expect(aliased('challenger')).rejects.toMatchObject(none);
+    await addVersion(2);
+    await addVersion(3);
+    await request(2, 'BETTER');
+    expect(await aliased('challenger')).toBe(2);
+    const id = await request(3, 'BETTER');
+    expect([await aliased('champion'), await aliased('challenger')]).toEqual([1, 3]);
+    const aliases = async () => {
+      const versions = await Promise.all([1, 2, 3].map((version) => service.get(Catalogue).find('tiny', version)));
+      return Promise.all(versions.map((row) => promotions.aliasesOf('tiny', row!.version, row!.state)));
+    };
+    expect(await aliases()).toEqual([['champion'], [], ['challenger']]);
+    await promotions.approve(id, { by: 'ann' });
+    expect(await aliased('champion')).toBe(3);
+    await expect(aliased('challenger')).rejects.toMatchObject(none);
+    expect(await aliases()).toEqual([[], [], ['champion']]);
+    await expect(aliased('latest')).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'alias' });
+  });
+});
+
 describe('rollback', () => {
+  it('is under a second by its mutation, while the version before is still open', async () => {
+    await applyTinyTask(service, dataDir);
+    await addVersion(2);
+    const model = async () => {
+      const { model: served, release } = await service.get(ActivationService).current('tiny');
+      release();
+      return served;
+    };
+    const before = await model();
+    await promotions.approve(await request(2, 'BETTER'), { by: 'ann' });
+    expect((await model()).version).toBe(2);
+    const resolver = new PromotionsResolver(promotions, service.get(Catalogue));
+    const startedAt = performance.now();
+    const view = await resolver.rollback('tiny', 'complaints', 'ann');
+    const served = await model();
+    const tookMs = performance.now() - startedAt;
+    expect(view).toMatchObject({ version: 1, state: 'ACTIVE' });
+    // The very model that was open, not one that was opened anew.
+    expect(served).toBe(before);
+    expect(tookMs).toBeLessThan(1000);
+  });
+
   it('goes back to the version before, with a reason', async () => {
     await applyTinyTask(service, dataDir);
     await expect(promotions.rollback('tiny', 'why', 'ann')).rejects.toMatchObject({ code: 'CONFLICT' });

@@ -8,6 +8,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { LearningEvents } from '../../src/learning/events.js';
 import { PromotionService } from '../../src/learning/promotion.js';
 import { RunData } from '../../src/learning/run-data.js';
+import { QuestionQueue } from '../../src/learning/question-queue.js';
 import { RunService } from '../../src/learning/runs.js';
 import { TriggerService } from '../../src/learning/triggers.js';
 import { CandidatesRepository } from '../../src/storage/candidates.repository.js';
@@ -120,6 +121,24 @@ describe('a run', () => {
       // The zero-shot champion trained on nothing: both train rows count, and the fake trainer has them right.
       outOfFold: { figures: { folds: 2 }, comparison: { rows: 2, challengerAccuracy: 1 } },
     });
+  });
+
+  it('has what its models doubt asked, with the label that the row has', async () => {
+    const service = await startWithTask('doubt');
+    const { id } = await service.get(RunService).start('tiny', 'MANUAL', 'ann');
+    expect(await settled(service, id)).toMatchObject({ state: 'SUCCEEDED', producedVersion: 2 });
+    const { edges } = await service.get(QuestionQueue).page('tiny', {}, 'ben');
+    expect(edges.map(({ node }) => node)).toMatchObject([
+      {
+        text: '很好',
+        reason: 'LABEL_ISSUE',
+        priority: 0.9,
+        labels: ['positive'],
+        split: 'train',
+        audit: false,
+        prediction: { label: 'negative', confidence: 0.9, modelVersion: 2 },
+      },
+    ]);
   });
 
   it('writes train and dev rows for the trainer, never test rows', async () => {

@@ -38,7 +38,7 @@ const QUESTIONS = `query ($task: String!, $after: String) { page: reviewQueue(ta
   edges { node { text textPair choices fields ${PREDICTION} } } pageInfo { hasNextPage endCursor }
 } }`;
 const FORGET = `mutation ($task: String!, $text: String, $id: ID) {
-  forget(task: $task, text: $text, id: $id) { digest candidates examples streamItems runRows }
+  forget(task: $task, text: $text, id: $id) { digest candidates examples streamItems runRows pendingFolders }
 }`;
 
 export function fileCommands(program: Command): void {
@@ -264,6 +264,7 @@ interface Forgotten {
   candidates: number;
   examples: number;
   streamItems: number;
+  pendingFolders: number;
 }
 
 async function forget(task: string, options: { text?: string; id?: string }, command: Command): Promise<void> {
@@ -273,6 +274,7 @@ async function forget(task: string, options: { text?: string; id?: string }, com
   const { client, json } = contextOf(command);
   const { forget: erased } = await client.request<{ forget: Forgotten }>(FORGET, { task, ...options });
   if (json) return printJson(erased);
-  const { digest, candidates, examples, streamItems } = erased;
+  const { digest, candidates, examples, streamItems, pendingFolders } = erased;
   print(`${candidates} candidates, ${examples} examples, ${streamItems} stream items erased; its digest is ${digest}`);
+  if (pendingFolders > 0) say(`${pendingFolders} data folders with runs erase it within a minute (pendingErasures)`);
 }
