@@ -23,8 +23,8 @@ from fewloop_trainer import fewclue
 from fewloop_trainer.benchmark_report import write_report
 from fewloop_trainer.board import Board
 from fewloop_trainer.bundle import library_versions
-from fewloop_trainer.cell import Cell, Lesson, base_digest, key_of
-from fewloop_trainer.data import RunError
+from fewloop_trainer.cell import Cell, Lesson, base_digest, key_of, processor
+from fewloop_trainer.data import RunError, refuse_shared_words
 from fewloop_trainer.evaluate import macro_f1
 from fewloop_trainer.files import write_json
 from fewloop_trainer.keys import split_group
@@ -144,7 +144,8 @@ def compute(settings: BenchmarkSettings, place: Place) -> dict:
     except Exception as error:
         return where | {"state": "failed", "reason": f"{type(error).__name__}: {error}"}
     result = where | {"state": "done", "key": key} | said_of(cell, distribution)
-    result |= {"trainRows": len(cell.train), "seconds": round(time.monotonic() - started, 2)}
+    seconds = round(time.monotonic() - started, 2)
+    result |= {"trainRows": len(cell.train), "seconds": seconds, "processor": processor()}
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, result)
     return result
@@ -165,8 +166,9 @@ def said_of(cell: Cell, distribution: np.ndarray) -> dict[str, object]:
 
 
 def cell_of(settings: BenchmarkSettings, place: Place) -> Cell:
-    """Raises RunError (BAD_INPUT) where a row has a label that the task file lacks."""
+    """Raises RunError (BAD_INPUT) where a row has a label that the task file lacks, or two labels have one word."""
     task = _task(settings.task_files, place.task)
+    refuse_shared_words(task)
     rows = _rows(settings.data, place.task, place.split)
     for row in (*rows.train, *rows.test):
         if row["label"] not in task.labels_of(row):

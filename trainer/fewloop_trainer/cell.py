@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +17,8 @@ from fewloop_trainer.task import Task
 
 FORMAT = 2
 """Of a finished cell's file."""
+ARITHMETIC = ("avx2", "avx512", "avx_vnni", "amx", "fma", "bf16", "i8mm", "asimd", "sve")
+"""What the names of a processor's flags begin with that decide how numbers are reckoned."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,22 @@ def _of(definition: dict, keys: Sequence[str]) -> dict:
 def digest_of(value: object) -> str:
     """SHA-256 (hex) of a JSON value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def processor() -> dict[str, object]:
+    """Model and those of its flags by which numbers round otherwise; kept with a result, but not of its key: a table
+    may grow from one machine to the next, and differences can be explained."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:  # not Linux
+        return {"model": platform.processor() or platform.machine(), "flags": []}
+    said = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    flags = said.get("flags", said.get("Features", "")).split()
+    return {
+        "model": said.get("model name", platform.machine()),
+        "flags": sorted(flag for flag in flags if flag.startswith(ARITHMETIC)),
+    }
 
 
 @cache

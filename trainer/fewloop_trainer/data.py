@@ -58,6 +58,7 @@ def read_run(folder: Path) -> RunData:
     if settings.get("formatVersion") != 1:
         raise RunError("BAD_INPUT", f"run.json has format version {settings.get('formatVersion')}, not 1")
     task = load_task(settings["definition"])
+    refuse_shared_words(task)
     labelled, labelled_digest = _read_lines(folder / "labelled.jsonl")
     unlabelled, unlabelled_digest = _read_lines(folder / "unlabelled.jsonl")
     for number, row in enumerate(labelled, 1):
@@ -98,6 +99,24 @@ def read_run(folder: Path) -> RunData:
         unlabelled_digest,
         len(unlabelled) - len(kept),
     )
+
+
+def refuse_shared_words(task: Task) -> None:
+    """Raises RunError (BAD_INPUT) where PET could not tell two labels apart: they have a word in common.
+
+    `fewloop task lint` says so too; a run may be started without it.
+    """
+    if "pet" not in task.methods:
+        return
+    of: dict[str, str] = {}
+    for label in task.labels:
+        for word in label.words:
+            if of.setdefault(word, label.name) != label.name:
+                raise RunError(
+                    "BAD_INPUT",
+                    f"labels: {word!r} is a word of {of[word]!r} and of {label.name!r}: neither could be told from the "
+                    "other; give one of them another word",
+                )
 
 
 def require_fields(task: Task, labelled: list[dict]) -> None:

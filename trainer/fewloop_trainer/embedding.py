@@ -6,6 +6,7 @@ scikit-learn; it is stored in a `Classifier`, so that it exports and serves like
 features of their own (pairs.py).
 """
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -19,7 +20,15 @@ from fewloop_trainer import classifier, pairs
 from fewloop_trainer.augment import encode
 from fewloop_trainer.classifier import Classifier, Encoded, collate
 from fewloop_trainer.pairs import PairClassifier
-from fewloop_trainer.training import Drawn, TrainSettings, balanced, precision, require_finite, schedule
+from fewloop_trainer.training import (
+    Drawn,
+    TrainSettings,
+    balanced,
+    position_at,
+    precision,
+    require_finite,
+    schedule,
+)
 
 INVERSE_REGULARISATION = 10.0
 """scikit-learn's C for unit-length states: at 1, a head on 32 rows stays near the prior."""
@@ -36,7 +45,8 @@ def tune(
     balance: np.ndarray | None = None,
 ) -> None:
     """Tunes the encoder of `model` in place: the cosine of two rows' states is to be that of their targets
-    `wanted` [N, C], the cosine within a pair to have its label's rank."""
+    `wanted` [N, C], the cosine within a pair to have its label's rank. `settings.rows_at_once` does not hold here: the
+    loss is of all pairs of a batch, and parts would have none across them."""
     loss_of = pairs.loss_of(model, rows, wanted) if isinstance(model, PairClassifier) else partial(_loss, model)
     torch.manual_seed(settings.seed)
     draws = balanced(rows, wanted, balance if balance is not None else np.zeros(len(rows), int), settings)
@@ -45,9 +55,14 @@ def tune(
     trained = list(model.bert.encoder.parameters())
     optimizer = torch.optim.AdamW(trained, lr=0.0, weight_decay=settings.weight_decay)
     model.train()
+    started = time.monotonic()
     for step in range(settings.steps):
+        position = position_at(step, settings.steps * (time.monotonic() - started) / settings.seconds)
+        if position >= settings.steps and step >= settings.least_steps:
+            break
         for group in optimizer.param_groups:
-            group["lr"] = settings.encoder_rate * schedule(step, settings.steps, settings.warmup)
+            rate = schedule(min(position, settings.steps - 1), settings.steps, settings.warmup)
+            group["lr"] = settings.encoder_rate * rate
         loss = loss_of(next(draws))
         loss.backward()
         require_finite(step + 1, loss.item(), float(torch.nn.utils.clip_grad_norm_(trained, 1.0)))

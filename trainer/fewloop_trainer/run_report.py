@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import asdict
 
 import numpy as np
+from scipy.stats import binomtest
 
 from fewloop_trainer.data import targets
 from fewloop_trainer.ensemble import weights_of_rows
@@ -176,6 +177,10 @@ def _reliability(
     }
 
 
+ROWS_TO_JUDGE = 40
+"""Of fewer, chance would hide what a good ensemble knows."""
+
+
 def _notes(run: Run, fit: OutOfFoldFit) -> list[str]:
     """What a person should know before believing the figures."""
     if run.task.kind == "multiple-choice":
@@ -189,5 +194,11 @@ def _notes(run: Run, fit: OutOfFoldFit) -> list[str]:
         notes.append(
             f"out of fold the ensemble is right on {hit.mean():.0%} of the labelled rows, no more than the commonest "
             f"answer ({most:.0%}): the labels agree with nothing that it sees in the texts"
+        )
+    elif len(hit) >= ROWS_TO_JUDGE and binomtest(int(hit.sum()), len(hit)).proportion_ci(method="wilson").low <= most:
+        notes.append(
+            f"out of fold the ensemble is right on {hit.mean():.0%} of {len(hit)} labelled rows, which chance alone "
+            f"would not tell from the commonest answer ({most:.0%}): the labels agree with little or nothing that it "
+            "sees in the texts"
         )
     return notes

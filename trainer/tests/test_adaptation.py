@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from bundles import broken_entries, largest_golden_difference
-from fewloop_trainer import adapt, auxiliary, cli, lessons, multitask, pet, run, tapt, training
+from fewloop_trainer import adapt, auxiliary, checkpoint, cli, lessons, multitask, pet, run, tapt, tensor_file, training
 from fewloop_trainer.auxiliary import Auxiliary
 from fewloop_trainer.cell import Lesson
 from fewloop_trainer.data import RunError
 from fewloop_trainer.encoder import load_model
+from fewloop_trainer.files import is_disk_full
 from fewloop_trainer.keys import split_group, split_of
 from fewloop_trainer.learners import PetLearner
 from fewloop_trainer.run_state import Run
@@ -66,6 +68,36 @@ def run_with(folder: Path, adaptation: dict, **changes) -> Path:
     return write_run(folder, reviews_of("train", 12), unlabelled_reviews(320), definition, budgetSeconds=86_400)
 
 
+def full_at_third(save, kept: list[bytes]):
+    """`save_file` on a disk that is full in the middle of the third file; `kept` gets what was written before."""
+
+    def written(tensors, path: Path, **more) -> None:
+        save(tensors, path, **more)
+        if len(kept) == 2:
+            path.write_bytes(path.read_bytes()[:1000])
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        kept.append(path.read_bytes())
+
+    return written
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(monkeypatch, tmp_path):
+    weight = torch.nn.Parameter(torch.zeros(3))
+    optimizer, chance, kept = torch.optim.AdamW([weight]), np.random.default_rng(0), []
+    monkeypatch.setattr(checkpoint, "SECONDS", 0)
+    monkeypatch.setattr(tensor_file, "save_file", full_at_third(tensor_file.save_file, kept))
+    point = checkpoint.Checkpoint(tmp_path / "point.safetensors", 9)
+    for step in (1, 2):
+        weight.data += 1
+        point.keep(step, optimizer, [weight], chance)
+    with pytest.raises(SafetensorError) as told:
+        point.keep(3, optimizer, [weight], chance)
+    assert is_disk_full(told.value)
+    weight.data += 5
+    assert checkpoint.Checkpoint(tmp_path / "point.safetensors", 9).resume(optimizer, [weight], chance) == 2
+    assert weight.tolist() == [2, 2, 2]
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     folder = run_with(tmp_path_factory.mktemp("tapt"), TAPT)
@@ -104,6 +136,21 @@ class TestTapt:
         assert not (folder / "work/tapt").exists(), "checkpoints are large"
         expected = read_json(finished / "work/tapt.json")
         assert said | {"seconds": 0} == expected | {"seconds": 0}
+        first, second = (load_file(f / "work/tapt.safetensors") for f in (folder, finished))
+        assert all(torch.equal(first[name], second[name]) for name in second)
+
+    def test_goes_on_from_the_last_checkpoint_after_the_disk_was_full(self, finished, monkeypatch, tmp_path):
+        monkeypatch.setattr(tapt, "CHECKPOINT_SECONDS", 0)
+        folder, kept = run_with(tmp_path, TAPT), []
+        point = folder / "work/tapt/checkpoint.safetensors"
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(tensor_file, "save_file", full_at_third(tensor_file.save_file, kept))
+            assert run.run(folder) == 1
+        result = read_json(folder / "result.json")
+        assert (result["code"], "the disk is full" in result["message"]) == ("INTERNAL", True)
+        assert not list(folder.rglob("*partial*"))
+        assert point.read_bytes() == kept[1], "the one before"
+        tapt.adapt_base(Run(folder))
         first, second = (load_file(f / "work/tapt.safetensors") for f in (folder, finished))
         assert all(torch.equal(first[name], second[name]) for name in second)
 

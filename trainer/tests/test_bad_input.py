@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from bundles import broken_entries
 from fewloop_trainer import augment, run, workspace
+from fewloop_trainer.data import read_run
 from folders import TINY_MODEL, definition_of, read_json, review, reviews_of, write_run
 
 DESCRIBED = [
@@ -74,6 +75,7 @@ class TestLabels:
         report = finished(write_run(tmp_path, rows, ROWS[40:], budgetSeconds=0.1))
         assert report["outOfFold"]["ensemble"]["accuracy"]["value"] < 0.75
         assert report["outOfFold"]["reliability"]["riskCoverage"]["augrc"] > 0.1
+        assert any("the labels agree with" in note for note in report["notes"])
 
     def test_that_contradict_each_other_on_every_text_are_said_to_agree_with_nothing(self, tmp_path):
         rows = [row | {"label": label} for row in ROWS[:10] for label in ("positive", "negative")]
@@ -89,6 +91,17 @@ class TestLabels:
         report = finished(write_run(tmp_path, rows, ROWS, definition, budgetSeconds=0.1))
         assert len(report["outOfFold"]["rows"][0]["distribution"]) == 200
         assert len(report["outOfFold"]["reliability"]["conformal"]["statements"]) == 200
+
+    def test_with_the_same_words_are_refused(self, tmp_path):
+        labels = [{"name": "positive", "words": ["赞", "好"]}, {"name": "negative", "words": ["差", "好"]}]
+        result = refused(write_run(tmp_path, ROWS[:12], [], definition_of(labels=labels)))
+        assert result["code"] == "BAD_INPUT"
+        assert "labels: '好' is a word of 'positive' and of 'negative'" in result["message"]
+
+    def test_with_the_same_words_are_as_good_as_others_to_methods_without_words(self, tmp_path):
+        labels = [label | {"words": ["好"]} for label in DESCRIBED[:2]]
+        definition = of_methods("fine-tune") | {"labels": labels}
+        assert read_run(write_run(tmp_path, ROWS[:12], [], definition)).task.label_names == ["positive", "negative"]
 
     def test_with_words_of_which_none_can_be_spelled_are_refused(self, tmp_path):
         labels = [{"name": "positive", "words": ["\u0001"]}, {"name": "negative", "words": ["差"]}]

@@ -96,6 +96,17 @@ class TestCells:
         (file,) = (settings.work / "cells").iterdir()
         assert read_json(file) == result
 
+    def test_say_on_which_processor_but_are_no_others_on_another_one(self, settings, tmp_path, monkeypatch):
+        place = Place("eprstmt", "zero-shot", "0", 0)
+        result = benchmark.compute(settings, place)
+        assert result["processor"]["model"]
+        flags = result["processor"]["flags"]
+        if Path("/proc/cpuinfo").exists():
+            assert flags == sorted(set(flags) & set(Path("/proc/cpuinfo").read_text().split()))
+        monkeypatch.setattr(benchmark, "processor", lambda: {"model": "another", "flags": []})
+        there = benchmark.compute(replace(settings, work=tmp_path / "there"), place)
+        assert (there["processor"]["model"], there["key"]) == ("another", result["key"])
+
     def test_are_computed_once(self, settings, monkeypatch):
         benchmark.benchmark(settings, None, True)
         monkeypatch.setattr(methods, "Prompted", None)
@@ -228,6 +239,13 @@ class TestCommand:
         )
         with pytest.raises(RunError, match="no label 'positive'"):
             benchmark.compute(replace(settings, task_files=tmp_path), Place("eprstmt", "pet", "0", 0))
+
+    def test_refuses_labels_with_the_same_words(self, folder, tmp_path, capsys):
+        labels = [{"name": "positive", "words": ["好"]}, {"name": "negative", "words": ["好"]}]
+        (tmp_path / "eprstmt.yaml").write_text(json.dumps(definition_of(name="eprstmt", labels=labels)))
+        given = ("--tasks", "eprstmt", "--methods", "zero-shot", "--task-files", str(tmp_path))
+        assert cli.main(arguments(folder, tmp_path, *given)) == 2
+        assert "'好' is a word of 'positive' and of 'negative'" in capsys.readouterr().err
 
 
 class TestRecipe:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.special import expit
 
-from fewloop_trainer import calibrate, classifier, efl, embedding, evaluate
+from fewloop_trainer import calibrate, classifier, efl, embedding, evaluate, pet
 from fewloop_trainer.classifier import Classifier
 from fewloop_trainer.data import targets
 from fewloop_trainer.observe import Observations
@@ -77,6 +77,31 @@ class TestClassifier:
         encoded = classifier.encode(renderer, "{text}", rows)
         classifier.train(model, encoded, wanted.astype(float), strategy, FAST)
         assert ((expit(classifier.predict(model, encoded)) > 0.5) == wanted).mean() > 0.9
+
+
+@pytest.mark.parametrize("method", [classifier, pet])
+def test_predicting_goes_by_length_and_pads_to_the_longest_of_a_batch(tiny_model, tiny_tokenizer, monkeypatch, method):
+    task, renderer = task_of(tiny_tokenizer, maxLength=512)
+    rows = [{"text": "好" * (1 + 37 * i % 60)} for i in range(60)]
+    if method is pet:
+        model, encoded = tiny_model, pet.encode(task, renderer, "很{mask}。{text}", rows)
+    else:
+        model, encoded = classifier.classifier_of(tiny_model, 2), classifier.encode(renderer, "{text}", rows)
+    batches, collate = [], method.collate
+
+    def watch(batch):
+        collated = collate(batch)
+        ids = collated.inputs[0] if method is pet else collated[0]
+        batches.append(([len(row.ids) for row in batch], tuple(ids.shape)))
+        return collated
+
+    monkeypatch.setattr(method, "collate", watch)
+    method.predict(model, encoded, *([2] if method is pet else []), batch_tokens=200)
+    assert len(batches) > 5
+    for lengths, shape in batches:
+        assert shape == (len(lengths), max(lengths))
+        assert shape[0] * shape[1] <= 200
+    assert [n for lengths, _ in batches for n in lengths] == sorted(len(row.ids) for row in encoded)
 
 
 class TestPairs:
@@ -175,6 +200,14 @@ class TestEmbedding:
         assert np.mean(losses[-5:]) < 0.3 * np.mean(losses[:5])
         embedding.fit_head(model, encoded, np.eye(2)[wanted])
         assert accuracy(classifier.predict(model, encoded), wanted) == 1
+
+    def test_tuning_ends_with_its_time_after_its_least_steps(self, tiny_model, tiny_tokenizer):
+        _, renderer = task_of(tiny_tokenizer)
+        encoded = classifier.encode(renderer, "{text}", reviews(4))
+        model, steps = classifier.classifier_of(tiny_model, 2, normalised=True), []
+        settings = TrainSettings(steps=60, seconds=1e-9, least_steps=3)
+        embedding.tune(model, encoded, np.tile(np.eye(2), (4, 1)), settings, lambda step, _: steps.append(step))
+        assert steps == [1, 2, 3]
 
     def test_the_head_knows_labels_that_rows_lack(self, tiny_model, tiny_tokenizer):
         _, renderer = task_of(tiny_tokenizer)
