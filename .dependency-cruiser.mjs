@@ -78,7 +78,7 @@ export default {
     {
       name: 'nobody-imports-entry-points',
       severity: 'error',
-      from: { path: '^src/', pathNot: '^src/main\\.ts$' },
+      from: { path: '^src/', pathNot: '^src/(main|service)\\.ts$' },
       to: { path: '^src/(main|migrate|app\\.module)\\.ts$' },
     },
     { name: 'no-unresolvable', severity: 'error', from: {}, to: { couldNotResolve: true } },

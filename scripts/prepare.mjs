@@ -17,7 +17,7 @@ export const builtCli = join(root, 'dist', 'src', 'cli', 'main.js');
  * Of the service's Node, in docker/Dockerfile too. V8 would give new objects 128 MB, of which requests need little: 16 MB
  * halves keep 75 MB less, at about 5 % more processor time of the service's own.
  */
-export const serviceFlags = ['--enable-source-maps', '--max-semi-space-size=16'];
+export const serviceFlags = ['--max-semi-space-size=16'];
 
 const BUILD_INPUTS = [
   'src',

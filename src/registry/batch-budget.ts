@@ -87,7 +87,7 @@ export class BatchBudgets {
 
   /** Whether nothing is left to measure for such graphs. */
   async isKnown(kind: string): Promise<boolean> {
-    return this.config.maxBatchTokens !== '' || (await this.#kept.of(this.#key(kind))) !== undefined;
+    return this.config.maxBatchTokens !== '' || (await this.#kept.of(await this.#key(kind))) !== undefined;
   }
 
   /** For graphs of this kind (base model and precision); `runner` has `graph` open and nothing else to do with it. */
