@@ -44,7 +44,7 @@ export interface Places {
 const EVENT_LOOP_TIMER_MS = 10;
 const START_MS = 180_000;
 const STOP_MS = 15_000;
-const PORT = 18_400;
+export const PORT = 18_400;
 
 const setting = (WORKERS: number, THREADS: number, BATCH: number, WAIT_MS: number) => ({ WORKERS, THREADS, BATCH, WAIT_MS });
 const SETTINGS = [setting(2, 1, 8, 2), setting(2, 1, 32, 10), setting(1, 2, 16, 2), setting(1, 2, 64, 10)];
@@ -96,7 +96,7 @@ export function peers(places: Places): Contestant[] {
   const peer = (name: string, program: string, python = places.python) => ({
     name,
     settings: SETTINGS,
-    start: (setting: Setting = SETTINGS[0]!) => startPeer(places, name, python, program, setting),
+    start: async (setting: Setting = SETTINGS[0]!) => startPeer(places, name, python, program, setting),
   });
   return [
     { ...peer('litserve', 'litserve_app.py'), ...plain },
@@ -117,17 +117,22 @@ export function peers(places: Places): Contestant[] {
   ];
 }
 
-/** As soon as it listens; whoever uses it waits for the first answer. */
-async function startPeer(places: Places, name: string, python: string, program: string, of: Setting): Promise<Server> {
+function startPeer(places: Places, name: string, python: string, program: string, of: Setting): Server {
   const settings = Object.entries({ ...of, MODEL: places.model, PORT, ROWS: places.rows });
   const environment = Object.fromEntries(settings.map(([key, value]) => [`BENCH_${key}`, String(value)]));
-  const child = spawn(python, [join(root, 'bench/serving/peers', program)], {
+  return startProgram(places.out, name, [python, join(root, 'bench/serving/peers', program)], environment);
+}
+
+/** Whoever uses it waits for its first answer, at `PORT`. */
+export function startProgram(out: string, name: string, program: string[], environment: Record<string, string>): Server {
+  const [command = '', ...flags] = program;
+  const child = spawn(command, flags, {
     env: { ...process.env, ...environment, MALLOC_TRIM_THRESHOLD_: '131072' },
-    cwd: places.out, // some leave files where they run
+    cwd: out, // some leave files where they run
     stdio: ['ignore', 'pipe', 'pipe'],
     detached: true, // a signal to the bench's group is not the peer's
   });
-  const log = createWriteStream(join(places.out, `${name}.log`));
+  const log = createWriteStream(join(out, `${name}.log`));
   child.stdout.pipe(log);
   child.stderr.pipe(log);
   const ended = new Promise<void>((done) => child.once('exit', () => done()));

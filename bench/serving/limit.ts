@@ -2,7 +2,7 @@
  * The limit in one Node process: onnxruntime-node alone on ids that were tokenized before, sorted by length.
  *   node bench/serving/limit.ts MODEL_FOLDER ROWS_FILE --batch 8 --sessions 2 --threads 1 --seconds 10
  * A run blocks its thread, so that each session has one. Whole passes over all rows until `seconds` have passed; prints
- * {"textsPerSecond", "cpuSecondsPer1000", "peakMib"}; with --scores the word logits of each row, in order, instead.
+ * {"textsPerSecond", "cpuSecondsPer1000", "peakMib"}; with --scores the logits of each row, in order, instead.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,11 +10,19 @@ import { parseArgs } from 'node:util';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import * as ort from 'onnxruntime-node';
 
-interface Input {
+interface PetInput {
   rows: number[][];
   maskPosition: number;
   words: number[];
 }
+
+/** Of a classifier's graph: rows of two segments, the second behind the first `separator`. */
+interface PairInput {
+  rows: number[][];
+  separator: number;
+}
+
+type Input = PetInput | PairInput;
 
 interface Setup {
   model: string;
@@ -83,7 +91,7 @@ async function work(setup: Setup): Promise<void> {
   const count = Math.ceil(rows.length / setup.batch);
   const feeds = Array.from({ length: count }, (_, i) => feedsOf(input, rows.slice(i * setup.batch, (i + 1) * setup.batch)));
   parentPort!.on('message', (batch: number) => {
-    void session.run(feeds[batch]!, ['word_logits']).then(() => parentPort!.postMessage(batch));
+    void session.run(feeds[batch]!, [outputOf(input)]).then(() => parentPort!.postMessage(batch));
   });
   parentPort!.postMessage('ready');
 }
@@ -93,8 +101,9 @@ async function scores(setup: Setup): Promise<number[][]> {
   const input = JSON.parse(readFileSync(setup.file, 'utf8')) as Input;
   const found: number[][] = [];
   for (const row of input.rows) {
-    const { word_logits: logits } = await session.run(feedsOf(input, [row]), ['word_logits']);
-    found.push([...(logits!.data as Float32Array)]);
+    const output = outputOf(input);
+    const answer = await session.run(feedsOf(input, [row]), [output]);
+    found.push([...(answer[output]!.data as Float32Array)]);
   }
   return found;
 }
@@ -108,22 +117,31 @@ function open({ model, threads }: Setup): Promise<ort.InferenceSession> {
   });
 }
 
-function feedsOf({ maskPosition, words }: Input, rows: number[][]): Feeds {
+function outputOf(input: Input): string {
+  return 'words' in input ? 'word_logits' : 'logits';
+}
+
+function feedsOf(input: Input, rows: number[][]): Feeds {
   const length = Math.max(...rows.map((row) => row.length));
-  const ids = new BigInt64Array(rows.length * length);
-  const mask = new BigInt64Array(rows.length * length);
+  const zeros = () => new BigInt64Array(rows.length * length);
+  const [ids, mask, types] = [zeros(), zeros(), zeros()];
   rows.forEach((row, r) => {
     row.forEach((id, i) => (ids[r * length + i] = BigInt(id)));
     mask.fill(1n, r * length, r * length + row.length);
+    if ('separator' in input) types.fill(1n, r * length + row.indexOf(input.separator) + 1, r * length + row.length);
   });
   const tensor = (data: BigInt64Array, ...dims: number[]) => new ort.Tensor('int64', data, dims);
-  const labels = BigInt64Array.from(rows.flatMap(() => words.map(BigInt)));
-  return {
+  const feeds = {
     input_ids: tensor(ids, rows.length, length),
     attention_mask: tensor(mask, rows.length, length),
-    token_type_ids: tensor(new BigInt64Array(rows.length * length), rows.length, length),
-    mask_positions: tensor(new BigInt64Array(rows.length).fill(BigInt(maskPosition)), rows.length, 1),
-    label_tokens: tensor(labels, rows.length, words.length, 1),
+    token_type_ids: tensor(types, rows.length, length),
+  };
+  if (!('words' in input)) return feeds;
+  const labels = BigInt64Array.from(rows.flatMap(() => input.words.map(BigInt)));
+  return {
+    ...feeds,
+    mask_positions: tensor(new BigInt64Array(rows.length).fill(BigInt(input.maskPosition)), rows.length, 1),
+    label_tokens: tensor(labels, rows.length, input.words.length, 1),
   };
 }
 

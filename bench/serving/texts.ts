@@ -41,14 +41,7 @@ export function madeTexts(size: number): string[] {
 
 /** The texts in the task's template as ids, cut as the service cuts them; where its mask is; the label words' ids. */
 export async function tokenize(model: string, texts: string[]) {
-  const tokenizer = Tokenizer.fromString(readFileSync(join(model, 'tokenizer.json'), 'utf8'));
-  tokenizer.disableTruncation();
-  tokenizer.disablePadding();
-  const idsOf = async (all: string[]) => {
-    const encodings = await tokenizer.encodeBatch(all, { addSpecialTokens: false });
-    return encodings.map((encoding) => encoding.getIds());
-  };
-  const special = (token: string) => tokenizer.tokenToId(token)!;
+  const { idsOf, special } = openTokenizer(model);
   const [before = '', after = ''] = task.templates[0]!.replace('{text}', '').split('{mask}');
   const [first, second] = (await idsOf([before, after])) as [number[], number[]];
   const head = [special('[CLS]'), ...first, special('[MASK]'), ...second];
@@ -57,6 +50,32 @@ export async function tokenize(model: string, texts: string[]) {
     rows: (await idsOf(texts)).map((ids) => [...head, ...ids.slice(0, room), special('[SEP]')]),
     maskPosition: 1 + first.length,
     words: task.labels.map(({ words }) => special(words[0]!)),
+  };
+}
+
+/** Pairs as ids, of `maxLength` at most: the first of each is cut, as it is everywhere where the second is the shorter. */
+export async function tokenizePairs(model: string, pairs: [string, string][], maxLength: number) {
+  const { idsOf, special } = openTokenizer(model);
+  const separator = special('[SEP]');
+  const seconds = await idsOf(pairs.map(([, second]) => second));
+  const firsts = await idsOf(pairs.map(([first]) => first));
+  const rows = firsts.map((ids, i) => {
+    const rest = [separator, ...seconds[i]!, separator];
+    return [special('[CLS]'), ...ids.slice(0, maxLength - 1 - rest.length), ...rest];
+  });
+  return { rows, separator };
+}
+
+function openTokenizer(model: string) {
+  const tokenizer = Tokenizer.fromString(readFileSync(join(model, 'tokenizer.json'), 'utf8'));
+  tokenizer.disableTruncation();
+  tokenizer.disablePadding();
+  return {
+    special: (token: string) => tokenizer.tokenToId(token)!,
+    async idsOf(texts: string[]): Promise<number[][]> {
+      const encodings = await tokenizer.encodeBatch(texts, { addSpecialTokens: false });
+      return encodings.map((encoding) => encoding.getIds());
+    },
   };
 }
 
