@@ -69,7 +69,10 @@ export async function openBundle(
   try {
     // Whoever has to wait for others measures them.
     if (budgets && graph && !spare) {
-      model.maxBatchTokens = await budgets.budgetOf(budgetKind(manifest, precision), lease, graph.id);
+      const kind = budgetKind(manifest, precision);
+      model.maxBatchTokens = await budgets.budgetOf(kind, lease, graph.id);
+      const tokensPerSecond = await budgets.rateOf(kind);
+      if (tokensPerSecond !== undefined) model.tokensPerMs = tokensPerSecond / 1000;
     }
     if (lease.fixedShapes) {
       await warmShapes(lease, {
