@@ -10,6 +10,7 @@ import { InferenceEngine } from '../inference/engine.js';
 import { countPredictions } from '../inference/prediction-metrics.js';
 import { ActivationService } from '../registry/activation.js';
 import type { Item, ServingPolicy } from '../task/types.js';
+import { hangUpOf } from './hang-up.js';
 import { checkCount } from './limits.js';
 import { predictionView, withoutNulls } from './views.js';
 import { Work, type WorkContext } from './work.js';
@@ -47,11 +48,10 @@ export class ClassifyResolver {
       const items = inputs.map(readItem);
       await this.work.charge(context, tokensOf(lease.model, items, request.policy));
       const attributes = { 'fewloop.task': task, 'fewloop.texts': items.length };
-      const outcomes = await inSpan(
-        'classify',
-        traceOf(context.reply.request.headers),
-        { kind: 'server', attributes },
-        (trace) => this.engine.classify(lease.model, { ...request, items, priority: 'interactive', trace }),
+      const { headers, socket } = context.reply.request;
+      const asked = { ...request, items, priority: 'interactive' as const, signal: hangUpOf(socket) };
+      const outcomes = await inSpan('classify', traceOf(headers), { kind: 'server', attributes }, (trace) =>
+        this.engine.classify(lease.model, { ...asked, trace }),
       );
       const predictions = outcomes.flatMap((outcome) => (outcome.ok ? [outcome.prediction] : []));
       countPredictions(this.metrics, task, 'api', predictions);

@@ -1,6 +1,6 @@
 /**
  * What GraphQL was asked and how it answered. The document, once it is valid, names the operation; the errors of the
- * answer are those that the caller sees; the request is counted when its answer has left.
+ * answer are those that the caller sees; the request is counted when its answer has left, or can no longer be sent.
  */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { type DocumentNode, type ExecutionResult, Kind } from 'graphql';
@@ -32,6 +32,13 @@ export function noteErrors(metrics: Metrics, errors: ExecutionResult['errors'], 
 }
 
 export function measureRequests(fastify: FastifyInstance, metrics: Metrics): void {
+  // For what is sent to a connection that is closed there is no `onResponse`.
+  fastify.addHook('onSend', (request: FastifyRequest, _reply: FastifyReply, payload: unknown, done) => {
+    if (request.routeOptions.url === '/graphql' && request.socket.destroyed) {
+      metrics.add('fewloop_requests_total', { operation: seenOf(request).operation, code: 'CANCELLED' });
+    }
+    done(null, payload);
+  });
   fastify.addHook('onResponse', (request: FastifyRequest, reply: FastifyReply, done) => {
     if (request.routeOptions.url === '/graphql') {
       const { operation, codes } = seenOf(request);

@@ -16,6 +16,8 @@ export const ERROR_CODES = [
   'GATE_NOT_PASSED',
   'BUNDLE_INVALID',
   'DEADLINE_EXCEEDED',
+  // Whoever asked is gone: for logs and metrics, nobody is told.
+  'CANCELLED',
   'OVERLOADED',
   'QUERY_TOO_COMPLEX',
   'UNAUTHENTICATED',

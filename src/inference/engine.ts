@@ -12,7 +12,7 @@ import { validateItem } from '../task/item.js';
 import { itemKey } from '../task/keys.js';
 import type { Item, ServingPolicy } from '../task/types.js';
 import type { AnswerTap } from './answer-tap.js';
-import { BatchQueue, deadlineExceeded, type QueueLimits } from './infer.js';
+import { BatchQueue, whyDropped, type QueueLimits } from './infer.js';
 import { membersOf, policyOf } from './policy.js';
 import { predict, scoreMembers, type ItemScores } from './pipeline.js';
 import { RecentAnswers } from './recent.js';
@@ -60,9 +60,10 @@ export class InferenceEngine {
     const keys = request.items.map((item) => this.check(model, item));
     const outcomes = new Map<string, Outcome>();
     const unknown = new Map<string, Item>();
+    const mustAsk = request.anew === true || whyDropped(request) !== undefined;
     keys.forEach((key, i) => {
       if (typeof key !== 'string' || outcomes.has(key)) return;
-      const known = isLate(request) || request.anew ? undefined : this.recent.get(model, policy, key);
+      const known = mustAsk ? undefined : this.recent.get(model, policy, key);
       if (known) outcomes.set(key, known);
       else unknown.set(key, request.items[i]!);
     });
@@ -70,7 +71,8 @@ export class InferenceEngine {
     const startedAtMs = performance.now();
     const answers = await this.answerTimed(model, policy, unknown, request);
     if (unknown.size > 0 && !request.anew && request.priority !== 'background') {
-      const latencyMs = request.priority === 'interactive' ? performance.now() - startedAtMs : null;
+      const isAwaited = request.priority === 'interactive' && !request.signal?.aborted;
+      const latencyMs = isAwaited ? performance.now() - startedAtMs : null;
       this.options.windows?.note(model.task, model.version, answers.values(), latencyMs);
       this.options.tap?.offer(model.task, model.version, unknown, answers.values());
     }
@@ -124,10 +126,13 @@ export class InferenceEngine {
     items: Map<string, Item>,
     request: ClassifyRequest,
   ): Promise<Map<string, Outcome>> {
+    if (items.size === 0) return new Map();
     const members = membersOf(model, policy);
-    // Before rendering and tokenizing: late work is dropped before it costs anything.
-    const scores = isLate(request)
-      ? [...items].map((): ItemScores => ({ ok: false, error: deadlineExceeded() }))
+    // Before rendering and tokenizing: what is dropped or refused has cost nothing.
+    const error = whyDropped(request);
+    if (!error) this.queue.check(items.size, { ...request, tokensPerMs: model.tokensPerMs });
+    const scores = error
+      ? [...items].map((): ItemScores => ({ ok: false, error }))
       : await scoreMembers(model, members, [...items.values()], this.queue, request);
     return new Map(
       [...items.keys()].map((itemKey, i): [string, Outcome] => {
@@ -148,10 +153,6 @@ export class InferenceEngine {
       throw error;
     }
   }
-}
-
-function isLate({ deadlineAt }: ClassifyRequest): boolean {
-  return deadlineAt !== undefined && deadlineAt <= Date.now();
 }
 
 /** Whether the student's answer is one that the cascade asks the teachers about too. */

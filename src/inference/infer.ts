@@ -1,22 +1,35 @@
 /**
- * Step 4: rows wait in a queue and go to their model host in batches. One lane a runner, so that a slow host delays no
- * other; `maxConcurrentBatches` of a lane are in flight, so that the next is with the host when it finishes one.
+ * Step 4: rows wait in a queue and go to their model hosts in batches. One lane for the runners that share hosts, so
+ * that slow ones delay no others, and of whatever task the most urgent row goes next; `maxConcurrentBatches` of a lane
+ * are in flight, so that the next is with the host when it finishes one, and none waits where no choice is left.
  *
  *   submit ──▶ pending ──takeBatch──▶ in flight ──▶ answered
- *      │          └── deadline passes: DEADLINE_EXCEEDED, before it cost anything
- *      └── more than `maxQueuedTokens` wait, or so much that its deadline would pass: OVERLOADED
+ *      │          ├── deadline passes: DEADLINE_EXCEEDED, before it cost anything
+ *      │          └── whoever asked is gone: CANCELLED, likewise
+ *      └── more than `maxQueuedTokens` wait, or so much that its deadline would pass: OVERLOADED (admission.ts)
  */
 import { FewloopError } from '../common/errors.js';
 import { NO_METRICS, secondsSince, type Metrics } from '../common/metrics/metrics.js';
 import { inSpan, type Trace } from '../common/tracing/tracing.js';
-import { groupOf, packBatch, rowKey, takeBatch, type Pending, type Row } from './batch.js';
+import { Admission, type Applicant } from './admission.js';
+import {
+  groupOf,
+  nextTurn,
+  NONE_PASSED,
+  packBatch,
+  rowKey,
+  takeBatch,
+  type Passed,
+  type Pending,
+  type Row,
+} from './batch.js';
 import { exactShape, fixedShape } from './shapes.js';
-import type { ClassifyRequest, GraphRunner, HostResult, Priority } from './types.js';
+import type { ClassifyRequest, GraphRunner, HostResult, Priority, ServedModel } from './types.js';
 
 export interface QueueLimits {
-  /** Padded tokens of a batch, for runners that say nothing of their own. */
+  /** Padded tokens of a batch, for models that say nothing of their own. */
   maxBatchTokens: number;
-  /** A runner. */
+  /** Of the hosts that runners share. */
   maxConcurrentBatches: number;
   /** Tokens that wait or are in flight, over all runners; half of them are for interactive work alone. */
   maxQueuedTokens: number;
@@ -36,9 +49,12 @@ interface Origin {
   priority: Priority;
   enqueuedAtMs: number;
   trace: Trace;
+  padId: number;
+  maxBatchTokens: number;
 }
 
 interface Waiting extends Pending {
+  runner: GraphRunner;
   origin: Origin;
   settle(outcome: RowOutcome): void;
   settled: boolean;
@@ -46,58 +62,62 @@ interface Waiting extends Pending {
 
 interface Lane {
   pending: Waiting[];
+  passed: Passed;
   inFlight: number;
-  maxBatchTokens: number;
 }
 
-export interface SubmitOptions extends Pick<ClassifyRequest, 'priority' | 'deadlineAt' | 'trace'> {
-  /** Whose rows they are, for the metrics. */
-  task?: string;
-  /** Of the runner's batches; absent: the queue's own limit. */
-  maxBatchTokens?: number | undefined;
-}
+/** Whose rows they are, and how long somebody waits for them. */
+export type SubmitOptions = Pick<ClassifyRequest, 'priority' | 'deadlineAt' | 'signal' | 'trace'>;
 
-/** Of the time that is left: work that is expected to wait longer is refused, so that what is taken is in time. */
-const HEADROOM = 0.7;
+type Asked = Pick<ServedModel, 'task' | 'runner' | 'maxBatchTokens' | 'tokensPerMs'> & { padId: number };
+
+/** Of a row: [CLS], [SEP] and something between them. */
+const LEAST_TOKENS = 3;
 
 export class BatchQueue {
-  private readonly lanes = new Map<GraphRunner, Lane>();
-  private queuedTokens = 0;
-  /** Of them, those of interactive work. */
-  private interactiveTokens = 0;
+  /** By what their runners run on. */
+  private readonly lanes = new Map<object, Lane>();
+  private readonly admission: Admission;
   private batchesInFlight = 0;
-  /** What all runners do together, a moving average; unknown before the first batch. */
-  private tokensPerMs: number | undefined;
 
   constructor(
     private readonly limits: QueueLimits,
     private readonly metrics: Metrics = NO_METRICS,
-  ) {}
+  ) {
+    this.admission = new Admission(limits.maxQueuedTokens);
+  }
 
   /** That wait or are in flight. */
   get tokens(): number {
-    return this.queuedTokens;
+    return this.admission.tokens;
+  }
+
+  /** Throws OVERLOADED where so many rows, of whatever length, would be refused: before they are tokenized. */
+  check(rows: number, applicant: Applicant): void {
+    this.admission.check(rows * LEAST_TOKENS, applicant);
   }
 
   /** An outcome a row, in order; throws OVERLOADED for all of them before any is queued. */
-  async submit(
-    runner: GraphRunner,
-    rows: Row[],
-    padId: number,
-    { task = '', priority, deadlineAt, trace, maxBatchTokens = this.limits.maxBatchTokens }: SubmitOptions,
-  ): Promise<RowOutcome[]> {
+  async submit(model: Asked, rows: Row[], options: SubmitOptions): Promise<RowOutcome[]> {
     if (rows.length === 0) return [];
-    this.admit(rows, priority, deadlineAt);
-    const lane = this.lanes.get(runner) ?? { pending: [], inFlight: 0, maxBatchTokens };
-    this.lanes.set(runner, lane);
+    const dropped = whyDropped(options);
+    if (dropped) return rows.map(() => dropped);
+    const { task, runner, padId, tokensPerMs, maxBatchTokens = this.limits.maxBatchTokens } = model;
+    const { priority, deadlineAt, trace } = options;
+    this.admission.check(tokensOf(rows), { priority, deadlineAt, tokensPerMs });
+    this.admission.wait(tokensOf(rows), priority);
+    const hosts = runner.hosts ?? runner;
+    const lane = this.lanes.get(hosts) ?? { pending: [], passed: NONE_PASSED, inFlight: 0 };
+    this.lanes.set(hosts, lane);
     const enqueuedAtMs = performance.now();
-    const origin = { task, priority, enqueuedAtMs, trace };
+    const origin = { task, priority, enqueuedAtMs, trace, padId, maxBatchTokens };
     const waiting: Waiting[] = [];
     const outcomes = rows.map(
       (row) =>
         new Promise<RowOutcome>((resolve) => {
           const entry: Waiting = {
             row,
+            runner,
             origin,
             group: groupOf(row),
             priority,
@@ -112,88 +132,68 @@ export class BatchQueue {
         }),
     );
     lane.pending.push(...waiting);
-    const cancel = this.expireAt(deadlineAt, lane, waiting);
-    this.pump(runner, lane, padId);
+    const unwatch = this.watch(lane, waiting, options);
+    this.pump(hosts, lane);
     try {
       return await Promise.all(outcomes);
     } finally {
-      cancel();
+      unwatch();
     }
   }
 
-  private admit(rows: Row[], priority: Priority, deadlineAt: number | undefined): void {
-    const tokens = tokensOf(rows);
-    const { maxQueuedTokens } = this.limits;
-    const fits = (queued: number, limit: number) => queued === 0 || queued + tokens <= limit;
-    // What is larger than its share may go when nothing of it is taken: else it never could. One text of a task with
-    // many hypotheses is as large as a hundred others, and a stream of them must not keep requests out.
-    const admitted =
-      priority === 'interactive'
-        ? fits(this.queuedTokens, maxQueuedTokens) || fits(this.interactiveTokens, maxQueuedTokens / 2)
-        : fits(this.queuedTokens, maxQueuedTokens / 2);
-    if (!admitted || this.isHopeless(priority, deadlineAt)) {
-      const waitMs = Math.ceil(this.queuedTokens / (this.tokensPerMs ?? 1));
-      throw new FewloopError('OVERLOADED', 'more texts are waiting than this machine can score soon', {
-        retryAfterMs: Math.min(30_000, Math.max(50, waitMs)),
-      });
-    }
-    this.count(rows, priority, 1);
-  }
-
-  /** Whether what goes before it takes longer than its deadline allows. */
-  private isHopeless(priority: Priority, deadlineAt: number | undefined): boolean {
-    if (deadlineAt === undefined || this.tokensPerMs === undefined) return false;
-    const before = priority === 'interactive' ? this.interactiveTokens : this.queuedTokens;
-    return before > 0 && before / this.tokensPerMs > HEADROOM * (deadlineAt - Date.now());
-  }
-
-  private count(rows: Row[], priority: Priority, sign: 1 | -1): void {
-    const tokens = sign * tokensOf(rows);
-    this.queuedTokens += tokens;
-    if (priority === 'interactive') this.interactiveTokens += tokens;
-  }
-
-  /** At the deadline rows still unanswered fail: pending ones never reach a model. Returns what cancels it. */
-  private expireAt(deadlineAt: number | undefined, lane: Lane, waiting: Waiting[]): () => void {
-    if (deadlineAt === undefined) return () => undefined;
-    const expire = () => {
+  /**
+   * When the deadline passes or whoever asked is gone, rows still unanswered fail: pending ones never reach a model,
+   * and their place is free at once. Others that ask the same have rows of their own. Returns what ends the watch.
+   */
+  private watch(lane: Lane, waiting: Waiting[], { deadlineAt, signal }: SubmitOptions): () => void {
+    const drop = (error: FewloopError) => {
       const late = new Set(waiting.filter((entry) => !entry.settled));
       const dropped = lane.pending.filter((entry) => late.has(entry));
       lane.pending = lane.pending.filter((entry) => !late.has(entry));
-      for (const entry of dropped) this.count([entry.row], entry.priority, -1);
-      for (const entry of late) entry.settle(deadlineExceeded());
+      for (const { row, priority } of dropped) this.admission.wait(-tokensOf([row]), priority);
+      for (const entry of late) entry.settle(error);
     };
-    const leftMs = deadlineAt - Date.now();
-    if (leftMs <= 0) {
-      expire();
-      return () => undefined;
-    }
+    const onAbort = () => drop(cancelled());
+    signal?.addEventListener('abort', onAbort, { once: true });
     // A longer delay than setTimeout holds would fire at once.
-    const timer = setTimeout(expire, Math.min(leftMs, 2 ** 31 - 1));
-    return () => clearTimeout(timer);
+    const delayMs = deadlineAt === undefined ? undefined : Math.min(deadlineAt - Date.now(), 2 ** 31 - 1);
+    const timer = delayMs === undefined ? undefined : setTimeout(() => drop(deadlineExceeded()), delayMs);
+    return () => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', onAbort);
+    };
   }
 
-  private pump(runner: GraphRunner, lane: Lane, padId: number): void {
-    while (lane.inFlight < this.limits.maxConcurrentBatches && lane.pending.length > 0) {
-      const batch = takeBatch(lane.pending, lane.maxBatchTokens, performance.now(), shapeOf(runner));
+  private pump(hosts: object, lane: Lane): void {
+    while (lane.inFlight < this.limits.maxConcurrentBatches) {
+      const turn = nextTurn(lane.pending, lane.passed, performance.now());
+      if (!turn) break;
+      const { runner, origin } = turn.lead;
+      const batch = takeBatch(lane.pending, turn.lead, origin.maxBatchTokens, shapeOf(runner));
       const taken = new Set(batch);
       lane.pending = lane.pending.filter((entry) => !taken.has(entry));
+      lane.passed = turn.passed;
       lane.inFlight++;
-      for (const { task, priority, enqueuedAtMs } of new Set(batch.map(({ origin }) => origin))) {
+      for (const { task, priority, enqueuedAtMs } of new Set(batch.map((entry) => entry.origin))) {
         this.metrics.observe('fewloop_queue_seconds', { task, priority }, secondsSince(enqueuedAtMs));
       }
-      void this.runBatch(runner, batch, lane.maxBatchTokens, padId).finally(() => {
+      void this.runBatch(runner, batch, origin).finally(() => {
         lane.inFlight--;
-        this.pump(runner, lane, padId);
-        if (lane.inFlight === 0 && lane.pending.length === 0) this.lanes.delete(runner);
+        this.pump(hosts, lane);
+        if (lane.inFlight === 0 && lane.pending.length === 0) this.lanes.delete(hosts);
       });
     }
   }
 
-  private async runBatch(runner: GraphRunner, batch: Waiting[], maxBatchTokens: number, padId: number): Promise<void> {
+  private async runBatch(
+    runner: GraphRunner,
+    batch: Waiting[],
+    { maxBatchTokens, padId }: Pick<Origin, 'maxBatchTokens' | 'padId'>,
+  ): Promise<void> {
     const tokens = tokensOf(batch.map(({ row }) => row));
     const startedAtMs = performance.now();
     this.batchesInFlight++;
+    for (const { row, priority } of batch) this.admission.start(tokensOf([row]), priority);
     const priority = mostUrgent(batch);
     // Requests that ask the same share a row.
     const askers = Map.groupBy(batch, ({ row }) => rowKey(row));
@@ -208,8 +208,7 @@ export class BatchQueue {
         for (const entry of entries) entry.settle(row);
       });
       // Little's law: as many batches as are in flight are done in the time that one takes.
-      const rate = (tokens * this.batchesInFlight) / Math.max(0.1, performance.now() - startedAtMs);
-      this.tokensPerMs = 0.8 * (this.tokensPerMs ?? rate) + 0.2 * rate;
+      this.admission.note((tokens * this.batchesInFlight) / Math.max(0.1, performance.now() - startedAtMs));
     } catch (cause) {
       this.metrics.add('fewloop_batch_failures_total', { priority });
       const error =
@@ -217,7 +216,7 @@ export class BatchQueue {
       for (const entry of batch) entry.settle(error);
     } finally {
       this.batchesInFlight--;
-      for (const { row, priority } of batch) this.count([row], priority, -1);
+      for (const { row, priority } of batch) this.admission.end(tokensOf([row]), priority);
     }
   }
 
@@ -250,8 +249,18 @@ function tokensOf(rows: Row[]): number {
   return rows.reduce((sum, { encoding }) => sum + encoding.ids.length, 0);
 }
 
-export function deadlineExceeded(): FewloopError {
+/** What becomes of work that nobody waits for any more, if it is that. */
+export function whyDropped({ deadlineAt, signal }: Pick<ClassifyRequest, 'deadlineAt' | 'signal'>) {
+  if (signal?.aborted) return cancelled();
+  return deadlineAt !== undefined && deadlineAt <= Date.now() ? deadlineExceeded() : undefined;
+}
+
+function deadlineExceeded(): FewloopError {
   return new FewloopError('DEADLINE_EXCEEDED', 'the deadline passed before there was an answer');
+}
+
+function cancelled(): FewloopError {
+  return new FewloopError('CANCELLED', 'whoever asked was gone before there was an answer');
 }
 
 function rowOf({ logits, embeddings }: HostResult, i: number, rows: number): RowResult {

@@ -7,7 +7,7 @@ import { FewloopError } from '../common/errors.js';
 import type { Item, ServingPolicy } from '../task/types.js';
 import { rowKey, type Row } from './batch.js';
 import { DEFAULT_THRESHOLD } from './independent.js';
-import type { BatchQueue, RowOutcome, RowResult } from './infer.js';
+import type { BatchQueue, RowOutcome, RowResult, SubmitOptions } from './infer.js';
 import {
   everyRow,
   layOut,
@@ -21,7 +21,7 @@ import {
 import { route } from './route.js';
 import { memberDistribution, score, scoreIndependent } from './score.js';
 import { Vocabulary } from './tokenize.js';
-import type { ClassifyRequest, Encoding, Member, Prediction, ServedModel } from './types.js';
+import type { Encoding, Member, Prediction, ServedModel } from './types.js';
 
 /** What one member said of one item, before offsets. */
 export interface MemberScores {
@@ -39,7 +39,7 @@ export async function scoreMembers(
   members: Member[],
   items: Item[],
   queue: BatchQueue,
-  options: Pick<ClassifyRequest, 'priority' | 'deadlineAt' | 'trace'>,
+  options: SubmitOptions,
 ): Promise<ItemScores[]> {
   const asked = items.map((item) => attempt(() => members.map((member) => questionOf(model, member, item))));
   const all = asked.flatMap((questions) => (questions instanceof FewloopError ? [] : questions));
@@ -147,7 +147,7 @@ async function askOnce(
   model: ServedModel,
   asked: (Row[] | FewloopError)[],
   queue: BatchQueue,
-  options: Pick<ClassifyRequest, 'priority' | 'deadlineAt' | 'trace'>,
+  options: SubmitOptions,
 ): Promise<(RowResult[] | FewloopError)[]> {
   const distinct = new Map<string, { row: Row; index: number }>();
   const indices = asked.map((rows) => {
@@ -161,8 +161,7 @@ async function askOnce(
   });
   const padId = model.tokenizer.tokenToId('[PAD]') ?? 0;
   const rows = [...distinct.values()].map(({ row }) => row);
-  const { runner, maxBatchTokens } = model;
-  const outcomes = await queue.submit(runner, rows, padId, { ...options, task: model.task, maxBatchTokens });
+  const outcomes = await queue.submit({ ...model, padId }, rows, options);
   return indices.map((own) => (own instanceof FewloopError ? own : wholly(own.map((index) => outcomes[index]!))));
 }
 

@@ -113,6 +113,8 @@ export interface HostResult {
 export interface GraphRunner {
   /** Batches are to have few shapes (shapes.ts). */
   readonly fixedShapes?: boolean;
+  /** What it runs on, where others may run on the same: theirs and its rows then take turns. */
+  readonly hosts?: object;
   run(batch: HostBatch): Promise<HostResult>;
 }
 
@@ -130,6 +132,8 @@ export interface ServedModel {
   runner: GraphRunner;
   /** Padded tokens of a batch at which its graphs are fastest here; absent: the queue's own. */
   maxBatchTokens?: number;
+  /** At such batches, of all its hosts together, as measured before it served; absent: not measured. */
+  tokensPerMs?: number;
 }
 
 /** The library's tokenizer, reduced to what rendering needs: ids of plain text, no special tokens added. */
@@ -146,6 +150,8 @@ export interface ClassifyRequest {
   policy?: ServingPolicy;
   /** Absolute, epoch milliseconds. */
   deadlineAt?: number;
+  /** Aborted when whoever asked is gone: what has not reached a model is dropped then. */
+  signal?: AbortSignal;
   priority: Priority;
   /** The model is to be asked, whatever was answered recently. */
   anew?: boolean;

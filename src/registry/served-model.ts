@@ -80,7 +80,11 @@ export async function openBundle(
     runner: lease,
   };
   try {
-    if (measured) model.maxBatchTokens = await measured.budgets.budgetOf(kind, lease, measured.graph);
+    if (measured) {
+      model.maxBatchTokens = await measured.budgets.budgetOf(kind, lease, measured.graph);
+      const tokensPerSecond = await measured.budgets.rateOf(kind);
+      if (tokensPerSecond !== undefined) model.tokensPerMs = tokensPerSecond / 1000;
+    }
     if (lease.fixedShapes) {
       await warmShapes(model, lease.pids().length, model.maxBatchTokens ?? UNMEASURED_BATCH_TOKENS);
     }

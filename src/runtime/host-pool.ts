@@ -162,6 +162,10 @@ export class HostLease implements GraphRunner {
     return this.group.run(sha256, batch);
   }
 
+  get hosts(): object {
+    return this.group;
+  }
+
   get fixedShapes(): boolean {
     return this.group.isOnGpu;
   }

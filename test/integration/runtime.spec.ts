@@ -91,6 +91,9 @@ describe('model hosts', () => {
     const other = await pool.open([graph('b')]);
     expect(second.pids()).toEqual(first.pids());
     expect(other.pids()).toHaveLength(2);
+    // By which their rows take turns.
+    expect(second.hosts).toBe(first.hosts);
+    expect(other.hosts).not.toBe(first.hosts);
     const pids = first.pids();
     await first.release();
     await expect(first.run(graphBatch('g0', 1, 8))).rejects.toMatchObject({ code: 'INTERNAL' });

@@ -21,7 +21,7 @@ const SHARE = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1];
 
 export const DESCRIPTIONS = {
   fewloop_requests_total: counter(
-    'GraphQL requests answered, by the field that was asked for (`several`; `none` where the request itself was refused) and the first error code of the answer (`OK` where there is none)',
+    'GraphQL requests answered, by the field that was asked for (`several`; `none` where the request itself was refused) and the first error code of the answer (`OK` where there is none, `CANCELLED` where who asked had closed the connection)',
     'operation',
     'code',
   ),
