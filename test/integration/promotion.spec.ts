@@ -187,7 +187,13 @@ describe('of a run that a trigger started, where the task asks for four eyes', (
     expect(await active()).toBe(2);
     expect(await ledgerKinds()).toEqual(['promotion-approved', 'promotion-approved-first']);
     const [second, first] = await service.get(LedgerService).listOfTask('tiny', 2);
-    expect(first!.body).toMatchObject({ promotion: id, version: 2, by: 'ann', comment: 'ann has looked', override: true });
+    expect(first!.body).toMatchObject({
+      promotion: id,
+      version: 2,
+      by: 'ann',
+      comment: 'ann has looked',
+      override: true,
+    });
     expect(second!.body).toMatchObject({ promotion: id, firstApprovalBy: 'ann', by: 'bob' });
   });
 
