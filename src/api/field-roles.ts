@@ -134,7 +134,10 @@ export const FIELD_ROLES: Record<string, Partial<Record<Role, string[]>>> = {
   Stopping: { ENGINEER: ['advice', 'statement', 'slope', 'agreement'] },
   Revocation: { ENGINEER: ['examples', 'already', 'dryRun'] },
   Promotion: {
-    LABELER: words('id version champion verdict report decision decidedBy comment requestedAt', 'decidedAt firstApprovalBy replicas'),
+    LABELER: words(
+      'id version champion verdict report decision decidedBy comment requestedAt',
+      'decidedAt firstApprovalBy replicas',
+    ),
   },
   Candidate: {
     LABELER: words('id text textPair choices fields prediction receivedAt duplicates reason priority', 'presentLabels'),

@@ -301,7 +301,10 @@ export const typeDefs = /* GraphQL */ `
   type Query {
     tasks: [Task!]!
     task(name: String!): Task
-    "In the order of inputs; one that fails is null, with its error at that path, and the others are answered."
+    """
+    In the order of inputs; one that fails is null, with its error at that path, and the others are answered. Texts are
+    not kept: those that are to be asked about, drawn for the audit or watched for drift come by ingest or Kafka.
+    """
     classify(task: String!, inputs: [TextInput!]!, options: ClassifyOptions): [Prediction]!
     reviewQueue(
       task: String!

@@ -43,7 +43,9 @@ export async function eraseFromRun(folder: string, groups: ReadonlySet<string>):
     const file = path.join(folder, name);
     const content = await readFile(file, 'utf8').catch(() => null);
     const lines = content?.split('\n') ?? [];
-    const kept = lines.filter((line) => line === '' || !groups.has((JSON.parse(line) as { splitGroup: string }).splitGroup));
+    const kept = lines.filter(
+      (line) => line === '' || !groups.has((JSON.parse(line) as { splitGroup: string }).splitGroup),
+    );
     if (kept.length === lines.length) continue;
     erased += lines.length - kept.length;
     await writeFile(`${file}.erasing`, kept.join('\n'));

@@ -72,7 +72,12 @@ const trigger = z.strictObject({
 const promotion = z.strictObject({
   minVerdict: z.enum(['worse', 'inconclusive', 'not-worse', 'better']).default('not-worse'),
   margin: probability.default(0.01).describe('By how much a version may be worse and still count as not worse.'),
-  fourEyes: z.boolean().default(false).describe('Two people: whoever started a run may not approve its version; of a run that a trigger started two are to approve it.'),
+  fourEyes: z
+    .boolean()
+    .default(false)
+    .describe(
+      'Two people: whoever started a run may not approve its version; of a run that a trigger started two are to approve it.',
+    ),
   shadowMinutes: z
     .number()
     .min(0)

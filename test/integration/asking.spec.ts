@@ -153,7 +153,8 @@ describe('near-duplicates', () => {
     await admit([text!]);
     const asked = await queue();
     const brands = asked.map(({ fields }) => fields?.brand ?? null);
-    expect(brands.toSorted()).toEqual([null, '乙', '甲']);
+    expect(brands).toHaveLength(3);
+    expect(new Set(brands)).toEqual(new Set([null, '乙', '甲']));
     const of = (brand: string) => asked.find(({ fields }) => fields?.brand === brand)!;
     await review.label(of('甲').id, ['positive'], 'anna');
     expect((await queue()).map(({ id }) => id)).not.toContain(of('甲').id);

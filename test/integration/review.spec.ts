@@ -173,7 +173,8 @@ describe('the queue', () => {
     for (let at = 0; at < 12; at += 3) {
       expect(new Set(turns.slice(at, at + 3))).toEqual(new Set(['rare', 'some', 'positive']));
     }
-    expect(turns.slice(12).toSorted()).toEqual(['positive', 'positive', 'some', 'some']);
+    expect(turns.slice(12).filter((label) => label === 'some')).toHaveLength(2);
+    expect(turns.slice(12).filter((label) => label === 'positive')).toHaveLength(2);
     expect(labelsOf(await first({ strategy: 'BREAKING_TIES' }))).toEqual(byMargin);
     expect(await review.count('tiny', {})).toBe(await review.count('tiny', { strategy: 'BREAKING_TIES' }));
 
