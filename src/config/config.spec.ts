@@ -56,7 +56,8 @@ describe('Config', () => {
     [{ FEWLOOP_DEVICE: 'cuda:77' }, 'no CUDA device 77'],
     [{ FEWLOOP_DEVICE: 'gpu' }, 'FEWLOOP_DEVICE'],
     [{ FEWLOOP_ROLE: 'api' }, 'DATABASE_URL'],
-    [{ FEWLOOP_BASE_MODEL: 'hfl/nowhere' }, 'FEWLOOP_BASE_MODEL'],
+    [{ FEWLOOP_BASE_MODEL: '/no/where' }, /FEWLOOP_BASE_MODEL=\/no\/where: no such folder$/],
+    [{ FEWLOOP_BASE_MODEL: 'hfl/nowhere@v1' }, 'python -m fewloop_trainer fetch-base hfl/nowhere@v1 FOLDER'],
   ])('refuses %o', (env, message) => {
     expect(() => Config.load({ ...base, ...env })).toThrow(message);
   });

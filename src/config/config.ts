@@ -267,7 +267,10 @@ function refuseAbsentDevices(device: string): void {
 function baseModelFolder(name: string): string {
   const folder = [resolve(name), join(projectRoot(), name)].find((candidate) => existsSync(candidate));
   if (folder === undefined) {
-    throw new Error(`FEWLOOP_BASE_MODEL=${name}: no such folder (names on a hub are not in this version)`);
+    const fetched = /^[\w.-]+\/[\w.-]+(@[\w./-]+)?$/.test(name)
+      ? `; of a model on a hub \`python -m fewloop_trainer fetch-base ${name} FOLDER\` makes one`
+      : '';
+    throw new Error(`FEWLOOP_BASE_MODEL=${name}: no such folder${fetched}`);
   }
   return folder;
 }

@@ -43,8 +43,21 @@ afterAll(async () => {
   await rm(root, { recursive: true });
 });
 
+/** A base model of random weights whose layers share theirs, with the tiny model's tokenizer. */
+const MAKE_ALBERT = `
+import shutil, sys
+from transformers import AlbertConfig, AlbertForMaskedLM
+shape = dict(vocab_size=2048, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+AlbertForMaskedLM(AlbertConfig(**shape, embedding_size=16)).save_pretrained(sys.argv[2])
+shutil.copy(f"{sys.argv[1]}/tokenizer.json", sys.argv[2])
+`;
+
 /** The served model of a run on `rows`; its golden texts have been checked. */
-async function trained(definition: object, rows: (Item & { label?: string; labels?: string[] })[]) {
+async function trained(
+  definition: object,
+  rows: (Item & { label?: string; labels?: string[] })[],
+  baseModel = TINY_MODEL,
+) {
   const folder = join(root, String(Math.random()).slice(2));
   const task = parseTask(JSON.stringify({ maxLength: 32, labels: LABELS, ...definition }));
   const keyed = (item: Item) => ({ itemKey: itemKey(item), splitGroup: splitGroup(item.text), ...item });
@@ -68,7 +81,7 @@ async function trained(definition: object, rows: (Item & { label?: string; label
     definitionDigest: definitionDigest(task),
     definition: task,
     seed: 1,
-    baseModel: { name: 'tiny', folder: TINY_MODEL, digest: await fileDigest(join(TINY_MODEL, 'model.safetensors')) },
+    baseModel: { name: 'tiny', folder: baseModel, digest: await fileDigest(join(baseModel, 'model.safetensors')) },
     budgetSeconds: 10,
     threads: 1,
     prior: null,
@@ -76,7 +89,7 @@ async function trained(definition: object, rows: (Item & { label?: string; label
   await writeRunFolder(folder, settings, { labelled, unlabelled });
   const env = { ...process.env, PYTHONPATH: resolve('trainer'), OMP_NUM_THREADS: '1' };
   await promisify(execFile)(trainerPython(), ['-m', 'fewloop_trainer', 'run', folder], { env });
-  const bundle = await readBundle(join(folder, 'bundle'), { baseModel: TINY_MODEL });
+  const bundle = await readBundle(join(folder, 'bundle'), { baseModel });
   const { model } = await openBundle(bundle, hostPool);
   const engine = new InferenceEngine(REHEARSAL);
   await verifyGolden(engine, model, bundle.golden);
@@ -91,6 +104,20 @@ it('a committee of all methods', async () => {
   const { manifest, outcome } = await trained(definition, ROWS);
   expect(manifest.members.filter(({ role }) => role === 'teacher').map((member) => member.method)).toEqual(method);
   expect(outcome).toMatchObject({ ok: true, prediction: { modelVersion: 2, disagreement: { voters: 4 } } });
+});
+
+it('a committee on a base model whose layers share weights', async () => {
+  const albert = join(root, 'albert');
+  await promisify(execFile)(trainerPython(), ['-c', MAKE_ALBERT, TINY_MODEL, albert]);
+  const definition = {
+    name: 'shared',
+    kind: 'single-label',
+    method: ['pet', 'embedding'],
+    templates: ['{text}很{mask}'],
+    learning: { strategies: ['plain'] },
+  };
+  const { outcome } = await trained(definition, ROWS, albert);
+  expect(outcome).toMatchObject({ ok: true, prediction: { modelVersion: 2, disagreement: { voters: 2 } } });
 });
 
 it('pairs', async () => {

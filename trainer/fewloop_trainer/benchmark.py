@@ -25,6 +25,7 @@ from fewloop_trainer.board import Board
 from fewloop_trainer.bundle import library_versions
 from fewloop_trainer.cell import Cell, Lesson, base_digest, key_of, processor
 from fewloop_trainer.data import RunError, refuse_shared_words
+from fewloop_trainer.encoder import present
 from fewloop_trainer.evaluate import macro_f1
 from fewloop_trainer.files import write_json
 from fewloop_trainer.keys import split_group
@@ -104,8 +105,7 @@ def check(settings: BenchmarkSettings) -> None:
         if name not in fewclue.TASKS:
             raise RunError("BAD_INPUT", f"unknown task {name}: known are {', '.join(fewclue.TASKS)}")
     for file in ("config.json", "model.safetensors", "tokenizer.json"):
-        if not (settings.base / file).exists():
-            raise RunError("BAD_INPUT", f"{settings.base} is no base model: it lacks {file}")
+        present(settings.base, file)
 
 
 def places_of(settings: BenchmarkSettings) -> Iterator[Place]:

@@ -227,15 +227,22 @@ def _served(rows: list[dict], items: list[dict], member: TrainedMember, classes:
 def export_base(folder: Path) -> float:
     """Writes `model.onnx` and `golden.json` of a base model folder; the largest difference of a word's logit.
 
-    Golden rows give the graph's inputs and PyTorch's `word_logits` of a few words, one row a text.
+    Golden rows give the graph's inputs and PyTorch's `word_logits` of a few words, one row a text. Raises RunError
+    (BAD_INPUT) where the tokenizer lacks such a word, (INTERNAL) where the graph computes something else.
     """
     model, tokenizer = load_model(folder), load_tokenizer(folder)
     export_pet(model, folder / "model.onnx")
     words = [[tokenizer.token_to_id(word)] for word in BASE_WORDS]
+    if [None] in words:
+        unknown = BASE_WORDS[words.index([None])]
+        raise RunError(
+            "BAD_INPUT", f"baseModel: {folder} is of no Chinese model: its tokenizer does not know {unknown}"
+        )
+    room = min(128, model.config.max_position_embeddings) - 3
     cls, sep, mask = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[MASK]"))
     graph, runtime, rows, largest = PetGraph(model).eval(), session(folder / "model.onnx", 1), [], 0.0
     for text in (*GOLDEN_TEXTS, OVER_LONG):
-        ids = [cls, mask, *tokenizer.encode(text, add_special_tokens=False).ids[:125], sep]
+        ids = [cls, mask, *tokenizer.encode(text, add_special_tokens=False).ids[:room], sep]
         batch = collate([Encoded(ids, [1], words, list(range(len(words))))])
         with torch.inference_mode():
             expected = graph(*batch.inputs)[0][0].numpy()

@@ -1,5 +1,5 @@
-"""The trainer's commands: `run` for the service; `import-encoder`, `pretrain`, `continue-train`, `export-base` for base
-models; `benchmark`."""
+"""The trainer's commands: `run` for the service; `fetch-base`, `import-encoder`, `pretrain`, `continue-train`,
+`export-base` for base models; `benchmark`."""
 
 import argparse
 import json
@@ -21,6 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _run_arguments(commands.add_parser("run", help="trains what a run folder describes; resumes where it stopped"))
     _benchmark_arguments(commands.add_parser("benchmark", help="methods on FewCLUE's few-shot tasks; resumes"))
+    _fetch_base_arguments(commands.add_parser("fetch-base", help="a base model's folder, of a model on a hub"))
     _import_encoder_arguments(commands.add_parser("import-encoder", help="base model from the published ONNX file"))
     _pretrain_arguments(commands.add_parser("pretrain", help="masked-language modelling on text (head, DAPT, TAPT)"))
     _continue_arguments(commands.add_parser("continue-train", help="a base model taught by other tasks' labelled rows"))
@@ -150,6 +151,28 @@ def _benchmark(options: argparse.Namespace) -> int:
         return 1
 
 
+def _fetch_base_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "name", help="OWNER/NAME, or OWNER/NAME@REVISION: a branch, a tag, a commit (HF_ENDPOINT's hub)"
+    )
+    parser.add_argument("out", type=Path, help="folder to make")
+    parser.set_defaults(call=_fetch_base)
+
+
+def _fetch_base(options: argparse.Namespace) -> int:
+    from fewloop_trainer.data import RunError
+    from fewloop_trainer.hub import fetch_base
+
+    try:
+        revision, difference = fetch_base(options.name, options.out)
+    except RunError as error:
+        print(f"fewloop_trainer fetch-base: {error}", file=sys.stderr)
+        return 2 if error.code == "BAD_INPUT" else 1
+    name = options.name.partition("@")[0]
+    print(f"{options.out}: {name}@{revision}, ONNX Runtime within {difference:.1e} of PyTorch", file=sys.stderr)
+    return 0
+
+
 def _import_encoder_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("artifact", type=Path, help="the jar from Maven Central, or the folder it was unpacked to")
     parser.add_argument("out", type=Path)
@@ -178,19 +201,24 @@ def _pretrain_arguments(parser: argparse.ArgumentParser) -> None:
 def _pretrain(options: argparse.Namespace) -> int:
     from fewloop_trainer.adapt import pretrain, read_texts
     from fewloop_trainer.base_model import copy_tokenizer, save_model
+    from fewloop_trainer.data import RunError
     from fewloop_trainer.processes import take_gpu
 
     take_gpu()
 
     settings = AdaptSettings(**{field.name: getattr(options, field.name) for field in fields(AdaptSettings)})
-    model = pretrain(
-        options.base,
-        lambda: read_texts(options.texts),
-        options.work,
-        settings,
-        lambda line: print(json.dumps(line), flush=True),
-        stop_on_signal(),
-    )
+    try:
+        model = pretrain(
+            options.base,
+            lambda: read_texts(options.texts),
+            options.work,
+            settings,
+            lambda line: print(json.dumps(line), flush=True),
+            stop_on_signal(),
+        )
+    except RunError as error:
+        print(f"fewloop_trainer pretrain: {error}", file=sys.stderr)
+        return 2 if error.code == "BAD_INPUT" else 1
     if model is None:
         print(f"stopped; the same command goes on from {options.work}", file=sys.stderr)
         return 1

@@ -10,37 +10,44 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
-from transformers import BertConfig, BertForMaskedLM, ErnieForMaskedLM
+from transformers import AlbertForMaskedLM, BertConfig, BertForMaskedLM, ErnieForMaskedLM
 
+from fewloop_trainer.albert import shared_bert_of
 from fewloop_trainer.data import RunError
 
 SPECIAL_TOKENS = ("[CLS]", "[SEP]", "[MASK]", "[UNK]", "[PAD]")
-HEAD = "cls.predictions."
-TIED = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
-"""Left out of files: they are the word embeddings and the head's bias."""
+KINDS = {
+    "bert": (BertForMaskedLM, "cls.predictions."),
+    "ernie": (ErnieForMaskedLM, "cls.predictions."),
+    "albert": (AlbertForMaskedLM, "predictions."),
+}
+"""By config.json's model_type: transformers' class, and what names of the head's weights begin with."""
 
 
 def load_model(folder: Path, needs_head: bool = False) -> BertForMaskedLM:
-    """The masked language model of a folder in transformers' format, in fp32; ERNIE's as the BERT that it equals.
+    """The masked language model of a folder in transformers' format, in fp32; ERNIE's as the BERT that it equals,
+    ALBERT's as one whose layers share weights (albert.py).
 
     Without `needs_head` a head that the folder lacks is a random one. Raises RunError (BAD_INPUT) where the folder
     holds no such model.
     """
     kind = _config_of(folder).get("model_type")
-    if kind not in ("bert", "ernie"):
+    if kind not in KINDS:
         raise RunError(
             "BAD_INPUT",
-            f"baseModel: {folder} holds a model of type {kind!r} (config.json, model_type); only bert and ernie can be "
-            "trained and exported: take a BERT-type masked language model, as hfl/chinese-roberta-wwm-ext is one",
+            f"baseModel: {folder} holds a model of type {kind!r} (config.json, model_type); only bert, ernie and "
+            "albert can be trained and exported: take a BERT-type masked language model, as "
+            "hfl/chinese-roberta-wwm-ext is one",
         )
+    of_kind, head = KINDS[kind]
     try:
-        model, found = (BertForMaskedLM if kind == "bert" else ErnieForMaskedLM).from_pretrained(
+        model, found = of_kind.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise RunError("BAD_INPUT", f"baseModel: cannot load the model in {folder}: {error}") from error
-    missing = sorted(set(found["missing_keys"]) - set(TIED))
-    encoder = [name for name in missing if not name.startswith(HEAD)]
+    missing = sorted(set(found["missing_keys"]) - {f"{head}decoder.weight", f"{head}decoder.bias"})  # tied
+    encoder = [name for name in missing if not name.startswith(head)]
     if encoder:
         raise RunError(
             "BAD_INPUT",
@@ -54,7 +61,7 @@ def load_model(folder: Path, needs_head: bool = False) -> BertForMaskedLM:
             "label words with: take a base model that has one, train one with `adapt`, or take pet out of the task's "
             "method",
         )
-    return model if kind == "bert" else bert_of(model)
+    return {"bert": lambda bert: bert, "ernie": bert_of, "albert": shared_bert_of}[kind](model)
 
 
 def bert_of(ernie: ErnieForMaskedLM) -> BertForMaskedLM:
@@ -73,7 +80,7 @@ def bert_of(ernie: ErnieForMaskedLM) -> BertForMaskedLM:
 
 def copy_of(model: BertForMaskedLM) -> BertForMaskedLM:
     """A model of its own, in evaluation mode, with equal weights."""
-    copy = BertForMaskedLM(model.config)
+    copy = type(model)(model.config)
     copy.load_state_dict(model.state_dict())
     copy.tie_weights()
     return copy.eval()
@@ -127,6 +134,12 @@ def _config_of(folder: Path) -> dict:
 def present(folder: Path, name: str) -> Path:
     """A file of a base model's folder. Raises RunError (BAD_INPUT) where it is not there."""
     path = folder / name
+    if not folder.exists():
+        raise RunError(
+            "BAD_INPUT",
+            f"baseModel: {folder}: no such folder; of a model on a hub `python -m fewloop_trainer fetch-base "
+            "OWNER/NAME FOLDER` makes one",
+        )
     if not path.is_file():
         raise RunError(
             "BAD_INPUT",

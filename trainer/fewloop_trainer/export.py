@@ -108,6 +108,7 @@ def _trace(
         if isinstance(value, onnx.NodeProto):
             del value.metadata_props[:]  # stack traces name the paths of this machine
     del proto.graph.value_info[:]
+    store_once(proto)
     if half:
         _store_in_half(proto)
     onnx.checker.check_model(proto)
@@ -127,7 +128,8 @@ def export_from(template: Path, base: BertForMaskedLM, model: BertForMaskedLM, p
     """Writes `model`'s graph by putting its weights into the base's graph: a second instead of a trace's ten.
 
     Weights are found by name or, where the exporter renamed or transposed them, by value. Raises ValueError where one
-    is not found, as when `template` is not `base`'s graph.
+    is not found, as when `template` is not `base`'s graph, or where weights that have become others are one in it,
+    having been equal.
     """
     proto = onnx.load(template)
     old, new = base.state_dict(), model.state_dict()
@@ -137,6 +139,7 @@ def export_from(template: Path, base: BertForMaskedLM, model: BertForMaskedLM, p
         by_value[_digest(array)] = (name, False)
         if array.ndim == 2:
             by_value.setdefault(_digest(array.T), (name, True))
+    replaced = set()
     for initializer in proto.graph.initializer:
         if initializer.data_type not in (TensorProto.FLOAT, TensorProto.FLOAT16) or np.prod(initializer.dims) < 2:
             continue
@@ -149,9 +152,13 @@ def export_from(template: Path, base: BertForMaskedLM, model: BertForMaskedLM, p
             (weights.T if transposed else weights).astype(np.float16), array.astype(np.float16)
         ):
             raise ValueError(f"{template} holds weights {initializer.name!r} that are not the base model's")
+        replaced.add(old[name].data_ptr())  # tied weights have several names
         fresh = new[name].numpy()
         fresh = np.ascontiguousarray((fresh.T if transposed else fresh).astype(array.dtype))
         initializer.CopyFrom(numpy_helper.from_array(fresh, initializer.name))
+    for name in old:
+        if old[name].data_ptr() not in replaced and not torch.equal(old[name], new[name]):
+            raise ValueError(f"{template} has no place of its own for the weights {name!r}")
     partial = path.with_suffix(".partial")
     onnx.save(proto, partial)
     partial.replace(path)
@@ -160,6 +167,26 @@ def export_from(template: Path, base: BertForMaskedLM, model: BertForMaskedLM, p
 def _digest(array: np.ndarray) -> bytes:
     half = np.ascontiguousarray(array.astype(np.float16))
     return hashlib.sha256(f"{half.shape}".encode() + half.tobytes()).digest()
+
+
+def store_once(proto: onnx.ModelProto) -> None:
+    """Equal matrices become one: the exporter transposes one that layers share (ALBERT's) for each of them anew."""
+    known: dict[tuple, str] = {}
+    instead: dict[str, str] = {}
+    for initializer in proto.graph.initializer:
+        if len(initializer.dims) == 2:
+            content = (
+                *initializer.dims,
+                initializer.data_type,
+                hashlib.sha256(numpy_helper.to_array(initializer).tobytes()).digest(),
+            )
+            instead[initializer.name] = known.setdefault(content, initializer.name)
+    for node in proto.graph.node:
+        node.input[:] = [instead.get(name, name) for name in node.input]
+    for index in reversed(range(len(proto.graph.initializer))):
+        name = proto.graph.initializer[index].name
+        if instead.get(name, name) != name:
+            del proto.graph.initializer[index]
 
 
 def _store_in_half(proto: onnx.ModelProto) -> None:

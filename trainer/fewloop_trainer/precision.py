@@ -19,10 +19,12 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from fewloop_trainer.export import store_once
+
 PRECISIONS = ("fp32", "fp16", "int8")
 MIGRATION = 0.75
 """SmoothQuant's alpha: how much of the unevenness of states goes to the weights (docs/results/precision.md)."""
-FUSED = ("Attention", "SkipLayerNormalization", "BiasGelu")
+FUSED = ("Attention", "SkipLayerNormalization", "BiasGelu", "FastGelu")
 LARGE = 4096
 
 
@@ -93,8 +95,10 @@ def to_int8(proto: onnx.ModelProto, largest: dict[str, np.ndarray]) -> onnx.Mode
             nodes.append(node)
             continue
         state, name, output = node.input[0], node.input[1], node.output[0]
-        users = [weights[n.input[1]] for n in chosen if n.input[0] == state]
-        scale = _smoothing(largest[state], users)
+        users = [n.input[1] for n in chosen if n.input[0] == state]
+        # Layers that share weights (ALBERT's) share the scales, too.
+        sharing = {n.input[0] for n in chosen if n.input[1] in users}
+        scale = _smoothing(np.max([largest[s] for s in sharing], axis=0), [weights[name] for name in users])
         if state not in quantized:
             quantized.add(state)
             constants[f"{state}.smoothing"] = 1 / scale
@@ -168,11 +172,13 @@ def fuse(proto: onnx.ModelProto, layers: int, heads: int, hidden: int) -> tuple[
     optimized = optimize_model(
         proto, "bert", num_heads=heads, hidden_size=hidden, opt_level=0, optimization_options=options
     )
-    counts = {name: n for name, n in optimized.get_fused_operator_statistics().items() if name in FUSED}
-    least = {"Attention": layers, "SkipLayerNormalization": 2 * layers, "BiasGelu": layers}
-    lacking = [f"{counts[name]} of {n} {name}" for name, n in least.items() if counts[name] < n]
+    counts = {name: n for name, n in optimized.get_fused_operator_statistics().items() if name in FUSED and n > 0}
+    gelu = "FastGelu" if "FastGelu" in counts else "BiasGelu"  # by tanh, as ALBERT's; or exact, as BERT's
+    least = {"Attention": layers, "SkipLayerNormalization": 2 * layers, gelu: layers}
+    lacking = [f"{counts.get(name, 0)} of {n} {name}" for name, n in least.items() if counts.get(name, 0) < n]
     if lacking:
         raise FusionError(f"ONNX Runtime's optimizer fused {', '.join(lacking)}")
+    store_once(optimized.model)  # attention's matrices, put together for each layer
     return optimized.model, counts
 
 

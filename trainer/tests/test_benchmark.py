@@ -225,7 +225,7 @@ class TestCommand:
             (["--methods", "magic"], "unknown method magic"),
             (["--tasks", "mnist"], "unknown task mnist"),
             (["--splits", "9"], "no split '9'"),
-            (["--base", "/nowhere"], "no base model"),
+            (["--base", "/nowhere"], "/nowhere: no such folder; of a model on a hub"),
             (["--task-files", "/nowhere"], "cannot read the task file"),
         ],
     )

@@ -128,6 +128,18 @@ def test_a_graph_that_is_not_the_bases_is_refused(tmp_path):
     assert not (tmp_path / "g.onnx").exists()
 
 
+def test_a_graph_in_which_equal_weights_became_one_is_refused_once_they_differ(tmp_path):
+    base, model = load_model(TINY_MODEL).eval(), load_model(TINY_MODEL).eval()
+    names = [f"bert.encoder.layer.{i}.attention.output.dense.weight" for i in range(2)]
+    base.load_state_dict(base.state_dict() | {names[1]: base.state_dict()[names[0]].clone()})
+    template, path = tmp_path / "base.onnx", tmp_path / "g.onnx"
+    export_pet(base, template)
+    model.load_state_dict(base.state_dict() | {"cls.predictions.transform.dense.bias": torch.ones(32)})
+    export_from(template, base, model, path)
+    with pytest.raises(ValueError, match="no place of its own"):
+        export_from(template, base, moved(1), path)
+
+
 def test_a_base_model_is_exported_with_golden_rows(tmp_path):
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         (tmp_path / name).write_bytes((TINY_MODEL / name).read_bytes())
