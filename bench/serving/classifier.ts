@@ -46,7 +46,7 @@ const TASK = {
 const TRAIN = 32;
 const DEV = 100;
 const CHECKED = 16;
-const SETTINGS = [1, 4, 8, 16, 32].flatMap((batch): LimitSetting[] => [
+const SETTINGS = [4, 8, 16].flatMap((batch): LimitSetting[] => [
   { batch, sessions: 2, threads: 1 },
   { batch, sessions: 1, threads: 2 },
 ]);
