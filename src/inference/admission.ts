@@ -7,7 +7,7 @@ import { RESERVED_SHARE } from './batch.js';
 import type { ClassifyRequest, Priority, ServedModel } from './types.js';
 
 /** Of the time that is left: work that is expected to wait longer is refused, so that what is taken is in time. */
-const HEADROOM = 0.7;
+const HEADROOM = 0.5;
 /** While nothing has been measured. */
 const ASSUMED_TOKENS_PER_MS = 1;
 
