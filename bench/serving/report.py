@@ -280,6 +280,8 @@ def main():
         " stand beside each other; what counts are the ratios. The client runs on the same cores. How:"
         " [bench/serving](../../bench/serving/README.md); all figures: [serving.jsonl](serving.jsonl).",
         "",
+        "What it says, and what else was measured: [serving-notes.md](serving-notes.md).",
+        "",
         "![](serving.png)",
         "",
         "## Aims",
