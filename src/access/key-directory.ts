@@ -1,7 +1,7 @@
 /**
  * All living keys, in memory: no request waits for the database, and one with a made-up key never reaches it. Read anew
  * every few seconds, and at once when another replica says that something changed; while the database is away what was
- * read last holds for a minute.
+ * read last holds for `keyHoldMinutes`.
  */
 import { Inject, Injectable, Logger, type OnApplicationBootstrap, type OnApplicationShutdown } from '@nestjs/common';
 import { FewloopError } from '../common/errors.js';
@@ -13,7 +13,6 @@ import { hashOf, isSame, parseKey } from './secret.js';
 
 const CHANNEL = 'fewloop_access';
 const REFRESH_MS = 3_000;
-const STALE_MS = 60_000;
 /** Of the last use, which is for people who look for keys that nobody uses. */
 const NOTE_USES_MS = 30_000;
 
@@ -112,7 +111,7 @@ export class KeyDirectory implements OnApplicationBootstrap, OnApplicationShutdo
   }
 
   private refuseStale(): void {
-    if (Date.now() - this.#readAt < STALE_MS) return;
+    if (Date.now() - this.#readAt < this.config.keyHoldMinutes * 60_000) return;
     throw new FewloopError('OVERLOADED', 'keys cannot be checked: the database does not answer', {
       retryAfterMs: 1000,
     });

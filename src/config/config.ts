@@ -93,6 +93,7 @@ export class Config {
   readonly requestsPerMinute: number;
   readonly tokensPerMinute: number;
   readonly subscriptions: number;
+  readonly keyHoldMinutes: number;
   readonly maxRequestTokens: number;
   readonly requestTimeoutS: number;
   /** Empty: no file. */

@@ -268,6 +268,12 @@ export const environment = {
     'The same for tokens: texts × members × tokens of a text',
     whole(0, 2 ** 31 - 1),
   ),
+  keyHoldMinutes: variable(
+    'FEWLOOP_KEY_HOLD_MINUTES',
+    '60',
+    'Minutes for which the keys that were read last hold while the database is away; what is revoked meanwhile is so once it is back',
+    whole(1, 100_000),
+  ),
   subscriptions: variable('FEWLOOP_SUBSCRIPTIONS', '100', 'The same for subscriptions open at once', whole(0, 100_000)),
   maxRequestTokens: variable(
     'FEWLOOP_MAX_REQUEST_TOKENS',
