@@ -5,9 +5,10 @@
  */
 import { Inject, Injectable } from '@nestjs/common';
 import { existsSync } from 'node:fs';
-import { copyFile, mkdir, rename, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, rename } from 'node:fs/promises';
 import path from 'node:path';
 import { FewloopError } from '../common/errors.js';
+import { writeWhole } from '../common/whole-file.js';
 import { Config } from '../config/config.js';
 import { dataDigest, LABELLED_FILE, readRunSettings, UNLABELLED_FILE } from '../launch/run-folder.js';
 import { fileDigest } from '../registry/bundle.js';
@@ -86,8 +87,7 @@ export class ReproductionService {
       await rename(path.join(folder, `${name}.partial`), path.join(folder, name));
     }
     const file = path.join(folder, 'run.json');
-    await writeFile(`${file}.partial`, `${JSON.stringify({ ...settings, runId: run.id, version }, null, 2)}\n`);
-    await rename(`${file}.partial`, file);
+    await writeWhole(file, `${JSON.stringify({ ...settings, runId: run.id, version }, null, 2)}\n`);
   }
 
   /** What came of a repetition. */

@@ -12,9 +12,10 @@ import {
   type BeforeApplicationShutdown,
   type OnApplicationBootstrap,
 } from '@nestjs/common';
-import { rename, stat, writeFile } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import { Clock } from '../common/clock.js';
+import { writeWhole } from '../common/whole-file.js';
 import { Config } from '../config/config.js';
 import { UNLABELLED_FILE } from '../launch/run-folder.js';
 import { CandidatesRepository } from '../storage/candidates.repository.js';
@@ -111,8 +112,7 @@ export class RetentionService implements OnApplicationBootstrap, BeforeApplicati
       const file = path.join(this.config.dataDir, runFolder(task, id), UNLABELLED_FILE);
       const known = await stat(file).catch(() => null);
       if (!known || known.size === 0) continue;
-      await writeFile(`${file}.partial`, '');
-      await rename(`${file}.partial`, file);
+      await writeWhole(file, '');
       erased += 1;
     }
     return erased;

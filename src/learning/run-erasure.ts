@@ -16,8 +16,9 @@ import {
   type OnApplicationBootstrap,
 } from '@nestjs/common';
 import { randomUUID } from 'node:crypto';
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
+import { writeWhole } from '../common/whole-file.js';
 import { Config } from '../config/config.js';
 import { ErasuresRepository } from '../storage/erasures.repository.js';
 import { Notifications } from '../storage/notifications.js';
@@ -73,7 +74,9 @@ export class RunErasure implements OnApplicationBootstrap, BeforeApplicationShut
       const found = await this.erasures.after(mark.erasedUpTo);
       for (const [task, digests] of byTask(found)) await eraseFromRuns(this.config.dataDir, task, digests);
       const now = { ...mark, erasedUpTo: found.at(-1)?.seq ?? mark.erasedUpTo };
-      if (found.length > 0 || mark.isNew) await writeWhole(this.#markFile, { id: now.id, erasedUpTo: now.erasedUpTo });
+      if (found.length > 0 || mark.isNew) {
+        await writeWhole(this.#markFile, JSON.stringify({ id: now.id, erasedUpTo: now.erasedUpTo }));
+      }
       await this.erasures.report(now.id, now.erasedUpTo);
     });
   }
@@ -95,7 +98,7 @@ export class RunErasure implements OnApplicationBootstrap, BeforeApplicationShut
     const erasedUpTo = known?.erasedUpTo ?? (await this.erasures.last());
     if (!known) {
       await mkdir(folder, { recursive: true });
-      await writeWhole(file, { erasedUpTo });
+      await writeWhole(file, JSON.stringify({ erasedUpTo }));
     }
     await fill();
     const digests = byTask(await this.erasures.after(erasedUpTo)).get(task);
@@ -129,9 +132,4 @@ function byTask(erasures: { task: string; digest: string }[]): Map<string, Set<s
 async function readJson<T>(file: string): Promise<T | null> {
   const content = await readFile(file, 'utf8').catch(() => null);
   return content === null ? null : (JSON.parse(content) as T);
-}
-
-async function writeWhole(file: string, content: object): Promise<void> {
-  await writeFile(`${file}.partial`, JSON.stringify(content));
-  await rename(`${file}.partial`, file);
 }

@@ -1,9 +1,10 @@
 /** From a run's bundle to a model version, once. */
 import { Inject, Injectable } from '@nestjs/common';
 import { existsSync } from 'node:fs';
-import { readFile, rename, writeFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 
+import { writeWhole } from '../common/whole-file.js';
 import { readResult, readRunSettings } from '../launch/run-folder.js';
 import type { BundleManifest } from '../registry/manifest.js';
 import { ModelRegistry } from '../registry/versions.js';
@@ -77,6 +78,5 @@ async function bundleOf(folder: string): Promise<string> {
 async function renumber(bundle: string, version: number): Promise<void> {
   const file = path.join(bundle, 'manifest.json');
   const manifest = JSON.parse(await readFile(file, 'utf8')) as BundleManifest;
-  await writeFile(`${file}.partial`, `${JSON.stringify({ ...manifest, version }, null, 2)}\n`);
-  await rename(`${file}.partial`, file);
+  await writeWhole(file, `${JSON.stringify({ ...manifest, version }, null, 2)}\n`);
 }

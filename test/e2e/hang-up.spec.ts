@@ -2,19 +2,11 @@
 import { connect, type Socket } from 'node:net';
 import { afterAll, afterEach, beforeAll, expect, it, vi } from 'vitest';
 import { HostLease } from '../../src/runtime/host-pool.js';
+import { reviewsTask } from '../fixtures/reviews.js';
 import { scrape } from '../fixtures/scrape.js';
 import { type Service, startService } from '../fixtures/service.js';
 
-const TASK = JSON.stringify({
-  name: 'reviews',
-  kind: 'single-label',
-  labels: [
-    { name: 'positive', words: ['好'] },
-    { name: 'negative', words: ['差'] },
-  ],
-  templates: ['很{mask}。{text}'],
-  maxLength: 64,
-});
+const TASK = reviewsTask('reviews');
 const APPLY = 'mutation ($definition: String!) { applyTask(definition: $definition) { name } }';
 const CLASSIFY = 'query ($inputs: [TextInput!]!) { classify(task: "reviews", inputs: $inputs) { label } }';
 

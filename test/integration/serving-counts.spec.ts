@@ -10,17 +10,9 @@ import { createApp } from '../../src/app.module.js';
 import { Config } from '../../src/config/config.js';
 import { TINY_MODEL } from '../fixtures/bundle.js';
 import { createDatabase } from '../fixtures/database.js';
+import { reviewsTask } from '../fixtures/reviews.js';
 
-const TASK = JSON.stringify({
-  name: 'counts',
-  kind: 'single-label',
-  labels: [
-    { name: 'positive', words: ['好'] },
-    { name: 'negative', words: ['差'] },
-  ],
-  templates: ['很{mask}。{text}'],
-  maxLength: 64,
-});
+const TASK = reviewsTask('counts');
 
 /** Of the request that is being answered; what the service does beside it is in none. */
 const request = new AsyncLocalStorage<{ statements: string[] }>();

@@ -11,11 +11,12 @@ DELTAS: tuple[tuple[str, str, str, str], ...] = (
     *((f"augmentation, {strategy}", f"pet+{strategy}", "pet", "0.8 to 9") for strategy in STRATEGIES),
     ("ensemble over one template", "pet-ensemble", "pet", "0.4 to 4"),
     ("fitted over uniform weights", "full", "full-uniform", ""),
+    ("members of other methods beside PET's", "full", "full-pet", ""),
     ("self-training, the most confident", "full@top_confidence", "full", "under 1"),
     ("self-training, confident and contested", "full@confident_contested", "full", "0 to 3"),
     ("self-training, fused", "full@fused", "full", "0.4 to 4"),
     ("adaptation, of PET", "pet<tapt", "pet", "0.1 to 9"),
-    ("adaptation, of the whole recipe", "full<tapt", "full", "0.1 to 9"),
+    ("adaptation, of the whole recipe", "full<tapt", "full<base", "0.1 to 9"),
 )
 """Part, method, what it is compared with, and the recipe's own gain in points."""
 

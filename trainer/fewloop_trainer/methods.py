@@ -181,9 +181,12 @@ def _augmented(strategy: str) -> Method:
     return Method(pet_with(strategy), PET | AUGMENT, _no_mixing if "mixup" in strategy else lambda task: None)
 
 
-def _recipe_with_tapt() -> Method:
-    adaptation = {"tapt": True, "passes": TAPT_PASSES, "budgetShare": 0.3, "auxiliary": 0}
-    settings = {"version": recipe.VERSION, "policy": "ensemble", "adaptation": adaptation, "tapt": TAPT}
+def _recipe_adapted(tapt: bool) -> Method:
+    """Whatever the task file says of adaptation."""
+    adaptation = {"tapt": tapt, "passes": TAPT_PASSES, "budgetShare": 0.3, "auxiliary": 0}
+    settings = {"version": recipe.VERSION, "policy": "ensemble", "adaptation": adaptation}
+    if tapt:
+        settings |= {"tapt": TAPT}
     return Method(lambda cell: recipe.predict(cell, Changes(adaptation=adaptation))["ensemble"], settings, reads=None)
 
 
@@ -194,8 +197,12 @@ def _recipe(policy: str, selection: str | None = None, **more) -> Method:
 
 
 def _committee(*members: str) -> Method:
-    """The recipe with teachers of several methods, which are wrong elsewhere."""
+    """The recipe with teachers of several methods, which are wrong elsewhere, whatever the task file's are."""
     return replace(_recipe("ensemble", methods=members), refuses=_no_choices, reads=READ_BY_A_RUN)
+
+
+def _pet_alone(task: Task) -> str | None:
+    return "its task file has members of PET alone: that is full" if set(task.methods) == {"pet"} else None
 
 
 def _recipe_of_lessons() -> Method:
@@ -249,7 +256,9 @@ METHODS: dict[str, Method] = {
     "full": _recipe("ensemble"),
     "full-uniform": _recipe("uniform"),
     "full+embedding": _committee("pet", "embedding"),
-    "full<tapt": _recipe_with_tapt(),
+    "full-pet": replace(_recipe("ensemble", methods=("pet",)), refuses=_pet_alone),
+    "full<tapt": _recipe_adapted(True),
+    "full<base": _recipe_adapted(False),
     "full<multi-task": _recipe_of_lessons(),
     "full-student": _recipe("student"),
     "full@rounds": _recipe("student", rounds=ROUNDS),

@@ -280,6 +280,7 @@ class TestRecipe:
         [
             ("full@rounds", lambda run: run["definition"]["learning"]["rounds"] == 3),
             ("full+embedding", lambda run: run["definition"]["method"] == ["pet", "embedding"]),
+            ("full<tapt", lambda run: run["definition"]["learning"].get("adaptation", {}).get("tapt", False)),
             ("full<multi-task", lambda run: run["baseModel"]["folder"] != str(TINY_MODEL)),
         ],
     )
@@ -306,6 +307,24 @@ class TestRecipe:
             cell = benchmark.cell_of(replace(settings, task_files=folder), Place("eprstmt", "full+embedding", "0", 0))
             keys.add(key_of(cell, "full+embedding", method.settings, method.reads))
         assert len(keys) == 2
+
+    def test_is_compared_without_what_the_task_file_adds(self, settings, tmp_path, monkeypatch):
+        written = json.loads((settings.task_files / "eprstmt.yaml").read_text())
+        added = {"method": ["pet", "embedding"], "learning": written["learning"] | {"adaptation": {"tapt": True}}}
+        (tmp_path / "eprstmt.yaml").write_text(json.dumps(written | added))
+        assert benchmark.compute(settings, Place("eprstmt", "full-pet", "0", 0))["state"] == "n/a"
+        definitions: list[dict] = []
+
+        def stop(folder: Path) -> int:
+            definitions.append(read_json(folder / "run.json")["definition"])
+            (folder / "result.json").write_text('{"code": "X", "message": "no"}')
+            return 1
+
+        monkeypatch.setattr(recipe, "run", stop)
+        for name in ("full", "full-pet", "full<tapt", "full<base"):
+            benchmark.compute(replace(settings, task_files=tmp_path), Place("eprstmt", name, "0", 0))
+        assert [d["method"] == ["pet"] for d in definitions] == [False, True, False, False]
+        assert [d["learning"]["adaptation"]["tapt"] for d in definitions] == [True, True, True, False]
 
     def test_strategies_of_selection_make_other_students_of_the_same_teachers(self, settings, tmp_path, monkeypatch):
         written = json.loads((settings.task_files / "eprstmt.yaml").read_text())
