@@ -1,8 +1,9 @@
 /**
  * What is saved by asking fewer members, and what it costs in agreement with the full ensemble: five PET teachers and a
  * student by the real trainer on base-zh, then the same texts by ENSEMBLE, CASCADE and STUDENT, by turns.
- *   node bench/savings/run.ts DATA_FOLDER OUT_FOLDER --python PYTHON_OF_THE_TRAINER [--texts 5000] [--rounds 2]
- * OUT_FOLDER keeps the version, so that another run measures the same one. Prints JSON.
+ *   node bench/savings/run.ts DATA_FOLDER OUT_FOLDER --python PYTHON_OF_THE_TRAINER [--texts 5000] [--rounds 2] [--accept 0.85] [--skip 0]
+ * OUT_FOLDER keeps the version, so that another run measures the same one, by another `accept` and on other texts (--skip)
+ * if asked. Prints JSON.
  */
 import { parse } from 'csv-parse/sync';
 import { createHash } from 'node:crypto';
@@ -17,7 +18,13 @@ import { cpuSeconds, tree } from '../serving/tree.ts';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { python: { type: 'string' }, texts: { type: 'string', default: '5000' }, rounds: { type: 'string', default: '2' } },
+  options: {
+    python: { type: 'string' },
+    texts: { type: 'string', default: '5000' },
+    rounds: { type: 'string', default: '2' },
+    accept: { type: 'string', default: '0.85' },
+    skip: { type: 'string', default: '0' },
+  },
 });
 const [data, out] = positionals;
 if (!data || !out || !values.python) throw new Error('usage: run.ts DATA_FOLDER OUT_FOLDER --python PYTHON');
@@ -27,7 +34,7 @@ type Policy = (typeof POLICIES)[number];
 const TRAIN = 64;
 const DEV = 200;
 const UNLABELLED = 1000;
-const ACCEPT = 0.85;
+const ACCEPT = Number(values.accept);
 const PER_REQUEST = 64;
 const REQUESTS_AT_ONCE = 2;
 const TASK = {
@@ -74,8 +81,11 @@ const service = await startService(out, {
 });
 const ask = <T>(text: string, variables: Record<string, unknown> = {}) => query<T>(service.url, text, variables);
 
-async function train(all: Row[]): Promise<void> {
+const applyTask = async () => {
   await ask('mutation ($definition: String!) { applyTask(definition: $definition) { name } }', { definition: JSON.stringify(TASK) });
+};
+
+async function train(all: Row[]): Promise<void> {
   const labelled = all.slice(0, TRAIN + DEV).map(({ text, label }, i) => ({ text, labels: [label], split: i < TRAIN ? 'TRAIN' : 'DEV' }));
   await ask(`mutation ($examples: [ExampleInput!]!) { importExamples(task: "savings", examples: $examples) { added } }`, { examples: labelled });
   for await (const part of chunks(all.slice(TRAIN + DEV, TRAIN + DEV + UNLABELLED), PER_REQUEST)) {
@@ -144,13 +154,14 @@ function askedByStopping(answers: Answer[]): number {
 
 try {
   const all = rows(data);
+  await applyTask();
   const steps: Record<string, () => Promise<void>> = { trained: () => train(all), active: activate };
   for (const [name, step] of Object.entries(steps)) {
     if (existsSync(join(out, name))) continue;
     await step();
     writeFileSync(join(out, name), '');
   }
-  const from = TRAIN + DEV + UNLABELLED;
+  const from = TRAIN + DEV + UNLABELLED + Number(values.skip);
   const measured = all.slice(from, from + Number(values.texts));
   const texts = measured.map(({ text }) => text);
   await answer(texts.slice(0, 4 * PER_REQUEST), 'ENSEMBLE');
@@ -179,6 +190,8 @@ try {
   const result = {
     machine: { cpu: cpus()[0]!.model, cores: cpus().length, load: loadavg() },
     texts: texts.length,
+    skipped: Number(values.skip),
+    accept: ACCEPT,
     policies: POLICIES.map((policy) => ({
       policy,
       seconds: seconds[policy],

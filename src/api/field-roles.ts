@@ -113,8 +113,13 @@ export const FIELD_ROLES: Record<string, Partial<Record<Role, string[]>>> = {
       'id task trigger state progress stage estimateSeconds error produced startedBy',
       'createdAt startedAt finishedAt reason reproduces',
     ),
-    ENGINEER: ['dataDigest', 'reproduction', 'explanation'],
+    ENGINEER: ['dataDigest', 'reproduction', 'explanation', 'pseudoLabels'],
   },
+  PseudoLabels: { ENGINEER: ['totalCount', 'nodes'] },
+  PseudoLabel: {
+    ENGINEER: words('itemKey item labels confidence contested strategy rule round votes'),
+  },
+  TeacherVote: { ENGINEER: ['teacher', 'labels'] },
   Trial: {
     ENGINEER: words(
       'id task version against kind percent startedBy startedAt endsAt endedAt outcome reason failure',

@@ -1,12 +1,13 @@
 import { Inject } from '@nestjs/common';
 import { Args, Mutation, Parent, Query, ResolveField, Resolver, Subscription } from '@nestjs/graphql';
 import { filter, from, merge, takeWhile } from 'rxjs';
-import { FewloopError } from '../common/errors.js';
+import { badInput, FewloopError } from '../common/errors.js';
 import { LearningEvents } from '../learning/events.js';
 import { ReproductionService } from '../learning/reproduction.js';
 import { RunService } from '../learning/runs.js';
 import { Catalogue } from '../registry/catalogue.js';
 import { Caller } from './caller.js';
+import { checkPage } from './limits.js';
 import { payloads } from './subscriptions.js';
 import { versionView } from './views.js';
 
@@ -63,6 +64,12 @@ export class RunsResolver {
   @ResolveField('explanation')
   async explanation(@Parent() { id }: RunParent) {
     return this.reproductions.explain(await this.runs.get(id));
+  }
+
+  @ResolveField('pseudoLabels')
+  async pseudoLabels(@Parent() { id }: RunParent, @Args('first') first: number, @Args('after') after: number) {
+    if (after < 0) throw badInput('after', 'must be 0 or more');
+    return this.reproductions.pseudoLabels(await this.runs.get(id), checkPage(first), after);
   }
 
   @ResolveField('produced')

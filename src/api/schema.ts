@@ -809,6 +809,33 @@ export const typeDefs = /* GraphQL */ `
     reproduction: JSONObject
     "Settings, data, libraries; whether it can be repeated. ENGINEER."
     explanation: JSONObject!
+    "What the student learned beside human labels, in the order of its selection; null before that, and where the answering process does not keep the run's folder. ENGINEER."
+    pseudoLabels(first: Int = 50, after: Int = 0): PseudoLabels
+  }
+  type PseudoLabels {
+    totalCount: Int!
+    nodes: [PseudoLabel!]!
+  }
+  "A text as the teachers labelled it, and why it was selected."
+  type PseudoLabel {
+    itemKey: String!
+    "Text, textPair, choices, fields; null where the text was forgotten since."
+    item: JSONObject
+    labels: [String!]!
+    "Of the teachers together, calibrated."
+    confidence: Float!
+    "Whether a teacher says otherwise."
+    contested: Boolean!
+    "Of learning.selection, and which of its rules."
+    strategy: String!
+    rule: String!
+    "Of self-training, from 1."
+    round: Int!
+    votes: [TeacherVote!]!
+  }
+  type TeacherVote {
+    teacher: String!
+    labels: [String!]!
   }
   extend type Mutation {
     "A run with the data and settings of another, to see whether the same comes of it; it asks for no promotion. ENGINEER."

@@ -67,6 +67,7 @@ export const UNLABELLED_FILE = 'unlabelled.jsonl';
 export const PROGRESS_FILE = 'progress.jsonl';
 export const LOG_FILE = 'trainer.log';
 const LABEL_ISSUES_FILE = 'label-issues.jsonl';
+const PSEUDO_LABELS_FILE = 'pseudo-labels.jsonl';
 
 const labelIssueSchema = z.object({
   itemKey: z.string(),
@@ -85,6 +86,34 @@ export interface LabelIssue {
   doubt: number;
   /** Out of fold, in the order of the task's labels or the item's choices. */
   distribution: number[];
+}
+
+const pseudoLabelSchema = z.object({
+  itemKey: z.string(),
+  label: z.string().optional(),
+  labels: z.array(z.string()).optional(),
+  confidence: z.number(),
+  contested: z.boolean(),
+  strategy: z.string(),
+  rule: z.string(),
+  round: z.number().int(),
+  votes: z.record(z.string(), z.union([z.string(), z.array(z.string())])),
+});
+
+/** A text that the student learned as the teachers labelled it, and why it was let in. */
+export interface PseudoLabel {
+  itemKey: string;
+  labels: string[];
+  /** Of the teachers together, calibrated; of a label set, of its least sure label. */
+  confidence: number;
+  /** Whether a teacher says otherwise. */
+  contested: boolean;
+  /** Of `learning.selection`, and which of its rules. */
+  strategy: string;
+  rule: string;
+  /** Of self-training, from 1. */
+  round: number;
+  votes: { teacher: string; labels: string[] }[];
 }
 
 /** Writes settings and data, each file whole or not at all. */
@@ -128,6 +157,22 @@ export async function readLabelIssues(folder: string): Promise<LabelIssue[]> {
     const { label, labels, ...issue } = labelIssueSchema.parse(JSON.parse(line));
     return { ...issue, labels: labels ?? (label === undefined ? [] : [label]) };
   });
+}
+
+/** In the order in which they were selected; null where the folder has none. Throws where a line is no such row. */
+export async function readPseudoLabels(folder: string): Promise<PseudoLabel[] | null> {
+  const content = await readFile(path.join(folder, PSEUDO_LABELS_FILE), 'utf8').catch(() => null);
+  const lines = content?.split('\n').filter((line) => line !== '');
+  return (
+    lines?.map((line) => {
+      const { label, labels, votes, ...rest } = pseudoLabelSchema.parse(JSON.parse(line));
+      return {
+        ...rest,
+        labels: labels ?? (label === undefined ? [] : [label]),
+        votes: Object.entries(votes).map(([teacher, said]) => ({ teacher, labels: [said].flat() })),
+      };
+    }) ?? null
+  );
 }
 
 /** A failed attempt's result would be taken for the next attempt's. */

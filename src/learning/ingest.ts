@@ -11,6 +11,7 @@ import { Catalogue } from '../registry/catalogue.js';
 import type { BundleManifest } from '../registry/manifest.js';
 import { StreamItemsRepository } from '../storage/stream-items.repository.js';
 import { StreamRecordsRepository } from '../storage/stream-records.repository.js';
+import { withRoutingOf } from '../task/answering.js';
 import type { Item, TaskDefinition } from '../task/types.js';
 import { checkedId, keyedItem, takeEach, type ItemInput, type Refusal } from './intake.js';
 import { TEXT_SINK, type IncomingText, type TextSink } from './stream-ports.js';
@@ -54,10 +55,13 @@ export class IngestService {
       open.release();
       return tokensOf(open.model, inputs as Item[]);
     }
-    const { activeVersion, definition } = await this.tasks.get(task);
-    const version = activeVersion === null ? null : await this.catalogue.find(task, activeVersion);
-    const one = { task, version: 0, definition: definition as TaskDefinition, members: [{ role: 'teacher' as const }] };
-    return tokensOf(version ? (version.manifest as BundleManifest) : one, inputs as Item[]);
+    const row = await this.tasks.get(task);
+    const now = row.definition as TaskDefinition;
+    const version = row.activeVersion === null ? null : await this.catalogue.find(task, row.activeVersion);
+    const one = { task, version: 0, definition: now, members: [{ role: 'teacher' as const }] };
+    const manifest = version?.manifest as BundleManifest | undefined;
+    const model = manifest ? { ...manifest, definition: withRoutingOf(manifest.definition, now) } : one;
+    return tokensOf(model, inputs as Item[]);
   }
 
   /** Throws TASK_NOT_FOUND, OVERLOADED. */

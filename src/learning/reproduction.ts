@@ -10,7 +10,14 @@ import path from 'node:path';
 import { FewloopError } from '../common/errors.js';
 import { writeWhole } from '../common/whole-file.js';
 import { Config } from '../config/config.js';
-import { dataDigest, LABELLED_FILE, readRunSettings, UNLABELLED_FILE } from '../launch/run-folder.js';
+import {
+  dataDigest,
+  LABELLED_FILE,
+  type PseudoLabel,
+  readPseudoLabels,
+  readRunSettings,
+  UNLABELLED_FILE,
+} from '../launch/run-folder.js';
 import { fileDigest } from '../registry/bundle.js';
 import { Bundles } from '../registry/bundles.js';
 import type { BundleManifest, GoldenFile } from '../registry/manifest.js';
@@ -18,7 +25,8 @@ import type { ModelVersionRow } from '../storage/entities/model-version.js';
 import type { TrainingRunRow } from '../storage/entities/training-run.js';
 import { RunsRepository } from '../storage/runs.repository.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
-import { runFolder } from './run-folders.js';
+import type { Item } from '../task/types.js';
+import { runFolder, unlabelledItems } from './run-folders.js';
 
 export interface Reproduction {
   statement: string;
@@ -30,6 +38,11 @@ export interface Reproduction {
   goldenDifference: number | null;
   /** Libraries of the trainer that have other versions now. */
   otherLibraries: string[];
+}
+
+export interface PseudoLabels {
+  totalCount: number;
+  nodes: (PseudoLabel & { item: Item | null })[];
 }
 
 @Injectable()
@@ -55,6 +68,20 @@ export class ReproductionService {
       libraries: manifest?.libraries ?? null,
       repeatable: await this.hindrance(run).then((why) => why ?? 'yes'),
     };
+  }
+
+  /**
+   * What the student learned beside human labels, in the order of its selection; null where nothing was selected yet or
+   * the folder is not kept by this process. The item is null where its text was forgotten since.
+   */
+  async pseudoLabels(run: TrainingRunRow, first: number, after: number): Promise<PseudoLabels | null> {
+    const folder = this.#folder(run);
+    const all = await readPseudoLabels(folder);
+    if (!all) return null;
+    const page = all.slice(after, after + first);
+    const items = await unlabelledItems(folder, new Set(page.map(({ itemKey }) => itemKey)));
+    const nodes = page.map((each) => ({ ...each, item: items.get(each.itemKey) ?? null }));
+    return { totalCount: all.length, nodes };
   }
 
   /** Why the run cannot be repeated as it was; null where it can. */

@@ -4,7 +4,8 @@ import { readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 
-import { LABELLED_FILE, UNLABELLED_FILE } from '../launch/run-folder.js';
+import { LABELLED_FILE, UNLABELLED_FILE, type UnlabelledRow } from '../launch/run-folder.js';
+import type { Item } from '../task/types.js';
 
 /** Relative to the data folder. */
 export function runFolder(task: string, runId: string): string {
@@ -26,6 +27,19 @@ export async function trainedGroups(folder: string): Promise<Set<string> | null>
     }
   }
   return groups;
+}
+
+/** The unlabelled items of these keys; those that were forgotten since are not among them. */
+export async function unlabelledItems(folder: string, keys: ReadonlySet<string>): Promise<Map<string, Item>> {
+  const items = new Map<string, Item>();
+  const file = path.join(folder, UNLABELLED_FILE);
+  if (!existsSync(file)) return items;
+  for await (const line of createInterface({ input: createReadStream(file) })) {
+    if (line === '') continue;
+    const { itemKey, splitGroup: _, ...item } = JSON.parse(line) as UnlabelledRow;
+    if (keys.has(itemKey)) items.set(itemKey, item);
+  }
+  return items;
 }
 
 /** Erases the texts of the split groups from all runs of a task; how many rows. */

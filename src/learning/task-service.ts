@@ -1,10 +1,12 @@
 /**
  * Tasks: applying a task file, and the zero-shot version that serves until something better is promoted.
  * Invariants: a changed file is a new revision, the same file changes nothing; while the active version is a zero-shot
- * one it follows the file, and is built anew once there is a sample of the task's own texts to match priors on.
+ * one it follows the file, and is built anew once there is a sample of the task's own texts to match priors on; routing
+ * and the serving policy follow the file whatever version answers.
  */
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import { badInput, FewloopError } from '../common/errors.js';
+import { ConvergenceService } from '../registry/convergence.js';
 import { measuredPriors } from '../registry/zero-shot.js';
 import { AnswersRepository } from '../storage/answers.repository.js';
 import { CandidatesRepository } from '../storage/candidates.repository.js';
@@ -33,6 +35,7 @@ export class TaskService {
     @Inject(Transactions) private readonly transactions: Transactions,
     @Inject(TaskLinter) private readonly linter: TaskLinter,
     @Inject(ZeroShotVersions) private readonly zeroShot: ZeroShotVersions,
+    @Inject(ConvergenceService) private readonly convergence: Pick<ConvergenceService, 'announce'>,
   ) {}
 
   /**
@@ -51,6 +54,8 @@ export class TaskService {
     await this.transactions.run((tx) => this.save(definition, by, retire, tx));
     // A revision that was kept but whose version could not be built is completed by applying the file again.
     await this.zeroShot.follow(definition.name, by);
+    // Routing is by the newest revision, whichever version answers. What cannot be served here is tried again.
+    await this.convergence.announce(definition.name).catch((error: unknown) => this.log.error(error));
     const task = await this.get(definition.name);
     for (const { field, message } of await this.findings(task)) {
       this.log.warn(`task ${definition.name}: ${field}: ${message}`);

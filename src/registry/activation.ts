@@ -9,6 +9,8 @@
  * request. Whatever fails before the pointer moves leaves the current model as it is. A replaced model stays open for
  * `warmMinutes`, so that going back to it is no more than the pointer, unless another one needs its memory.
  *
+ * Routing and the serving policy are the task's, not the version's: every open model follows its task's newest revision.
+ *
  * A current model that nobody has asked for long, or whose memory another one needs, is given back and rests; the next
  * request opens it again, digests, golden texts and all.
  */
@@ -21,6 +23,7 @@ import { HostPool } from '../runtime/host-pool.js';
 import type { TaskRow } from '../storage/entities/task.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
+import { withRoutingOf } from '../task/answering.js';
 import { fraction } from '../task/keys.js';
 import { hasZeroShot } from '../task/support.js';
 import type { Precision, TaskDefinition } from '../task/types.js';
@@ -76,7 +79,17 @@ class Tenure {
   /** Monotonic milliseconds. */
   lastUsedMs = performance.now();
 
-  constructor(readonly open: OpenModel) {}
+  constructor(
+    readonly open: OpenModel,
+    private readonly closed: () => void,
+  ) {}
+
+  /** Those who hold a lease keep the routing they began with. */
+  follow(now: TaskDefinition): void {
+    const { model } = this.open;
+    const definition = withRoutingOf(model.definition, now);
+    if (definition !== model.definition) this.open.model = { ...model, definition };
+  }
 
   get isIdle(): boolean {
     return this.#users === 0;
@@ -100,6 +113,7 @@ class Tenure {
 
   async retire(): Promise<void> {
     if (this.#users > 0) await new Promise<void>((resolve) => (this.#idle = resolve));
+    this.closed();
     await this.open.release();
   }
 }
@@ -111,6 +125,8 @@ export class ActivationService implements OnApplicationShutdown {
   /** Tasks whose current model was given back → its version. */
   readonly #resting = new Map<string, number>();
   readonly #prepared = new Map<string, Prepared>();
+  /** Of all tasks, until their hosts are given back. */
+  readonly #tenures = new Set<Tenure>();
   /** The last step of each task: steps of one task follow each other. */
   readonly #steps = new Map<string, Promise<unknown>>();
   readonly #draining = new Map<string, Promise<void>>();
@@ -184,6 +200,13 @@ export class ActivationService implements OnApplicationShutdown {
   divert(task: string, diversion: Diversion | null): void {
     if (diversion) this.#diversions.set(task, diversion);
     else this.#diversions.delete(task);
+  }
+
+  /** What the task's newest revision says of routing is so for all of its models that are open here. */
+  follow({ name, definition }: Pick<TaskRow, 'name' | 'definition'>): void {
+    for (const tenure of this.#tenures) {
+      if (tenure.open.model.task === name) tenure.follow(definition as TaskDefinition);
+    }
   }
 
   /** The model that answers for the task, if it is open; not counted as a use of it. */
@@ -304,7 +327,12 @@ export class ActivationService implements OnApplicationShutdown {
       open: (precision) => this.#openVerified(bundle, precision, room),
       rateOf: (precision) => this.budgets.rateOf(budgetKind(bundle.manifest, precision)),
     });
-    return new Tenure(open);
+    const tenure = new Tenure(open, () => this.#tenures.delete(tenure));
+    this.#tenures.add(tenure);
+    // Read once it is among those that follow: a revision that comes meanwhile is in one or the other.
+    const now = await this.tasks.find(task);
+    if (now) this.follow(now);
+    return tenure;
   }
 
   async #openVerified(bundle: Bundle, precision: Precision, room: Room): Promise<OpenModel> {

@@ -18,6 +18,7 @@ describe('ConvergenceService', () => {
   });
   const notify = vi.fn(async () => true);
   const remove = vi.fn(async () => undefined);
+  const follow = vi.fn();
 
   beforeEach(() => {
     vi.useFakeTimers({ toFake: ['Date'] });
@@ -37,7 +38,7 @@ describe('ConvergenceService', () => {
         remove,
       } as unknown as ReplicasRepository,
       { on: (_channel: string, handler: typeof told) => (told = handler), notify } as unknown as Notifications,
-      { activate, served: () => ({ ...served }) } as unknown as ActivationService,
+      { activate, follow, served: () => ({ ...served }) } as unknown as ActivationService,
     );
   });
   afterEach(async () => {
@@ -52,6 +53,18 @@ describe('ConvergenceService', () => {
     expect(reports).toHaveLength(1);
     await service.beforeApplicationShutdown();
     expect(remove).toHaveBeenCalledOnce();
+  });
+
+  it('hands on what each task says of routing, when told and whenever it looks', async () => {
+    service.onApplicationBootstrap();
+    await service.ready();
+    expect(follow.mock.calls.map(([row]) => (row as { name: string }).name)).toEqual(
+      expect.arrayContaining(['a', 'b', 'fresh']),
+    );
+    follow.mockClear();
+    told('a');
+    await vi.waitFor(() => expect(follow).toHaveBeenCalledWith(expect.objectContaining({ name: 'a' })));
+    expect(activate).toHaveBeenCalledTimes(3);
   });
 
   it('follows when told', async () => {

@@ -1,5 +1,5 @@
 /**
- * The desired state is in the database (each task's active version); this process converges to it: at start, when told
+ * The desired state is in the database (each task's active version, and its newest revision's routing); this process converges to it: at start, when told
  * (NOTIFY), and by polling, because a notification can be lost with its connection. It reports what it serves.
  * A version that cannot be opened here leaves the one before in place, is reported, and is tried again, ever less often.
  */
@@ -86,6 +86,7 @@ export class ConvergenceService implements OnApplicationBootstrap, BeforeApplica
     const row = await this.tasks.find(task);
     if (!row) throw new FewloopError('TASK_NOT_FOUND', `there is no task ${task}`);
     if (row.activeVersion === null) return;
+    this.activation.follow(row);
     try {
       await this.activation.activate(task, row.activeVersion, options);
       if (this.#failures.delete(task)) await this.#quietly(() => this.#report());
@@ -100,7 +101,7 @@ export class ConvergenceService implements OnApplicationBootstrap, BeforeApplica
     }
   }
 
-  /** To be called after a transaction that changed the active version: serves it here and tells the other replicas. */
+  /** To be called after a transaction that changed the active version or the task: serves so here, tells other replicas. */
   async announce(task: string): Promise<void> {
     await this.notifications.notify('fewloop_desired', task);
     await this.converge(task);
@@ -109,8 +110,10 @@ export class ConvergenceService implements OnApplicationBootstrap, BeforeApplica
   async #convergeAll(): Promise<void> {
     await this.#quietly(async () => {
       const served = this.activation.served();
-      for (const { name, activeVersion } of await this.tasks.list()) {
+      for (const row of await this.tasks.list()) {
         if (this.#stop.signal.aborted) return;
+        this.activation.follow(row);
+        const { name, activeVersion } = row;
         if (activeVersion === null || served[name] === activeVersion) continue;
         const failure = this.#failures.get(name);
         if (failure?.version === activeVersion && performance.now() < failure.retryAt) continue;

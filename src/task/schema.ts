@@ -204,10 +204,14 @@ export const taskFile = z
         reviewContested: z.boolean().default(true),
         beforeCalibration: z.enum(['review', 'accept']).default('review'),
       })
-      .prefault({}),
+      .prefault({})
+      .describe('Of the newest revision, whichever version answers.'),
     serving: z
       .strictObject({
-        policy: z.enum(['ensemble', 'student', 'cascade']).default('ensemble'),
+        policy: z
+          .enum(['ensemble', 'student', 'cascade'])
+          .default('ensemble')
+          .describe('Of the newest revision, whichever version answers.'),
         precisions: z
           .array(z.enum(['fp32', 'fp16', 'int8']))
           .refine((list) => list.includes('fp32'), 'must have fp32, which the others are compared with')

@@ -39,6 +39,7 @@ const STREAMED = goods.flatMap((name, i) =>
   })),
 );
 
+const APPLY = 'mutation ($definition: String!) { applyTask(definition: $definition) { activeVersion { version } } }';
 const PROMOTIONS = `{ task(name: "reviews") { promotions {
   id verdict report decision comment version { version state } champion { version }
 } } }`;
@@ -79,6 +80,17 @@ const promotions = async () =>
 const approve = (options: string) =>
   service.ask(`mutation { approvePromotion(id: "${promotion.id}"${options}) { decision comment version { state } } }`);
 
+/** The versions and routes of the answers to ASKED, each once, with the task's file changed to this routing. */
+async function routesBy(routing: string): Promise<string[]> {
+  await service.request(APPLY, { definition: `${TASK}routing: ${routing}\n` });
+  const query = 'query ($inputs: [TextInput!]!) { classify(task: "reviews", inputs: $inputs) { modelVersion route } }';
+  const inputs = ASKED.map((text) => ({ text }));
+  const { classify: said } = await service.request<{ classify: { modelVersion: number; route: string }[] }>(query, {
+    inputs,
+  });
+  return [...new Set(said.map(({ modelVersion, route }) => `${modelVersion} ${route}`))];
+}
+
 beforeAll(async () => {
   dataDir = makeDataDir();
   service = await startServiceProcess(dataDir);
@@ -90,9 +102,7 @@ afterAll(async () => {
 });
 
 it('a task is served before anything is labelled', async () => {
-  const apply = 'mutation ($definition: String!) { applyTask(definition: $definition) { activeVersion { version } } }';
-  const applied = await service.request(apply, { definition: TASK });
-  expect(applied).toEqual({ applyTask: { activeVersion: { version: 1 } } });
+  expect(await service.request(APPLY, { definition: TASK })).toEqual({ applyTask: { activeVersion: { version: 1 } } });
   const answers = await classify(service, 'reviews', ASKED);
   expect(answers.map(({ modelVersion }) => modelVersion)).toEqual([1, 1, 1, 1]);
   answersOf.set(1, answers);
@@ -203,6 +213,10 @@ it('approved and rolled back under load: no request fails, none is answered by t
   const answers = await classify(service, 'reviews', ASKED);
   expect(answers.map(({ modelVersion }) => modelVersion)).toEqual([2, 2, 2, 2]);
   answersOf.set(2, answers);
+  // Routing is the file's, whatever version answers: no training, no promotion.
+  expect(await routesBy('{accept: 0, reviewContested: false, beforeCalibration: accept}')).toEqual(['2 ACCEPT']);
+  expect(await routesBy('{accept: 1, beforeCalibration: review}')).toEqual(['2 REVIEW']);
+  await service.request(APPLY, { definition: TASK });
   await load.more(50);
   const rollback = 'mutation { rollback(task: "reviews", reason: "to see that it works") { version } }';
   expect(await service.request(rollback)).toEqual({ rollback: { version: 1 } });

@@ -9,7 +9,7 @@ import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { InferenceEngine } from '../../src/inference/engine.js';
-import { writeRunFolder } from '../../src/launch/run-folder.js';
+import { readPseudoLabels, writeRunFolder } from '../../src/launch/run-folder.js';
 import { fileDigest, readBundle } from '../../src/registry/bundle.js';
 import { verifyGolden } from '../../src/registry/golden.js';
 import { openBundle } from '../../src/registry/served-model.js';
@@ -89,6 +89,13 @@ async function trained(
   await writeRunFolder(folder, settings, { labelled, unlabelled });
   const env = { ...process.env, PYTHONPATH: resolve('trainer'), OMP_NUM_THREADS: '1' };
   await promisify(execFile)(trainerPython(), ['-m', 'fewloop_trainer', 'run', folder], { env });
+  const known = new Set(unlabelled.map((row) => row.itemKey));
+  for (const { itemKey: key, labels, votes } of (await readPseudoLabels(folder))!) {
+    expect(known).toContain(key);
+    expect(votes.length).toBeGreaterThan(0);
+    const names = task.kind === 'multiple-choice' ? undefined : task.labels.map(({ name }) => name);
+    if (names) expect(names).toEqual(expect.arrayContaining(labels));
+  }
   const bundle = await readBundle(join(folder, 'bundle'), { baseModel });
   const { model } = await openBundle(bundle, hostPool);
   const engine = new InferenceEngine(REHEARSAL);

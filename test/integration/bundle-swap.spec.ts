@@ -338,6 +338,35 @@ describe('bundles', () => {
     expect(world.activation.served()).toEqual({ tiny: 1 });
   });
 
+  it('follows the routing of the newest revision, open, replaced or beside; who is being answered keeps the old', async () => {
+    world = new World(dataDir, { warmMinutes: 1 });
+    world.desired.set('tiny', 2);
+    await world.version(1);
+    await world.version(2);
+    await world.activation.activate('tiny', 1);
+    await world.activation.activate('tiny', 2);
+    const routes = async () =>
+      (await world.classify()).map((outcome) => (outcome.ok ? outcome.prediction.route : outcome.error));
+    const before = await world.activation.current('tiny');
+    expect(new Set(await routes())).toEqual(new Set(['REVIEW']));
+    world.definition = tinyTask('tiny', {
+      routing: { accept: 0, reviewContested: false, beforeCalibration: 'accept' },
+      maxLength: 16,
+    });
+    world.activation.follow({ name: 'tiny', definition: world.definition });
+    expect(new Set(await routes())).toEqual(new Set(['ACCEPT']));
+    expect(before.model.definition.routing.accept).toBe(0.85);
+    before.release();
+    await world.activation.activate('tiny', 1);
+    expect(new Set(await routes())).toEqual(new Set(['ACCEPT']));
+    // What is opened later begins with it; what a model was trained for stays its own.
+    const beside = await world.activation.openBeside('tiny', 2, { spare: false });
+    const { model, release } = beside.lease();
+    expect(model.definition).toMatchObject({ routing: { accept: 0 }, maxLength: 32 });
+    release();
+    await beside.close();
+  });
+
   describe('a replaced version', () => {
     /** Two versions with hosts of their own; the second answers. */
     async function swapped(settings: { warmMinutes: number }): Promise<number[]> {

@@ -1,6 +1,6 @@
 /** What a task knows of itself: live accuracy of what was served, sources revoked, runs repeated, versions that agree. */
 import type { INestApplicationContext } from '@nestjs/common';
-import { appendFileSync, existsSync, readFileSync, rmSync } from 'node:fs';
+import { appendFileSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DataSource } from 'typeorm';
@@ -264,6 +264,48 @@ describe('a run', () => {
       settings: { runId: run.id, taskRevision: 1, seed: expect.any(Number), baseModel: { digest: expect.any(String) } },
       libraries: expect.any(Object),
       repeatable: 'yes',
+    });
+  });
+
+  it('shows what the student learned beside human labels, and why; a forgotten text is gone from it', async () => {
+    const reproductions = service.get(ReproductionService);
+    const run = await first();
+    expect(await reproductions.pseudoLabels(run, 10, 0)).toBeNull();
+    const folder = join(dataDir, 'runs', 'tiny', run.id);
+    const line = (key: string, label: string) => ({
+      itemKey: key,
+      label,
+      confidence: 0.93,
+      contested: true,
+      strategy: 'fused',
+      rule: 'contested, over threshold 3',
+      round: 1,
+      votes: { 'pet-0': label, 'pet-1': 'negative' },
+      teachers: ['pet-0', 'pet-1'],
+    });
+    const lines = [line('k1', 'positive'), line('k2', 'negative'), line('gone', 'positive')];
+    writeFileSync(join(folder, 'pseudo-labels.jsonl'), lines.map((each) => `${JSON.stringify(each)}\n`).join(''));
+    const texts = ['k1', 'k2'].map((key) => ({ itemKey: key, splitGroup: `g${key}`, text: `文 ${key}` }));
+    appendFileSync(join(folder, 'unlabelled.jsonl'), texts.map((each) => `${JSON.stringify(each)}\n`).join(''));
+    expect(await reproductions.pseudoLabels(run, 2, 1)).toEqual({
+      totalCount: 3,
+      nodes: [
+        {
+          itemKey: 'k2',
+          item: { text: '文 k2' },
+          labels: ['negative'],
+          confidence: 0.93,
+          contested: true,
+          strategy: 'fused',
+          rule: 'contested, over threshold 3',
+          round: 1,
+          votes: [
+            { teacher: 'pet-0', labels: ['negative'] },
+            { teacher: 'pet-1', labels: ['negative'] },
+          ],
+        },
+        expect.objectContaining({ itemKey: 'gone', item: null }),
+      ],
     });
   });
 

@@ -122,6 +122,23 @@ def require_own_tokenizer(folder: Path, model: BertForMaskedLM, tokenizer: Token
             f"baseModel: {folder}/tokenizer.json is another model's tokenizer: it has {own} tokens with [PAD] as "
             f"{own_pad}, the model {words} with {pad}; copy the file from where the model is from",
         )
+    _require_golden_ids(folder, tokenizer)
+
+
+def _require_golden_ids(folder: Path, tokenizer: Tokenizer) -> None:
+    """A vocabulary of the same size in another order: only what `export-base` wrote down of the model tells it."""
+    golden = folder / "golden.json"
+    if not golden.is_file():
+        return
+    for row in json.loads(golden.read_text())["rows"]:
+        special = {0, *row["maskPositions"], len(row["ids"]) - 1}
+        expected = [token for at, token in enumerate(row["ids"]) if at not in special]
+        if tokenizer.encode(row["text"], add_special_tokens=False).ids[: len(expected)] != expected:
+            raise RunError(
+                "BAD_INPUT",
+                f"baseModel: {folder}/tokenizer.json is another model's tokenizer: it gives {row['text'][:20]!r} other "
+                "ids than golden.json has; copy the file from where the model is from",
+            )
 
 
 def _config_of(folder: Path) -> dict:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import AlbertConfig, AlbertForMaskedLM, BertConfig, BertForMaskedLM, ErnieConfig, ErnieForMaskedLM
 
 from bundles import broken_entries, largest_golden_difference
@@ -131,6 +132,17 @@ class TestRefused:
         message = self.of(tmp_path, base)
         assert "another model's tokenizer: it has 2148 tokens" in message
         assert "copy the file" in message
+
+    def test_with_a_tokenizer_of_the_same_size_in_another_order(self, tmp_path):
+        base = base_like(tmp_path / "base", lambda name, tensor: tensor)
+        own = Tokenizer.from_file(str(base / "tokenizer.json")).encode("很好", add_special_tokens=False).ids
+        row = {"text": "很好", "ids": [2, 4, *own, 3], "maskPositions": [1]}
+        (base / "golden.json").write_text(json.dumps({"rows": [row]}))
+        tokenizer = read_json(base / "tokenizer.json")
+        vocabulary = tokenizer["model"]["vocab"]
+        vocabulary["好"], vocabulary["差"] = vocabulary["差"], vocabulary["好"]
+        (base / "tokenizer.json").write_text(json.dumps(tokenizer))
+        assert "other ids than golden.json has" in self.of(tmp_path, base)
 
     def test_with_a_tokenizer_that_has_no_mask(self, tmp_path):
         base = base_like(tmp_path / "base", lambda name, tensor: tensor)

@@ -14,9 +14,15 @@ const SHOW = `query ($id: ID!) { trainingRun(id: $id) {
 } }`;
 const REPRODUCE = `mutation ($id: ID!) { reproduceRun(id: $id) { ${FIELDS} } }`;
 const OUTCOME = `query ($id: ID!) { trainingRun(id: $id) { reproduction } }`;
+const PSEUDO_LABELS = `query ($id: ID!, $first: Int!, $after: Int!) { trainingRun(id: $id) {
+  pseudoLabels(first: $first, after: $after) {
+    totalCount nodes { itemKey item labels confidence contested strategy rule round votes { teacher labels } }
+  }
+} }`;
 const CANCEL = `mutation ($id: ID!) { cancelRun(id: $id) { ${FIELDS} } }`;
 const WATCH = `subscription ($id: ID!) { run: trainingRunProgress(id: $id) { ${FIELDS} } }`;
 
+const PAGE = 100;
 const RECONNECT_MS = 1000;
 const GIVE_UP_MS = 60_000;
 
@@ -30,6 +36,19 @@ interface Run {
   error: string | null;
   createdAt: string;
   produced: { version: number; state: string } | null;
+}
+
+interface PseudoLabel {
+  item: { text: string; textPair?: string } | null;
+  labels: string[];
+  confidence: number;
+  round: number;
+  rule: string;
+  votes: { teacher: string; labels: string[] }[];
+}
+
+interface PseudoLabelled {
+  pseudoLabels: { totalCount: number; nodes: PseudoLabel[] } | null;
 }
 
 export function runCommands(program: Command): void {
@@ -46,6 +65,10 @@ export function runCommands(program: Command): void {
     .description('run it again, with the same data and settings, and compare what comes of it')
     .option('--wait', 'follow it to its end')
     .action(reproduce);
+  run
+    .command('pseudo-labels <run>')
+    .description('what its student learned beside human labels, and why each was selected')
+    .action(pseudoLabels);
   program.command('cancel <run>').description('stop a training run').action(cancel);
 }
 
@@ -75,6 +98,28 @@ async function show(id: string, _: object, command: Command): Promise<void> {
   const { trainingRun } = await client.request<{ trainingRun: object | null }>(SHOW, { id });
   if (!trainingRun) throw new Failure(`there is no run ${id}`, 'RUN_NOT_FOUND');
   printJson(trainingRun);
+}
+
+async function pseudoLabels(id: string, _: object, command: Command): Promise<void> {
+  const { client, json } = contextOf(command);
+  const found: PseudoLabel[] = [];
+  for (let total = Infinity; found.length < total;) {
+    const page = { id, first: PAGE, after: found.length };
+    const { trainingRun } = await client.request<{ trainingRun: PseudoLabelled | null }>(PSEUDO_LABELS, page);
+    if (!trainingRun) throw new Failure(`there is no run ${id}`, 'RUN_NOT_FOUND');
+    if (!trainingRun.pseudoLabels) {
+      throw new Failure(`run ${id} has selected none yet, or the service that answers does not keep its folder`);
+    }
+    total = trainingRun.pseudoLabels.totalCount;
+    found.push(...trainingRun.pseudoLabels.nodes);
+  }
+  if (json) return printJson(found);
+  const rows = found.map(({ labels, confidence, round, rule, votes, item }) => {
+    const agree = votes.filter((vote) => vote.labels.join('\0') === labels.join('\0')).length;
+    const text = item ? [item.text, item.textPair ?? []].flat().join(' | ') : '(forgotten)';
+    return [labels.join(' '), confidence.toFixed(2), round, rule, `${agree} of ${votes.length}`, text];
+  });
+  print(table(['LABEL', 'CONFIDENCE', 'ROUND', 'RULE', 'AGREE', 'TEXT'], rows));
 }
 
 async function reproduce(id: string, { wait }: { wait?: boolean }, command: Command): Promise<void> {

@@ -1,0 +1,39 @@
+import { expect, it } from 'vitest';
+import { withRoutingOf } from './answering.js';
+import { parseTask } from './definition.js';
+
+const task = (changes: object = {}) =>
+  parseTask(
+    JSON.stringify({
+      name: 't',
+      kind: 'single-label',
+      labels: [
+        { name: 'a', words: ['好'] },
+        { name: 'b', words: ['差'] },
+      ],
+      templates: ['{text}{mask}'],
+      ...changes,
+    }),
+  );
+
+it('takes routing and the serving policy from the newer revision, and all else from the one it was made for', () => {
+  const made = task({ serving: { policy: 'ensemble', minAgreement: 0.9 } });
+  const changed = {
+    maxLength: 16,
+    labels: [
+      { name: 'a', words: ['好'] },
+      { name: 'c', words: ['坏'] },
+    ],
+  };
+  const now = task({ ...changed, routing: { accept: 0.5 }, serving: { policy: 'cascade', minAgreement: 0.5 } });
+  expect(withRoutingOf(made, now)).toEqual({
+    ...made,
+    routing: now.routing,
+    serving: { ...made.serving, policy: 'cascade' },
+  });
+});
+
+it('is the same object where nothing of it changed, so that what is known of it stays', () => {
+  const made = task();
+  expect(withRoutingOf(made, task({ maxLength: 16 }))).toBe(made);
+});
