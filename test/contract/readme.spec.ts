@@ -27,7 +27,7 @@ describe('commands', () => {
     .flatMap((row) => [...(row.split(/(?<!\\)\|/u)[1] ?? '').matchAll(/`([^`]+)`/gu)])
     .map(([, usage = '']) => ({
       usage,
-      name: /^[a-z]+( [a-z]+)*/u.exec(usage)?.[0] ?? usage,
+      name: /^[a-z]+( [a-z]+(-[a-z]+)*)*/u.exec(usage)?.[0] ?? usage,
       args: usage.match(/(?<!-)\b[A-Z_]+\b/gu) ?? [],
       options: usage.match(/--[a-z]+/gu) ?? [],
     }));
