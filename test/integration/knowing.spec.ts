@@ -23,9 +23,8 @@ import { TasksRepository } from '../../src/storage/tasks.repository.js';
 import { Transactions } from '../../src/storage/transactions.js';
 import { VersionAgreementsRepository } from '../../src/storage/version-agreements.repository.js';
 import { itemKey, splitGroup } from '../../src/task/keys.js';
-import type { TaskDefinition } from '../../src/task/types.js';
 import { createDatabase } from '../fixtures/database.js';
-import { addExamples, applyTinyTask, makeDataDir, startService } from '../fixtures/learning.js';
+import { addExamples, admitAnswered, applyTinyTask, makeDataDir, said, startService } from '../fixtures/learning.js';
 
 let database: Awaited<ReturnType<typeof createDatabase>>;
 let dataDir: string;
@@ -42,39 +41,7 @@ afterEach(async () => {
   rmSync(dataDir, { recursive: true, force: true });
 });
 
-function said(label: string, modelVersion = 1) {
-  return {
-    label,
-    labels: [label],
-    confidence: 0.8,
-    calibrated: true,
-    margin: 0.6,
-    entropy: 0.5,
-    disagreement: null,
-    distribution: [],
-    members: [],
-    route: 'ACCEPT' as const,
-    modelVersion,
-    taskRevision: 1,
-  };
-}
-
-async function admit(texts: string[], label: string, modelVersion = 1): Promise<void> {
-  const definition = (await service.get(TasksRepository).find('tiny'))!.definition as TaskDefinition;
-  const scored = texts.map((text) => ({
-    item: {
-      itemKey: itemKey({ text }),
-      splitGroup: splitGroup(text),
-      text,
-      textPair: null,
-      choices: null,
-      fields: null,
-    },
-    prediction: said(label, modelVersion),
-  }));
-  await service.get(PoolService).admit(definition, scored);
-}
-
+const admit = (texts: string[], label: string, modelVersion = 1) => admitAnswered(service, texts, label, modelVersion);
 const numbered = (count: number, prefix: string) => Array.from({ length: count }, (_, i) => `${prefix}${i}`);
 const candidates = () => service.get(DataSource).manager.find<CandidateRow>('candidate', {});
 

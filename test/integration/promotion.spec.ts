@@ -23,7 +23,7 @@ import { VersionsRepository } from '../../src/storage/versions.repository.js';
 import { splitGroup } from '../../src/task/keys.js';
 import type { TaskDefinition } from '../../src/task/types.js';
 import { createDatabase } from '../fixtures/database.js';
-import { addExamples, applyTinyTask, makeDataDir, startService } from '../fixtures/learning.js';
+import { addExamples, admitAnswered, applyTinyTask, makeDataDir, startService } from '../fixtures/learning.js';
 
 let database: Awaited<ReturnType<typeof createDatabase>>;
 let dataDir: string;
@@ -392,7 +392,7 @@ describe('the guard', () => {
   let guard: GuardService;
 
   beforeEach(async () => {
-    await applyTinyTask(service, dataDir);
+    await applyTinyTask(service, dataDir, { pool: { auditRate: 1 } });
     await addVersion(2);
     windows = service.get(ServedWindows);
     guard = service.get(GuardService);
@@ -425,6 +425,39 @@ describe('the guard', () => {
   it('goes back where labels moved further than on the same texts', async () => {
     windows.note('tiny', 2, said('negative', 300), 5);
     expect(await guard.look('tiny')).toEqual([expect.stringContaining('negative is 100.0 % of the answers')]);
+    expect(await active()).toBe(1);
+  });
+
+  it('goes back where answers take much longer', async () => {
+    for (let i = 0; i < 60; i++) {
+      windows.note('tiny', 1, said('positive', 1), 20);
+      windows.note('tiny', 2, said('positive', 1), i < 50 ? 20 : 400);
+    }
+    expect(await guard.look('tiny')).toEqual(['one request in twenty takes 400 ms or more, before 20 ms']);
+    expect(await active()).toBe(1);
+  });
+
+  it('goes back where audit answers say that it is right less often', async () => {
+    const answered = async (version: number, right: number) => {
+      const texts = Array.from({ length: 40 }, (_, i) => `第${version}版的文${i}`);
+      await admitAnswered(service, texts, 'positive', version);
+      await addExamples(
+        service,
+        texts.map((text, i) => ({
+          text,
+          label: i < right ? 'positive' : 'negative',
+          split: 'train' as const,
+          origin: 'AUDIT' as const,
+        })),
+      );
+    };
+    await answered(1, 36);
+    await answered(2, 30);
+    expect(await guard.look('tiny')).toEqual([]);
+    await service.get(DataSource).query(`UPDATE example SET labels = '{negative}' WHERE text LIKE '第2版的文1%'`);
+    expect(await guard.look('tiny')).toEqual([
+      expect.stringMatching(/^\d+\.\d % of 40 audit answers have it right, before 90.0 %$/u),
+    ]);
     expect(await active()).toBe(1);
   });
 
