@@ -192,6 +192,20 @@ describe('a revoked source', () => {
     await expect(revoke(backwards)).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'until' });
   });
 
+  it.each([
+    ['its origin', { origin: 'ANSWER' }],
+    ['the strategy that asked', { strategy: 'ENTROPY' }],
+    ['the time', { since: new Date('2026-01-05T00:00:00Z'), until: new Date('2026-01-06T00:00:00Z') }],
+  ] as const)('named by %s takes no part in a later run', async (_, source) => {
+    await service
+      .get(DataSource)
+      .query(`UPDATE example SET strategy = 'ENTROPY', updated_at = '2026-01-05T12:00:00Z' WHERE text = '一般'`);
+    expect(await revoke(source)).toMatchObject({ examples: 1 });
+    const run = await settled((await service.get(RunService).start('tiny', 'MANUAL', 'ann')).id);
+    expect(trainedOn(run.id)).toContain('太差了');
+    expect(trainedOn(run.id)).not.toContain('一般');
+  });
+
   it('ends where the text is labelled anew, by whoever does', async () => {
     await revoke({ labeler: 'bob' });
     const inputs = [{ text: '一般', labels: ['negative'] }];

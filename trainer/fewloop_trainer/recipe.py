@@ -29,8 +29,10 @@ from fewloop_trainer.tapt import load_adapted
 from fewloop_trainer.task import load_task
 from fewloop_trainer.workspace import Workspace
 
-VERSION = 1
+VERSION = 2
 """To be raised where a change of the trainer changes what a run comes to."""
+TEACHERS_VERSION = 1
+"""To be raised where a change of the trainer changes its teachers or what they say; kept ones are not taken then."""
 POLICIES = {"ensemble": "teacher", "uniform": "teacher", "student": "student"}
 """What a run is scored by, and whose models say it."""
 BUDGET_SECONDS = 86_400
@@ -82,7 +84,7 @@ def _digest_for_teachers(settings: dict, labelled: list[dict], unlabelled: list[
     definition = settings["definition"]
     learning = {key: value for key, value in definition["learning"].items() if key not in ("selection", "rounds")}
     others = {key: value for key, value in settings.items() if key not in ("runId", "definitionDigest", "definition")}
-    return digest_of([VERSION, others, definition | {"learning": learning}, labelled, unlabelled])[:32]
+    return digest_of([TEACHERS_VERSION, others, definition | {"learning": learning}, labelled, unlabelled])[:32]
 
 
 def keep_teachers(work: Path, teachers: Path) -> None:

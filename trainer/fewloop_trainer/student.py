@@ -37,10 +37,16 @@ class Student:
     """Out-of-fold loss (nats a row) of each variant tried."""
 
 
+def best_of(distributions: np.ndarray, wanted: np.ndarray) -> int:
+    """Which of distributions [T, N, C] fits labels [N] best, each at its own temperature, which the student has too:
+    of few rows some methods are far surer than others."""
+    return int(np.argmin([tempered_losses(each, wanted).mean() for each in distributions]))
+
+
 def choose_student(run: Run, fit: OutOfFoldFit) -> tuple[Teacher, dict[str, float] | None]:
     """Which variant to train, and the loss of each where there were several."""
     wanted = run.observe.flat_wanted(run.wanted)
-    best = run.teachers[int(np.argmin([_log_loss(run.observe.flat(p), wanted) for p in fit.rows]))]
+    best = run.teachers[best_of(run.observe.flat(fit.rows), wanted)]
     variants = [
         Teacher("student", best.method, template, strategy)
         for template in _templates(run, best)
@@ -158,7 +164,3 @@ def _temperature(
     teachers, held = run.observe.flat(teachers), run.observe.flat(held)
     confidence = float(apply_temperature(teachers, temperature).max(-1).mean())
     return calibrate.match_confidence(held, confidence), "matched"
-
-
-def _log_loss(distribution: np.ndarray, wanted: np.ndarray) -> float:
-    return float(-np.log(distribution[np.arange(len(wanted)), wanted] + 1e-12).mean())

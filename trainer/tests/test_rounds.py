@@ -113,6 +113,16 @@ class TestSeeds:
 
 
 class TestTriedStudents:
+    def test_the_first_is_as_the_teacher_is_that_is_right_most_often_not_as_the_one_that_is_least_sure(self):
+        wanted = np.array([0, 1] * 20)
+        right = np.ones(40, dtype=bool)
+        right[:8] = False
+        sure = np.where(right, 0.999, 0.001)
+        timid = np.where(np.arange(40) < 22, 0.55, 0.45)
+        of = [np.stack([np.where(wanted == c, p, 1 - p) for c in (0, 1)], axis=-1) for p in (timid, sure)]
+        assert -np.log(of[1][np.arange(40), wanted]).mean() > -np.log(of[0][np.arange(40), wanted]).mean()
+        assert student.best_of(np.stack(of), wanted) == 1
+
     def test_are_judged_on_rows_that_neither_they_nor_their_teachers_know(self, tmp_path, monkeypatch):
         fits, learnt, heard = [], [], []
         choose, learn, ask = run.choose_student, student.learn, student._train_and_ask
