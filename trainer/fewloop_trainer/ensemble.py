@@ -11,7 +11,8 @@ import numpy as np
 EPSILON = 1e-12
 
 PRIOR_ROWS = 10.0
-"""Rows' worth of evidence, a member, for uniform weights: a handful of labels would give one member everything."""
+"""Rows' worth of evidence for uniform weights, of all members together: a handful of labels would give one member
+everything. As many for each member leave a committee of six with 32 rows at uniform weights, whatever these say."""
 
 
 def folds_of(classes: np.ndarray, groups: Sequence[str], folds: int, seed: int) -> np.ndarray:
@@ -30,7 +31,7 @@ def folds_of(classes: np.ndarray, groups: Sequence[str], folds: int, seed: int) 
 def fit_weights(
     distributions: np.ndarray, wanted: np.ndarray, prior_rows: float = 0.0, iterations: int = 200
 ) -> np.ndarray:
-    """Non-negative weights, sum 1, most probable given `wanted` [N] and a Dirichlet prior of `prior_rows` a member.
+    """Non-negative weights, sum 1, most probable given `wanted` [N] and a Dirichlet prior of `prior_rows` in all.
 
     Expectation-maximisation of mixture proportions (McLachlan & Peel 2000, section 2.8); concave, so it finds the best.
     """
@@ -38,7 +39,7 @@ def fit_weights(
     weights = np.full(len(distributions), 1.0 / len(distributions))
     for _ in range(iterations):
         share = weights[:, None] * likelihood
-        weights = (share / share.sum(0)).sum(1) + prior_rows
+        weights = (share / share.sum(0)).sum(1) + prior_rows / len(weights)
         weights /= weights.sum()
     return weights
 

@@ -69,7 +69,7 @@ class TestFittedWeights:
 
 
 class TestChosenWeights:
-    @pytest.mark.parametrize(("rows", "least", "most"), [(15, 0.55, 0.75), (30, 0.65, 0.85), (1000, 0.95, 1.0)])
+    @pytest.mark.parametrize(("rows", "least", "most"), [(15, 0.65, 0.85), (30, 0.75, 0.95), (1000, 0.95, 1.0)])
     def test_go_to_the_better_member_as_rows_speak_for_it(self, rows, least, most):
         rng = np.random.default_rng(0)
         members = members_of(np.stack([rng.uniform(0.85, 0.95, rows), rng.uniform(0.3, 0.5, rows)]))
@@ -77,6 +77,16 @@ class TestChosenWeights:
         assert details["fitted"]
         assert details["gain"] > details["standardError"] > 0
         assert least < weights[0] < most
+
+    def test_do_not_depend_on_how_many_worthless_members_there_are(self):
+        rng = np.random.default_rng(0)
+        good, bad = rng.uniform(0.85, 0.95, 32), [rng.uniform(0.3, 0.5, 32) for _ in range(6)]
+        of = [
+            ensemble.choose_weights(members_of(np.stack([good, *bad[:n]])), np.zeros(32, int), np.arange(32) % 2)[0]
+            for n in (2, 6)
+        ]
+        assert of[0][0] - of[1][0] < 0.1
+        assert of[1][0] > 0.6
 
     def test_are_uniform_unless_the_gain_exceeds_a_standard_error(self):
         kinds = {"fitted": 0, "gained, but within the error": 0, "lost": 0}
