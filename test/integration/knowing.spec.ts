@@ -192,18 +192,22 @@ describe('a revoked source', () => {
     await expect(revoke(backwards)).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'until' });
   });
 
-  it.each([
-    ['its origin', { origin: 'ANSWER' }],
-    ['the strategy that asked', { strategy: 'ENTROPY' }],
-    ['the time', { since: new Date('2026-01-05T00:00:00Z'), until: new Date('2026-01-06T00:00:00Z') }],
-  ] as const)('named by %s takes no part in a later run', async (_, source) => {
-    await service
-      .get(DataSource)
-      .query(`UPDATE example SET strategy = 'ENTROPY', updated_at = '2026-01-05T12:00:00Z' WHERE text = '一般'`);
-    expect(await revoke(source)).toMatchObject({ examples: 1 });
+  it('named by its origin, the strategy that asked or the time takes no part in a later run', async () => {
+    await addExamples(
+      service,
+      ['问来的', '那天的'].map((text) => ({ text, label: 'positive', split: 'train' as const })),
+    );
+    const sql = (query: string) => service.get(DataSource).query(query);
+    await sql(`UPDATE example SET strategy = 'ENTROPY' WHERE text = '问来的'`);
+    await sql(`UPDATE example SET updated_at = '2026-01-05T12:00:00Z' WHERE text = '那天的'`);
+    const day = { since: new Date('2026-01-05T00:00:00Z'), until: new Date('2026-01-06T00:00:00Z') };
+    for (const source of [{ origin: 'ANSWER' }, { strategy: 'ENTROPY' }, day] as const) {
+      expect(await revoke(source)).toMatchObject({ examples: 1 });
+    }
     const run = await settled((await service.get(RunService).start('tiny', 'MANUAL', 'ann')).id);
-    expect(trainedOn(run.id)).toContain('太差了');
-    expect(trainedOn(run.id)).not.toContain('一般');
+    const trained = trainedOn(run.id);
+    for (const text of ['很好', '太差了']) expect(trained).toContain(text);
+    for (const text of ['一般', '问来的', '那天的']) expect(trained).not.toContain(text);
   });
 
   it('ends where the text is labelled anew, by whoever does', async () => {
