@@ -104,7 +104,8 @@ export class Config {
   readonly serviceName: string;
   readonly traceShare: number;
   readonly python: string;
-  readonly trainerProcesses: number;
+  /** Empty: as many as the machine has room for. */
+  readonly trainerProcesses: number | '';
   /** Empty: measured. */
   readonly hosts: number | '';
   /** Empty: measured, or 1 where `hosts` is set. */

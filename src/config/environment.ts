@@ -168,12 +168,7 @@ export const environment = {
     'Memory of a training Job, `…Mi` or `…Gi`: what it may take, and what is kept for it',
     z.string().regex(/^[1-9]\d*[MG]i$/u, 'must be …Mi or …Gi'),
   ),
-  trainerGpus: variable(
-    'FEWLOOP_TRAINER_GPUS',
-    '0',
-    'GPUs (`nvidia.com/gpu`) of a training Job; set FEWLOOP_TRAINER_PROCESSES to as many',
-    whole(0, 64),
-  ),
+  trainerGpus: variable('FEWLOOP_TRAINER_GPUS', '0', 'GPUs (`nvidia.com/gpu`) of a training Job', whole(0, 64)),
   trainerDeadlineS: variable(
     'FEWLOOP_TRAINER_DEADLINE_S',
     '86400',
@@ -320,9 +315,9 @@ export const environment = {
   ),
   trainerProcesses: variable(
     'FEWLOOP_TRAINER_PROCESSES',
-    '1',
-    'Processes of a training run, which share its models out: as many as there are GPUs, or at most as there are cores; each takes the memory of a trainer',
-    whole(1, 64),
+    '',
+    'Processes of a training run, which share its models out; empty: one for each GPU, or core, and at most as many as half of the memory has room for',
+    z.union([z.literal(''), whole(1, 64)]),
   ),
   hosts: variable(
     'FEWLOOP_HOSTS',

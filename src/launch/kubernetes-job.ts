@@ -3,7 +3,7 @@ import type { V1Job, V1PodSpec } from '@kubernetes/client-node';
 import path from 'node:path';
 
 import { sha256 } from '../task/keys.js';
-import { WITHOUT_TRIMMING } from './trainer-program.js';
+import { processOptions, WITHOUT_TRIMMING } from './trainer-program.js';
 
 export interface JobSettings {
   image: string;
@@ -17,8 +17,8 @@ export interface JobSettings {
   /** As Kubernetes writes quantities. */
   memory: string;
   gpus: number;
-  /** That share a run's models out, a GPU each where there are any. */
-  processes: number;
+  /** That share a run's models out, a GPU each where there are any; empty: the trainer decides. */
+  processes: number | '';
   deadlineS: number;
   /** `key=value` by commas; empty: any node. */
   nodes: string;
@@ -86,7 +86,6 @@ export function jobOf(settings: JobSettings, run: { runId: string; task: string 
 
 function podSpec(settings: JobSettings, folder: string): V1PodSpec {
   const { image, claim, dataDir, baseModel, cpus, memory, gpus, processes, nodes } = settings;
-  const several = processes > 1 ? ['--processes', String(processes)] : [];
   const gpu: Record<string, string> = gpus > 0 ? { 'nvidia.com/gpu': String(gpus) } : {};
   return {
     restartPolicy: 'Never',
@@ -107,7 +106,7 @@ function podSpec(settings: JobSettings, folder: string): V1PodSpec {
       {
         name: CONTAINER,
         image,
-        command: [...WITHOUT_TRIMMING, PYTHON, '-m', 'fewloop_trainer', 'run', ...several, folder],
+        command: [...WITHOUT_TRIMMING, PYTHON, '-m', 'fewloop_trainer', 'run', ...processOptions(processes), folder],
         workingDir: '/app/trainer',
         env: [{ name: 'HOME', value: '/tmp' }],
         resources: {

@@ -19,7 +19,7 @@ import { childEnvironment } from '../config/config.js';
 import type { Launcher, RunningTrainer } from './launcher.js';
 import { ProgressTail } from './progress-tail.js';
 import { clearResult, LOG_FILE, PROGRESS_FILE, readResult, type RunProgress, type RunResult } from './run-folder.js';
-import { readEnvironment, trainerFolder, WITHOUT_TRIMMING } from './trainer-program.js';
+import { processOptions, readEnvironment, trainerFolder, WITHOUT_TRIMMING } from './trainer-program.js';
 
 const PID_FILE = 'trainer.pid';
 const ENVIRONMENT_POLL_MS = 1000;
@@ -31,8 +31,8 @@ export interface ProcessLauncherOptions {
   /** The trainer's Python; empty: the one that `dataDir/trainer-env.json` names once it is installed. */
   python: string;
   dataDir: string;
-  /** Processes that share a run's models out; 1 where it is left out. */
-  processes?: number;
+  /** Processes that share a run's models out; 1 where it is left out, empty: the trainer decides. */
+  processes?: number | '';
   /** What Python runs in front of the folder; another program in tests. */
   command?: string[];
   killAfterMs?: number;
@@ -164,9 +164,8 @@ function commandLineOf(pid: number): string {
   return spawnSync('ps', ['-o', 'args=', '-p', String(pid)], { encoding: 'utf8' }).stdout;
 }
 
-function runCommand(processes: number): string[] {
-  const several = processes > 1 ? ['--processes', String(processes)] : [];
-  return ['-m', 'fewloop_trainer', 'run', '--parent', String(process.pid), ...several];
+function runCommand(processes: number | ''): string[] {
+  return ['-m', 'fewloop_trainer', 'run', '--parent', String(process.pid), ...processOptions(processes)];
 }
 
 let setpriv: string[] | null = null;

@@ -25,6 +25,11 @@ export async function readEnvironment(dataDir: string): Promise<TrainerEnvironme
  */
 export const WITHOUT_TRIMMING = ['env', '-u', 'MALLOC_TRIM_THRESHOLD_'];
 
+/** Options of the command `run` for so many processes; empty: the trainer decides where it runs. */
+export function processOptions(processes: number | ''): string[] {
+  return processes === 1 ? [] : ['--processes', processes === '' ? 'auto' : String(processes)];
+}
+
 /** `trainer/` of the checkout, found from here upwards: this file runs from src/ and from dist/. */
 export function trainerFolder(): string {
   let folder = import.meta.dirname;

@@ -122,6 +122,9 @@ describe('ProcessLauncher', () => {
     await new ProcessLauncher({ python, dataDir: folder, processes: 2 }).start(folder, () => undefined).done;
     const again = readFileSync(path.join(folder, 'trainer.log'), 'utf8').trim().split('\n');
     expect(again[1]).toBe(`-m fewloop_trainer run --parent ${process.pid} --processes 2 ${folder}`);
+    await new ProcessLauncher({ python, dataDir: folder, processes: '' }).start(folder, () => undefined).done;
+    const third = readFileSync(path.join(folder, 'trainer.log'), 'utf8').trim().split('\n');
+    expect(third[2]).toBe(`-m fewloop_trainer run --parent ${process.pid} --processes auto ${folder}`);
   });
 
   it('ends the trainer that an earlier service left at the folder', async () => {

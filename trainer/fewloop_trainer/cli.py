@@ -48,7 +48,11 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--parent", type=int, metavar="PID", help="stop once this process is no longer the parent")
     parser.add_argument(
-        "--processes", type=_whole, default=1, metavar="N", help="that share out the models, a GPU each"
+        "--processes",
+        type=lambda text: None if text == "auto" else _whole(text),
+        default=1,
+        metavar="N",
+        help="that share out the models, a core or a GPU each; auto: as many as there are, and memory allows",
     )
     parser.add_argument("--rows-at-once", type=_whole, metavar="N", help="of a batch, where memory is short")
     parser.add_argument("--recompute", action="store_true", help="layers on the way back, where memory is short")
@@ -61,10 +65,15 @@ def _run(options: argparse.Namespace) -> int:
     try:
         if options.parent is not None:
             end_with_parent(options.parent)
-        if options.processes > 1:
+        processes = options.processes
+        if processes is None:
+            from fewloop_trainer.fitting import fitting
+
+            processes = fitting(options.folder)
+        if processes > 1:
             from fewloop_trainer.processes import run_several
 
-            return run_several(options.folder, options.processes, _saving_options(options))
+            return run_several(options.folder, processes, _saving_options(options))
         from fewloop_trainer.run import run
         from fewloop_trainer.training import Saving
 

@@ -12,6 +12,7 @@ import torch
 from bundles import broken_entries
 from fewloop_trainer import budget, classifier, cli, run, run_state
 from fewloop_trainer.classifier import classifier_of
+from fewloop_trainer.fitting import fitting
 from fewloop_trainer.processes import Place, owners, place_of
 from fewloop_trainer.stop import Stopped
 from fewloop_trainer.training import NO_SAVING, Saving, TrainSettings, recompute
@@ -143,3 +144,35 @@ def test_a_task_that_says_how_many_texts_gets_half_of_the_budget_to_score_them(t
         prepared.data.settings["budgetSeconds"] = 150 * budget.tokens_a_text(prepared)
         counts.append(len(budget.affordable_candidates(prepared)))
     assert counts == [22, 75]
+
+
+class TestAsManyAsFit:
+    """One a teacher, and so many as cores and memory allow; of a run that is over in a minute one."""
+
+    @pytest.mark.parametrize(
+        ("settings", "memory", "expected"),
+        [
+            ({"threads": 16}, 64e9, 4),  # teachers
+            ({"threads": 2}, 64e9, 2),
+            ({"threads": 16}, 5.0e9, 3),  # 0.8 GB each, and the tiny model's weights, in half of it
+            ({"threads": 16}, 1e9, 1),
+            ({"threads": 16, "budgetSeconds": 60}, 64e9, 1),
+            ({"threads": 16, "baseModel": {"name": "none", "folder": "/nowhere", "digest": ""}}, 64e9, 1),
+        ],
+    )
+    def test_by_what_is_short(self, tmp_path, settings, memory, expected):
+        templates = [f"{{text}}{words}{{mask}}。" for words in ("很", "总之很", "真", "说来很")]
+        settings = {"budgetSeconds": 600} | settings
+        folder = write_run(tmp_path / "run", reviews_of("train", 4), [], definition_of(templates=templates), **settings)
+        assert fitting(folder, memory) == expected
+
+    def test_of_a_folder_that_is_no_run_one_which_says_so(self, tmp_path):
+        assert fitting(tmp_path, 64e9) == 1
+
+    def test_are_started_where_nobody_says_how_many(self, tmp_path, monkeypatch):
+        started = []
+        monkeypatch.setattr("fewloop_trainer.cli.raise_on_signal", lambda: None)
+        monkeypatch.setattr("fewloop_trainer.fitting.fitting", lambda folder: 3)
+        monkeypatch.setattr("fewloop_trainer.processes.run_several", lambda *said: started.append(said) or 0)
+        assert cli.main(["run", str(tmp_path), "--processes", "auto"]) == 0
+        assert started == [(tmp_path, 3, [])]
