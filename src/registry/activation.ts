@@ -329,10 +329,15 @@ export class ActivationService implements OnApplicationShutdown {
     });
     const tenure = new Tenure(open, () => this.#tenures.delete(tenure));
     this.#tenures.add(tenure);
-    // Read once it is among those that follow: a revision that comes meanwhile is in one or the other.
-    const now = await this.tasks.find(task);
-    if (now) this.follow(now);
-    return tenure;
+    try {
+      // Read once it is among those that follow: a revision that comes meanwhile is in one or the other.
+      const now = await this.tasks.find(task);
+      if (now) this.follow(now);
+      return tenure;
+    } catch (error) {
+      await tenure.retire();
+      throw error;
+    }
   }
 
   async #openVerified(bundle: Bundle, precision: Precision, room: Room): Promise<OpenModel> {

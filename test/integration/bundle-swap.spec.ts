@@ -43,6 +43,7 @@ class World {
   readonly desired = new Map<string, number | null>();
   /** Of every task. */
   definition = tinyTask();
+  tasksAway = false;
   readonly config: Config;
   readonly poolSettings: HostPoolSettings;
   readonly pool: HostPool;
@@ -82,6 +83,7 @@ class World {
     } as unknown as VersionsRepository;
     const tasks = {
       find: async (name: string) => {
+        if (this.tasksAway) throw new Error('the database is away');
         const activeVersion = this.desired.get(name);
         return activeVersion === undefined ? null : { name, activeVersion, definition: this.definition };
       },
@@ -365,6 +367,13 @@ describe('bundles', () => {
     expect(model.definition).toMatchObject({ routing: { accept: 0 }, maxLength: 32 });
     release();
     await beside.close();
+  });
+
+  it('gives back what it opened where the task can no longer be read', async () => {
+    await world.version(1);
+    world.tasksAway = true;
+    await expect(world.activation.openBeside('tiny', 1, { spare: false })).rejects.toThrow('away');
+    await expect.poll(() => world.pool.pids()).toHaveLength(0);
   });
 
   describe('a replaced version', () => {

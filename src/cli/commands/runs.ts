@@ -110,8 +110,10 @@ async function pseudoLabels(id: string, _: object, command: Command): Promise<vo
     if (!trainingRun.pseudoLabels) {
       throw new Failure(`run ${id} has selected none yet, or the service that answers does not keep its folder`);
     }
-    total = trainingRun.pseudoLabels.totalCount;
-    found.push(...trainingRun.pseudoLabels.nodes);
+    const { totalCount, nodes } = trainingRun.pseudoLabels;
+    if (nodes.length === 0) break;
+    total = totalCount;
+    found.push(...nodes);
   }
   if (json) return printJson(found);
   const rows = found.map(({ labels, confidence, round, rule, votes, item }) => {
