@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { Client } from 'pg';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { WebSocket } from 'ws';
+import { runCli } from '../fixtures/cli.js';
 import { classify, Load, type Answer } from '../fixtures/load.js';
 import { makeDataDir, startServiceProcess, type ServiceProcess } from '../fixtures/service-process.js';
 
@@ -161,6 +162,18 @@ it('a retrain goes through its stages to a version that asks for its promotion',
     error: null,
     produced: { version: 2, state: 'CANDIDATE' },
   });
+
+  // What it learned beside human labels, by the command.
+  const { code, out } = await runCli(service.url, ['--json', 'run', 'pseudo-labels', startRetrain.id]);
+  expect(code).toBe(0);
+  const learned = JSON.parse(out) as { item: { text: string }; labels: string[]; votes: object[] }[];
+  expect(learned.length).toBeGreaterThan(0);
+  const streamed = new Set(STREAMED.map(({ text }) => text));
+  for (const { item, labels, votes } of learned) {
+    expect(streamed).toContain(item.text);
+    expect(labels).toHaveLength(1);
+    expect(votes).toHaveLength(2);
+  }
 });
 
 it('the gate says that four rows decide nothing, and refuses without an override that says why', async () => {
