@@ -83,7 +83,10 @@ def _digest_for_teachers(settings: dict, labelled: list[dict], unlabelled: list[
     """Of all that teachers of a run depend on: not the selection and its rounds, nor the cell's test rows."""
     definition = settings["definition"]
     learning = {key: value for key, value in definition["learning"].items() if key not in ("selection", "rounds")}
-    others = {key: value for key, value in settings.items() if key not in ("runId", "definitionDigest", "definition")}
+    named = ("runId", "definitionDigest", "definition", "baseModel")
+    others = {key: value for key, value in settings.items() if key not in named} | {
+        "base": settings["baseModel"]["digest"]  # wherever it lies
+    }
     return digest_of([TEACHERS_VERSION, others, definition | {"learning": learning}, labelled, unlabelled])[:32]
 
 
