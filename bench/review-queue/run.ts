@@ -1,7 +1,8 @@
 /**
  * What a page of the review queue takes with ROWS candidates in the pool: a real PostgreSQL of its own, made candidates of
  * one task (a tenth of them audit slice or contested, near-duplicates, answered ones, all splits), every strategy and
- * filter, the first page and pages behind it. Prints JSON: milliseconds by what was asked, and with --plans what EXPLAIN
+ * filter, the first page and pages behind it, near-duplicates counted; embeddings, of DIVERSE and of a task's beginning, are
+ * made ones at hand, as those of texts that were asked about lately are. Prints JSON: milliseconds by what was asked, and with --plans what EXPLAIN
  * (ANALYZE, BUFFERS) says of the strategy's statement (docs/results/review-queue.md).
  *   node bench/review-queue/run.ts ROWS [--plans]
  */
@@ -16,12 +17,15 @@ const { startEmbeddedPostgres } = await dist('storage/embedded-postgres.js');
 const { connect } = await dist('storage/database.js');
 const { QuestionsRepository } = await dist('storage/questions.repository.js');
 const { CandidatesRepository } = await dist('storage/candidates.repository.js');
+const { ExamplesRepository } = await dist('storage/examples.repository.js');
+const { DiverseQuestions, DIVERSE_AMONG } = await dist('learning/diverse-questions.js');
 const { QuestionQueue } = await dist('learning/question-queue.js');
 const { orderOf } = await dist('learning/query-strategies.js');
 
 const rows = Number(process.argv[2] ?? 100_000);
 const withPlans = process.argv.includes('--plans');
 const PAGES = 20;
+const DIMENSIONS = 512;
 const folder = mkdtempSync(join(tmpdir(), 'fewloop-queue-'));
 chmodSync(folder, 0o755); // PostgreSQL may run as another user, who walks through it
 const server = await startEmbeddedPostgres({ dir: join(folder, 'data') });
@@ -33,8 +37,18 @@ try {
   const filledSeconds = (performance.now() - startedAt) / 1000;
   const candidates = new CandidatesRepository(database);
   const questions = new QuestionsRepository(database);
-  const queue = new QuestionQueue(questions, candidates, { coldStart: async () => null });
-  const asked: Record<string, { strategy?: string; filter?: object }> = {
+  const examples = new ExamplesRepository(database);
+  const vectors = Array.from({ length: DIVERSE_AMONG as number }, () => Float32Array.from({ length: DIMENSIONS }, () => Math.random() - 0.5));
+  const queueOf = (hasTrain: boolean) => {
+    const known = { hasTrain: async (task: string) => (await examples.hasTrain(task), hasTrain) };
+    const embeddings = async (_: unknown, items: object[]) => items.map((__, i) => vectors[i]!);
+    const lease = { model: { version: 1 }, release: () => undefined };
+    const diverse = new DiverseQuestions(questions, known, { current: async () => lease }, { embeddings });
+    return new QuestionQueue(questions, candidates, diverse);
+  };
+  const asked: Record<string, { strategy?: string; filter?: object; isCold?: boolean }> = {
+    'before any label (no strategy named)': { isCold: true },
+    DIVERSE: { strategy: 'DIVERSE' },
     ...Object.fromEntries(['BREAKING_TIES', 'LEAST_CONFIDENCE', 'ENTROPY', 'VOTE_ENTROPY', 'BALD', 'RANDOM_AUDIT'].map((strategy) => [strategy, { strategy }])),
     'label l3': { filter: { label: 'l3' } },
     contested: { filter: { contested: true } },
@@ -46,12 +60,14 @@ try {
     'label l3, contested, confidence at most 0.5 (there are none)': { filter: { label: 'l3', contested: true, maxConfidence: 0.5 } },
   };
   const found: Record<string, { first: number; p50: number; max: number; count: number }> = {};
-  for (const [name, request] of Object.entries(asked)) {
+  for (const [name, { isCold = false, ...request }] of Object.entries(asked)) {
+    const queue = queueOf(!isCold);
     const times: number[] = [];
     let after: string | null = null;
     for (let page = 0; page < PAGES; page++) {
       const startedAt = performance.now();
-      const { pageInfo }: { pageInfo: { hasNextPage: boolean; endCursor: string | null } } = await queue.page('t', { first: 20, after, ...request }, 'ann');
+      const { edges, pageInfo }: { edges: { node: object }[]; pageInfo: { hasNextPage: boolean; endCursor: string | null } } = await queue.page('t', { first: 20, after, ...request }, 'ann');
+      await queue.counted(edges.map(({ node }) => node));
       times.push(performance.now() - startedAt);
       after = pageInfo.endCursor;
       if (!pageInfo.hasNextPage) break;
@@ -63,9 +79,9 @@ try {
     found[name] = Object.fromEntries(Object.entries(rounded).map(([key, ms]) => [key, Number(ms.toFixed(1))])) as (typeof found)[string];
   }
   const plans: Record<string, unknown[]> = {};
-  for (const [name, { strategy = 'BREAKING_TIES', filter = {} }] of withPlans ? Object.entries(asked) : []) {
+  for (const [name, { strategy = 'BREAKING_TIES', filter = {}, isCold = false }] of withPlans ? Object.entries(asked) : []) {
     const order = orderOf(strategy);
-    if (!order) continue;
+    if (!order || isCold) continue;
     plans[name] = await explain(database, 'TEXT', () => questions.chosen('t', order, null, 21, { by: 'ann', filter }));
   }
   console.log(JSON.stringify({ rows, filledSeconds: Math.round(filledSeconds), found, plans }, null, 1));

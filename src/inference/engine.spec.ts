@@ -327,6 +327,35 @@ describe('policies', () => {
     expect(rows).toBe(2 * 20 + 2);
   });
 
+  it('embeds by one member, and what was answered lately by that answer', async () => {
+    const runner = new MemoryRunner();
+    const model = memoryModel(runner);
+    const engine = new InferenceEngine({ ...LIMITS, cacheBytes: 1e6 });
+    const [answered] = await engine.classify(model, request(texts('好')));
+    runner.batches.length = 0;
+    const embeddings = await engine.embeddings(model, texts('坏', '好', '快'));
+    expect(runner.batches.reduce((rows, batch) => rows + batch.rows, 0)).toBe(2);
+    expect(embeddings[1]).toBe(answered!.ok && answered!.embedding);
+    // As answers carry them, which all members are asked for.
+    const asked = await new InferenceEngine(LIMITS).classify(model, request(texts('坏', '好', '快')));
+    expect(embeddings).toEqual(asked.map((outcome) => outcome.ok && outcome.embedding));
+  });
+
+  it('has no embedding of what cannot be scored, and refuses where the queue is full', async () => {
+    const runner = new MemoryRunner();
+    const model = memoryModel(runner, {}, { kind: 'multiple-choice', labels: [], templates: ['{text|blank:#x#}'] });
+    const items = [
+      { text: '他#x#了', choices: ['高兴', '伤心'] },
+      { text: '他#x#了', choices: ['😀', '累'] },
+    ];
+    expect(await new InferenceEngine(LIMITS).embeddings(model, items)).toEqual([expect.any(Float32Array), null]);
+    const { engine, model: other } = setup();
+    const many = texts(...Array.from({ length: 400 }, (_, i) => `第${i}条很长的评论，说了很多`));
+    void engine.classify(other, request(many));
+    await expect.poll(() => engine.queuedTokens).toBeGreaterThan(LIMITS.maxQueuedTokens / 2);
+    await expect(engine.embeddings(other, texts('好'))).rejects.toMatchObject({ code: 'OVERLOADED' });
+  });
+
   it('gives raw scores of every member, for empty texts too', async () => {
     const model = memoryModel(new MemoryRunner());
     const [raw] = await new InferenceEngine(LIMITS).rawScores(model, texts(''));

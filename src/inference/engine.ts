@@ -92,6 +92,27 @@ export class InferenceEngine {
     return scoreMembers(model, model.members, items, this.queue, { priority: 'bulk' });
   }
 
+  /**
+   * What the encoder makes of each item, null where it cannot be scored: of one member, the first that the task's policy
+   * asks, and of a text that was answered lately from that answer. Throws OVERLOADED.
+   */
+  async embeddings(model: ServedModel, items: Item[]): Promise<(Float32Array | null)[]> {
+    const policy = policyOf(model);
+    const members = membersOf(model, policy === 'ensemble' ? 'ensemble' : 'student').slice(0, 1);
+    // Of a cascade's answers some are the student's and some the teachers': no two encoders share a space.
+    const known = (item: Item) => (policy === 'cascade' ? undefined : this.recent.get(model, policy, itemKey(item)));
+    const found = items.map((item) => known(item)?.embedding);
+    const unknown = items.filter((_, i) => !found[i]);
+    if (unknown.length > 0)
+      this.queue.check(unknown.length, { priority: 'interactive', tokensPerMs: model.tokensPerMs });
+    const scores = (await scoreMembers(model, members, unknown, this.queue, { priority: 'interactive' })).values();
+    return found.map((embedding) => {
+      if (embedding) return embedding;
+      const scored = scores.next().value!;
+      return scored.ok ? scored.embedding : null;
+    });
+  }
+
   private async answerTimed(
     model: ServedModel,
     policy: ServingPolicy,

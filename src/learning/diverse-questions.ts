@@ -4,22 +4,23 @@
  * reservoir, a uniform sample, and by turns of the label that they are predicted to have.
  */
 import { Inject, Injectable } from '@nestjs/common';
+import { LRUCache } from 'lru-cache';
 import { FewloopError } from '../common/errors.js';
 import { InferenceEngine } from '../inference/engine.js';
 import { ActivationService } from '../registry/activation.js';
-import type { CandidateRow } from '../storage/entities/candidate.js';
 import { ExamplesRepository } from '../storage/examples.repository.js';
-import { QuestionsRepository, type QuestionView } from '../storage/questions.repository.js';
-import type { Prediction } from '../inference/types.js';
+import { QuestionsRepository, type QuestionGlance, type QuestionView } from '../storage/questions.repository.js';
 import { itemOf } from './data-set.js';
-import { diverseOrder, type Point } from './diverse.js';
-import { orderOf } from './query-strategies.js';
+import { diverseOrder } from './diverse.js';
 
-/** Texts that are compared with each other; to embed them costs as much as to classify them, once. */
+/** Texts that are compared with each other; to embed them costs a pass of one member each, once. */
 export const DIVERSE_AMONG = 256;
 
 @Injectable()
 export class DiverseQuestions {
+  /** By task, version and item key; 2 MB of a base model of 512 dimensions. */
+  private readonly known = new LRUCache<string, Float32Array>({ max: 4 * DIVERSE_AMONG });
+
   constructor(
     @Inject(QuestionsRepository) private readonly questions: QuestionsRepository,
     @Inject(ExamplesRepository) private readonly examples: ExamplesRepository,
@@ -28,10 +29,10 @@ export class DiverseQuestions {
   ) {}
 
   /**
-   * What a task begins with that has no label to train on, whatever its strategy is later. Null: it has some, its
-   * reservoir has no question, or no model can compare them now; who would label does not wait for one.
+   * Ids of what a task begins with that has no label to train on, whatever its strategy is later, in order. Null: it has
+   * some, its reservoir has no question, or no model can compare them now; who would label does not wait for one.
    */
-  async coldStart(task: string, view: QuestionView, most: number): Promise<CandidateRow[] | null> {
+  async coldStart(task: string, view: QuestionView, most: number): Promise<string[] | null> {
     if (await this.examples.hasTrain(task)) return null;
     try {
       const listed = await this.list(task, view, most);
@@ -42,33 +43,34 @@ export class DiverseQuestions {
     }
   }
 
-  /** The first `most` of at most DIVERSE_AMONG questions, in order. Throws NO_ACTIVE_MODEL, OVERLOADED. */
-  async list(task: string, view: QuestionView, most = Infinity): Promise<CandidateRow[]> {
+  /** Ids of the first `most` of at most DIVERSE_AMONG questions, in order. Throws NO_ACTIVE_MODEL, OVERLOADED. */
+  async list(task: string, view: QuestionView, most = Infinity): Promise<string[]> {
     const cold = !(await this.examples.hasTrain(task));
-    const rows = cold
+    const found = cold
       ? await this.questions.sampled(task, DIVERSE_AMONG, view)
-      : await this.questions.chosen(task, orderOf('BREAKING_TIES')!, null, DIVERSE_AMONG, view);
-    const points = await this.pointsOf(task, rows);
-    const known = rows.filter((_, i) => points[i]);
-    const order = diverseOrder(
-      points.filter((point) => point !== null),
-      { byLabel: cold, most },
-    );
-    return order.map((i) => known[i]!);
+      : await this.questions.closest(task, DIVERSE_AMONG, view);
+    const embeddings = await this.embeddingsOf(task, found);
+    const points = found.flatMap(({ id, margin, predictedLabel: label }, i) => {
+      const embedding = embeddings[i];
+      return embedding ? [{ id, embedding, uncertainty: 1 - Math.min(1, Math.max(0, margin)), label }] : [];
+    });
+    return diverseOrder(points, { byLabel: cold, most }).map((i) => points[i]!.id);
   }
 
   /** Null: the model cannot score it. */
-  private async pointsOf(task: string, rows: CandidateRow[]): Promise<(Point | null)[]> {
-    if (rows.length === 0) return [];
+  private async embeddingsOf(task: string, questions: QuestionGlance[]): Promise<(Float32Array | null)[]> {
+    if (questions.length === 0) return [];
     const lease = await this.activation.current(task);
     try {
-      const outcomes = await this.engine.classify(lease.model, { items: rows.map(itemOf), priority: 'interactive' });
-      return rows.map((row, i) => {
-        const outcome = outcomes[i]!;
-        if (!outcome.ok) return null;
-        const { label } = row.prediction as Prediction;
-        return { embedding: outcome.embedding, uncertainty: 1 - Math.min(1, Math.max(0, row.margin)), label };
-      });
+      const keyOf = ({ itemKey }: QuestionGlance) => `${task} ${lease.model.version} ${itemKey}`;
+      const fresh = questions.filter((question) => !this.known.has(keyOf(question)));
+      const embeddings = await this.engine.embeddings(lease.model, fresh.map(itemOf));
+      const found = new Map(fresh.map((question, i) => [question.itemKey, embeddings[i]!]));
+      for (const question of fresh) {
+        const embedding = found.get(question.itemKey);
+        if (embedding) this.known.set(keyOf(question), embedding);
+      }
+      return questions.map((question) => found.get(question.itemKey) ?? this.known.get(keyOf(question)) ?? null);
     } finally {
       lease.release();
     }

@@ -109,7 +109,7 @@ export class QuestionQueue {
 
   private async chosen(
     task: string,
-    { strategy, cold }: { strategy: QueryStrategyName; cold: CandidateRow[] | null },
+    { strategy, cold }: { strategy: QueryStrategyName; cold: string[] | null },
     after: QuestionPosition | null,
     limit: number,
     view: QuestionView,
@@ -123,11 +123,11 @@ export class QuestionQueue {
     const most = (after === null ? 0 : after.values[0]! + 1) + limit;
     const listed = cold ?? (await this.diverse.list(task, view, most));
     // Behind the row where the page before ended, or, once that is answered, as far on as it stood.
-    const known = listed.findIndex(({ id }) => id === after?.id);
+    const known = after === null ? -1 : listed.indexOf(after.id);
     const from = after === null ? 0 : known === -1 ? after.values[0]! : known + 1;
     return {
-      rows: listed.slice(from, from + limit),
-      position: (row) => ({ values: [listed.indexOf(row)], id: row.id }),
+      rows: await this.questions.rows(listed.slice(from, from + limit)),
+      position: ({ id }) => ({ values: [listed.indexOf(id)], id }),
     };
   }
 

@@ -1,5 +1,5 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { DataSource, type SelectQueryBuilder } from 'typeorm';
+import { DataSource, In, type SelectQueryBuilder } from 'typeorm';
 import { CandidateRow } from './entities/candidate.js';
 
 /** A column that questions are ordered by. */
@@ -46,6 +46,8 @@ const same = (other: string): string => `${other}.task = c.task AND ${other}.spl
 
 export const NOT_ANSWERED = `NOT EXISTS (SELECT 1 FROM example e WHERE ${same('e')})`;
 
+const GLANCE = ['id', 'itemKey', 'text', 'textPair', 'choices', 'fields', 'margin', 'predictedLabel'] as const;
+
 const NOT_HELD = '(c.leased_until IS NULL OR c.leased_until < now() OR c.leased_by = :by)';
 
 /** A near-duplicate that the answer to `c` closes. */
@@ -57,6 +59,9 @@ const FILTERS: [keyof QuestionFilter, string][] = [
   ['minVoteEntropy', 'c.vote_entropy >= :minVoteEntropy'],
   ['minJensenShannon', 'c.jensen_shannon >= :minJensenShannon'],
 ];
+
+/** Of a question, what tells how uncertain it is and how unlike others. */
+export type QuestionGlance = Pick<CandidateRow, (typeof GLANCE)[number]>;
 
 /** What the review queue asks; see learning/query-strategies.ts for who decides the order. */
 @Injectable()
@@ -99,9 +104,23 @@ export class QuestionsRepository {
   }
 
   /** Of what a strategy may choose from, the reservoir's part: at random. */
-  sampled(task: string, limit: number, { by, filter }: QuestionView): Promise<CandidateRow[]> {
+  sampled(task: string, limit: number, { by, filter }: QuestionView): Promise<QuestionGlance[]> {
     const query = this.chosenRows(task, filter).andWhere('c.reservoirRank IS NOT NULL').andWhere(NOT_HELD, { by });
-    return query.orderBy('c.reservoirRank').addOrderBy('c.id').limit(limit).getMany();
+    return glances(query.orderBy('c.reservoirRank').addOrderBy('c.id').limit(limit));
+  }
+
+  /** Of what a strategy may choose from, the closest calls. */
+  closest(task: string, limit: number, { by, filter }: QuestionView): Promise<QuestionGlance[]> {
+    const query = this.chosenRows(task, filter).andWhere(NOT_HELD, { by });
+    return glances(query.orderBy('c.margin').addOrderBy('c.confidence').addOrderBy('c.id').limit(limit));
+  }
+
+  /** In the order given; those that are gone are left out. */
+  async rows(ids: string[]): Promise<CandidateRow[]> {
+    if (ids.length === 0) return [];
+    const rows = await this.dataSource.manager.findBy(CandidateRow, { id: In(ids) });
+    const byId = new Map(rows.map((row) => [row.id, row]));
+    return ids.flatMap((id) => byId.get(id) ?? []);
   }
 
   /** Questions of the audit slice, in an order that has nothing to do with their score. */
@@ -208,4 +227,11 @@ export class QuestionsRepository {
       .where(`c.task = :task AND c.state = 'OPEN' AND c.reason IS NULL`, { task })
       .andWhere(NOT_ANSWERED);
   }
+}
+
+/** Whole rows, with what every member said, are ten times as much to read. */
+function glances(query: SelectQueryBuilder<CandidateRow>): Promise<QuestionGlance[]> {
+  query.select([]);
+  for (const column of GLANCE) query.addSelect(`c.${column}`, column);
+  return query.getRawMany<QuestionGlance>();
 }
