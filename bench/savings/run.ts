@@ -5,9 +5,7 @@
  * OUT_FOLDER keeps the version, so that another run measures the same one, by another `accept` and on other texts (--skip)
  * if asked. Prints JSON.
  */
-import { parse } from 'csv-parse/sync';
-import { createHash } from 'node:crypto';
-import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -15,6 +13,7 @@ import { parseArgs } from 'node:util';
 import { chunks, query, runEnded, startService } from '../loop/service.ts';
 import { root } from '../serving/texts.ts';
 import { cpuSeconds, tree } from '../serving/tree.ts';
+import { reviews, type Review } from './reviews.ts';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -50,25 +49,11 @@ const TASK = {
   learning: { budgetSeconds: 7200, unlabelled: UNLABELLED, strategies: ['plain'], trigger: { newLabels: null, schedule: null } },
 };
 
-interface Row {
-  text: string;
-  label: string;
-}
 interface Answer {
   label: string;
   confidence: number;
   route: string;
   members: { member: string; weight: number; distribution: { label: string; probability: number }[] }[];
-}
-
-/** Shop reviews in an order of their own, each once. */
-function rows(folder: string): Row[] {
-  const file = readFileSync(join(folder, 'reviews/online_shopping_10_cats.csv'), 'utf8');
-  const read = parse(file, { columns: true, bom: true, relax_quotes: true }) as { label: string; review: string }[];
-  const distinct = new Map(read.map(({ label, review }) => [review.trim(), label]));
-  const ranked = [...distinct].filter(([text]) => text.length > 3);
-  const rank = (text: string) => createHash('sha256').update(text).digest('hex');
-  return ranked.map(([text, label]) => ({ text, label, rank: rank(text) })).toSorted((a, b) => (a.rank < b.rank ? -1 : 1));
 }
 
 mkdirSync(out, { recursive: true });
@@ -85,7 +70,7 @@ const applyTask = async () => {
   await ask('mutation ($definition: String!) { applyTask(definition: $definition) { name } }', { definition: JSON.stringify(TASK) });
 };
 
-async function train(all: Row[]): Promise<void> {
+async function train(all: Review[]): Promise<void> {
   const labelled = all.slice(0, TRAIN + DEV).map(({ text, label }, i) => ({ text, labels: [label], split: i < TRAIN ? 'TRAIN' : 'DEV' }));
   await ask(`mutation ($examples: [ExampleInput!]!) { importExamples(task: "savings", examples: $examples) { added } }`, { examples: labelled });
   for await (const part of chunks(all.slice(TRAIN + DEV, TRAIN + DEV + UNLABELLED), PER_REQUEST)) {
@@ -153,7 +138,7 @@ function askedByStopping(answers: Answer[]): number {
 }
 
 try {
-  const all = rows(data);
+  const all = reviews(data);
   await applyTask();
   const steps: Record<string, () => Promise<void>> = { trained: () => train(all), active: activate };
   for (const [name, step] of Object.entries(steps)) {
