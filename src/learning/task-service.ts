@@ -7,6 +7,7 @@
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import { badInput, FewloopError } from '../common/errors.js';
 import { ConvergenceService } from '../registry/convergence.js';
+import type { BundleManifest } from '../registry/manifest.js';
 import { measuredPriors } from '../registry/zero-shot.js';
 import { AnswersRepository } from '../storage/answers.repository.js';
 import { CandidatesRepository } from '../storage/candidates.repository.js';
@@ -15,6 +16,7 @@ import { ExamplesRepository } from '../storage/examples.repository.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
 import { Transactions, type Tx } from '../storage/transactions.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
+import { keptFrom } from '../task/answering.js';
 import { definitionDigest, parseTask } from '../task/definition.js';
 import type { LintFinding } from '../task/lint.js';
 import { requireSupported } from '../task/support.js';
@@ -63,11 +65,24 @@ export class TaskService {
     return task;
   }
 
-  /** What the linter says of the file that is applied; of skewed priors too, while the zero-shot version serves. */
+  /**
+   * What the linter says of the file that is applied; of skewed priors too, while the zero-shot version serves, and of
+   * what a trained one does not follow.
+   */
   async findings(task: Pick<TaskRow, 'name' | 'definition' | 'activeVersion'>): Promise<LintFinding[]> {
-    const { name, definition, activeVersion } = task;
+    const { name, activeVersion } = task;
+    const definition = task.definition as TaskDefinition;
     const version = activeVersion === null ? null : await this.versions.find(name, activeVersion);
-    return this.linter.lint(definition as TaskDefinition, version ? measuredPriors(version) : []);
+    const findings = await this.linter.lint(definition, version ? measuredPriors(version) : []);
+    const made = version?.manifest as BundleManifest | undefined;
+    if (!made || made.origin === 'zero-shot') return findings;
+    const until = `version ${made.version} keeps those of revision ${made.taskRevision} until a newly trained one is promoted`;
+    const kept = keptFrom(made.definition, definition).map((field) => ({
+      severity: 'warning' as const,
+      field,
+      message: until,
+    }));
+    return [...findings, ...kept];
   }
 
   list(): Promise<TaskRow[]> {

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { withRoutingOf } from './answering.js';
+import { keptFrom, withRoutingOf } from './answering.js';
 import { parseTask } from './definition.js';
 
 const task = (changes: object = {}) =>
@@ -36,4 +36,14 @@ it('takes routing and the serving policy from the newer revision, and all else f
 it('is the same object where nothing of it changed, so that what is known of it stays', () => {
   const made = task();
   expect(withRoutingOf(made, task({ maxLength: 16 }))).toBe(made);
+});
+
+it('tells what a version does not follow', () => {
+  const made = task();
+  expect(keptFrom(made, task({ routing: { accept: 0.5 }, pool: { capacity: 10 } }))).toEqual([]);
+  const labels = [
+    { name: 'a', words: ['赞'] },
+    { name: 'b', words: ['差'] },
+  ];
+  expect(keptFrom(made, task({ maxLength: 16, labels }))).toEqual(['labels', 'maxLength']);
 });

@@ -11,3 +11,11 @@ export function withRoutingOf(made: TaskDefinition, now: TaskDefinition): TaskDe
   if (made.serving.policy === policy && isDeepStrictEqual(made.routing, routing)) return made;
   return { ...made, routing, serving: { ...made.serving, policy } };
 }
+
+/** What a model is trained for: a version keeps its own until the next one is promoted. */
+const TRAINED_FOR = ['method', 'labels', 'templates', 'input', 'efl', 'maxLength'] as const;
+
+/** Which of the task's fields a version that was made for another revision does not follow. */
+export function keptFrom(made: TaskDefinition, now: TaskDefinition): string[] {
+  return TRAINED_FOR.filter((field) => !isDeepStrictEqual(made[field], now[field]));
+}

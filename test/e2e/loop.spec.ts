@@ -229,6 +229,16 @@ it('approved and rolled back under load: no request fails, none is answered by t
   // Routing is the file's, whatever version answers: no training, no promotion.
   expect(await routesBy('{accept: 0, reviewContested: false, beforeCalibration: accept}')).toEqual(['2 ACCEPT']);
   expect(await routesBy('{accept: 1, beforeCalibration: review}')).toEqual(['2 REVIEW']);
+  // What it was trained for stays as it is, and whoever applies the file is told.
+  const findings =
+    'mutation ($definition: String!) { applyTask(definition: $definition) { findings { severity field message } } }';
+  const retold = TASK.replace('总之很', '真是很').replace('maxLength: 32', 'maxLength: 48');
+  const kept = 'version 2 keeps those of revision 1 until a newly trained one is promoted';
+  expect(await service.request(findings, { definition: retold })).toEqual({
+    applyTask: {
+      findings: ['templates', 'maxLength'].map((field) => ({ severity: 'WARNING', field, message: kept })),
+    },
+  });
   await service.request(APPLY, { definition: TASK });
   await load.more(50);
   const rollback = 'mutation { rollback(task: "reviews", reason: "to see that it works") { version } }';
