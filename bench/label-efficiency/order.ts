@@ -52,7 +52,7 @@ function answer(question: Question): number[] {
     uncertainty: 1 - Math.min(1, Math.max(0, columns.margin[i]!)),
     label: labels[i]!,
   }));
-  return diverseOrder(points, { byLabel: cold }).map((i) => among[i]!);
+  return [...diverseOrder(points, { byLabel: cold })].map((i) => among[i]!);
 }
 
 for await (const line of createInterface({ input: process.stdin })) {

@@ -1,7 +1,7 @@
 """A whole run as the service would start it: five teachers, pseudo-labels over 5,000 texts, a student, a bundle.
 
-EPRSTMT's 32 train rows of split 0 and its unlabelled texts (no dev, no test row), `examples/fewclue/eprstmt.yaml` and
-a fifth template. Wall clock, processor time and memory are those of the trainer's processes together, read from /proc.
+EPRSTMT's 32 train rows of split 0 and its unlabelled texts (no dev, no test row), PET as in
+`examples/fewclue/eprstmt.yaml` and with a fifth template, without TAPT. Wall clock, processor time and memory are those of the trainer's processes together, read from /proc.
 
     python bench/trainer-speed/run.py FEWCLUE_FOLDER WORK [--budget SECONDS] [--processes N] [--precisions fp32,int8]
 
@@ -73,7 +73,8 @@ def write(folder: Path, options: argparse.Namespace) -> None:
     definition = read_definition(ROOT / "examples/fewclue/eprstmt.yaml")
     definition["templates"] = [*definition["templates"], FIFTH]
     learning = {"unlabelled": TEXTS + CALIBRATION, "budgetSeconds": options.budget}
-    definition["learning"] = definition["learning"] | learning
+    definition["method"] = ["pet"]
+    definition["learning"] = {k: v for k, v in definition["learning"].items() if k != "adaptation"} | learning
     definition["serving"] = definition["serving"] | {"precisions": options.precisions.split(",")}
     labelled = [recipe.row_of(row) | {"label": row["label"], "split": "train"} for row in rows(source / "train_0.json")]
     known = {row["splitGroup"] for row in labelled}

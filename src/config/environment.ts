@@ -316,7 +316,7 @@ export const environment = {
   trainerProcesses: variable(
     'FEWLOOP_TRAINER_PROCESSES',
     '',
-    'Processes of a training run, which share its models out; empty: one for each GPU, or core, and at most as many as half of the memory has room for',
+    'Processes of a training run, which share its models out; empty: one for each GPU, or two cores, and at most as many as half of the memory has room for',
     z.union([z.literal(''), whole(1, 64)]),
   ),
   hosts: variable(

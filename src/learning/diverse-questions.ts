@@ -11,15 +11,37 @@ import { ActivationService } from '../registry/activation.js';
 import { ExamplesRepository } from '../storage/examples.repository.js';
 import { QuestionsRepository, type QuestionGlance, type QuestionView } from '../storage/questions.repository.js';
 import { itemOf } from './data-set.js';
-import { diverseOrder } from './diverse.js';
+import { diverseOrder, type Point } from './diverse.js';
 
 /** Texts that are compared with each other; to embed them costs a pass of one member each, once. */
 export const DIVERSE_AMONG = 256;
+
+class Begun {
+  readonly #order: Generator<number, void>;
+  readonly #ids: string[] = [];
+
+  constructor(
+    readonly points: (Point & { id: string })[],
+    byLabel: boolean,
+  ) {
+    this.#order = diverseOrder(points, { byLabel });
+  }
+
+  first(most: number): string[] {
+    while (this.#ids.length < most) {
+      const next = this.#order.next();
+      if (next.done) break;
+      this.#ids.push(this.points[next.value]!.id);
+    }
+    return this.#ids.slice(0, most);
+  }
+}
 
 @Injectable()
 export class DiverseQuestions {
   /** By task, version and item key; 2 MB of a base model of 512 dimensions. */
   private readonly known = new LRUCache<string, Float32Array>({ max: 4 * DIVERSE_AMONG });
+  private readonly orders = new LRUCache<string, Begun>({ max: 16 });
 
   constructor(
     @Inject(QuestionsRepository) private readonly questions: QuestionsRepository,
@@ -54,7 +76,18 @@ export class DiverseQuestions {
       const embedding = embeddings[i];
       return embedding ? [{ id, embedding, uncertainty: 1 - Math.min(1, Math.max(0, margin)), label }] : [];
     });
-    return diverseOrder(points, { byLabel: cold, most }).map((i) => points[i]!.id);
+    return this.begun(points, cold).first(most);
+  }
+
+  /** An order as far as it was asked for: whoever turns a page goes on with it, while the questions are the same. */
+  private begun(points: (Point & { id: string })[], cold: boolean): Begun {
+    const key = [cold, ...points.map(({ id, uncertainty }) => `${id} ${uncertainty}`)].join();
+    // Embedded by another version, the same questions are other points.
+    const known = this.orders.get(key);
+    if (known && known.points.every(({ embedding }, i) => embedding === points[i]!.embedding)) return known;
+    const begun = new Begun(points, cold);
+    this.orders.set(key, begun);
+    return begun;
   }
 
   /** Null: the model cannot score it. */

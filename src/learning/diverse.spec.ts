@@ -7,28 +7,25 @@ const at = (degrees: number, uncertainty = 1, label: string | null = 'a'): Point
   return { embedding: Float32Array.of(Math.cos(radians), Math.sin(radians)), uncertainty, label };
 };
 
+const orderOf = (...given: Parameters<typeof diverseOrder>) => [...diverseOrder(...given)];
+
 describe('diverseOrder', () => {
   it('begins with the most uncertain, then goes to what is farthest from all that was taken', () => {
-    expect(diverseOrder([at(0, 0.9), at(5, 0.9), at(90, 0.8), at(180, 0.8), at(10, 1)])).toEqual([4, 3, 2, 0, 1]);
+    expect(orderOf([at(0, 0.9), at(5, 0.9), at(90, 0.8), at(180, 0.8), at(10, 1)])).toEqual([4, 3, 2, 0, 1]);
   });
 
   it('does not ask far away where the answer is known', () => {
-    expect(diverseOrder([at(0), at(180, 0.01), at(30, 0.9)])).toEqual([0, 2, 1]);
+    expect(orderOf([at(0), at(180, 0.01), at(30, 0.9)])).toEqual([0, 2, 1]);
   });
 
   it('asks twins last', () => {
-    expect(diverseOrder([at(0), at(0), at(20), at(40)]).at(-1)).toBe(1);
+    expect(orderOf([at(0), at(0), at(20), at(40)]).at(-1)).toBe(1);
   });
 
   it('takes labels by turns where it is asked to', () => {
     const points = [at(0, 1, 'a'), at(90, 1, 'a'), at(180, 1, 'a'), at(10, 0.1, 'b'), at(20, 0.1, 'b')];
-    expect(diverseOrder(points, { byLabel: true }).map((i) => points[i]!.label)).toEqual(['a', 'b', 'a', 'b', 'a']);
-    expect(diverseOrder(points).slice(0, 3)).toEqual([0, 2, 1]);
-  });
-
-  it('ends where it is asked to, and begins alike', () => {
-    const points = [at(0), at(5), at(90, 0.8), at(180, 0.8), at(10, 0.9)];
-    expect(diverseOrder(points, { most: 3 })).toEqual(diverseOrder(points).slice(0, 3));
+    expect(orderOf(points, { byLabel: true }).map((i) => points[i]!.label)).toEqual(['a', 'b', 'a', 'b', 'a']);
+    expect(orderOf(points).slice(0, 3)).toEqual([0, 2, 1]);
   });
 
   it('asks each once, whatever they are', () => {
@@ -40,7 +37,7 @@ describe('diverseOrder', () => {
     fc.assert(
       fc.property(fc.array(point, { maxLength: 30 }), fc.boolean(), (points, byLabel) => {
         const finite = points.filter(({ embedding }) => embedding.every((x) => Math.abs(x) < 1e15));
-        const order = diverseOrder(finite, { byLabel });
+        const order = orderOf(finite, { byLabel });
         expect([...order].sort((a, b) => a - b)).toEqual([...finite.keys()]);
       }),
     );

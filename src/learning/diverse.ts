@@ -13,17 +13,17 @@ export interface Point {
 }
 
 /**
- * Indices of `points` in the order in which they are to be asked. The first is the most uncertain one; each next one has
- * the greatest product of uncertainty and distance (1 − cosine) to the nearest that was taken. `byLabel`: labels by
- * turns, those with the fewest taken first, as long as they have points. `most`: the first so many alone.
+ * Indices of `points` in the order in which they are to be asked, one at a time, for each takes as long as all that are
+ * left. The first is the most uncertain one; each next one has the greatest product of uncertainty and distance
+ * (1 − cosine) to the nearest that was taken. `byLabel`: labels by turns, those with the fewest taken first, as long as
+ * they have points.
  */
-export function diverseOrder(points: Point[], { byLabel = false, most = Infinity } = {}): number[] {
+export function* diverseOrder(points: readonly Point[], { byLabel = false } = {}): Generator<number, void> {
   const left = new Set(points.keys());
   const taken = new Map<string | null, number>();
   // Nothing is near before anything was taken.
   const distance = points.map(() => 1);
-  const order: number[] = [];
-  while (left.size > 0 && order.length < most) {
+  while (left.size > 0) {
     const turn = byLabel
       ? fewest(
           [...left].map((i) => points[i]!.label),
@@ -39,12 +39,11 @@ export function diverseOrder(points: Point[], { byLabel = false, most = Infinity
       if (worth > bestWorth) [best, bestWorth] = [i, worth];
     }
     const next = points[best!]!;
-    order.push(best!);
     left.delete(best!);
     taken.set(next.label, (taken.get(next.label) ?? 0) + 1);
     for (const i of left) distance[i] = Math.min(distance[i]!, distanceOf(points[i]!.embedding, next.embedding));
+    yield best!;
   }
-  return order;
 }
 
 function fewest(labels: (string | null)[], taken: Map<string | null, number>): string | null {

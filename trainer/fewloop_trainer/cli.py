@@ -52,7 +52,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
         type=lambda text: None if text == "auto" else _whole(text),
         default=1,
         metavar="N",
-        help="that share out the models, a core or a GPU each; auto: as many as there are, and memory allows",
+        help="that share out the models, two cores or a GPU each; auto: as many as there are, and memory allows",
     )
     parser.add_argument("--rows-at-once", type=_whole, metavar="N", help="of a batch, where memory is short")
     parser.add_argument("--recompute", action="store_true", help="layers on the way back, where memory is short")

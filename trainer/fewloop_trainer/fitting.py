@@ -14,6 +14,9 @@ from fewloop_trainer.task import load_task
 
 WORTH_SECONDS = 120
 """Under such a budget one process does all: each further one takes some ten seconds of its core to start."""
+THREADS = 2
+"""Of each process at least: on two idle cores one of two threads was done before two of one were, with half of their
+memory (docs/results/trainer-speed.md); of more threads a small model makes little."""
 MEMORY_SHARE = 0.5
 """Of the machine, for all processes of a run: a service may stand beside it."""
 PROCESS_BYTES, BYTES_A_WEIGHT = 0.8e9, 24
@@ -22,13 +25,13 @@ gradients and both moments of Adam. With 24 million weights 1.4 GB; 1.0 to 1.2 G
 
 
 def fitting(folder: Path, memory: float | None = None) -> int:
-    """As many as the run in `folder` can use: one a teacher at most, each with a core, or a GPU where there are any,
+    """As many as the run in `folder` can use: one a teacher at most, each with two cores, or a GPU where there are any,
     and all together within their share of `memory` (bytes; the machine's where none is given)."""
     try:
         settings = json.loads((folder / "run.json").read_text())
         teachers = len(plan_teachers(load_task(settings["definition"])))
         weights = _weights(Path(settings["baseModel"]["folder"]) / "model.safetensors")
-        places = torch.cuda.device_count() if torch.cuda.is_available() else settings["threads"]
+        places = torch.cuda.device_count() if torch.cuda.is_available() else settings["threads"] // THREADS
         worth = settings["budgetSeconds"] >= WORTH_SECONDS
     except (OSError, ValueError, KeyError, RunError, SafetensorError):
         return 1  # and the run says what is wrong with it

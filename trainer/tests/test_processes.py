@@ -147,13 +147,14 @@ def test_a_task_that_says_how_many_texts_gets_half_of_the_budget_to_score_them(t
 
 
 class TestAsManyAsFit:
-    """One a teacher, and so many as cores and memory allow; of a run that is over in a minute one."""
+    """One a teacher, and so many as two cores each and memory allow; of a run that is over in a minute one."""
 
     @pytest.mark.parametrize(
         ("settings", "memory", "expected"),
         [
             ({"threads": 16}, 64e9, 4),  # teachers
-            ({"threads": 2}, 64e9, 2),
+            ({"threads": 5}, 64e9, 2),
+            ({"threads": 2}, 64e9, 1),
             ({"threads": 16}, 5.0e9, 3),  # 0.8 GB each, and the tiny model's weights, in half of it
             ({"threads": 16}, 1e9, 1),
             ({"threads": 16, "budgetSeconds": 60}, 64e9, 1),
