@@ -1,9 +1,9 @@
 /**
  * What a page of the review queue takes with ROWS candidates in the pool: a real PostgreSQL of its own, made candidates of
  * one task (a tenth of them audit slice or contested, near-duplicates, answered ones, all splits), every strategy and
- * filter, the first page and pages behind it, near-duplicates counted; embeddings, of DIVERSE and of a task's beginning, are
- * made ones at hand, as those of texts that were asked about lately are. Prints JSON: milliseconds by what was asked, and with --plans what EXPLAIN
- * (ANALYZE, BUFFERS) says of the strategy's statement (docs/results/review-queue.md).
+ * filter, the first page and pages behind it, near-duplicates counted; embeddings, of DIVERSE and of a task's beginning,
+ * are made ones at hand, as those of texts that were asked about lately are. Prints JSON: milliseconds by what was asked,
+ * and with --plans what EXPLAIN (ANALYZE, BUFFERS) says of the strategy's statement (docs/results/review-queue.md).
  *   node bench/review-queue/run.ts ROWS [--plans]
  */
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs';

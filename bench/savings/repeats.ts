@@ -1,16 +1,16 @@
 /**
  * What texts that come again save: within a request, where one row serves them all, and later, where the answer is kept
  * (FEWLOOP_CACHE_MB). Shop reviews to a zero-shot task of two templates on base-zh, 64 a request, two requests at once, by
- * turns; no training. Prints JSON: texts a second, processor seconds for 1,000 texts, tokens that models
- * were given.
+ * turns; no training. Prints JSON: for each turn its seconds, processor seconds, and tokens that models were given.
  *   node bench/savings/repeats.ts DATA_FOLDER [--texts 640] [--rounds 3]
  */
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { cpus, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { chunks, query, startService } from '../loop/service.ts';
+import { query, startService } from '../loop/service.ts';
 import { cpuSeconds, tree } from '../serving/tree.ts';
+import { askAll, PER_REQUEST } from './requests.ts';
 import { reviews } from './reviews.ts';
 
 const { values, positionals } = parseArgs({
@@ -20,8 +20,6 @@ const { values, positionals } = parseArgs({
 const [data] = positionals;
 if (!data) throw new Error('usage: repeats.ts DATA_FOLDER');
 
-const PER_REQUEST = 64;
-const REQUESTS_AT_ONCE = 2;
 const TASK = {
   name: 'repeats',
   kind: 'single-label',
@@ -44,16 +42,8 @@ async function tokensAsked(): Promise<number> {
 }
 
 async function send(texts: string[]): Promise<void> {
-  const parts: string[][] = [];
-  for await (const part of chunks(texts, PER_REQUEST)) parts.push(part);
   const text = 'query ($inputs: [TextInput!]!, $options: ClassifyOptions) { classify(task: "repeats", inputs: $inputs, options: $options) { label } }';
-  let next = 0;
-  const one = async () => {
-    for (let i = next++; i < parts.length; i = next++) {
-      await query(service.url, text, { inputs: parts[i]!.map((each) => ({ text: each })), options: { deadlineMs: 60_000 } });
-    }
-  };
-  await Promise.all(Array.from({ length: REQUESTS_AT_ONCE }, one));
+  await askAll(texts, async (inputs) => (await query<{ classify: object[] }>(service.url, text, { inputs, options: { deadlineMs: 60_000 } })).classify);
 }
 
 try {

@@ -13,6 +13,7 @@ import { parseArgs } from 'node:util';
 import { chunks, query, runEnded, startService } from '../loop/service.ts';
 import { root } from '../serving/texts.ts';
 import { cpuSeconds, tree } from '../serving/tree.ts';
+import { askAll, PER_REQUEST } from './requests.ts';
 import { reviews, type Review } from './reviews.ts';
 
 const { values, positionals } = parseArgs({
@@ -34,8 +35,6 @@ const TRAIN = 64;
 const DEV = 200;
 const UNLABELLED = 1000;
 const ACCEPT = Number(values.accept);
-const PER_REQUEST = 64;
-const REQUESTS_AT_ONCE = 2;
 const TASK = {
   name: 'savings',
   kind: 'single-label',
@@ -102,19 +101,12 @@ async function answer(texts: string[], policy: Policy): Promise<Answer[]> {
   const members = policy === 'ENSEMBLE';
   const wanted = `label confidence route ${members ? 'members { member weight distribution { label probability } }' : ''}`;
   const text = `query ($inputs: [TextInput!]!, $options: ClassifyOptions) { classify(task: "savings", inputs: $inputs, options: $options) { ${wanted} } }`;
-  const parts: string[][] = [];
-  for await (const part of chunks(texts, PER_REQUEST)) parts.push(part);
-  const answers: Answer[][] = [];
-  let next = 0;
-  const ask1 = async () => {
-    for (let i = next++; i < parts.length; i = next++) {
-      const variables = { inputs: parts[i]!.map((each) => ({ text: each })), options: { policy, members, deadlineMs: 60_000 } };
-      answers[i] = (await ask<{ classify: Answer[] }>(text, variables)).classify;
-      process.stderr.write(`\r${policy} ${i + 1} of ${parts.length}      `);
-    }
-  };
-  await Promise.all(Array.from({ length: REQUESTS_AT_ONCE }, ask1));
-  return answers.flat();
+  const options = { policy, members, deadlineMs: 60_000 };
+  return askAll(
+    texts,
+    async (inputs) => (await ask<{ classify: Answer[] }>(text, { inputs, options })).classify,
+    (done, all) => void process.stderr.write(`\r${policy} ${done} of ${all}      `),
+  );
 }
 
 /**

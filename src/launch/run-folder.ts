@@ -151,27 +151,19 @@ export async function readResult(folder: string): Promise<RunResult | null> {
 
 /** The most doubtful first; none where the trainer wrote none. Throws where a line is no such row. */
 export async function readLabelIssues(folder: string): Promise<LabelIssue[]> {
-  const content = await readFile(path.join(folder, LABEL_ISSUES_FILE), 'utf8').catch(() => '');
-  const lines = content.split('\n').filter((line) => line !== '');
-  return lines.map((line) => {
-    const { label, labels, ...issue } = labelIssueSchema.parse(JSON.parse(line));
-    return { ...issue, labels: labels ?? (label === undefined ? [] : [label]) };
-  });
+  const rows = (await readRows(folder, LABEL_ISSUES_FILE, labelIssueSchema)) ?? [];
+  return rows.map(({ label, labels, ...issue }) => ({ ...issue, labels: labels ?? [label ?? []].flat() }));
 }
 
 /** In the order in which they were selected; null where the folder has none. Throws where a line is no such row. */
 export async function readPseudoLabels(folder: string): Promise<PseudoLabel[] | null> {
-  const content = await readFile(path.join(folder, PSEUDO_LABELS_FILE), 'utf8').catch(() => null);
-  const lines = content?.split('\n').filter((line) => line !== '');
+  const rows = await readRows(folder, PSEUDO_LABELS_FILE, pseudoLabelSchema);
   return (
-    lines?.map((line) => {
-      const { label, labels, votes, ...rest } = pseudoLabelSchema.parse(JSON.parse(line));
-      return {
-        ...rest,
-        labels: labels ?? (label === undefined ? [] : [label]),
-        votes: Object.entries(votes).map(([teacher, said]) => ({ teacher, labels: [said].flat() })),
-      };
-    }) ?? null
+    rows?.map(({ label, labels, votes, ...rest }) => ({
+      ...rest,
+      labels: labels ?? [label ?? []].flat(),
+      votes: Object.entries(votes).map(([teacher, said]) => ({ teacher, labels: [said].flat() })),
+    })) ?? null
   );
 }
 
@@ -209,4 +201,11 @@ async function readJson(file: string): Promise<unknown> {
   } catch {
     return null;
   }
+}
+
+/** The rows of a file of JSON lines; null where there is none. Throws where a line is no such row. */
+async function readRows<T>(folder: string, name: string, schema: z.ZodType<T>): Promise<T[] | null> {
+  const content = await readFile(path.join(folder, name), 'utf8').catch(() => null);
+  const lines = content?.split('\n').filter((line) => line !== '');
+  return lines?.map((line) => schema.parse(JSON.parse(line))) ?? null;
 }

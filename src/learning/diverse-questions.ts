@@ -16,12 +16,16 @@ import { diverseOrder, type Point } from './diverse.js';
 /** Texts that are compared with each other; to embed them costs a pass of one member each, once. */
 export const DIVERSE_AMONG = 256;
 
+interface Asked extends Point {
+  id: string;
+}
+
 class Begun {
   readonly #order: Generator<number, void>;
   readonly #ids: string[] = [];
 
   constructor(
-    readonly points: (Point & { id: string })[],
+    readonly points: Asked[],
     byLabel: boolean,
   ) {
     this.#order = diverseOrder(points, { byLabel });
@@ -67,6 +71,16 @@ export class DiverseQuestions {
 
   /** Ids of the first `most` of at most DIVERSE_AMONG questions, in order. Throws NO_ACTIVE_MODEL, OVERLOADED. */
   async list(task: string, view: QuestionView, most = Infinity): Promise<string[]> {
+    const { points, cold } = await this.among(task, view);
+    return this.begun(points, cold).first(most);
+  }
+
+  /** How many `list` has. Throws as it does. */
+  async count(task: string, view: QuestionView): Promise<number> {
+    return (await this.among(task, view)).points.length;
+  }
+
+  private async among(task: string, view: QuestionView): Promise<{ points: Asked[]; cold: boolean }> {
     const cold = !(await this.examples.hasTrain(task));
     const found = cold
       ? await this.questions.sampled(task, DIVERSE_AMONG, view)
@@ -76,11 +90,11 @@ export class DiverseQuestions {
       const embedding = embeddings[i];
       return embedding ? [{ id, embedding, uncertainty: 1 - Math.min(1, Math.max(0, margin)), label }] : [];
     });
-    return this.begun(points, cold).first(most);
+    return { points, cold };
   }
 
   /** An order as far as it was asked for: whoever turns a page goes on with it, while the questions are the same. */
-  private begun(points: (Point & { id: string })[], cold: boolean): Begun {
+  private begun(points: Asked[], cold: boolean): Begun {
     const key = [cold, ...points.map(({ id, uncertainty }) => `${id} ${uncertainty}`)].join();
     // Embedded by another version, the same questions are other points.
     const known = this.orders.get(key);
@@ -96,14 +110,11 @@ export class DiverseQuestions {
     const lease = await this.activation.current(task);
     try {
       const keyOf = ({ itemKey }: QuestionGlance) => `${task} ${lease.model.version} ${itemKey}`;
-      const fresh = questions.filter((question) => !this.known.has(keyOf(question)));
+      // What is looked up counts as used, so that those that come in do not push it out.
+      const fresh = questions.filter((question) => !this.known.get(keyOf(question)));
       const embeddings = await this.engine.embeddings(lease.model, fresh.map(itemOf));
-      const found = new Map(fresh.map((question, i) => [question.itemKey, embeddings[i]!]));
-      for (const question of fresh) {
-        const embedding = found.get(question.itemKey);
-        if (embedding) this.known.set(keyOf(question), embedding);
-      }
-      return questions.map((question) => found.get(question.itemKey) ?? this.known.get(keyOf(question)) ?? null);
+      fresh.forEach((question, i) => embeddings[i] && this.known.set(keyOf(question), embeddings[i]));
+      return questions.map((question) => this.known.get(keyOf(question)) ?? null);
     } finally {
       lease.release();
     }

@@ -103,7 +103,7 @@ export class QuestionQueue {
 
   private async countChosen(task: string, strategy: QueryStrategyName, view: QuestionView): Promise<number> {
     if (strategy === 'RANDOM_AUDIT') return 0;
-    if (strategy === 'DIVERSE') return (await this.diverse.list(task, view)).length;
+    if (strategy === 'DIVERSE') return this.diverse.count(task, view);
     return this.questions.countChosen(task, view.filter, COUNTED);
   }
 

@@ -1,6 +1,7 @@
 /**
- * The desired state is in the database (each task's active version, and its newest revision's routing); this process converges to it: at start, when told
- * (NOTIFY), and by polling, because a notification can be lost with its connection. It reports what it serves.
+ * The desired state is in the database (each task's active version, and its newest revision's routing); this process
+ * converges to it: at start, when told (NOTIFY), and by polling, because a notification can be lost with its connection.
+ * It reports what it serves.
  * A version that cannot be opened here leaves the one before in place, is reported, and is tried again, ever less often.
  */
 import {

@@ -1,20 +1,8 @@
 import { expect, it } from 'vitest';
+import { tinyTask } from '../../test/fixtures/bundle.js';
 import { keptFrom, withRoutingOf } from './answering.js';
-import { parseTask } from './definition.js';
 
-const task = (changes: object = {}) =>
-  parseTask(
-    JSON.stringify({
-      name: 't',
-      kind: 'single-label',
-      labels: [
-        { name: 'a', words: ['好'] },
-        { name: 'b', words: ['差'] },
-      ],
-      templates: ['{text}{mask}'],
-      ...changes,
-    }),
-  );
+const task = (changes: Record<string, unknown> = {}) => tinyTask('t', changes);
 
 it('takes routing and the serving policy from the newer revision, and all else from the one it was made for', () => {
   const made = task({ serving: { policy: 'ensemble', minAgreement: 0.9 } });

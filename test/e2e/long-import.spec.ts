@@ -1,5 +1,4 @@
 /** `fewloop import` of a file that is larger than the memory that it may take, into what answers as the service does. */
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createWriteStream, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
@@ -10,8 +9,8 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { written } from '../../src/cli/formats/formats.js';
+import { startCli } from '../fixtures/cli.js';
 
-const CLI = new URL('../../dist/src/cli/main.js', import.meta.url).pathname;
 const ROWS = 24_000;
 const HEAP_MB = 32;
 /** In UTF-8; in memory its characters take two bytes in place of three. */
@@ -54,12 +53,9 @@ it.each(['jsonl', 'csv', 'label-studio'] as const)('%s', async (format) => {
   await pipeline(Readable.from(written(format, rows(), ['positive', 'negative'])), createWriteStream(file));
   expect(statSync(file).size).toBeGreaterThan(FILE_MB * 1e6);
   const { port } = server.address() as AddressInfo;
-  const env = { ...process.env, FEWLOOP_URL: `http://127.0.0.1:${port}`, XDG_STATE_HOME: folder };
-  const args = [`--max-old-space-size=${HEAP_MB}`, CLI, '--json', 'import', 'long', file, '--format', format];
-  const child = spawn(process.execPath, args, { env, stdio: ['ignore', 'pipe', 'inherit'] });
-  let out = '';
-  child.stdout.on('data', (bytes: Buffer) => (out += bytes.toString()));
-  const [code] = (await once(child, 'close')) as [number | null];
+  const more = { NODE_OPTIONS: `--max-old-space-size=${HEAP_MB}`, XDG_STATE_HOME: folder };
+  const args = ['--json', 'import', 'long', file, '--format', format];
+  const { code, out } = await startCli(`http://127.0.0.1:${port}`, args, '', more).done;
   expect(code).toBe(0);
   expect(JSON.parse(out)).toMatchObject({ added: ROWS });
   expect(texts.size).toBe(ROWS);

@@ -21,10 +21,11 @@ import { ZeroShotVersions } from '../../src/learning/zero-shot-versions.js';
 import { CandidatesRepository } from '../../src/storage/candidates.repository.js';
 import { StreamItemsRepository } from '../../src/storage/stream-items.repository.js';
 import { TrainingTextsRepository } from '../../src/storage/training-texts.repository.js';
-import { fraction, itemKey, splitGroup, splitOf } from '../../src/task/keys.js';
+import { fraction, splitGroup, splitOf } from '../../src/task/keys.js';
 import type { TaskDefinition } from '../../src/task/types.js';
 import { createDatabase } from '../fixtures/database.js';
 import { startIntake, taskFile, texts } from '../fixtures/intake.js';
+import { keyed } from '../fixtures/keyed.js';
 
 let database: Awaited<ReturnType<typeof createDatabase>>;
 let dataDir: string;
@@ -63,15 +64,7 @@ function prediction(confidence: number, version = 1): Prediction {
 }
 
 function scoredItem(text: string, confidence: number, version = 1): ScoredItem {
-  const item = {
-    itemKey: itemKey({ text }),
-    splitGroup: splitGroup(text),
-    text,
-    textPair: null,
-    choices: null,
-    fields: null,
-  };
-  return { item, prediction: prediction(confidence, version) };
+  return { item: keyed(text), prediction: prediction(confidence, version) };
 }
 
 async function admit(items: ScoredItem[]): Promise<void> {

@@ -11,11 +11,11 @@ import { PoolService } from '../../src/learning/pool.js';
 import { RetentionService } from '../../src/learning/retention.js';
 import { ReviewService } from '../../src/learning/review.js';
 import { TaskService } from '../../src/learning/task-service.js';
-import { itemKey, splitGroup } from '../../src/task/keys.js';
 import type { TaskDefinition } from '../../src/task/types.js';
 import { createDatabase } from '../fixtures/database.js';
 import { startIntake, taskFile } from '../fixtures/intake.js';
 import { makeDataDir } from '../fixtures/learning.js';
+import { keyed } from '../fixtures/keyed.js';
 
 let database: Awaited<ReturnType<typeof createDatabase>>;
 let dataDir: string;
@@ -43,16 +43,6 @@ afterEach(async () => {
   rmSync(dataDir, { recursive: true, force: true });
 });
 
-const keyed = (text: string) => {
-  return {
-    itemKey: itemKey({ text }),
-    splitGroup: splitGroup(text),
-    text,
-    textPair: null,
-    choices: null,
-    fields: null,
-  };
-};
 const doubtful = {
   label: 'positive',
   labels: ['positive'],

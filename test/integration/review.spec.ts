@@ -15,10 +15,11 @@ import { TaskService } from '../../src/learning/task-service.js';
 import { ActivationService } from '../../src/registry/activation.js';
 import type { CandidateRow } from '../../src/storage/entities/candidate.js';
 import { ExamplesRepository } from '../../src/storage/examples.repository.js';
-import { itemKey, sha256, splitGroup, splitOf } from '../../src/task/keys.js';
+import { sha256, splitGroup, splitOf } from '../../src/task/keys.js';
 import type { TaskDefinition } from '../../src/task/types.js';
 import { createDatabase } from '../fixtures/database.js';
 import { startIntake, taskFile, texts } from '../fixtures/intake.js';
+import { keyed } from '../fixtures/keyed.js';
 
 let database: Awaited<ReturnType<typeof createDatabase>>;
 let dataDir: string;
@@ -68,14 +69,7 @@ function prediction(text: string): Prediction {
 async function admit(list: string[]): Promise<void> {
   const definition = (await service.get(TaskService).get('tiny')).definition as TaskDefinition;
   const scored = list.map((text) => ({
-    item: {
-      itemKey: itemKey({ text }),
-      splitGroup: splitGroup(text),
-      text,
-      textPair: null,
-      choices: null,
-      fields: null,
-    },
+    item: keyed(text),
     prediction: prediction(text),
   }));
   await service.get(PoolService).admit(definition, scored);

@@ -17,10 +17,10 @@ import type { TrainingRunRow } from '../../src/storage/entities/training-run.js'
 import { RunsRepository } from '../../src/storage/runs.repository.js';
 import { Transactions } from '../../src/storage/transactions.js';
 import { VersionsRepository } from '../../src/storage/versions.repository.js';
-import { itemKey, splitGroup } from '../../src/task/keys.js';
 import { createDatabase } from '../fixtures/database.js';
 import { addExamples, applyTinyTask, makeDataDir, startService } from '../fixtures/learning.js';
 import { isAlive } from '../fixtures/processes.js';
+import { keyed } from '../fixtures/keyed.js';
 
 let database: Awaited<ReturnType<typeof createDatabase>>;
 let dataDir: string;
@@ -71,17 +71,6 @@ async function reached(service: INestApplicationContext, id: string, states: str
     if (states.includes(run.state)) return run;
     await sleep(50);
   }
-}
-
-function keyed(text: string) {
-  return {
-    itemKey: itemKey({ text }),
-    splitGroup: splitGroup(text),
-    text,
-    textPair: null,
-    choices: null,
-    fields: null,
-  };
 }
 
 function score(key: string) {

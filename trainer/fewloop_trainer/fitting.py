@@ -52,4 +52,5 @@ def _machine_bytes() -> float:
 
 def _weights(file: Path) -> int:
     with safe_open(file, framework="pt") as tensors:
-        return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+        names = tensors.keys()
+        return sum(math.prod(tensors.get_slice(name).get_shape()) for name in names)

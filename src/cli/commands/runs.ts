@@ -22,7 +22,8 @@ const PSEUDO_LABELS = `query ($id: ID!, $first: Int!, $after: Int!) { trainingRu
 const CANCEL = `mutation ($id: ID!) { cancelRun(id: $id) { ${FIELDS} } }`;
 const WATCH = `subscription ($id: ID!) { run: trainingRunProgress(id: $id) { ${FIELDS} } }`;
 
-const PAGE = 100;
+/** As many as the service answers at once: for each page it reads the run's files anew. */
+const PAGE = 500;
 const RECONNECT_MS = 1000;
 const GIVE_UP_MS = 60_000;
 
