@@ -63,15 +63,17 @@ export interface Kernel {
 export function kernelOf(points: readonly Float32Array[]): Kernel {
   const rows = points.length;
   const values = new Float32Array(rows * rows);
-  const distances: number[] = [];
+  // A typed array sorts by number, several times as fast as one of numbers by a comparison.
+  const distances = new Float64Array((rows * (rows - 1)) / 2);
+  let pair = 0;
   for (let i = 0; i < rows; i++) {
     for (let j = 0; j < i; j++) {
       const distance = squaredDistance(points[i]!, points[j]!);
       values[i * rows + j] = values[j * rows + i] = distance;
-      distances.push(distance);
+      distances[pair++] = distance;
     }
   }
-  distances.sort((a, b) => a - b);
+  distances.sort();
   const width = distances[distances.length >> 1] || 1;
   const rowSums = new Float64Array(rows);
   for (let i = 0; i < rows; i++) {

@@ -64,7 +64,7 @@ export class TriggerService implements OnApplicationBootstrap, BeforeApplication
     if (!task) return;
     const { trigger } = (task.definition as TaskDefinition).learning;
     if (trigger.newLabels === null) return;
-    if (!mayStart(await this.runs.last(name), trigger, this.clock.now())) return;
+    if (!mayStart(await this.runs.last(name), cooldownOf(trigger, 'newLabels'), this.clock.now())) return;
     const last = await this.runs.lastOwn(name);
     const added = await this.examples.countSince(name, last?.createdAt ?? null);
     if (added < trigger.newLabels) return;
@@ -82,7 +82,7 @@ export class TriggerService implements OnApplicationBootstrap, BeforeApplication
     const handled = await this.runs.lastDue(name);
     const since = Math.max(applied?.getTime() ?? 0, handled?.getTime() ?? 0, this.refused.get(name) ?? 0);
     const due = dueSince(trigger.schedule, new Date(since), this.clock.now());
-    if (!due || !mayStart(await this.runs.last(name), trigger, this.clock.now())) return;
+    if (!due || !mayStart(await this.runs.last(name), cooldownOf(trigger, 'schedule'), this.clock.now())) return;
     const missed = due.missed === 0 ? '' : `, for ${due.missed} earlier due times too`;
     const reason = `its schedule ${trigger.schedule}, due at ${due.at.toISOString()}${missed}`;
     const started = await this.start(name, 'SCHEDULE', reason, due.at);
@@ -97,7 +97,7 @@ export class TriggerService implements OnApplicationBootstrap, BeforeApplication
     if (trigger.drift === null) return;
     await this.drift.check(name);
     const alarm = await this.drift.unanswered(name);
-    if (!alarm || !mayStart(await this.runs.last(name), trigger, this.clock.now())) return;
+    if (!alarm || !mayStart(await this.runs.last(name), cooldownOf(trigger, 'drift'), this.clock.now())) return;
     const last = await this.runs.lastOwn(name);
     // A run that began since, or another version, has made it a thing of the past.
     const past = alarm.version !== task.activeVersion || (last !== null && last.createdAt > alarm.checkedAt);
@@ -135,10 +135,18 @@ export class TriggerService implements OnApplicationBootstrap, BeforeApplication
   }
 }
 
-/** No run is open, and the cool-down since the last one is over. */
+/** In minutes. */
+export function cooldownOf(
+  { cooldownMinutes: given }: Pick<TriggerRules, 'cooldownMinutes'>,
+  trigger: 'newLabels' | 'schedule' | 'drift',
+): number {
+  return typeof given === 'number' ? given : given[trigger];
+}
+
+/** No run is open, and the cool-down since the last one, whatever started it, is over. */
 export function mayStart(
   last: Pick<TrainingRunRow, 'state' | 'finishedAt' | 'createdAt'> | null,
-  { cooldownMinutes }: Pick<TriggerRules, 'cooldownMinutes'>,
+  cooldownMinutes: number,
   now: Date,
 ): boolean {
   if (!last) return true;

@@ -46,6 +46,10 @@ const student = z
   })
   .describe('What a student is tried with; of several the best on cross-fitted predictions is trained.');
 
+const COOLDOWN_MINUTES = 60;
+const minutes = z.number().min(0);
+const cooldown = minutes.default(COOLDOWN_MINUTES);
+
 const trigger = z.strictObject({
   newLabels: z.int().min(1).nullable().default(50).describe('A run after that many new labels; null: none.'),
   schedule: z
@@ -66,7 +70,10 @@ const trigger = z.strictObject({
     .nullable()
     .default(null)
     .describe('A run when the traffic has changed.'),
-  cooldownMinutes: z.number().min(0).default(60).describe('Least time between two runs that no person started.'),
+  cooldownMinutes: z
+    .union([minutes, z.strictObject({ newLabels: cooldown, schedule: cooldown, drift: cooldown })])
+    .default(COOLDOWN_MINUTES)
+    .describe('Least time from the end of any run to one that no person starts, for all triggers or for each.'),
 });
 
 const promotion = z.strictObject({

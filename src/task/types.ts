@@ -68,7 +68,8 @@ export interface TaskDefinition {
       /** Cron, five fields, UTC. */
       schedule: string | null;
       drift: { falseAlarmsPerYear: number; minEffect: number } | null;
-      cooldownMinutes: number;
+      /** After any run's end: of all triggers, or of each. */
+      cooldownMinutes: number | { newLabels: number; schedule: number; drift: number };
     };
     rounds: number;
     /** Texts that a run gets to learn from without labels; any may be a pseudo-label. */

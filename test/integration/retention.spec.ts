@@ -1,9 +1,9 @@
 /** What is erased by age and number, on a real database. */
 import type { INestApplicationContext } from '@nestjs/common';
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DataSource } from 'typeorm';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import type { Environment } from '../../src/config/environment.js';
 import type { Prediction } from '../../src/inference/types.js';
 import { IngestService } from '../../src/learning/ingest.js';
@@ -59,6 +59,21 @@ const doubtful = {
 const age = (table: string, column: string, days: number, where: string) =>
   sql(`UPDATE ${table} SET ${column} = now() - $1 * interval '1 day' WHERE ${where}`, [days]);
 
+/** A run of that long ago, its two files in its folder; returns how to read them. */
+async function addRun(state: 'SUCCEEDED' | 'RUNNING', daysAgo: number): Promise<(name: string) => string> {
+  const id = crypto.randomUUID();
+  const finishedAt = state === 'RUNNING' ? null : new Date(Date.now() - daysAgo * 86_400_000);
+  await sql(`INSERT INTO training_run (id, task, trigger, state, finished_at) VALUES ($1, 'tiny', 'MANUAL', $2, $3)`, [
+    id,
+    state,
+    finishedAt,
+  ]);
+  const folder = join(dataDir, 'runs', 'tiny', id);
+  mkdirSync(folder, { recursive: true });
+  for (const name of ['labelled', 'unlabelled']) writeFileSync(join(folder, `${name}.jsonl`), 'x');
+  return (name) => readFileSync(join(folder, `${name}.jsonl`), 'utf8');
+}
+
 it('erases texts that nobody labelled after their days, wherever they are, and no others', async () => {
   const definition = (await service.get(TaskService).get('tiny')).definition as TaskDefinition;
   const named = ['甲很好吃', '乙很难吃', '丙还可以吧', '丁不错的', '戊太差了'];
@@ -76,16 +91,8 @@ it('erases texts that nobody labelled after their days, wherever they are, and n
   await sql(`UPDATE stream_item SET state = 'FAILED' WHERE text = '坏的'`);
   await age('stream_item', 'scored_at', 31, `text = '老的'`);
   await age('stream_item', 'received_at', 31, `text IN ('坏的', '等着的')`);
-  const [ended, running] = ['SUCCEEDED', 'RUNNING'].map((state) => ({ state, id: crypto.randomUUID() }));
-  for (const { state, id } of [ended!, running!]) {
-    await sql(
-      `INSERT INTO training_run (id, task, trigger, state, finished_at) VALUES ($1, 'tiny', 'MANUAL', $2, $3)`,
-      [id, state, state === 'RUNNING' ? null : new Date(Date.now() - 31 * 86_400_000)],
-    );
-    mkdirSync(join(dataDir, 'runs', 'tiny', id), { recursive: true });
-    for (const name of ['labelled', 'unlabelled'])
-      writeFileSync(join(dataDir, 'runs', 'tiny', id, `${name}.jsonl`), 'x');
-  }
+  const ended = await addRun('SUCCEEDED', 31);
+  const running = await addRun('RUNNING', 31);
 
   const { streamItems, candidates, runs } = await retention.erase('tiny', 30);
   expect({ streamItems, runs }).toEqual({ streamItems: 2, runs: 1 });
@@ -93,13 +100,30 @@ it('erases texts that nobody labelled after their days, wherever they are, and n
   expect(new Set(await texts('candidate'))).toEqual(new Set(['丁不错的', answered.text]));
   expect(candidates).toBe(admitted.length - new Set(['丁不错的', answered.text]).size);
   expect(await texts('example')).toEqual([answered.text]);
-  const read = (id: string, name: string) => readFileSync(join(dataDir, 'runs', 'tiny', id, `${name}.jsonl`), 'utf8');
-  expect([read(ended!.id, 'unlabelled'), read(ended!.id, 'labelled')]).toEqual(['', 'x']);
-  expect([read(running!.id, 'unlabelled'), read(running!.id, 'labelled')]).toEqual(['x', 'x']);
+  expect([ended('unlabelled'), ended('labelled')]).toEqual(['', 'x']);
+  expect([running('unlabelled'), running('labelled')]).toEqual(['x', 'x']);
   // What was counted stays counted, and a second look finds nothing more.
   expect(await service.get(IngestService).stats('tiny')).toEqual({ pending: 1, scored: 2, failed: 1 });
   expect(await retention.erase('tiny', 30)).toEqual({ streamItems: 0, candidates: 0, runs: 0 });
-  expect(existsSync(join(dataDir, 'runs', 'tiny', ended!.id, 'unlabelled.jsonl.partial'))).toBe(false);
+  const files = readdirSync(join(dataDir, 'runs', 'tiny'), { recursive: true, encoding: 'utf8' });
+  expect(files.filter((name) => name.includes('partial'))).toEqual([]);
+});
+
+it('a trainer by itself erases the texts of its runs', async () => {
+  const old = await addRun('SUCCEEDED', 31);
+  const recent = await addRun('SUCCEEDED', 29);
+  vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+  try {
+    const trainer = await startIntake({ url: database.url, dataDir, role: 'trainer' });
+    vi.advanceTimersByTime(14 * 60_000);
+    expect(old('unlabelled')).toBe('x');
+    vi.advanceTimersByTime(60_000);
+    // It ends what it has begun.
+    await trainer.close();
+  } finally {
+    vi.useRealTimers();
+  }
+  expect([old('unlabelled'), old('labelled'), recent('unlabelled')]).toEqual(['', 'x', 'x']);
 });
 
 it('keeps the history of the stream by number, newest first, past rows that somebody holds', async () => {

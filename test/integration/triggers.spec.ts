@@ -198,7 +198,7 @@ describe('drift', () => {
   });
 
   it('starts one run, with the statistic that alarmed, after the cool-down', async () => {
-    const service = await startWithTask({ drift, cooldownMinutes: 60 });
+    const service = await startWithTask({ drift, cooldownMinutes: { newLabels: 0, schedule: 0, drift: 60 } });
     const triggers = service.get(TriggerService);
     const begun = Date.now();
     const hour = (hours: number) => new Date(begun + hours * 3_600_000);
