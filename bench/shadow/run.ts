@@ -2,8 +2,9 @@
  * What a shadow costs those who are waiting: the same open-loop load without and with one, in turn, so that a busy machine
  * is busy for both. A version of the real trainer on base-zh beside the zero-shot one it would replace.
  *   node bench/shadow/run.ts DATA_FOLDER --python PYTHON_OF_THE_TRAINER [--shares 0.3,0.6,0.8] [--rounds 6] [--seconds 20]
- * Prints JSON: by share of what the machine can do, median and 99th percentile without and with, their ratio by round, and
- * how much of the traffic was compared.
+ * Prints JSON: by share of what the machine can do, median and 99th percentile without and with, their ratio by round, both
+ * of all rounds' requests together with the 95 % interval of their difference (2,000 bootstrap draws of rounds), and how
+ * much of the traffic was compared.
  */
 import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { cpus, loadavg, tmpdir } from 'node:os';
@@ -64,12 +65,31 @@ const calls: Call[] = readTexts(data, 4000).mixed.map((text) => ({
   texts: 1,
 }));
 const rounded = (value: number, digits = 1) => Number(value.toFixed(digits));
-const median = (numbers: number[]) => quantile(numbers, 0.5);
 
 function figures(replies: Reply[]) {
   const failed = replies.filter(({ status, body }) => status !== 200 || body.includes('"errors"')).length;
   const latencies = replies.map(({ latencyMs }) => latencyMs);
-  return { failed, requests: replies.length, p50: rounded(quantile(latencies, 0.5)), p99: rounded(quantile(latencies, 0.99)) };
+  return { failed, latencies, p50: quantile(latencies, 0.5), p99: quantile(latencies, 0.99) };
+}
+
+type Figures = ReturnType<typeof figures>;
+interface Round {
+  without: Figures;
+  shadow: Figures;
+}
+
+/** Of all rounds' requests: without, with, and the interval of the difference; a round's requests are drawn together. */
+function pooled(measured: Round[], q: number) {
+  const of = (rounds: Round[], side: keyof Round) => quantile(rounds.flatMap((round) => round[side].latencies), q);
+  const differences = Array.from({ length: 2000 }, () => {
+    const drawn = measured.map(() => measured[Math.floor(Math.random() * measured.length)]!);
+    return of(drawn, 'shadow') - of(drawn, 'without');
+  });
+  return {
+    without: rounded(of(measured, 'without')),
+    shadow: rounded(of(measured, 'shadow')),
+    difference: [0.025, 0.975].map((at) => rounded(quantile(differences, at))),
+  };
 }
 
 interface Trial {
@@ -96,7 +116,7 @@ try {
   const shares: Record<string, object> = {};
   for (const share of values.shares.split(',').map(Number)) {
     const load = () => openLoop(service.url, calls, share * capacity, seconds);
-    const measured: { without: ReturnType<typeof figures>; shadow: ReturnType<typeof figures> }[] = [];
+    const measured: Round[] = [];
     let [compared, missed] = [0, 0];
     for (let round = 0; round < rounds; round++) {
       // What changes on the machine meanwhile is now on the one's side, now on the other's.
@@ -105,13 +125,19 @@ try {
       const without = before ?? figures(await load());
       [compared, missed] = [compared + trial.compared, missed + trial.missed];
       measured.push({ without, shadow });
-      process.stderr.write(`${share} ${JSON.stringify(measured.at(-1))}\n`);
+      const said = [without, shadow].map(({ p50, p99 }) => `${rounded(p50)} ${rounded(p99)}`);
+      process.stderr.write(`${share}: median and 99th percentile ${said[0]} without, ${said[1]} with a shadow\n`);
     }
     const ratio = (name: 'p50' | 'p99') => measured.map(({ without, shadow }) => rounded(shadow[name] / without[name], 2));
     shares[share] = {
       ratePerSecond: rounded(share * capacity),
-      p50: { without: median(measured.map(({ without }) => without.p50)), shadow: median(measured.map(({ shadow }) => shadow.p50)), ratios: ratio('p50') },
-      p99: { without: median(measured.map(({ without }) => without.p99)), shadow: median(measured.map(({ shadow }) => shadow.p99)), ratios: ratio('p99') },
+      requests: measured.reduce((sum, { without, shadow }) => sum + without.latencies.length + shadow.latencies.length, 0),
+      byRound: measured.map(({ without, shadow }) => ({
+        p50: [rounded(without.p50), rounded(shadow.p50)],
+        p99: [rounded(without.p99), rounded(shadow.p99)],
+      })),
+      ratios: { p50: ratio('p50'), p99: ratio('p99') },
+      pooled: { p50: pooled(measured, 0.5), p99: pooled(measured, 0.99) },
       failed: measured.reduce((sum, { without, shadow }) => sum + without.failed + shadow.failed, 0),
       comparedShare: rounded(compared / (compared + missed), 2),
     };

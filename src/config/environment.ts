@@ -334,7 +334,7 @@ export const environment = {
   modelMemoryMb: variable(
     'FEWLOOP_MODEL_MEMORY_MB',
     '',
-    'Megabytes that all model hosts may take; over it idle tasks rest until they are asked; empty: half of what there is',
+    'Megabytes that all model hosts may take, those of other processes of the machine with the same data folder among them; over it idle tasks rest until they are asked; empty: half of what there is',
     z.union([z.literal(''), whole(64, 2 ** 24)]),
   ),
   idleMinutes: variable(

@@ -7,6 +7,7 @@ import { InferenceEngine } from '../inference/engine.js';
 import { ServedWindows } from '../inference/served-windows.js';
 import { JOBS_A_HOST } from '../runtime/host-process.js';
 import { HostPool } from '../runtime/host-pool.js';
+import { claimsFolder } from '../runtime/memory-claims.js';
 import { ActivationService } from './activation.js';
 import { BaseTokenizer } from './base-tokenizer.js';
 import { BatchBudgets, UNMEASURED_BATCH_TOKENS } from './batch-budget.js';
@@ -46,8 +47,11 @@ const SERVICES = [
     {
       provide: HostPool,
       inject: [Config, HostLayout, METRICS],
-      useFactory: ({ device, modelMemoryBytes }: Config, { hosts, threads }: HostLayout, metrics: Metrics) =>
-        new HostPool({ hosts, threads, device, memoryBytes: modelMemoryBytes }, metrics),
+      useFactory: (
+        { dataDir, device, modelMemoryBytes: memoryBytes }: Config,
+        { hosts, threads }: HostLayout,
+        metrics: Metrics,
+      ) => new HostPool({ hosts, threads, device, memoryBytes, claimsFolder: claimsFolder(dataDir) }, metrics),
     },
     ServedWindows,
     AnswerTap,

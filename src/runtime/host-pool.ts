@@ -2,7 +2,8 @@
  * Model hosts by what they hold: bundles with the same graphs share hosts, so that all zero-shot tasks share the base
  * graph's; those that may only have what is spare share theirs. The last lease to go drains and ends them. Hosts are
  * admitted by memory: before new ones start, what they will take (measured where the graphs have run here, else
- * estimated) must fit beside what the others take; where it does not, whoever holds leases is asked to give some back.
+ * estimated) must fit beside what the others take, those of other processes of the machine among them
+ * (memory-claims.ts); where it does not, whoever holds leases is asked to give some back.
  * Imports of other modules: types of inference, errors.
  */
 import { FewloopError } from '../common/errors.js';
@@ -10,6 +11,7 @@ import { NO_METRICS, type Metrics } from '../common/metrics/metrics.js';
 import type { GraphRunner, HostBatch, HostResult } from '../inference/types.js';
 import { HostGroup, type HostState } from './host-group.js';
 import { estimatedBytes, measuredBytes } from './host-memory.js';
+import { MemoryClaims } from './memory-claims.js';
 import type { HostGraph, HostSettings } from './protocol.js';
 
 const NO_ROOM_RETRY_MS = 2000;
@@ -27,6 +29,8 @@ export interface HostPoolSettings extends HostSettings {
   hosts: number;
   /** Of all hosts together; absent: as much as there is. */
   memoryBytes?: number;
+  /** Where the machine's processes tell what they hold; absent or null: `memoryBytes` are this one's. */
+  claimsFolder?: string | null;
 }
 
 interface SharedGroup {
@@ -45,11 +49,15 @@ export class HostPool {
   readonly #ending = new Set<Promise<void>>();
   /** Sets of graphs that have run here → what their hosts took. */
   readonly #measured = new Map<string, number>();
+  readonly #claims: MemoryClaims | undefined;
 
   constructor(
     private readonly settings: HostPoolSettings,
     private readonly metrics: Metrics = NO_METRICS,
-  ) {}
+  ) {
+    const { claimsFolder } = settings;
+    if (claimsFolder) this.#claims = new MemoryClaims(claimsFolder, () => void this.makeRoom());
+  }
 
   /**
    * Hosts with these graphs loaded and warm: new ones, or those that hold the same graphs already. Throws OVERLOADED
@@ -67,6 +75,7 @@ export class HostPool {
       const started = HostGroup.start(files, { ...this.settings, spare }, this.settings.hosts, this.metrics);
       shared = { leases: 0, started, group: undefined, bytes: this.#bytesOf(set, files) };
       this.#groups.set(key, shared);
+      this.#claims?.hold(this.bytes);
     }
     const used = shared;
     used.leases++;
@@ -74,6 +83,7 @@ export class HostPool {
       const group = (used.group = await used.started);
       used.bytes = measuredBytes(group.pids()) ?? used.bytes;
       this.#measured.set(set, used.bytes);
+      this.#claims?.hold(this.bytes);
       return new HostLease(
         group,
         new Map(graphs.map(({ id, sha256 }) => [id, sha256])),
@@ -82,6 +92,7 @@ export class HostPool {
       );
     } catch (error) {
       if (this.#groups.get(key) === used) this.#groups.delete(key);
+      this.#claims?.hold(this.bytes);
       throw error;
     }
   }
@@ -113,22 +124,34 @@ export class HostPool {
     this.#groups.clear();
     await Promise.all(groups.map(({ started }) => started.then((group) => group.close()).catch(() => undefined)));
     await Promise.all(this.#ending);
+    this.#claims?.close();
   }
 
   async #admit(set: string, files: HostGraph[], mayEvict: boolean): Promise<void> {
-    const { memoryBytes = Number.POSITIVE_INFINITY } = this.settings;
     const needed = this.#bytesOf(set, files);
     // What fits nowhere is let in alone: refusing it would serve nobody.
-    while (this.#groups.size > 0 && this.bytes + needed > memoryBytes) {
+    while (this.#groups.size > 0 && !this.#fits(needed)) {
       if (mayEvict && (await this.makeRoom())) continue;
+      this.#claims?.want();
       const mb = (bytes: number) => Math.ceil(bytes / 2 ** 20);
+      const others = this.#claims ? `, ${mb(this.#claims.others)} MB in other processes` : '';
       throw new FewloopError(
         'OVERLOADED',
-        `the model needs about ${mb(needed)} MB beside the ${mb(this.bytes)} MB of those in use, and models may take ` +
-          `${mb(memoryBytes)} MB: raise FEWLOOP_MODEL_MEMORY_MB, or ask again when other tasks rest`,
+        `the model needs about ${mb(needed)} MB beside the ${mb(this.bytes)} MB of those in use${others}, and models ` +
+          `may take ${mb(this.settings.memoryBytes!)} MB: raise FEWLOOP_MODEL_MEMORY_MB, or ask again when other tasks rest`,
         { retryAfterMs: NO_ROOM_RETRY_MS },
       );
     }
+  }
+
+  #fits(needed: number): boolean {
+    const { memoryBytes } = this.settings;
+    if (memoryBytes === undefined) return true;
+    // Said before it is looked at: of two processes at once one sees the other.
+    this.#claims?.hold(this.bytes + needed);
+    const fits = this.bytes + needed + (this.#claims?.others ?? 0) <= memoryBytes;
+    if (!fits) this.#claims?.hold(this.bytes);
+    return fits;
   }
 
   #bytesOf(set: string, files: HostGraph[]): number {
@@ -140,7 +163,10 @@ export class HostPool {
     this.#groups.delete(key);
     const ended = shared.started.then((group) => group.close());
     this.#ending.add(ended);
-    await ended.finally(() => this.#ending.delete(ended));
+    await ended.finally(() => {
+      this.#ending.delete(ended);
+      this.#claims?.hold(this.bytes);
+    });
   }
 }
 

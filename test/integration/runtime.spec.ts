@@ -130,6 +130,47 @@ describe('model hosts', () => {
     }
   });
 
+  it('shares the memory of a machine with the hosts of other processes, which give back what they hold over their share', async () => {
+    const settings = {
+      hosts: 1,
+      threads: 1,
+      device: 'cpu',
+      claimsFolder: join(folder, 'claims'),
+      memoryBytes: Infinity,
+    };
+    const [here, there] = [new HostPool(settings), new HostPool(settings)];
+    try {
+      const resting = await there.open([graph('a')]);
+      await there.open([graph('b')]);
+      const given = new Promise<void>((resolve) => {
+        there.makeRoom = async () => {
+          there.makeRoom = async () => false;
+          await resting.release();
+          resolve();
+          return true;
+        };
+      });
+      // Whoever has nothing is let in.
+      settings.memoryBytes = there.bytes;
+      const lease = await here.open([graph('a')]);
+      const refused = await here.open([graph('b')]).catch((error: unknown) => error);
+      expect(refused).toMatchObject({ code: 'OVERLOADED' });
+      expect(String(refused)).toMatch(/beside the \d+ MB of those in use, [1-9]\d* MB in other processes/);
+      await given;
+      settings.memoryBytes = 2 * (here.bytes + there.bytes);
+      await here.open([graph('b')]);
+      await lease.release();
+      // What is over is nobody's any more.
+      settings.memoryBytes = here.bytes + there.bytes + 1;
+      await expect(there.open([graph('a')])).rejects.toMatchObject({ code: 'OVERLOADED' });
+      await here.close();
+      settings.memoryBytes = 2 ** 40;
+      await there.open([graph('a')]);
+    } finally {
+      await Promise.all([here.close(), there.close()]);
+    }
+  });
+
   it('finishes accepted batches before it ends', async () => {
     const lease = await pool.open([graph('a')]);
     const runs = Array.from({ length: 40 }, (_, seed) => lease.run(graphBatch('g0', 8, 64, seed)));
