@@ -16,7 +16,7 @@ const { diverseOrder } = await import('../../src/learning/diverse.js');
 const { orderOf } = await import('../../src/learning/query-strategies.js');
 
 /** As DIVERSE_AMONG of diverse-questions.ts, which cannot be loaded without a service. */
-const DIVERSE_AMONG = 256;
+const DIVERSE_AMONG = 128;
 
 interface Question {
   strategy: QueryStrategyName;

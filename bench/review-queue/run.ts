@@ -39,16 +39,21 @@ try {
   const questions = new QuestionsRepository(database);
   const examples = new ExamplesRepository(database);
   const vectors = Array.from({ length: DIVERSE_AMONG as number }, () => Float32Array.from({ length: DIMENSIONS }, () => Math.random() - 0.5));
+  // As many as people may have answered since the model was made.
+  const answered = Array.from({ length: 50 }, (_, i) => ({ itemKey: `answered ${i}`, text: `${i}` }));
   const queueOf = (hasTrain: boolean) => {
-    const known = { hasTrain: async (task: string) => (await examples.hasTrain(task), hasTrain) };
-    const embeddings = async (_: unknown, items: object[]) => items.map((__, i) => vectors[i]!);
-    const lease = { model: { version: 1 }, release: () => undefined };
+    const known = {
+      hasTrain: async (task: string) => (await examples.hasTrain(task), hasTrain),
+      taughtSince: async () => answered,
+    };
+    const embeddings = async (_: unknown, items: object[]) => items.map((__, i) => vectors[i % vectors.length]!);
+    const lease = { model: { task: 't', version: 1 }, release: () => undefined };
     const diverse = new DiverseQuestions(questions, known, { current: async () => lease }, { embeddings });
     return new QuestionQueue(questions, candidates, diverse);
   };
   const asked: Record<string, { strategy?: string; filter?: object; isCold?: boolean }> = {
     'before any label (no strategy named)': { isCold: true },
-    DIVERSE: { strategy: 'DIVERSE' },
+    'no strategy named (DIVERSE)': {},
     ...Object.fromEntries(['BREAKING_TIES', 'LEAST_CONFIDENCE', 'ENTROPY', 'VOTE_ENTROPY', 'BALD', 'RANDOM_AUDIT'].map((strategy) => [strategy, { strategy }])),
     'label l3': { filter: { label: 'l3' } },
     contested: { filter: { contested: true } },

@@ -1,20 +1,38 @@
 /**
- * The DIVERSE strategy: of the texts that the model is least sure of, those that are unlike each other (diverse.ts), by
- * the embeddings of the model that answers now. Before there is any label the model's doubts say little: then of the
+ * The DIVERSE strategy, and what is asked where none is named: of the texts that the model is least sure of those first
+ * that stand for most others (diverse.ts), by the embeddings of the model that answers now. What people have answered
+ * since that model was made counts as asked. Before there is any label the model's doubts say little: then of the
  * reservoir, a uniform sample, and by turns of the label that they are predicted to have.
  */
 import { Inject, Injectable } from '@nestjs/common';
 import { LRUCache } from 'lru-cache';
 import { FewloopError } from '../common/errors.js';
 import { InferenceEngine } from '../inference/engine.js';
+import type { ServedModel } from '../inference/types.js';
 import { ActivationService } from '../registry/activation.js';
+
 import { ExamplesRepository } from '../storage/examples.repository.js';
-import { QuestionsRepository, type QuestionGlance, type QuestionView } from '../storage/questions.repository.js';
+import {
+  QuestionsRepository,
+  type QuestionGlance,
+  type QuestionPosition,
+  type QuestionView,
+} from '../storage/questions.repository.js';
 import { itemOf } from './data-set.js';
 import { diverseOrder, type Point } from './diverse.js';
 
 /** Texts that are compared with each other; to embed them costs a pass of one member each, once. */
-export const DIVERSE_AMONG = 256;
+export const DIVERSE_AMONG = 128;
+/** A run comes long before there are more, mostly. */
+const ANSWERED = 64;
+
+/** A question's place in the order. */
+export interface Place {
+  id: string;
+  index: number;
+}
+
+type Embeddable = Pick<QuestionGlance, 'itemKey' | 'text' | 'textPair' | 'choices' | 'fields'>;
 
 interface Asked extends Point {
   id: string;
@@ -27,8 +45,9 @@ class Begun {
   constructor(
     readonly points: Asked[],
     byLabel: boolean,
+    answered: readonly Float32Array[],
   ) {
-    this.#order = diverseOrder(points, { byLabel });
+    this.#order = diverseOrder(points, { byLabel, answered });
   }
 
   first(most: number): string[] {
@@ -43,8 +62,8 @@ class Begun {
 
 @Injectable()
 export class DiverseQuestions {
-  /** By task, version and item key; 2 MB of a base model of 512 dimensions. */
-  private readonly known = new LRUCache<string, Float32Array>({ max: 4 * DIVERSE_AMONG });
+  /** By task, version and item key; 8 MB of a base model of 512 dimensions. */
+  private readonly known = new LRUCache<string, Float32Array>({ max: 32 * DIVERSE_AMONG });
   private readonly orders = new LRUCache<string, Begun>({ max: 16 });
 
   constructor(
@@ -54,14 +73,10 @@ export class DiverseQuestions {
     @Inject(InferenceEngine) private readonly engine: InferenceEngine,
   ) {}
 
-  /**
-   * Ids of what a task begins with that has no label to train on, whatever its strategy is later, in order. Null: it has
-   * some, its reservoir has no question, or no model can compare them now; who would label does not wait for one.
-   */
-  async coldStart(task: string, view: QuestionView, most: number): Promise<string[] | null> {
-    if (await this.examples.hasTrain(task)) return null;
+  /** `list`, or null where it has nothing, or no model can compare questions now: who would label does not wait for one. */
+  async listIfAny(task: string, view: QuestionView, most: number): Promise<Place[] | null> {
     try {
-      const listed = await this.list(task, view, most);
+      const listed = await this.list(task, view, null, most);
       return listed.length > 0 ? listed : null;
     } catch (error) {
       if (error instanceof FewloopError) return null;
@@ -69,54 +84,72 @@ export class DiverseQuestions {
     }
   }
 
-  /** Ids of the first `most` of at most DIVERSE_AMONG questions, in order. Throws NO_ACTIVE_MODEL, OVERLOADED. */
-  async list(task: string, view: QuestionView, most = Infinity): Promise<string[]> {
-    const { points, cold } = await this.among(task, view);
-    return this.begun(points, cold).first(most);
-  }
-
-  /** How many `list` has. Throws as it does. */
-  async count(task: string, view: QuestionView): Promise<number> {
-    return (await this.among(task, view)).points.length;
-  }
-
-  private async among(task: string, view: QuestionView): Promise<{ points: Asked[]; cold: boolean }> {
+  /**
+   * At most `most` questions behind `after`, in order: those of the DIVERSE_AMONG closest calls, then of as many further
+   * ones. Throws NO_ACTIVE_MODEL, OVERLOADED.
+   */
+  async list(task: string, view: QuestionView, after: QuestionPosition | null, most: number): Promise<Place[]> {
     const cold = !(await this.examples.hasTrain(task));
-    const found = cold
-      ? await this.questions.sampled(task, DIVERSE_AMONG, view)
-      : await this.questions.closest(task, DIVERSE_AMONG, view);
-    const embeddings = await this.embeddingsOf(task, found);
-    const points = found.flatMap(({ id, margin, predictedLabel: label }, i) => {
-      const embedding = embeddings[i];
-      return embedding ? [{ id, embedding, uncertainty: 1 - Math.min(1, Math.max(0, margin)), label }] : [];
-    });
-    return { points, cold };
+    const places: Place[] = [];
+    let next = after === null ? 0 : after.values[0]! + 1;
+    // The row where the page before ended; once it is answered, the others have moved up by one.
+    let last = after;
+    for (;;) {
+      const begins = last === null ? next : last.values[0]!;
+      const skipped = begins - (begins % DIVERSE_AMONG);
+      const found = await this.among(task, view, cold, skipped);
+      const order = await this.begun(task, found, cold);
+      if (last !== null) {
+        const known = order.first(begins - skipped + 1).indexOf(last.id);
+        next = known === -1 ? begins : skipped + known + 1;
+        last = null;
+      }
+      const ids = order.first(next - skipped + most - places.length).slice(next - skipped);
+      places.push(...ids.map((id, i) => ({ id, index: next + i })));
+      if (places.length >= most || found.length < DIVERSE_AMONG) return places;
+      next = skipped + DIVERSE_AMONG;
+    }
+  }
+
+  private among(task: string, view: QuestionView, cold: boolean, skipped: number): Promise<QuestionGlance[]> {
+    return cold
+      ? this.questions.sampled(task, DIVERSE_AMONG, skipped, view)
+      : this.questions.closest(task, DIVERSE_AMONG, skipped, view);
   }
 
   /** An order as far as it was asked for: whoever turns a page goes on with it, while the questions are the same. */
-  private begun(points: Asked[], cold: boolean): Begun {
-    const key = [cold, ...points.map(({ id, uncertainty }) => `${id} ${uncertainty}`)].join();
-    // Embedded by another version, the same questions are other points.
-    const known = this.orders.get(key);
-    if (known && known.points.every(({ embedding }, i) => embedding === points[i]!.embedding)) return known;
-    const begun = new Begun(points, cold);
-    this.orders.set(key, begun);
-    return begun;
-  }
-
-  /** Null: the model cannot score it. */
-  private async embeddingsOf(task: string, questions: QuestionGlance[]): Promise<(Float32Array | null)[]> {
-    if (questions.length === 0) return [];
+  private async begun(task: string, found: QuestionGlance[], cold: boolean): Promise<Begun> {
+    if (found.length === 0) return new Begun([], cold, []);
     const lease = await this.activation.current(task);
     try {
-      const keyOf = ({ itemKey }: QuestionGlance) => `${task} ${lease.model.version} ${itemKey}`;
-      // What is looked up counts as used, so that those that come in do not push it out.
-      const fresh = questions.filter((question) => !this.known.get(keyOf(question)));
-      const embeddings = await this.engine.embeddings(lease.model, fresh.map(itemOf));
-      fresh.forEach((question, i) => embeddings[i] && this.known.set(keyOf(question), embeddings[i]));
-      return questions.map((question) => this.known.get(keyOf(question)) ?? null);
+      const { version } = lease.model;
+      const taught = cold ? [] : await this.examples.taughtSince(task, version, ANSWERED);
+      const embeddings = await this.embeddingsOf(lease.model, [...found, ...taught]);
+      const points = found.flatMap(({ id, margin, predictedLabel: label }, i): Asked[] => {
+        const embedding = embeddings[i];
+        return embedding ? [{ id, embedding, uncertainty: 1 - Math.min(1, Math.max(0, margin)), label }] : [];
+      });
+      const asked = points.map(({ id, uncertainty }) => `${id} ${uncertainty}`);
+      const key = [cold, ...asked, ...taught.map(({ itemKey }) => itemKey)].join();
+      // Embedded by another version, the same questions are other points.
+      const known = this.orders.get(key);
+      if (known && known.points.every(({ embedding }, i) => embedding === points[i]!.embedding)) return known;
+      const answered = embeddings.slice(found.length).filter((embedding) => embedding !== null);
+      const begun = new Begun(points, cold, answered);
+      this.orders.set(key, begun);
+      return begun;
     } finally {
       lease.release();
     }
+  }
+
+  /** Null: the model cannot score it. */
+  private async embeddingsOf(model: ServedModel, texts: Embeddable[]): Promise<(Float32Array | null)[]> {
+    const keyOf = ({ itemKey }: Embeddable) => `${model.task} ${model.version} ${itemKey}`;
+    // What is looked up counts as used, so that those that come in do not push it out.
+    const fresh = texts.filter((text) => !this.known.get(keyOf(text)));
+    const embeddings = await this.engine.embeddings(model, fresh.map(itemOf));
+    fresh.forEach((text, i) => embeddings[i] && this.known.set(keyOf(text), embeddings[i]));
+    return texts.map((text) => this.known.get(keyOf(text)) ?? null);
   }
 }

@@ -10,22 +10,30 @@ const at = (degrees: number, uncertainty = 1, label: string | null = 'a'): Point
 const orderOf = (...given: Parameters<typeof diverseOrder>) => [...diverseOrder(...given)];
 
 describe('diverseOrder', () => {
-  it('begins with the most uncertain, then goes to what is farthest from all that was taken', () => {
-    expect(orderOf([at(0, 0.9), at(5, 0.9), at(90, 0.8), at(180, 0.8), at(10, 1)])).toEqual([4, 3, 2, 0, 1]);
+  it('begins with what stands for most, then goes to what is not covered yet', () => {
+    // Two crowds and a loner: the middle of the larger crowd, that of the smaller, the loner.
+    const points = [at(0), at(10), at(20), at(5), at(120), at(130), at(240, 0.5)];
+    expect(orderOf(points).slice(0, 3)).toEqual([1, 4, 6]);
   });
 
-  it('does not ask far away where the answer is known', () => {
+  it('does not ask where the answer is known', () => {
     expect(orderOf([at(0), at(180, 0.01), at(30, 0.9)])).toEqual([0, 2, 1]);
   });
 
-  it('asks twins last', () => {
-    expect(orderOf([at(0), at(0), at(20), at(40)]).at(-1)).toBe(1);
+  it('asks twins last, the more uncertain one first', () => {
+    expect(orderOf([at(0, 0.5), at(0, 0.7), at(0, 0.9), at(70)]).slice(0, 2)).toEqual([2, 3]);
+  });
+
+  it('counts what was answered as taken', () => {
+    const points = [at(0), at(10), at(5), at(90, 0.5)];
+    expect(orderOf(points)[0]).toBe(1);
+    expect(orderOf(points, { answered: [at(10).embedding] })[0]).toBe(3);
   });
 
   it('takes labels by turns where it is asked to', () => {
     const points = [at(0, 1, 'a'), at(90, 1, 'a'), at(180, 1, 'a'), at(10, 0.1, 'b'), at(20, 0.1, 'b')];
     expect(orderOf(points, { byLabel: true }).map((i) => points[i]!.label)).toEqual(['a', 'b', 'a', 'b', 'a']);
-    expect(orderOf(points).slice(0, 3)).toEqual([0, 2, 1]);
+    expect(orderOf(points).slice(0, 3)).toEqual([4, 2, 1]);
   });
 
   it('asks each once, whatever they are', () => {

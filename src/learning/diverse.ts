@@ -17,41 +17,57 @@ export interface Point {
  * Indices of `points` in the order in which they are to be asked, one at a time, for each takes a look at every pair. A
  * text is covered by what was taken as far as it is like (cosine, 0 at least) the likest of them; each next one adds
  * most to the uncertainty that is covered, Σⱼ uncertaintyⱼ · max(0, likeᵢⱼ − coveredⱼ), and of equals is the most
- * uncertain. `byLabel`: labels by turns, those with the fewest taken first, as long as they have points.
+ * uncertain. `byLabel`: labels by turns, those with the fewest taken first, as long as they have points. `answered`:
+ * embeddings that count as taken before the first.
  */
-export function* diverseOrder(points: readonly Point[], { byLabel = false } = {}): Generator<number, void> {
+export function* diverseOrder(
+  points: readonly Point[],
+  { byLabel = false, answered = [] }: { byLabel?: boolean; answered?: readonly Float32Array[] } = {},
+): Generator<number, void> {
   const likeness = likenessOf(points);
+  const uncertainties = Float64Array.from(points, ({ uncertainty }) => uncertainty);
   const left = new Set(points.keys());
   const taken = new Map<string | null, number>();
-  const covered = new Float32Array(points.length);
+  const covered = Float32Array.from(points, ({ embedding }) =>
+    answered.reduce((most, other) => Math.max(most, dot(embedding, other)), 0),
+  );
   const gainOf = (i: number): number => {
     const like = likeness[i]!;
     let gain = 0;
     for (let j = 0; j < like.length; j++) {
       const more = like[j]! - covered[j]!;
-      if (more > 0) gain += points[j]!.uncertainty * more;
+      if (more > 0) gain += uncertainties[j]! * more;
     }
     return gain;
   };
-  while (left.size > 0) {
+  // What a text adds never grows (the sum is submodular): whichever still leads once its figure is new is the best, and
+  // most figures need not be made new (Minoux 1978).
+  const gains = Float64Array.from(points, (_, i) => gainOf(i));
+  const newAt = new Int32Array(points.length);
+  const leader = (turn: string | null | undefined): number => {
+    let best = -1;
+    for (const i of left) {
+      if (turn !== undefined && points[i]!.label !== turn) continue;
+      const ahead = best === -1 ? 1 : gains[i]! - gains[best]! || uncertainties[i]! - uncertainties[best]!;
+      if (ahead > 0) best = i;
+    }
+    return best;
+  };
+  for (let step = 0; left.size > 0; step++) {
     const open = byLabel ? [...left].map((i) => points[i]!.label) : [];
     const turn = byLabel ? fewest(open, taken) : undefined;
-    let best: number | undefined;
-    let bestGain = -1;
-    for (const i of left) {
-      const { label, uncertainty } = points[i]!;
-      if (turn !== undefined && label !== turn) continue;
-      const gain = gainOf(i);
-      if (gain > bestGain || (gain === bestGain && uncertainty > points[best!]!.uncertainty)) {
-        [best, bestGain] = [i, gain];
-      }
+    let best = leader(turn);
+    while (newAt[best] !== step) {
+      gains[best] = gainOf(best);
+      newAt[best] = step;
+      best = leader(turn);
     }
-    const { label } = points[best!]!;
-    left.delete(best!);
+    const { label } = points[best]!;
+    left.delete(best);
     taken.set(label, (taken.get(label) ?? 0) + 1);
-    const like = likeness[best!]!;
+    const like = likeness[best]!;
     for (let j = 0; j < like.length; j++) covered[j] = Math.max(covered[j]!, like[j]!);
-    yield best!;
+    yield best;
   }
 }
 
@@ -67,16 +83,22 @@ function likenessOf(points: readonly Point[]): Float32Array[] {
   return rows;
 }
 
+/** Four sums side by side, which a processor adds at once. */
 function dot(a: Float32Array, b: Float32Array): number {
-  let even = 0;
-  let odd = 0;
-  // Two sums side by side, which a processor adds at once.
-  for (let i = 0; i + 1 < a.length; i += 2) {
-    even += a[i]! * b[i]!;
-    odd += a[i + 1]! * b[i + 1]!;
+  const { length } = a;
+  let s0 = 0;
+  let s1 = 0;
+  let s2 = 0;
+  let s3 = 0;
+  let i = 0;
+  for (; i + 3 < length; i += 4) {
+    s0 += a[i]! * b[i]!;
+    s1 += a[i + 1]! * b[i + 1]!;
+    s2 += a[i + 2]! * b[i + 2]!;
+    s3 += a[i + 3]! * b[i + 3]!;
   }
-  if (a.length % 2 === 1) even += a.at(-1)! * b.at(-1)!;
-  return even + odd;
+  for (; i < length; i++) s0 += a[i]! * b[i]!;
+  return s0 + s1 + s2 + s3;
 }
 
 function fewest(labels: (string | null)[], taken: Map<string | null, number>): string | null {

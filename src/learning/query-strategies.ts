@@ -17,7 +17,10 @@ export const QUERY_STRATEGIES = [
 ] as const;
 export type QueryStrategyName = (typeof QUERY_STRATEGIES)[number];
 
-export const DEFAULT_STRATEGY: QueryStrategyName = 'BREAKING_TIES';
+/** What wins on the mean (docs/results/label-efficiency.md). */
+export const DEFAULT_STRATEGY: QueryStrategyName = 'DIVERSE';
+/** By default where no model can compare texts now. */
+export const WITHOUT_MODEL: QueryStrategyName = 'BREAKING_TIES';
 
 /** Columns in order of weight. Null: nothing is chosen by columns (DIVERSE), or nothing at all (RANDOM_AUDIT). */
 export function orderOf(strategy: QueryStrategyName): QuestionOrder[] | null {

@@ -9,14 +9,14 @@ import {
   type QuestionPosition,
   type QuestionView,
 } from '../storage/questions.repository.js';
-import { DiverseQuestions } from './diverse-questions.js';
-import { DEFAULT_STRATEGY, orderOf, type QueryStrategyName } from './query-strategies.js';
+import { DiverseQuestions, type Place } from './diverse-questions.js';
+import { DEFAULT_STRATEGY, orderOf, WITHOUT_MODEL, type QueryStrategyName } from './query-strategies.js';
 import { interleave, readCursor, type Chosen, type Cursor, type Edge } from './question-pages.js';
 
 export interface QueueRequest {
   first?: number | null;
   after?: string | null;
-  /** Null: DEFAULT_STRATEGY; DIVERSE as long as the task has no label to train on, where a model's doubts say little. */
+  /** Null: DEFAULT_STRATEGY, or WITHOUT_MODEL. */
   strategy?: QueryStrategyName | null;
   /** Of what a strategy chooses; the audit slice stays whole, so that it stays a random one. `minPriority`: of all. */
   filter?: QuestionFilter | null;
@@ -62,8 +62,8 @@ export class QuestionQueue {
     const view = { by, filter };
     const begun = request.after ? readCursor(request.after, request.strategy ? [request.strategy] : BY_DEFAULT) : null;
     const undecided = !begun && !request.strategy && !checksAlone(filter);
-    const cold = undecided ? await this.diverse.coldStart(task, view, first + 1) : null;
-    const strategy = begun?.strategy ?? request.strategy ?? (cold ? 'DIVERSE' : DEFAULT_STRATEGY);
+    const listed = undecided ? await this.diverse.listIfAny(task, view, first + 1) : null;
+    const strategy = begun?.strategy ?? request.strategy ?? (listed ? DEFAULT_STRATEGY : WITHOUT_MODEL);
     const start: Cursor = begun ?? {
       strategy,
       asked: await this.candidates.countAsked(task, by),
@@ -73,7 +73,7 @@ export class QuestionQueue {
     };
     const [checks, chosen, audit] = await Promise.all([
       this.questions.checks(task, start.check, first + 1, view),
-      checksAlone(filter) ? NOTHING : this.chosen(task, { strategy, cold }, start.chosen, first + 1, view),
+      checksAlone(filter) ? NOTHING : this.chosen(task, { strategy, listed }, start.chosen, first + 1, view),
       checksAlone(filter) ? [] : this.questions.audit(task, start.audit, first + 1, by),
     ]);
     const edges = interleave(start, checks, chosen, audit, first);
@@ -103,13 +103,12 @@ export class QuestionQueue {
 
   private async countChosen(task: string, strategy: QueryStrategyName, view: QuestionView): Promise<number> {
     if (strategy === 'RANDOM_AUDIT') return 0;
-    if (strategy === 'DIVERSE') return this.diverse.count(task, view);
     return this.questions.countChosen(task, view.filter, COUNTED);
   }
 
   private async chosen(
     task: string,
-    { strategy, cold }: { strategy: QueryStrategyName; cold: string[] | null },
+    { strategy, listed }: { strategy: QueryStrategyName; listed: Place[] | null },
     after: QuestionPosition | null,
     limit: number,
     view: QuestionView,
@@ -120,14 +119,11 @@ export class QuestionQueue {
       return { rows, position: (row) => ({ values: order.map(({ column }) => row[column]), id: row.id }) };
     }
     if (strategy === 'RANDOM_AUDIT') return NOTHING;
-    const most = (after === null ? 0 : after.values[0]! + 1) + limit;
-    const listed = cold ?? (await this.diverse.list(task, view, most));
-    // Behind the row where the page before ended, or, once that is answered, as far on as it stood.
-    const known = after === null ? -1 : listed.indexOf(after.id);
-    const from = after === null ? 0 : known === -1 ? after.values[0]! : known + 1;
+    const places = listed ?? (await this.diverse.list(task, view, after, limit));
+    const indices = new Map(places.map(({ id, index }) => [id, index]));
     return {
-      rows: await this.questions.rows(listed.slice(from, from + limit)),
-      position: ({ id }) => ({ values: [listed.indexOf(id)], id }),
+      rows: await this.questions.rows([...indices.keys()]),
+      position: ({ id }) => ({ values: [indices.get(id)!], id }),
     };
   }
 
@@ -138,7 +134,7 @@ export class QuestionQueue {
 }
 
 /** What questions are of where no strategy is named. */
-const BY_DEFAULT: QueryStrategyName[] = [DEFAULT_STRATEGY, 'DIVERSE'];
+const BY_DEFAULT: QueryStrategyName[] = [DEFAULT_STRATEGY, WITHOUT_MODEL];
 const NOTHING: Chosen = { rows: [], position: () => ({ values: [], id: '' }) };
 
 /** What a strategy chooses, and the audit slice, is asked for the first time: it has no priority. */

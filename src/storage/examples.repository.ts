@@ -111,6 +111,20 @@ export class ExamplesRepository {
     return this.dataSource.manager.existsBy(ExampleRow, { task, split: 'train', revokedAt: IsNull() });
   }
 
+  /** Train rows since the version was made, so that it learned none of them; newest first. */
+  taughtSince(task: string, version: number, limit: number): Promise<ExampleRow[]> {
+    return this.dataSource.manager
+      .createQueryBuilder(ExampleRow, 'e')
+      .where(`e.task = :task AND e.split = 'train' AND e.revokedAt IS NULL`, { task })
+      .andWhere(
+        `e.createdAt > (SELECT v.created_at FROM model_version v WHERE v.task = :task AND v.version = :version)`,
+        { version },
+      )
+      .orderBy('e.createdAt', 'DESC')
+      .limit(limit)
+      .getMany();
+  }
+
   async countBySplit(task: string): Promise<Record<SplitValue, number>> {
     const rows = await this.dataSource.manager.query<{ split: SplitValue; count: number }[]>(
       `SELECT split, count(*)::int AS count FROM example WHERE task = $1 AND revoked_at IS NULL GROUP BY split`,

@@ -103,16 +103,17 @@ export class QuestionsRepository {
     return keys.filter((key) => found.has(key));
   }
 
-  /** Of what a strategy may choose from, the reservoir's part: at random. */
-  sampled(task: string, limit: number, { by, filter }: QuestionView): Promise<QuestionGlance[]> {
+  /** Of what a strategy may choose from, the reservoir's part, at random: `limit` behind the first `skipped`. */
+  sampled(task: string, limit: number, skipped: number, { by, filter }: QuestionView): Promise<QuestionGlance[]> {
     const query = this.chosenRows(task, filter).andWhere('c.reservoirRank IS NOT NULL').andWhere(NOT_HELD, { by });
-    return glances(query.orderBy('c.reservoirRank').addOrderBy('c.id').limit(limit));
+    return glances(query.orderBy('c.reservoirRank').addOrderBy('c.id').limit(limit).offset(skipped));
   }
 
-  /** Of what a strategy may choose from, the closest calls. */
-  closest(task: string, limit: number, { by, filter }: QuestionView): Promise<QuestionGlance[]> {
+  /** Of what a strategy may choose from, the closest calls: `limit` behind the first `skipped`. */
+  closest(task: string, limit: number, skipped: number, { by, filter }: QuestionView): Promise<QuestionGlance[]> {
     const query = this.chosenRows(task, filter).andWhere(NOT_HELD, { by });
-    return glances(query.orderBy('c.margin').addOrderBy('c.confidence').addOrderBy('c.id').limit(limit));
+    query.orderBy('c.margin').addOrderBy('c.confidence').addOrderBy('c.id');
+    return glances(query.limit(limit).offset(skipped));
   }
 
   /** In the order given; those that are gone are left out. */

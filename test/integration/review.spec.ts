@@ -7,6 +7,7 @@ import { DataSource } from 'typeorm';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { FewloopError } from '../../src/common/errors.js';
 import type { Prediction } from '../../src/inference/types.js';
+import { DIVERSE_AMONG } from '../../src/learning/diverse-questions.js';
 import { PoolService } from '../../src/learning/pool.js';
 import type { QueryStrategyName } from '../../src/learning/query-strategies.js';
 import type { QueueRequest } from '../../src/learning/question-queue.js';
@@ -114,10 +115,10 @@ describe('the queue', () => {
     },
   );
 
-  it('DIVERSE: unlike each other, each question once over all pages, the audit among them', async () => {
+  it('DIVERSE, and no strategy: unlike each other, each question once over all pages, the audit among them', async () => {
     await service.get(ActivationService).activate('tiny', 1);
-    for (const labelled of [false, true]) {
-      const nodes = await all({ strategy: 'DIVERSE', first: 13 });
+    for (const strategy of ['DIVERSE', 'DIVERSE', null] as const) {
+      const nodes = await all({ strategy, first: 13 });
       expect(new Set(nodes.map(({ id }) => id)).size).toBe(nodes.length);
       const chosen = nodes.filter(({ audit }) => !audit);
       expect(chosen.length).toBeGreaterThan(100);
@@ -125,9 +126,6 @@ describe('the queue', () => {
       // Not the order of any column.
       const margins = chosen.map(({ margin }) => margin);
       expect(margins).not.toEqual([...margins].sort((a, b) => a - b));
-      // Of a sample, before there are labels, the first need not be the most uncertain of the pool.
-      const least = Math.min(...margins);
-      expect(labelled ? chosen[0]!.margin : least).toBe(least);
       await review.label(chosen[0]!.id, ['positive'], 'anna');
     }
     // A page goes on where the one before ended, although its last question was answered meanwhile.
@@ -179,8 +177,25 @@ describe('the queue', () => {
     expect(example).toMatchObject({ itemKey: leased!.itemKey, strategy: 'DIVERSE' });
     const next = await first({ after: cold[5]!.cursor });
     expect(next.map(({ node }) => node.id)).not.toContain(leased!.id);
-    const margins = (await first({})).map(({ node }) => node.margin);
-    expect(margins).toEqual(margins.toSorted((a, b) => a - b));
+    const idsOf = (edges: { node: CandidateRow }[]) => edges.map(({ node }) => node.id);
+    expect(idsOf(await first({}))).toEqual(idsOf(await first({ strategy: 'DIVERSE' })));
+  });
+
+  it('DIVERSE: goes on behind the texts that are compared with each other', async () => {
+    await admit(texts(500, '别的'));
+    await review.label((await all({ strategy: 'BREAKING_TIES' }))[0]!.id, ['positive'], 'anna');
+    const nodes = await all({ first: 60 });
+    expect(nodes.length).toBeGreaterThan(2 * DIVERSE_AMONG);
+    expect(new Set(nodes.map(({ id }) => id))).toEqual(
+      new Set((await all({ strategy: 'BREAKING_TIES' })).map(({ id }) => id)),
+    );
+    expect(await review.count('tiny', {})).toBe(nodes.length);
+    // Where the page before ended is answered meanwhile, the rest is behind it all the same.
+    const { pageInfo } = await review.queue('tiny', { first: 200 });
+    const { edges, pageInfo: far } = await review.queue('tiny', { first: 200, after: pageInfo.endCursor });
+    await review.label(edges.at(-1)!.node.id, ['positive'], 'anna');
+    const rest = await review.queue('tiny', { first: 200, after: far.endCursor });
+    expect(rest.edges.length).toBeGreaterThan(100);
   });
 
   it('RANDOM_AUDIT: the audit slice alone, of all splits', async () => {
