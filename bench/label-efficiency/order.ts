@@ -15,8 +15,9 @@ registerHooks({
 const { diverseOrder } = await import('../../src/learning/diverse.js');
 const { orderOf } = await import('../../src/learning/query-strategies.js');
 
-/** As DIVERSE_AMONG of diverse-questions.ts, which cannot be loaded without a service. */
+/** As in diverse-questions.ts, which cannot be loaded without a service. */
 const DIVERSE_AMONG = 128;
+const SAMPLED = 2 * DIVERSE_AMONG;
 
 interface Question {
   strategy: QueryStrategyName;
@@ -46,7 +47,7 @@ function orderBy(strategy: QueryStrategyName, { left, columns }: Question): numb
 function answer(question: Question): number[] {
   const { strategy, cold, left, columns, labels } = question;
   if (strategy !== 'DIVERSE') return orderBy(strategy, question);
-  const among = (cold ? left : orderBy('BREAKING_TIES', question)).slice(0, DIVERSE_AMONG);
+  const among = cold ? left.slice(0, SAMPLED) : orderBy('BREAKING_TIES', question).slice(0, DIVERSE_AMONG);
   const points = among.map((i): Point => ({
     embedding: embeddings![i]!,
     uncertainty: 1 - Math.min(1, Math.max(0, columns.margin[i]!)),

@@ -23,6 +23,8 @@ import { diverseOrder, type Point } from './diverse.js';
 
 /** Texts that are compared with each other; to embed them costs a pass of one member each, once. */
 export const DIVERSE_AMONG = 128;
+/** The same of a sample, which has fewer that are worth it. */
+const SAMPLED = 2 * DIVERSE_AMONG;
 /** A run comes long before there are more, mostly. */
 const ANSWERED = 64;
 
@@ -85,19 +87,22 @@ export class DiverseQuestions {
   }
 
   /**
-   * At most `most` questions behind `after`, in order: those of the DIVERSE_AMONG closest calls, then of as many further
-   * ones. Throws NO_ACTIVE_MODEL, OVERLOADED.
+   * At most `most` questions behind `after`, in order: those of the DIVERSE_AMONG closest calls (cold: of a sample), then
+   * of as many further ones. Throws NO_ACTIVE_MODEL, OVERLOADED.
    */
   async list(task: string, view: QuestionView, after: QuestionPosition | null, most: number): Promise<Place[]> {
     const cold = !(await this.examples.hasTrain(task));
+    const among = cold ? SAMPLED : DIVERSE_AMONG;
     const places: Place[] = [];
     let next = after === null ? 0 : after.values[0]! + 1;
     // The row where the page before ended; once it is answered, the others have moved up by one.
     let last = after;
     for (;;) {
       const begins = last === null ? next : last.values[0]!;
-      const skipped = begins - (begins % DIVERSE_AMONG);
-      const found = await this.among(task, view, cold, skipped);
+      const skipped = begins - (begins % among);
+      const found = cold
+        ? await this.questions.sampled(task, among, skipped, view)
+        : await this.questions.closest(task, among, skipped, view);
       const order = await this.begun(task, found, cold);
       if (last !== null) {
         const known = order.first(begins - skipped + 1).indexOf(last.id);
@@ -106,15 +111,9 @@ export class DiverseQuestions {
       }
       const ids = order.first(next - skipped + most - places.length).slice(next - skipped);
       places.push(...ids.map((id, i) => ({ id, index: next + i })));
-      if (places.length >= most || found.length < DIVERSE_AMONG) return places;
-      next = skipped + DIVERSE_AMONG;
+      if (places.length >= most || found.length < among) return places;
+      next = skipped + among;
     }
-  }
-
-  private among(task: string, view: QuestionView, cold: boolean, skipped: number): Promise<QuestionGlance[]> {
-    return cold
-      ? this.questions.sampled(task, DIVERSE_AMONG, skipped, view)
-      : this.questions.closest(task, DIVERSE_AMONG, skipped, view);
   }
 
   /** An order as far as it was asked for: whoever turns a page goes on with it, while the questions are the same. */
