@@ -56,7 +56,9 @@ export class HostPool {
     private readonly metrics: Metrics = NO_METRICS,
   ) {
     const { claimsFolder } = settings;
-    if (claimsFolder) this.#claims = new MemoryClaims(claimsFolder, () => void this.makeRoom());
+    // Nobody waits for it here: what went wrong is told to whoever asks for that task next.
+    const giveBack = () => void this.makeRoom().catch(() => undefined);
+    if (claimsFolder) this.#claims = new MemoryClaims(claimsFolder, giveBack);
   }
 
   /**
