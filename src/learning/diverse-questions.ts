@@ -10,7 +10,6 @@ import { FewloopError } from '../common/errors.js';
 import { InferenceEngine } from '../inference/engine.js';
 import type { ServedModel } from '../inference/types.js';
 import { ActivationService } from '../registry/activation.js';
-
 import { ExamplesRepository } from '../storage/examples.repository.js';
 import {
   QuestionsRepository,
@@ -94,19 +93,18 @@ export class DiverseQuestions {
     const cold = !(await this.examples.hasTrain(task));
     const among = cold ? SAMPLED : DIVERSE_AMONG;
     const places: Place[] = [];
-    let next = after === null ? 0 : after.values[0]! + 1;
-    // The row where the page before ended; once it is answered, the others have moved up by one.
+    let next = after?.values[0] ?? 0;
     let last = after;
     for (;;) {
-      const begins = last === null ? next : last.values[0]!;
-      const skipped = begins - (begins % among);
+      const skipped = next - (next % among);
       const found = cold
         ? await this.questions.sampled(task, among, skipped, view)
         : await this.questions.closest(task, among, skipped, view);
       const order = await this.begun(task, found, cold);
       if (last !== null) {
-        const known = order.first(begins - skipped + 1).indexOf(last.id);
-        next = known === -1 ? begins : skipped + known + 1;
+        // Behind the row where the page before ended; once that is answered, the others have moved up by one.
+        const known = order.first(next - skipped + 1).indexOf(last.id);
+        if (known !== -1) next = skipped + known + 1;
         last = null;
       }
       const ids = order.first(next - skipped + most - places.length).slice(next - skipped);

@@ -28,6 +28,7 @@ import { dueSince } from './schedule.js';
 const POLL_MS = 5_000;
 
 type TriggerRules = TaskDefinition['learning']['trigger'];
+type OwnCooldown = 'newLabels' | 'schedule' | 'drift';
 
 @Injectable()
 export class TriggerService implements OnApplicationBootstrap, BeforeApplicationShutdown {
@@ -64,7 +65,7 @@ export class TriggerService implements OnApplicationBootstrap, BeforeApplication
     if (!task) return;
     const { trigger } = (task.definition as TaskDefinition).learning;
     if (trigger.newLabels === null) return;
-    if (!mayStart(await this.runs.last(name), cooldownOf(trigger, 'newLabels'), this.clock.now())) return;
+    if (!(await this.mayStart(name, trigger, 'newLabels'))) return;
     const last = await this.runs.lastOwn(name);
     const added = await this.examples.countSince(name, last?.createdAt ?? null);
     if (added < trigger.newLabels) return;
@@ -82,7 +83,7 @@ export class TriggerService implements OnApplicationBootstrap, BeforeApplication
     const handled = await this.runs.lastDue(name);
     const since = Math.max(applied?.getTime() ?? 0, handled?.getTime() ?? 0, this.refused.get(name) ?? 0);
     const due = dueSince(trigger.schedule, new Date(since), this.clock.now());
-    if (!due || !mayStart(await this.runs.last(name), cooldownOf(trigger, 'schedule'), this.clock.now())) return;
+    if (!due || !(await this.mayStart(name, trigger, 'schedule'))) return;
     const missed = due.missed === 0 ? '' : `, for ${due.missed} earlier due times too`;
     const reason = `its schedule ${trigger.schedule}, due at ${due.at.toISOString()}${missed}`;
     const started = await this.start(name, 'SCHEDULE', reason, due.at);
@@ -97,13 +98,17 @@ export class TriggerService implements OnApplicationBootstrap, BeforeApplication
     if (trigger.drift === null) return;
     await this.drift.check(name);
     const alarm = await this.drift.unanswered(name);
-    if (!alarm || !mayStart(await this.runs.last(name), cooldownOf(trigger, 'drift'), this.clock.now())) return;
+    if (!alarm || !(await this.mayStart(name, trigger, 'drift'))) return;
     const last = await this.runs.lastOwn(name);
     // A run that began since, or another version, has made it a thing of the past.
     const past = alarm.version !== task.activeVersion || (last !== null && last.createdAt > alarm.checkedAt);
     const reason = describeDrift(alarm.statistics as DriftStatistic[], alarm.level);
     if (!past) await this.start(name, 'DRIFT', reason);
     await this.drift.markAnswered(alarm);
+  }
+
+  private async mayStart(task: string, rules: TriggerRules, trigger: OwnCooldown): Promise<boolean> {
+    return mayStart(await this.runs.last(task), cooldownOf(rules, trigger), this.clock.now());
   }
 
   private async checkAll(): Promise<void> {
@@ -138,7 +143,7 @@ export class TriggerService implements OnApplicationBootstrap, BeforeApplication
 /** In minutes. */
 export function cooldownOf(
   { cooldownMinutes: given }: Pick<TriggerRules, 'cooldownMinutes'>,
-  trigger: 'newLabels' | 'schedule' | 'drift',
+  trigger: OwnCooldown,
 ): number {
   return typeof given === 'number' ? given : given[trigger];
 }
