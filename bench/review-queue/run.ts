@@ -26,6 +26,7 @@ const rows = Number(process.argv[2] ?? 100_000);
 const withPlans = process.argv.includes('--plans');
 const PAGES = 20;
 const DIMENSIONS = 512;
+const LABELLED = 5000;
 const folder = mkdtempSync(join(tmpdir(), 'fewloop-queue-'));
 chmodSync(folder, 0o755); // PostgreSQL may run as another user, who walks through it
 const server = await startEmbeddedPostgres({ dir: join(folder, 'data') });
@@ -39,12 +40,22 @@ try {
   const questions = new QuestionsRepository(database);
   const examples = new ExamplesRepository(database);
   const vectors = Array.from({ length: DIVERSE_AMONG as number }, () => Float32Array.from({ length: DIMENSIONS }, () => Math.random() - 0.5));
-  // As many as people may have answered since the model was made.
-  const answered = Array.from({ length: 50 }, (_, i) => ({ itemKey: `answered ${i}`, text: `${i}` }));
+  // Labelled rows, fifty of them answered since the model was made.
+  await database.query(
+    `INSERT INTO model_version (task, version, state, digest, manifest, report, folder, task_revision, created_at)
+     VALUES ('t', 1, 'ACTIVE', '', '{}', '{}', '', 1, now() - interval '50.5 minutes')`,
+  );
+  await database.query(
+    `INSERT INTO example (task, item_key, split_group, text, labels, split, origin, created_at)
+     SELECT 't', 'answered ' || i, 'answered ' || i, '已答' || i, ARRAY['l1'], 'train', 'ANSWER', now() - make_interval(mins => i)
+     FROM generate_series(1, $1::int) AS i`,
+    [LABELLED],
+  );
+  await database.query('ANALYZE example');
   const queueOf = (hasTrain: boolean) => {
     const known = {
       hasTrain: async (task: string) => (await examples.hasTrain(task), hasTrain),
-      taughtSince: async () => answered,
+      taughtSince: examples.taughtSince.bind(examples),
     };
     const embeddings = async (_: unknown, items: object[]) => items.map((__, i) => vectors[i % vectors.length]!);
     const lease = { model: { task: 't', version: 1 }, release: () => undefined };

@@ -6,31 +6,46 @@
  */
 import { Inject, Injectable } from '@nestjs/common';
 import { LRUCache } from 'lru-cache';
+import { createHash } from 'node:crypto';
 import { FewloopError } from '../common/errors.js';
 import { InferenceEngine } from '../inference/engine.js';
 import type { ServedModel } from '../inference/types.js';
 import { ActivationService } from '../registry/activation.js';
 import { ExamplesRepository } from '../storage/examples.repository.js';
 import {
+  positionOf,
   QuestionsRepository,
   type QuestionGlance,
+  type QuestionOrder,
   type QuestionPosition,
   type QuestionView,
 } from '../storage/questions.repository.js';
+import type { CandidateRow } from '../storage/entities/candidate.js';
 import { itemOf } from './data-set.js';
 import { diverseOrder, type Point } from './diverse.js';
+import { BY_MARGIN } from './query-strategies.js';
 
 /** Texts that are compared with each other; to embed them costs a pass of one member each, once. */
 export const DIVERSE_AMONG = 128;
 /** The same of a sample, which has fewer that are worth it. */
 const SAMPLED = 2 * DIVERSE_AMONG;
+const AT_RANDOM: QuestionOrder[] = [{ column: 'reservoirRank', direction: 'ASC' }];
 /** A run comes long before there are more, mostly. */
 const ANSWERED = 64;
 
-/** A question's place in the order. */
+/** A question's place: the `index`-th of those that were compared in that order, which are the ones behind `behind`. */
 export interface Place {
   id: string;
   index: number;
+  /** Digest of all that the order follows from. */
+  order: string;
+  /** Null: the first of all. */
+  behind: QuestionPosition | null;
+}
+
+export interface Placed {
+  row: CandidateRow;
+  place: Place;
 }
 
 type Embeddable = Pick<QuestionGlance, 'itemKey' | 'text' | 'textPair' | 'choices' | 'fields'>;
@@ -39,25 +54,30 @@ interface Asked extends Point {
   id: string;
 }
 
+/** An order, as far as it was asked for. */
 class Begun {
   readonly #order: Generator<number, void>;
   readonly #ids: string[] = [];
 
   constructor(
-    readonly points: Asked[],
+    readonly digest: string,
+    /** The last of them by the column's order. */
+    readonly until: QuestionPosition,
+    readonly isLast: boolean,
+    private readonly points: Asked[],
     byLabel: boolean,
     answered: readonly Float32Array[],
   ) {
     this.#order = diverseOrder(points, { byLabel, answered });
   }
 
-  first(most: number): string[] {
-    while (this.#ids.length < most) {
+  slice(from: number, to: number): string[] {
+    while (this.#ids.length < to) {
       const next = this.#order.next();
       if (next.done) break;
       this.#ids.push(this.points[next.value]!.id);
     }
-    return this.#ids.slice(0, most);
+    return this.#ids.slice(from, to);
   }
 }
 
@@ -65,7 +85,8 @@ class Begun {
 export class DiverseQuestions {
   /** By task, version and item key; 8 MB of a base model of 512 dimensions. */
   private readonly known = new LRUCache<string, Float32Array>({ max: 32 * DIVERSE_AMONG });
-  private readonly orders = new LRUCache<string, Begun>({ max: 16 });
+  /** By digest. Whoever turns a page goes on with the order that the page before had, whatever was answered meanwhile. */
+  private readonly orders = new LRUCache<string, Begun>({ max: 64 });
 
   constructor(
     @Inject(QuestionsRepository) private readonly questions: QuestionsRepository,
@@ -75,7 +96,7 @@ export class DiverseQuestions {
   ) {}
 
   /** `list`, or null where it has nothing, or no model can compare questions now: who would label does not wait for one. */
-  async listIfAny(task: string, view: QuestionView, most: number): Promise<Place[] | null> {
+  async listIfAny(task: string, view: QuestionView, most: number): Promise<Placed[] | null> {
     try {
       const listed = await this.list(task, view, null, most);
       return listed.length > 0 ? listed : null;
@@ -89,51 +110,70 @@ export class DiverseQuestions {
    * At most `most` questions behind `after`, in order: those of the DIVERSE_AMONG closest calls (cold: of a sample), then
    * of as many further ones. Throws NO_ACTIVE_MODEL, OVERLOADED.
    */
-  async list(task: string, view: QuestionView, after: QuestionPosition | null, most: number): Promise<Place[]> {
+  async list(task: string, view: QuestionView, after: Place | null, most: number): Promise<Placed[]> {
     const cold = !(await this.examples.hasTrain(task));
-    const among = cold ? SAMPLED : DIVERSE_AMONG;
-    const places: Place[] = [];
-    let next = after?.values[0] ?? 0;
-    let last = after;
+    const [order, among] = cold ? [AT_RANDOM, SAMPLED] : [BY_MARGIN, DIVERSE_AMONG];
+    const placed: Placed[] = [];
+    const kept = after && this.orders.get(after.order);
+    // A place that was given before the first label is of another order: it begins anew.
+    const isOther = [after?.behind, kept?.until].some((at) => at && at.values.length !== order.length);
+    let shown = isOther ? null : after;
+    let behind = shown?.behind ?? null;
     for (;;) {
-      const skipped = next - (next % among);
-      const found = cold
-        ? await this.questions.sampled(task, among, skipped, view)
-        : await this.questions.closest(task, among, skipped, view);
-      const order = await this.begun(task, found, cold);
-      if (last !== null) {
-        // Behind the row where the page before ended; once that is answered, the others have moved up by one.
-        const known = order.first(next - skipped + 1).indexOf(last.id);
-        if (known !== -1) next = skipped + known + 1;
-        last = null;
+      const known = shown && kept;
+      const begun = known ?? (await this.begin(task, view, { order, behind, among, cold }));
+      if (!begun) return placed;
+      let index = 0;
+      if (shown) {
+        // Where another process gave the place, or this one long ago, it is the nearest one that this order has.
+        const at = known ? shown.index : begun.slice(0, shown.index + 1).indexOf(shown.id);
+        index = at === -1 ? shown.index : at + 1;
+        shown = null;
       }
-      const ids = order.first(next - skipped + most - places.length).slice(next - skipped);
-      places.push(...ids.map((id, i) => ({ id, index: next + i })));
-      if (places.length >= most || found.length < among) return places;
-      next = skipped + among;
+      for (;;) {
+        const ids = begun.slice(index, index + most - placed.length);
+        if (ids.length === 0) break;
+        const rows = await this.questions.stillChosen(task, ids, view);
+        for (const row of rows) {
+          placed.push({ row, place: { id: row.id, index: index + ids.indexOf(row.id), order: begun.digest, behind } });
+        }
+        index += ids.length;
+      }
+      if (placed.length === most || begun.isLast) return placed;
+      behind = begun.until;
     }
   }
 
-  /** An order as far as it was asked for: whoever turns a page goes on with it, while the questions are the same. */
-  private async begun(task: string, found: QuestionGlance[], cold: boolean): Promise<Begun> {
-    if (found.length === 0) return new Begun([], cold, []);
+  /** Null: there are none. */
+  private async begin(
+    task: string,
+    view: QuestionView,
+    {
+      order,
+      behind,
+      among,
+      cold,
+    }: { order: QuestionOrder[]; behind: QuestionPosition | null; among: number; cold: boolean },
+  ): Promise<Begun | null> {
+    const found = await this.questions.glances(task, order, behind, among, view);
+    if (found.length === 0) return null;
     const lease = await this.activation.current(task);
     try {
       const { version } = lease.model;
       const taught = cold ? [] : await this.examples.taughtSince(task, version, ANSWERED);
+      const asked = found.map(({ id, margin }) => `${id} ${margin}`);
+      const from = JSON.stringify([task, version, cold, asked, taught.map(({ itemKey }) => itemKey)]);
+      const digest = createHash('sha256').update(from).digest('hex');
+      const known = this.orders.get(digest);
+      if (known) return known;
       const embeddings = await this.embeddingsOf(lease.model, [...found, ...taught]);
       const points = found.flatMap(({ id, margin, predictedLabel: label }, i): Asked[] => {
         const embedding = embeddings[i];
         return embedding ? [{ id, embedding, uncertainty: 1 - Math.min(1, Math.max(0, margin)), label }] : [];
       });
-      const asked = points.map(({ id, uncertainty }) => `${id} ${uncertainty}`);
-      const key = [cold, ...asked, ...taught.map(({ itemKey }) => itemKey)].join();
-      // Embedded by another version, the same questions are other points.
-      const known = this.orders.get(key);
-      if (known && known.points.every(({ embedding }, i) => embedding === points[i]!.embedding)) return known;
       const answered = embeddings.slice(found.length).filter((embedding) => embedding !== null);
-      const begun = new Begun(points, cold, answered);
-      this.orders.set(key, begun);
+      const begun = new Begun(digest, positionOf(order, found.at(-1)!), found.length < among, points, cold, answered);
+      this.orders.set(digest, begun);
       return begun;
     } finally {
       lease.release();

@@ -27,15 +27,18 @@ export function orderOf(strategy: QueryStrategyName): QuestionOrder[] | null {
   return ORDERS[strategy];
 }
 
+/** The closest calls first. */
+export const BY_MARGIN: QuestionOrder[] = [
+  { column: 'margin', direction: 'ASC' },
+  { column: 'confidence', direction: 'ASC' },
+];
+
 const ORDERS: Record<QueryStrategyName, QuestionOrder[] | null> = {
   LEAST_CONFIDENCE: [
     { column: 'confidence', direction: 'ASC' },
     { column: 'margin', direction: 'ASC' },
   ],
-  BREAKING_TIES: [
-    { column: 'margin', direction: 'ASC' },
-    { column: 'confidence', direction: 'ASC' },
-  ],
+  BREAKING_TIES: BY_MARGIN,
   ENTROPY: [{ column: 'entropy', direction: 'DESC' }],
   // Few members give few distinct values: the margin decides between equals.
   VOTE_ENTROPY: [

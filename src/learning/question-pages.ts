@@ -5,20 +5,25 @@ import type { CheckPosition, QuestionPosition } from '../storage/questions.repos
 import { orderOf, type QueryStrategyName } from './query-strategies.js';
 import { UUID } from './runs.js';
 
+/** Of DIVERSE the value is a place in the order of `compared`. */
+export interface ChosenPosition extends QuestionPosition {
+  compared?: { order: string; behind: QuestionPosition | null };
+}
+
 /** Where a page begins: after what was shown of each kind. */
 export interface Cursor {
   strategy: QueryStrategyName;
   /** Questions so far, answered ones, held ones and shown ones: decides whose turn it is. */
   asked: number;
   check: CheckPosition | null;
-  chosen: QuestionPosition | null;
+  chosen: ChosenPosition | null;
   audit: string | null;
 }
 
 /** Questions that a strategy chose, in order, and where a page goes on behind each. */
 export interface Chosen {
   rows: CandidateRow[];
-  position(row: CandidateRow): QuestionPosition;
+  position(row: CandidateRow): ChosenPosition;
 }
 
 export interface Edge {
@@ -64,19 +69,31 @@ export function readCursor(text: string, strategies: readonly QueryStrategyName[
   }
   if (!strategies.includes(cursor?.strategy)) throw bad('is a cursor of another strategy');
   const { strategy, asked, check, chosen, audit } = cursor;
-  const columns = orderOf(strategy)?.length ?? 1;
+  const order = orderOf(strategy);
   const checkHolds =
     check === null || (typeof check === 'object' && UUID.test(check.id) && Number.isFinite(check.priority));
-  const positionHolds =
-    chosen === null ||
-    (typeof chosen === 'object' &&
-      UUID.test(chosen.id) &&
-      Array.isArray(chosen.values) &&
-      chosen.values.length === columns &&
-      chosen.values.every(Number.isFinite));
+  const chosenHolds = chosen === null || (order ? isPosition(chosen, order.length) : isPlace(chosen));
   const auditHolds = audit === null || (typeof audit === 'string' && /^[0-9a-f]{64}$/u.test(audit));
-  if (!Number.isInteger(asked) || !checkHolds || !positionHolds || !auditHolds) {
+  if (!Number.isInteger(asked) || !checkHolds || !chosenHolds || !auditHolds) {
     throw bad('is not a cursor of this queue');
   }
   return cursor;
+}
+
+function isPosition(value: unknown, columns?: number): value is QuestionPosition {
+  if (typeof value !== 'object' || value === null) return false;
+  const { values, id } = value as Partial<QuestionPosition>;
+  const valuesHold =
+    Array.isArray(values) && values.every(Number.isFinite) && values.length === (columns ?? values.length);
+  return valuesHold && typeof id === 'string' && UUID.test(id);
+}
+
+function isPlace(value: ChosenPosition): boolean {
+  const { compared } = value;
+  const comparedHolds =
+    typeof compared === 'object' &&
+    compared !== null &&
+    typeof compared.order === 'string' &&
+    (compared.behind === null || isPosition(compared.behind));
+  return comparedHolds && isPosition(value, 1) && Number.isInteger(value.values[0]) && value.values[0]! >= 0;
 }

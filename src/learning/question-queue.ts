@@ -4,14 +4,14 @@ import { badInput } from '../common/errors.js';
 import { CandidatesRepository } from '../storage/candidates.repository.js';
 import type { CandidateRow } from '../storage/entities/candidate.js';
 import {
+  positionOf,
   QuestionsRepository,
   type QuestionFilter,
-  type QuestionPosition,
   type QuestionView,
 } from '../storage/questions.repository.js';
-import { DiverseQuestions, type Place } from './diverse-questions.js';
+import { DiverseQuestions, type Place, type Placed } from './diverse-questions.js';
 import { DEFAULT_STRATEGY, orderOf, WITHOUT_MODEL, type QueryStrategyName } from './query-strategies.js';
-import { interleave, readCursor, type Chosen, type Cursor, type Edge } from './question-pages.js';
+import { interleave, readCursor, type Chosen, type ChosenPosition, type Cursor, type Edge } from './question-pages.js';
 
 export interface QueueRequest {
   first?: number | null;
@@ -108,22 +108,25 @@ export class QuestionQueue {
 
   private async chosen(
     task: string,
-    { strategy, listed }: { strategy: QueryStrategyName; listed: Place[] | null },
-    after: QuestionPosition | null,
+    { strategy, listed }: { strategy: QueryStrategyName; listed: Placed[] | null },
+    after: ChosenPosition | null,
     limit: number,
     view: QuestionView,
   ): Promise<Chosen> {
     const order = orderOf(strategy);
     if (order) {
       const rows = await this.questions.chosen(task, order, after, limit, view);
-      return { rows, position: (row) => ({ values: order.map(({ column }) => row[column]), id: row.id }) };
+      return { rows, position: (row) => positionOf(order, row) };
     }
     if (strategy === 'RANDOM_AUDIT') return NOTHING;
-    const places = listed ?? (await this.diverse.list(task, view, after, limit));
-    const indices = new Map(places.map(({ id, index }) => [id, index]));
+    const placed = listed ?? (await this.diverse.list(task, view, after && placeOf(after), limit));
+    const places = new Map(placed.map(({ place }) => [place.id, place]));
     return {
-      rows: await this.questions.rows([...indices.keys()]),
-      position: ({ id }) => ({ values: [indices.get(id)!], id }),
+      rows: placed.map(({ row }) => row),
+      position: ({ id }) => {
+        const { index, order: digest, behind } = places.get(id)!;
+        return { values: [index], id, compared: { order: digest, behind } };
+      },
     };
   }
 
@@ -131,6 +134,10 @@ export class QuestionQueue {
     const counts = await this.questions.countDuplicates(rows.map(({ id }) => id));
     return rows.map((row) => Object.assign(row, { duplicates: counts.get(row.id) ?? 0 }));
   }
+}
+
+function placeOf({ values: [index], id, compared }: ChosenPosition): Place {
+  return { id, index: index!, ...compared! };
 }
 
 /** What questions are of where no strategy is named. */

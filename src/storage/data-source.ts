@@ -14,6 +14,7 @@ import { QueueIndexes1795850000000 } from '../../migrations/1795850000000-queue-
 import { TrialFailure1795860000000 } from '../../migrations/1795860000000-trial-failure.js';
 import { FirstApproval1795860000001 } from '../../migrations/1795860000001-first-approval.js';
 import { RunStores1795860000002 } from '../../migrations/1795860000002-run-stores.js';
+import { NewestExamples1795870000000 } from '../../migrations/1795870000000-newest-examples.js';
 import { Trials1795800000000 } from '../../migrations/1795800000000-trials.js';
 import { Webhooks1795760000000 } from '../../migrations/1795760000000-webhooks.js';
 import { ReplicaFailures1795750000000 } from '../../migrations/1795750000000-replica-failures.js';
@@ -107,6 +108,7 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       TrialFailure1795860000000,
       FirstApproval1795860000001,
       RunStores1795860000002,
+      NewestExamples1795870000000,
     ],
     migrationsTransactionMode: 'each',
     namingStrategy: new PostgresNames(),

@@ -1,14 +1,14 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { DataSource, In, type SelectQueryBuilder } from 'typeorm';
+import { DataSource, type SelectQueryBuilder } from 'typeorm';
 import { CandidateRow } from './entities/candidate.js';
 
 /** A column that questions are ordered by. */
 export interface QuestionOrder {
-  column: 'confidence' | 'margin' | 'entropy' | 'voteEntropy' | 'jensenShannon';
+  column: 'confidence' | 'margin' | 'entropy' | 'voteEntropy' | 'jensenShannon' | 'reservoirRank';
   direction: 'ASC' | 'DESC';
 }
 
-/** Where a page of strategy questions begins: after the row with these values, in the order's columns. */
+/** Where strategy questions begin: after the row with these values, in the order's columns. */
 export interface QuestionPosition {
   values: number[];
   id: string;
@@ -46,7 +46,10 @@ const same = (other: string): string => `${other}.task = c.task AND ${other}.spl
 
 export const NOT_ANSWERED = `NOT EXISTS (SELECT 1 FROM example e WHERE ${same('e')})`;
 
-const GLANCE = ['id', 'itemKey', 'text', 'textPair', 'choices', 'fields', 'margin', 'predictedLabel'] as const;
+const GLANCE = [
+  ...(['id', 'itemKey', 'text', 'textPair', 'choices', 'fields', 'predictedLabel'] as const),
+  ...(['confidence', 'margin', 'entropy', 'voteEntropy', 'jensenShannon', 'reservoirRank'] as const),
+];
 
 const NOT_HELD = '(c.leased_until IS NULL OR c.leased_until < now() OR c.leased_by = :by)';
 
@@ -62,6 +65,14 @@ const FILTERS: [keyof QuestionFilter, string][] = [
 
 /** Of a question, what tells how uncertain it is and how unlike others. */
 export type QuestionGlance = Pick<CandidateRow, (typeof GLANCE)[number]>;
+
+/** Of a row that was read in that order. */
+export function positionOf(
+  order: QuestionOrder[],
+  row: Pick<CandidateRow, 'id' | QuestionOrder['column']>,
+): QuestionPosition {
+  return { values: order.map(({ column }) => row[column]!), id: row.id };
+}
 
 /** What the review queue asks; see learning/query-strategies.ts for who decides the order. */
 @Injectable()
@@ -79,21 +90,20 @@ export class QuestionsRepository {
     limit: number,
     view: QuestionView,
   ): Promise<CandidateRow[]> {
-    const query = this.chosenRows(task, view.filter).andWhere(NOT_HELD, { by: view.by });
-    // Descending columns compare negated, so that one row comparison serves every order.
-    const sql = order.map(({ column, direction }) => {
-      const name = `c.${column.replace(/[A-Z]/gu, (letter) => `_${letter.toLowerCase()}`)}`;
-      return direction === 'ASC' ? name : `-${name}`;
-    });
-    if (after) {
-      const values = order.map(({ direction }, i) => (direction === 'ASC' ? after.values[i]! : -after.values[i]!));
-      query.andWhere(`(${[...sql, 'c.id'].join(', ')}) > (${values.map((_, i) => `:v${i}`).join(', ')}, :id)`, {
-        ...Object.fromEntries(values.map((value, i) => [`v${i}`, value])),
-        id: after.id,
-      });
-    }
-    for (const { column, direction } of order) query.addOrderBy(`c.${column}`, direction);
-    return query.addOrderBy('c.id').limit(limit).getMany();
+    return this.inOrder(task, order, after, limit, view).getMany();
+  }
+
+  /** The same questions by what tells them apart: whole rows, with what every member said, are ten times as much to read. */
+  glances(
+    task: string,
+    order: QuestionOrder[],
+    after: QuestionPosition | null,
+    limit: number,
+    view: QuestionView,
+  ): Promise<QuestionGlance[]> {
+    const query = this.inOrder(task, order, after, limit, view).select([]);
+    for (const column of GLANCE) query.addSelect(`c.${column}`, column);
+    return query.getRawMany<QuestionGlance>();
   }
 
   /** Of the item keys, those that a strategy may choose, in the order given. */
@@ -103,24 +113,10 @@ export class QuestionsRepository {
     return keys.filter((key) => found.has(key));
   }
 
-  /** Of what a strategy may choose from, the reservoir's part, at random: `limit` behind the first `skipped`. */
-  sampled(task: string, limit: number, skipped: number, { by, filter }: QuestionView): Promise<QuestionGlance[]> {
-    const query = this.chosenRows(task, filter).andWhere('c.reservoirRank IS NOT NULL').andWhere(NOT_HELD, { by });
-    return glances(query.orderBy('c.reservoirRank').addOrderBy('c.id').limit(limit).offset(skipped));
-  }
-
-  /** Of what a strategy may choose from, the closest calls: `limit` behind the first `skipped`. */
-  closest(task: string, limit: number, skipped: number, { by, filter }: QuestionView): Promise<QuestionGlance[]> {
-    const query = this.chosenRows(task, filter).andWhere(NOT_HELD, { by });
-    query.orderBy('c.margin').addOrderBy('c.confidence').addOrderBy('c.id');
-    return glances(query.limit(limit).offset(skipped));
-  }
-
-  /** In the order given; those that are gone are left out. */
-  async rows(ids: string[]): Promise<CandidateRow[]> {
-    if (ids.length === 0) return [];
-    const rows = await this.dataSource.manager.findBy(CandidateRow, { id: In(ids) });
-    const byId = new Map(rows.map((row) => [row.id, row]));
+  /** Of the ids, those that a strategy may choose, in the order given. */
+  async stillChosen(task: string, ids: string[], { by, filter }: QuestionView): Promise<CandidateRow[]> {
+    const query = this.chosenRows(task, filter).andWhere('c.id = ANY(:ids)', { ids }).andWhere(NOT_HELD, { by });
+    const byId = new Map((await query.getMany()).map((row) => [row.id, row]));
     return ids.flatMap((id) => byId.get(id) ?? []);
   }
 
@@ -199,6 +195,32 @@ export class QuestionsRepository {
     return query;
   }
 
+  /** Ordered by the reservoir's rank there are only rows of the reservoir. */
+  private inOrder(
+    task: string,
+    order: QuestionOrder[],
+    after: QuestionPosition | null,
+    limit: number,
+    { by, filter }: QuestionView,
+  ): SelectQueryBuilder<CandidateRow> {
+    const query = this.chosenRows(task, filter).andWhere(NOT_HELD, { by });
+    // Descending columns compare negated, so that one row comparison serves every order.
+    const sql = order.map(({ column, direction }) => {
+      const name = `c.${column.replace(/[A-Z]/gu, (letter) => `_${letter.toLowerCase()}`)}`;
+      return direction === 'ASC' ? name : `-${name}`;
+    });
+    if (order.some(({ column }) => column === 'reservoirRank')) query.andWhere('c.reservoir_rank IS NOT NULL');
+    if (after) {
+      const values = order.map(({ direction }, i) => (direction === 'ASC' ? after.values[i]! : -after.values[i]!));
+      query.andWhere(`(${[...sql, 'c.id'].join(', ')}) > (${values.map((_, i) => `:v${i}`).join(', ')}, :id)`, {
+        ...Object.fromEntries(values.map((value, i) => [`v${i}`, value])),
+        id: after.id,
+      });
+    }
+    for (const { column, direction } of order) query.addOrderBy(`c.${column}`, direction);
+    return query.addOrderBy('c.id').limit(limit);
+  }
+
   private auditRows(task: string): SelectQueryBuilder<CandidateRow> {
     return this.open(task)
       .andWhere('c.audit')
@@ -228,11 +250,4 @@ export class QuestionsRepository {
       .where(`c.task = :task AND c.state = 'OPEN' AND c.reason IS NULL`, { task })
       .andWhere(NOT_ANSWERED);
   }
-}
-
-/** Whole rows, with what every member said, are ten times as much to read. */
-function glances(query: SelectQueryBuilder<CandidateRow>): Promise<QuestionGlance[]> {
-  query.select([]);
-  for (const column of GLANCE) query.addSelect(`c.${column}`, column);
-  return query.getRawMany<QuestionGlance>();
 }

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { DataSource } from 'typeorm';
 import { orderOf, type QueryStrategyName } from '../../src/learning/query-strategies.js';
 import { connect } from '../../src/storage/database.js';
+import { ExamplesRepository } from '../../src/storage/examples.repository.js';
 import { QuestionsRepository, type QuestionFilter } from '../../src/storage/questions.repository.js';
 import { createDatabase } from '../fixtures/database.js';
 import { explain, fillPool } from '../fixtures/large-pool.js';
@@ -69,5 +70,24 @@ describe('a page of questions', () => {
     expect(plan).toMatchObject({ index });
     expect(plan.read).toBeLessThanOrEqual(4 * PAGE);
     expect(plan.types).not.toContain('Sort');
+  });
+
+  it('looks for what was answered since the model was made among the newest', async () => {
+    await source.query(
+      `INSERT INTO model_version (task, version, state, digest, manifest, report, folder, task_revision, created_at)
+       VALUES ('t', 1, 'ACTIVE', '', '{}', '{}', '', 1, now() - interval '2 hours')`,
+    );
+    await source.query(
+      `INSERT INTO example (task, item_key, split_group, text, labels, split, origin, created_at)
+       SELECT 't', 'e' || i, 'e' || i, '已答', ARRAY['l1'], 'train', 'ANSWER', now() - make_interval(mins => i)
+       FROM generate_series(1, 5000) AS i`,
+    );
+    await source.query('ANALYZE example');
+    const examples = new ExamplesRepository(source);
+    const [explained] = await explain(source, 'JSON', () => examples.taughtSince('t', 1, 64));
+    const scans = nodes((explained as [{ Plan: PlanNode }])[0].Plan).filter(
+      (node) => node['Relation Name'] === 'example',
+    );
+    expect(scans).toMatchObject([{ 'Index Name': 'example_created_idx', 'Actual Rows': 64 }]);
   });
 });

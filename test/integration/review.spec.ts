@@ -78,7 +78,7 @@ async function admit(list: string[]): Promise<void> {
 
 async function all(request: QueueRequest): Promise<CandidateRow[]> {
   const nodes: CandidateRow[] = [];
-  let after: string | null = null;
+  let after = request.after ?? null;
   for (;;) {
     const page = await review.queue('tiny', { ...request, after });
     nodes.push(...page.edges.map(({ node }) => node));
@@ -179,6 +179,11 @@ describe('the queue', () => {
     expect(next.map(({ node }) => node.id)).not.toContain(leased!.id);
     const idsOf = (edges: { node: CandidateRow }[]) => edges.map(({ node }) => node.id);
     expect(idsOf(await first({}))).toEqual(idsOf(await first({ strategy: 'DIVERSE' })));
+    // Behind a place of the beginning too, and each question once.
+    const rest = (await all({ first: 50, after: cold[5]!.cursor })).map(({ id }) => id);
+    expect(new Set(rest).size).toBe(rest.length);
+    const open = (await all({ strategy: 'BREAKING_TIES' })).filter(({ audit }) => !audit);
+    expect(rest).toEqual(expect.arrayContaining(open.map(({ id }) => id)));
   });
 
   it('DIVERSE: goes on behind the texts that are compared with each other', async () => {
@@ -190,12 +195,21 @@ describe('the queue', () => {
       new Set((await all({ strategy: 'BREAKING_TIES' })).map(({ id }) => id)),
     );
     expect(await review.count('tiny', {})).toBe(nodes.length);
-    // Where the page before ended is answered meanwhile, the rest is behind it all the same.
-    const { pageInfo } = await review.queue('tiny', { first: 200 });
-    const { edges, pageInfo: far } = await review.queue('tiny', { first: 200, after: pageInfo.endCursor });
-    await review.label(edges.at(-1)!.node.id, ['positive'], 'anna');
-    const rest = await review.queue('tiny', { first: 200, after: far.endCursor });
-    expect(rest.edges.length).toBeGreaterThan(100);
+    // Who answers page by page is asked every one of the texts that were compared, each once.
+    const asked: string[] = [];
+    let after: string | null = null;
+    while (asked.length < DIVERSE_AMONG + 20) {
+      const { edges, pageInfo } = await review.queue('tiny', { first: 20, after });
+      const chosen = edges.map(({ node }) => node).filter(({ audit }) => !audit);
+      asked.push(...chosen.map(({ id }) => id));
+      for (const { id } of chosen.slice(0, -1)) await review.label(id, ['positive'], 'anna');
+      after = pageInfo.endCursor;
+      // The last one by another, and only now and then.
+      if (asked.length % 3 > 0) await review.label(chosen.at(-1)!.id, ['positive'], 'ben');
+    }
+    expect(new Set(asked).size).toBe(asked.length);
+    const compared = nodes.filter(({ audit }) => !audit).slice(0, DIVERSE_AMONG);
+    expect(asked).toEqual(expect.arrayContaining(compared.map(({ id }) => id)));
   });
 
   it('RANDOM_AUDIT: the audit slice alone, of all splits', async () => {

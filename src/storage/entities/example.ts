@@ -17,6 +17,7 @@ export type ExampleOrigin = 'IMPORT' | 'ANSWER' | 'AUDIT';
 @Entity('example')
 @Unique(['task', 'itemKey'])
 @Index('example_task_split_group_idx', ['task', 'splitGroup'])
+@Index('example_created_idx', ['task', 'split', 'createdAt'])
 export class ExampleRow extends ItemColumns {
   @PrimaryGeneratedColumn('uuid') id: string;
   @ForeignKey(() => TaskRow)
