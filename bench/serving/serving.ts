@@ -131,6 +131,7 @@ if (bestPeer > 0) {
     }
   }
 }
+if (isAsked('mixed free core')) await measureFreeCore();
 if (isAsked('mixed overload')) await measureOverload();
 
 function isAsked(level: string): boolean {
@@ -271,6 +272,13 @@ async function measurePipeline(round: number): Promise<void> {
     const measured = () => limit(program, [places.model, file], { batch: 8 }, seconds);
     await once([round, 'mixed', '64 texts a request', `pipeline (${kind})`], measured);
   }
+}
+
+/** As many model hosts as leave a core free for the service's event loop, which shares it with the client. */
+async function measureFreeCore(): Promise<void> {
+  if (cpus().length === 1) return;
+  const own = fewloop(out, { FEWLOOP_HOSTS: String(cpus().length - 1), FEWLOOP_HOST_THREADS: '1' });
+  await once(['free core'], () => using(own, undefined, (server) => underLoad(own, server, sets.mixed, closed(128))));
 }
 
 async function measureOverload(): Promise<void> {

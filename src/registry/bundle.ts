@@ -4,11 +4,11 @@
  * What can only be seen by running it is for golden.ts.
  */
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { readFile, realpath } from 'node:fs/promises';
 import { isAbsolute, join, resolve, sep } from 'node:path';
 import type { z } from 'zod';
 import { FewloopError } from '../common/errors.js';
+import { sha256OfFile } from '../common/file-digest.js';
 import type { Member } from '../inference/types.js';
 import type { GraphFile } from '../runtime/host-pool.js';
 import { definitionDigest, parseTask } from '../task/definition.js';
@@ -111,13 +111,9 @@ async function refuseUnsafe(file: string, path: string, sha256: string): Promise
 
 /** SHA-256 (hex) of a file; BUNDLE_INVALID where it cannot be read. */
 export async function fileDigest(path: string): Promise<string> {
-  const hash = createHash('sha256');
-  try {
-    for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer);
-  } catch (cause) {
+  return sha256OfFile(path).catch((cause: unknown) => {
     throw invalid(`${path} cannot be read`, cause);
-  }
-  return hash.digest('hex');
+  });
 }
 
 export function digest(bytes: Buffer | string): string {

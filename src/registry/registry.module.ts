@@ -1,5 +1,7 @@
 /** Model versions, the hosts that run them and the engine that serves them. Imports runtime, storage, inference, task. */
 import { Module } from '@nestjs/common';
+import { join } from 'node:path';
+import { isGpu } from '../common/devices.js';
 import { METRICS, type Metrics } from '../common/metrics/metrics.js';
 import { Config } from '../config/config.js';
 import { AnswerTap } from '../inference/answer-tap.js';
@@ -8,6 +10,7 @@ import { ServedWindows } from '../inference/served-windows.js';
 import { JOBS_A_HOST } from '../runtime/host-process.js';
 import { HostPool } from '../runtime/host-pool.js';
 import { claimsFolder } from '../runtime/memory-claims.js';
+import { PackedGraphs } from '../runtime/packed-graphs.js';
 import { ActivationService } from './activation.js';
 import { BaseTokenizer } from './base-tokenizer.js';
 import { BatchBudgets, UNMEASURED_BATCH_TOKENS } from './batch-budget.js';
@@ -17,6 +20,7 @@ import { Catalogue } from './catalogue.js';
 import { ConvergenceService } from './convergence.js';
 import { refuseUnusableDevices } from './device-check.js';
 import { findLayout, HostLayout } from './host-layout.js';
+import { machine } from './machine.js';
 import { openBundleStore } from './open-store.js';
 import { RehearsalEngine } from './rehearsal.js';
 import { MAX_QUEUED_TOKENS, RegistryObservation } from './observation.js';
@@ -47,11 +51,18 @@ const SERVICES = [
     {
       provide: HostPool,
       inject: [Config, HostLayout, METRICS],
-      useFactory: (
+      useFactory: async (
         { dataDir, device, modelMemoryBytes: memoryBytes }: Config,
         { hosts, threads }: HostLayout,
         metrics: Metrics,
-      ) => new HostPool({ hosts, threads, device, memoryBytes, claimsFolder: claimsFolder(dataDir) }, metrics),
+      ) => {
+        // A GPU has memory of its own.
+        const packed = isGpu(device)
+          ? undefined
+          : new PackedGraphs(join(dataDir, 'packed-graphs'), await machine(device));
+        const shared = { claimsFolder: claimsFolder(dataDir), packed };
+        return new HostPool({ hosts, threads, device, memoryBytes, ...shared }, metrics);
+      },
     },
     ServedWindows,
     AnswerTap,

@@ -22,8 +22,8 @@ export function measuredBytes(pids: number[]): number | undefined {
   return kibibytes * 1024;
 }
 
-/** Of `hosts` processes with these graphs. */
-export function estimatedBytes(graphs: HostGraph[], hosts: number): number {
+/** Of `hosts` processes with these graphs; `shared`: which have one copy of their weights. */
+export function estimatedBytes(graphs: HostGraph[], hosts: number, shared = false): number {
   const files = graphs.reduce((sum, { path }) => sum + (statSync(path, { throwIfNoEntry: false })?.size ?? 0), 0);
-  return hosts * (EMPTY_HOST_BYTES + BYTES_A_FILE_BYTE * files);
+  return hosts * EMPTY_HOST_BYTES + (shared ? 1 : hosts) * BYTES_A_FILE_BYTE * files;
 }

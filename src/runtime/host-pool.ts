@@ -12,6 +12,7 @@ import type { GraphRunner, HostBatch, HostResult } from '../inference/types.js';
 import { HostGroup, type HostState } from './host-group.js';
 import { estimatedBytes, measuredBytes } from './host-memory.js';
 import { MemoryClaims } from './memory-claims.js';
+import type { PackedGraphs } from './packed-graphs.js';
 import type { HostGraph, HostSettings } from './protocol.js';
 
 const NO_ROOM_RETRY_MS = 2000;
@@ -31,6 +32,8 @@ export interface HostPoolSettings extends HostSettings {
   memoryBytes?: number;
   /** Where the machine's processes tell what they hold; absent or null: `memoryBytes` are this one's. */
   claimsFolder?: string | null;
+  /** Makes graphs ready, so that hosts share their weights. */
+  packed?: PackedGraphs;
 }
 
 interface SharedGroup {
@@ -74,7 +77,7 @@ export class HostPool {
     if (!this.#groups.has(key)) await this.#admit(set, files, mayEvict);
     let shared = this.#groups.get(key);
     if (!shared) {
-      const started = HostGroup.start(files, { ...this.settings, spare }, this.settings.hosts, this.metrics);
+      const started = this.#start(files, spare);
       shared = { leases: 0, started, group: undefined, bytes: this.#bytesOf(set, files) };
       this.#groups.set(key, shared);
       this.#claims?.hold(this.bytes);
@@ -129,6 +132,12 @@ export class HostPool {
     this.#claims?.close();
   }
 
+  async #start(files: HostGraph[], spare: boolean): Promise<HostGroup> {
+    const { packed, hosts, threads, device } = this.settings;
+    const graphs = packed ? await packed.of(files) : files;
+    return HostGroup.start(graphs, { threads, device, spare }, hosts, this.metrics);
+  }
+
   async #admit(set: string, files: HostGraph[], mayEvict: boolean): Promise<void> {
     const needed = this.#bytesOf(set, files);
     // What fits nowhere is let in alone: refusing it would serve nobody.
@@ -157,7 +166,8 @@ export class HostPool {
   }
 
   #bytesOf(set: string, files: HostGraph[]): number {
-    return this.#measured.get(set) ?? estimatedBytes(files, this.settings.hosts);
+    const { hosts, packed } = this.settings;
+    return this.#measured.get(set) ?? estimatedBytes(files, hosts, packed !== undefined);
   }
 
   async #leave(key: string, shared: SharedGroup): Promise<void> {

@@ -32,15 +32,30 @@ function sessionOptions({ threads, device }: HostSettings): ort.InferenceSession
 
 async function load(graphs: HostGraph[], settings: HostSettings): Promise<void> {
   try {
-    for (const { sha256, path } of graphs) {
-      const session = await ort.InferenceSession.create(path, sessionOptions(settings));
-      sessions.set(sha256, session);
+    for (const graph of graphs) {
+      const session = await open(graph, sessionOptions(settings));
+      sessions.set(graph.sha256, session);
       await warmUp(session);
     }
     send({ type: 'loaded' });
   } catch (error) {
     send({ type: 'load-failed', message: (error as Error).message });
   }
+}
+
+/** What was packed may have been removed meanwhile; it is optimized already. */
+async function open(
+  { path, packed }: HostGraph,
+  options: ort.InferenceSession.SessionOptions,
+): Promise<ort.InferenceSession> {
+  if (packed) {
+    try {
+      return await ort.InferenceSession.create(packed, { ...options, graphOptimizationLevel: 'disabled' });
+    } catch {
+      // The graph itself is there.
+    }
+  }
+  return ort.InferenceSession.create(path, options);
 }
 
 /** The first run allocates and packs weights: it is not to be a request's. */

@@ -9,6 +9,8 @@ export interface HostGraph {
   /** What batches call it on the wire: the digest, which does not depend on the bundle that names it. */
   sha256: string;
   path: string;
+  /** The same as ONNX Runtime has made it ready for this machine (packed-graphs.ts), where it has. */
+  packed?: string;
 }
 
 export interface HostTensor<T extends BigInt64Array | Float32Array = BigInt64Array | Float32Array> {
