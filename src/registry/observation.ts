@@ -25,14 +25,14 @@ export class RegistryObservation {
     health.register('hosts', () => this.#hosts());
   }
 
-  #gauges(set: SetGauge): void {
+  async #gauges(set: SetGauge): Promise<void> {
     set('fewloop_queue_tokens', {}, this.engine.queuedTokens);
     set('fewloop_queue_limit_tokens', {}, MAX_QUEUED_TOKENS);
     const states = this.hostPool.states();
     const sum = (key: 'loaded' | 'expected') => states.reduce((total, state) => total + state[key], 0);
     set('fewloop_hosts', {}, sum('loaded'));
     set('fewloop_hosts_expected', {}, sum('expected'));
-    const bytes = this.hostPool.measuredBytes();
+    const bytes = await this.hostPool.measuredBytes();
     if (bytes !== undefined) set('fewloop_hosts_resident_memory_bytes', {}, bytes);
     for (const [task, version] of Object.entries(this.activation.served())) {
       set('fewloop_active_version', { task }, version);

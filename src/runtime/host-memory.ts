@@ -1,5 +1,6 @@
 /** What a model host takes of the machine's memory: measured, and before it runs estimated by its graphs' files. */
-import { readFileSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import type { HostGraph } from './protocol.js';
 
 /** Node and ONNX Runtime: 36 to 56 MB measured without a graph; what is over is room for batches. */
@@ -8,11 +9,11 @@ const EMPTY_HOST_BYTES = 90 * 2 ** 20;
 const BYTES_A_FILE_BYTE = 3;
 
 /** Bytes of the processes, shared pages by their share; undefined where the system does not say. */
-export function measuredBytes(pids: number[]): number | undefined {
+export async function measuredBytes(pids: number[]): Promise<number | undefined> {
   let kibibytes = 0;
   for (const pid of pids) {
     try {
-      const [, size] = /^Pss:\s+(\d+) kB/mu.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8')) ?? [];
+      const [, size] = /^Pss:\s+(\d+) kB/mu.exec(await readFile(`/proc/${pid}/smaps_rollup`, 'utf8')) ?? [];
       if (size === undefined) return undefined;
       kibibytes += Number(size);
     } catch {

@@ -16,6 +16,8 @@ import type { PackedGraphs } from './packed-graphs.js';
 import type { HostGraph, HostSettings } from './protocol.js';
 
 const NO_ROOM_RETRY_MS = 2000;
+/** Hosts grow with the batches that they compute, for minutes after they have opened. */
+const MEASURE_EVERY_MS = 30_000;
 
 export interface GraphFile {
   /** What the bundle's members call it. */
@@ -37,6 +39,8 @@ export interface HostPoolSettings extends HostSettings {
 }
 
 interface SharedGroup {
+  /** Digests of its graphs. */
+  set: string;
   leases: number;
   started: Promise<HostGroup>;
   /** Once it has. */
@@ -50,9 +54,10 @@ export class HostPool {
   makeRoom: () => Promise<boolean> = async () => false;
   readonly #groups = new Map<string, SharedGroup>();
   readonly #ending = new Set<Promise<void>>();
-  /** Sets of graphs that have run here → what their hosts took. */
+  /** Sets of graphs that have run here → the most that their hosts took. */
   readonly #measured = new Map<string, number>();
   readonly #claims: MemoryClaims | undefined;
+  readonly #timer: NodeJS.Timeout;
 
   constructor(
     private readonly settings: HostPoolSettings,
@@ -62,6 +67,7 @@ export class HostPool {
     // Nobody waits for it here: what went wrong is told to whoever asks for that task next.
     const giveBack = () => void this.makeRoom().catch(() => undefined);
     if (claimsFolder) this.#claims = new MemoryClaims(claimsFolder, giveBack);
+    this.#timer = setInterval(() => void this.measure(), MEASURE_EVERY_MS).unref();
   }
 
   /**
@@ -78,7 +84,7 @@ export class HostPool {
     let shared = this.#groups.get(key);
     if (!shared) {
       const started = this.#start(files, spare);
-      shared = { leases: 0, started, group: undefined, bytes: this.#bytesOf(set, files) };
+      shared = { set, leases: 0, started, group: undefined, bytes: this.#bytesOf(set, files) };
       this.#groups.set(key, shared);
       this.#claims?.hold(this.bytes);
     }
@@ -86,9 +92,7 @@ export class HostPool {
     used.leases++;
     try {
       const group = (used.group = await used.started);
-      used.bytes = measuredBytes(group.pids()) ?? used.bytes;
-      this.#measured.set(set, used.bytes);
-      this.#claims?.hold(this.bytes);
+      await this.#take(used, group);
       return new HostLease(
         group,
         new Map(graphs.map(({ id, sha256 }) => [id, sha256])),
@@ -99,6 +103,15 @@ export class HostPool {
       if (this.#groups.get(key) === used) this.#groups.delete(key);
       this.#claims?.hold(this.bytes);
       throw error;
+    }
+  }
+
+  /** Takes note of how hosts have grown; where together they take too much, what nobody uses is given back. */
+  async measure(): Promise<void> {
+    for (const shared of [...this.#groups.values()]) if (shared.group) await this.#take(shared, shared.group);
+    while ((this.#claims?.mayGive ?? true) && !this.#fits(0)) {
+      // Nobody waits for it here: what went wrong is told to whoever asks for that task next.
+      if (!(await this.makeRoom().catch(() => false))) return;
     }
   }
 
@@ -114,7 +127,7 @@ export class HostPool {
   }
 
   /** What the hosts take now; undefined where the system does not say. */
-  measuredBytes(): number | undefined {
+  measuredBytes(): Promise<number | undefined> {
     return measuredBytes([...this.#groups.values()].flatMap(({ group }) => group?.pids() ?? []));
   }
 
@@ -125,11 +138,18 @@ export class HostPool {
 
   /** Drains and ends every host, whoever holds leases. */
   async close(): Promise<void> {
+    clearInterval(this.#timer);
     const groups = [...this.#groups.values()];
     this.#groups.clear();
     await Promise.all(groups.map(({ started }) => started.then((group) => group.close()).catch(() => undefined)));
     await Promise.all(this.#ending);
     this.#claims?.close();
+  }
+
+  async #take(shared: SharedGroup, group: HostGroup): Promise<void> {
+    shared.bytes = (await measuredBytes(group.pids())) ?? shared.bytes;
+    this.#measured.set(shared.set, Math.max(shared.bytes, this.#measured.get(shared.set) ?? 0));
+    this.#claims?.hold(this.bytes);
   }
 
   async #start(files: HostGraph[], spare: boolean): Promise<HostGroup> {

@@ -54,6 +54,13 @@ export class MemoryClaims {
     return this.#others().reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
+  /** Whether this process holds more than an equal share, or there is no other. */
+  get mayGive(): boolean {
+    const others = this.#others();
+    if (others.length === 0) return true;
+    return this.#bytes > others.reduce((sum, { bytes }) => sum + bytes, this.#bytes) / (others.length + 1);
+  }
+
   close(): void {
     this.#closed = true;
     clearInterval(this.#timer);
@@ -62,10 +69,7 @@ export class MemoryClaims {
 
   #tell(): void {
     this.#say();
-    const others = this.#others();
-    const all = others.reduce((sum, { bytes }) => sum + bytes, this.#bytes);
-    const mayGive = this.#bytes > all / (others.length + 1);
-    if (mayGive && others.some(({ wants }) => wants)) this.asked();
+    if (this.mayGive && this.#others().some(({ wants }) => wants)) this.asked();
   }
 
   /** On a disk that is full or gone each process goes by what it holds itself. */

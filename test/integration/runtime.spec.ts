@@ -178,6 +178,31 @@ describe('model hosts', () => {
     expect(results).toHaveLength(40);
   });
 
+  it('takes note of how hosts have grown, and has given back what then is too much', async () => {
+    const settings = { hosts: 1, threads: 1, device: 'cpu', memoryBytes: Infinity };
+    const growing = new HostPool(settings);
+    try {
+      const [idle, busy] = [await growing.open([graph('a')]), await growing.open([graph('b')])];
+      const before = growing.bytes;
+      growing.makeRoom = vi.fn(async () => (await idle.release(), true));
+      await growing.measure();
+      expect(growing.makeRoom).not.toHaveBeenCalled();
+      await busy.run(graphBatch('g0', 64, 128));
+      settings.memoryBytes = before;
+      await growing.measure();
+      expect(growing.makeRoom).toHaveBeenCalledTimes(1);
+      expect(growing.bytes).toBeGreaterThan(before / 2);
+      expect(busy.bytes).toBe(growing.bytes);
+      // What is to be opened again is known to grow.
+      await busy.release();
+      settings.memoryBytes = Infinity;
+      const again = await growing.open([graph('b')]);
+      expect(again.bytes).toBe(growing.bytes);
+    } finally {
+      await growing.close();
+    }
+  });
+
   it('replaces a host that was killed and loses no batch', async () => {
     const lease = await pool.open([graph('a')]);
     const before = lease.pids();
