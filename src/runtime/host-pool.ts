@@ -108,7 +108,7 @@ export class HostPool {
 
   /** Takes note of how hosts have grown; where together they take too much, what nobody uses is given back. */
   async measure(): Promise<void> {
-    for (const shared of [...this.#groups.values()]) if (shared.group) await this.#take(shared, shared.group);
+    for (const shared of this.#groups.values()) if (shared.group) await this.#take(shared, shared.group);
     while ((this.#claims?.mayGive ?? true) && !this.#fits(0)) {
       // Nobody waits for it here: what went wrong is told to whoever asks for that task next.
       if (!(await this.makeRoom().catch(() => false))) return;
