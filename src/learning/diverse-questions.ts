@@ -11,6 +11,7 @@ import { FewloopError } from '../common/errors.js';
 import { InferenceEngine } from '../inference/engine.js';
 import type { ServedModel } from '../inference/types.js';
 import { ActivationService } from '../registry/activation.js';
+import type { CandidateRow } from '../storage/entities/candidate.js';
 import { ExamplesRepository } from '../storage/examples.repository.js';
 import {
   positionOf,
@@ -20,7 +21,6 @@ import {
   type QuestionPosition,
   type QuestionView,
 } from '../storage/questions.repository.js';
-import type { CandidateRow } from '../storage/entities/candidate.js';
 import { itemOf } from './data-set.js';
 import { diverseOrder, type Point } from './diverse.js';
 import { BY_MARGIN } from './query-strategies.js';
@@ -52,6 +52,13 @@ type Embeddable = Pick<QuestionGlance, 'itemKey' | 'text' | 'textPair' | 'choice
 
 interface Asked extends Point {
   id: string;
+}
+
+/** Which questions are compared with each other: so many, in that order, behind a row. */
+interface Comparison {
+  order: QuestionOrder[];
+  behind: QuestionPosition | null;
+  among: number;
 }
 
 /** An order, as far as it was asked for. */
@@ -120,13 +127,13 @@ export class DiverseQuestions {
     let shown = isOther ? null : after;
     let behind = shown?.behind ?? null;
     for (;;) {
-      const known = shown && kept;
-      const begun = known ?? (await this.begin(task, view, { order, behind, among, cold }));
+      const had = shown && kept;
+      const begun = had ?? (await this.begin(task, view, { order, behind, among }));
       if (!begun) return placed;
       let index = 0;
       if (shown) {
         // Where another process gave the place, or this one long ago, it is the nearest one that this order has.
-        const at = known ? shown.index : begun.slice(0, shown.index + 1).indexOf(shown.id);
+        const at = had ? shown.index : begun.slice(0, shown.index + 1).indexOf(shown.id);
         index = at === -1 ? shown.index : at + 1;
         shown = null;
       }
@@ -145,21 +152,13 @@ export class DiverseQuestions {
   }
 
   /** Null: there are none. */
-  private async begin(
-    task: string,
-    view: QuestionView,
-    {
-      order,
-      behind,
-      among,
-      cold,
-    }: { order: QuestionOrder[]; behind: QuestionPosition | null; among: number; cold: boolean },
-  ): Promise<Begun | null> {
+  private async begin(task: string, view: QuestionView, { order, behind, among }: Comparison): Promise<Begun | null> {
     const found = await this.questions.glances(task, order, behind, among, view);
     if (found.length === 0) return null;
     const lease = await this.activation.current(task);
     try {
       const { version } = lease.model;
+      const cold = order === AT_RANDOM;
       const taught = cold ? [] : await this.examples.taughtSince(task, version, ANSWERED);
       const asked = found.map(({ id, margin }) => `${id} ${margin}`);
       const from = JSON.stringify([task, version, cold, asked, taught.map(({ itemKey }) => itemKey)]);

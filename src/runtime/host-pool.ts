@@ -64,9 +64,7 @@ export class HostPool {
     private readonly metrics: Metrics = NO_METRICS,
   ) {
     const { claimsFolder } = settings;
-    // Nobody waits for it here: what went wrong is told to whoever asks for that task next.
-    const giveBack = () => void this.makeRoom().catch(() => undefined);
-    if (claimsFolder) this.#claims = new MemoryClaims(claimsFolder, giveBack);
+    if (claimsFolder) this.#claims = new MemoryClaims(claimsFolder, () => void this.#giveBack());
     this.#timer = setInterval(() => void this.measure(), MEASURE_EVERY_MS).unref();
   }
 
@@ -109,10 +107,7 @@ export class HostPool {
   /** Takes note of how hosts have grown; where together they take too much, what nobody uses is given back. */
   async measure(): Promise<void> {
     for (const shared of this.#groups.values()) if (shared.group) await this.#take(shared, shared.group);
-    while ((this.#claims?.mayGive ?? true) && !this.#fits(0)) {
-      // Nobody waits for it here: what went wrong is told to whoever asks for that task next.
-      if (!(await this.makeRoom().catch(() => false))) return;
-    }
+    while ((this.#claims?.mayGive ?? true) && !this.#fits(0)) if (!(await this.#giveBack())) return;
   }
 
   /** Bytes that the hosts take, those that still load by estimate. */
@@ -144,6 +139,11 @@ export class HostPool {
     await Promise.all(groups.map(({ started }) => started.then((group) => group.close()).catch(() => undefined)));
     await Promise.all(this.#ending);
     this.#claims?.close();
+  }
+
+  /** Nobody waits for it: what went wrong is told to whoever asks for that task next. */
+  #giveBack(): Promise<boolean> {
+    return this.makeRoom().catch(() => false);
   }
 
   async #take(shared: SharedGroup, group: HostGroup): Promise<void> {
