@@ -9,6 +9,8 @@ The test rows are scored once per finished configuration, at the end of each cel
 """
 
 import json
+import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -91,7 +93,11 @@ def benchmark(settings: BenchmarkSettings, out: Path | None, as_json: bool) -> i
         "cells": results,
     }
     markdown, summary = write_report(document, out or settings.work / "results.md")
-    print(json.dumps(summary, ensure_ascii=False) if as_json else markdown)
+    try:
+        print(json.dumps(summary, ensure_ascii=False) if as_json else markdown, flush=True)
+    except BrokenPipeError:
+        # Who read it has seen enough (`| head`), and the files are written; else Python complains when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1 if any(result["state"] == "failed" for result in results) else 0
 
 

@@ -205,6 +205,18 @@ class TestEndedCommand:
 
 
 class TestCommand:
+    def test_ends_as_it_would_where_nobody_reads_the_table_to_its_end(self, folder, tmp_path):
+        out = tmp_path / "table.md"
+        given = arguments(folder, tmp_path, "--tasks", "eprstmt", "--methods", "zero-shot", "--out", str(out))
+        command = [sys.executable, "-m", "fewloop_trainer", *given]
+        environment = os.environ | {"PYTHONPATH": str(TRAINER)}
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as ended:
+            ended.stdout.close()
+            told = ended.stderr.read().decode()
+            assert ended.wait(timeout=120) == 0, told
+        assert "BrokenPipe" not in told
+        assert "zero-shot" in out.read_text()
+
     def test_writes_markdown_and_json_and_tells_each_cell(self, folder, tmp_path, capsys):
         out = tmp_path / "deep/table.md"
         given = arguments(folder, tmp_path, "--methods", "zero-shot,pet,pet+mixup", "--out", str(out))
