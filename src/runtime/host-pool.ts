@@ -107,7 +107,7 @@ export class HostPool {
   /** Takes note of how hosts have grown; where together they take too much, what nobody uses is given back. */
   async measure(): Promise<void> {
     for (const shared of this.#groups.values()) if (shared.group) await this.#take(shared, shared.group);
-    while ((this.#claims?.mayGive ?? true) && !this.#fits(0)) if (!(await this.#giveBack())) return;
+    while (!this.#fits(0) && (this.#claims?.mayGive ?? true)) if (!(await this.#giveBack())) return;
   }
 
   /** Bytes that the hosts take, those that still load by estimate. */

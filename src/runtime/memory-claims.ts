@@ -56,9 +56,7 @@ export class MemoryClaims {
 
   /** Whether this process holds more than an equal share, or there is no other. */
   get mayGive(): boolean {
-    const others = this.#others();
-    if (others.length === 0) return true;
-    return this.#bytes > others.reduce((sum, { bytes }) => sum + bytes, this.#bytes) / (others.length + 1);
+    return this.#mayGive(this.#others());
   }
 
   close(): void {
@@ -69,7 +67,13 @@ export class MemoryClaims {
 
   #tell(): void {
     this.#say();
-    if (this.mayGive && this.#others().some(({ wants }) => wants)) this.asked();
+    const others = this.#others();
+    if (others.some(({ wants }) => wants) && this.#mayGive(others)) this.asked();
+  }
+
+  #mayGive(others: Claim[]): boolean {
+    if (others.length === 0) return true;
+    return this.#bytes > others.reduce((sum, { bytes }) => sum + bytes, this.#bytes) / (others.length + 1);
   }
 
   /** On a disk that is full or gone each process goes by what it holds itself. */

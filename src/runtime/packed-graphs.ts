@@ -1,8 +1,7 @@
 /**
  * Graphs as ONNX Runtime makes them ready for this processor, optimized and with their weights packed, in files that
- * model hosts map: all hosts of a graph, those of other processes too, share one copy of its weights, and open it in a
- * fraction of the time. Made once for each graph and machine, in the data folder. Answers are the same to the bit; a
- * graph that cannot be packed is opened as it is.
+ * model hosts map: all hosts of a graph, those of other processes too, share one copy of its weights. Made once for each
+ * graph and machine, in the data folder. Answers are the same to the bit; a graph that cannot be packed is opened as it is.
  *
  *   FOLDER/<digest of graph and machine>/{model.onnx, weights.bin, digests.json}
  */
