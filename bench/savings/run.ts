@@ -52,7 +52,8 @@ interface Answer {
   label: string;
   confidence: number;
   route: string;
-  members: { member: string; weight: number; distribution: { label: string; probability: number }[] }[];
+  /** Null where one member was asked. */
+  disagreement: { voters: number } | null;
 }
 
 mkdirSync(out, { recursive: true });
@@ -97,36 +98,15 @@ async function activate(): Promise<void> {
 }
 
 async function answer(texts: string[], policy: Policy): Promise<Answer[]> {
-  // What each of the teachers said says how many of them could have been left out.
-  const members = policy === 'ENSEMBLE';
-  const wanted = `label confidence route ${members ? 'members { member weight distribution { label probability } }' : ''}`;
-  const text = `query ($inputs: [TextInput!]!, $options: ClassifyOptions) { classify(task: "savings", inputs: $inputs, options: $options) { ${wanted} } }`;
-  const options = { policy, members, deadlineMs: 60_000 };
+  const text = `query ($inputs: [TextInput!]!, $options: ClassifyOptions) {
+    classify(task: "savings", inputs: $inputs, options: $options) { label confidence route disagreement { voters } }
+  }`;
+  const options = { policy, deadlineMs: 60_000 };
   return askAll(
     texts,
     async (inputs) => (await ask<{ classify: Answer[] }>(text, { inputs, options })).classify,
     (done, all) => void process.stderr.write(`\r${policy} ${done} of ${all}      `),
   );
-}
-
-/**
- * Members asked for each text if, by falling weight, nobody is asked any more once those who are left cannot change the
- * label: what the leader is ahead by is more than their weight.
- */
-function askedByStopping(answers: Answer[]): number {
-  let asked = 0;
-  for (const { members } of answers) {
-    const sums: Record<string, number> = {};
-    let left = members.reduce((sum, { weight }) => sum + weight, 0);
-    for (const { weight, distribution } of members.toSorted((a, b) => b.weight - a.weight)) {
-      asked += 1;
-      left -= weight;
-      for (const { label, probability } of distribution) sums[label] = (sums[label] ?? 0) + weight * probability;
-      const [first = 0, second = 0] = Object.values(sums).toSorted((a, b) => b - a);
-      if (first - second > left) break;
-    }
-  }
-  return asked / answers.length;
 }
 
 try {
@@ -158,6 +138,7 @@ try {
   const student = answers.STUDENT;
   const isDoubtful = ({ route, confidence }: Answer) => route === 'REVIEW' || confidence < ACCEPT;
   const doubtful = student.map(isDoubtful);
+  const votersOf = (of: Answer[]) => of.reduce((sum, { disagreement }) => sum + (disagreement?.voters ?? 1), 0) / of.length;
   // Another threshold would ask about others; the two policies' answers say what it would come to.
   const atThreshold = (accept: number) => {
     const sure = student.map(({ confidence }) => confidence >= accept);
@@ -179,11 +160,8 @@ try {
     })),
     teachersAskedByCascade: doubtful.filter(Boolean).length / texts.length,
     thresholds: [0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95].map(atThreshold),
-    stopping: {
-      teachers: full[0]!.members.length,
-      asked: askedByStopping(full),
-      askedOfDoubtful: askedByStopping(full.filter((_, i) => doubtful[i])),
-    },
+    // Of the texts that the cascade's student was unsure of: teachers are asked in turn until the label is certain.
+    teachers: { all: votersOf(full), inTurn: votersOf(answers.CASCADE.filter((_, i) => doubtful[i])) },
   };
   process.stdout.write(`${JSON.stringify(result, null, 1)}\n`);
 } finally {

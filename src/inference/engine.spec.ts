@@ -257,6 +257,75 @@ describe('policies', () => {
       expect(outcome).toMatchObject({ ok: true, prediction: { calibrated: true, disagreement: { voters: 2 } } });
     });
 
+    describe('with a temperature of its own', () => {
+      const five = () => {
+        const { model, engine, rows } = cascade(1);
+        model.policies.cascade = { temperature: 3, calibrated: true };
+        const [first, second, student] = model.members;
+        // The lightest first: whom it begins with is by weight, not by place.
+        const teachers = [first!, second!, first!, second!, first!].map((member, i) => ({
+          ...member,
+          id: `t${i}`,
+          template: `${'很'.repeat(i)}${member.template}`,
+          weight: [1, 2, 3, 4, 60][i]!,
+        }));
+        model.members = [...teachers, student!];
+        return { model, engine, rows };
+      };
+      const items = texts(...Array.from({ length: 40 }, (_, i) => `第${i}条评论很${'好'.repeat(i % 20)}`));
+
+      it('asks the teachers by weight until the label is certain, which is the ensemble’s', async () => {
+        const { model, engine, rows } = five();
+        const full = await engine.classify(model, request(items, { policy: 'ensemble' }));
+        const before = rows();
+        const outcomes = await engine.classify(model, request(items));
+        const asked = outcomes.map((outcome, i) => {
+          const [one, all] = [outcome, full[i]!].map((of) => (of.ok ? of.prediction : undefined));
+          expect(one!.label).toBe(all!.label);
+          const ids = one!.members.map(({ member }) => member);
+          expect(ids).toEqual(['t4', 't3', 't2', 't1', 't0'].slice(0, ids.length));
+          expect(one!.disagreement?.voters ?? 1).toBe(ids.length);
+          const own = all!.members.filter(({ member }) => ids.includes(member));
+          for (const { member, distribution } of own)
+            expect(one!.members.find((said) => said.member === member)!.distribution).toEqual(distribution);
+          return ids.length;
+        });
+        expect(rows() - before).toBe(40 + asked.reduce((sum, count) => sum + count, 0));
+        expect(Math.min(...asked)).toBe(1);
+        expect(Math.max(...asked)).toBeGreaterThan(1);
+      });
+
+      it('answers at that temperature', async () => {
+        const [cold, warm] = [five(), five()];
+        warm.model.policies.cascade = { temperature: 1, calibrated: true };
+        const [first, second] = await Promise.all(
+          [cold, warm].map(({ model, engine }) => engine.classify(model, request(items))),
+        );
+        first!.forEach((outcome, i) => {
+          const other = second![i]!;
+          const [a, b] = [outcome.ok && outcome.prediction, other.ok && other.prediction];
+          expect(a && b && a.confidence < b.confidence).toBe(true);
+        });
+      });
+
+      it('fails the texts that a later teacher could not be asked about, and no other', async () => {
+        const [whole, broken] = [five(), five()];
+        const asked = (await whole.engine.classify(whole.model, request(items))).map(
+          (outcome) => outcome.ok && outcome.prediction.members.length,
+        );
+        const runner = broken.model.runner as MemoryRunner;
+        const run = runner.run.bind(runner);
+        runner.run = (batch) => {
+          // A row of each text for the student and one for the first teacher.
+          if (broken.rows() >= 2 * items.length) runner.failing = new Error('gone');
+          return run(batch);
+        };
+        const outcomes = await broken.engine.classify(broken.model, request(items));
+        expect(codes(outcomes)).toEqual(asked.map((count) => (count === 1 ? 'ok' : 'INTERNAL')));
+        expect(new Set(codes(outcomes)).size).toBe(2);
+      });
+    });
+
     it('is the ensemble where a version has no student', async () => {
       const { model, engine } = cascade(0.5);
       model.members.pop();

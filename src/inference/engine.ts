@@ -4,7 +4,8 @@
  * of one request are scored once; a request is answered by the one model it was given.
  *
  * Policies: `ensemble` asks the teachers, `student` the student; `cascade` asks the student, and the teachers only
- * where the student's answer would be reviewed or is less sure than the task accepts.
+ * where the student's answer would be reviewed or is less sure than the task accepts: in turn, until the label is
+ * certain, where the version has a temperature for answers of that kind.
  */
 import { FewloopError } from '../common/errors.js';
 import { NO_METRICS, secondsSince, type Metrics } from '../common/metrics/metrics.js';
@@ -12,9 +13,10 @@ import { validateItem } from '../task/item.js';
 import { itemKey } from '../task/keys.js';
 import type { Item, ServingPolicy } from '../task/types.js';
 import type { AnswerTap } from './answer-tap.js';
+import { inTurn } from './in-turn.js';
 import { BatchQueue, whyDropped, type QueueLimits } from './infer.js';
 import { membersOf, policyOf } from './policy.js';
-import { predict, scoreMembers, type ItemScores } from './pipeline.js';
+import { predict, scoreInTurn, scoreMembers, type ItemScores } from './pipeline.js';
 import { RecentAnswers } from './recent.js';
 import type { ServedWindows } from './served-windows.js';
 import type { Answered, ClassifyRequest, ServedModel } from './types.js';
@@ -137,24 +139,27 @@ export class InferenceEngine {
     if (policy !== 'cascade') return this.ask(model, policy, items, request);
     const outcomes = await this.ask(model, 'student', items, request);
     const doubtful = new Map([...items].filter(([key]) => isDoubtful(outcomes.get(key)!, model)));
-    for (const [key, outcome] of await this.ask(model, 'ensemble', doubtful, request)) outcomes.set(key, outcome);
+    const teachers = model.policies.cascade ? 'cascade' : 'ensemble';
+    for (const [key, outcome] of await this.ask(model, teachers, doubtful, request)) outcomes.set(key, outcome);
     return outcomes;
   }
 
+  /** `cascade`: the teachers in turn. */
   private async ask(
     model: ServedModel,
-    policy: 'ensemble' | 'student',
+    policy: ServingPolicy,
     items: Map<string, Item>,
     request: ClassifyRequest,
   ): Promise<Map<string, Outcome>> {
     if (items.size === 0) return new Map();
-    const members = membersOf(model, policy);
+    const asked = membersOf(model, policy === 'student' ? 'student' : 'ensemble');
+    const [members, score] = policy === 'cascade' ? [inTurn(asked), scoreInTurn] : [asked, scoreMembers];
     // Before rendering and tokenizing: what is dropped or refused has cost nothing.
     const error = whyDropped(request);
     if (!error) this.queue.check(items.size, { ...request, tokensPerMs: model.tokensPerMs });
     const scores = error
       ? [...items].map((): ItemScores => ({ ok: false, error }))
-      : await scoreMembers(model, members, [...items.values()], this.queue, request);
+      : await score(model, members, [...items.values()], this.queue, request);
     return new Map(
       [...items.keys()].map((itemKey, i): [string, Outcome] => {
         const scored = scores[i]!;

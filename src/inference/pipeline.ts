@@ -6,6 +6,7 @@
 import { FewloopError } from '../common/errors.js';
 import type { Item, ServingPolicy } from '../task/types.js';
 import { rowKey, type Row } from './batch.js';
+import { fewestAsked, isDecided } from './in-turn.js';
 import { DEFAULT_THRESHOLD } from './independent.js';
 import type { BatchQueue, RowOutcome, RowResult, SubmitOptions } from './infer.js';
 import {
@@ -30,8 +31,15 @@ export interface MemberScores {
   scores: number[];
 }
 
-export type ItemScores =
-  { ok: true; labels: string[]; members: MemberScores[]; embedding: Float32Array } | { ok: false; error: FewloopError };
+interface Scored {
+  ok: true;
+  labels: string[];
+  members: MemberScores[];
+  /** Of the first of them. */
+  embedding: Float32Array;
+}
+
+export type ItemScores = Scored | { ok: false; error: FewloopError };
 
 /** render → tokenize → batch → infer → combine: what each of `members` says of each item, in order. */
 export async function scoreMembers(
@@ -40,10 +48,10 @@ export async function scoreMembers(
   items: Item[],
   queue: BatchQueue,
   options: SubmitOptions,
+  vocabulary = new Vocabulary(model.tokenizer),
 ): Promise<ItemScores[]> {
   const asked = items.map((item) => attempt(() => members.map((member) => questionOf(model, member, item))));
   const all = asked.flatMap((questions) => (questions instanceof FewloopError ? [] : questions));
-  const vocabulary = new Vocabulary(model.tokenizer);
   await vocabulary.learn(all.flatMap(textsOfQuestion));
   const answers = await answer(model, all, vocabulary, (rows) => askOnce(model, rows, queue, options));
   const answerTo = new Map(all.map((question, i) => [question, answers[i]!]));
@@ -56,6 +64,48 @@ export async function scoreMembers(
   });
 }
 
+/**
+ * The same, but of each item only the first of `members`, which are in turn, until its label is certain (in-turn.ts): so
+ * many at once that they could decide, then one by one.
+ */
+export async function scoreInTurn(
+  model: ServedModel,
+  members: Member[],
+  items: Item[],
+  queue: BatchQueue,
+  options: SubmitOptions,
+): Promise<ItemScores[]> {
+  const vocabulary = new Vocabulary(model.tokenizer);
+  const first = fewestAsked(members);
+  const scores = await scoreMembers(model, members.slice(0, first), items, queue, options, vocabulary);
+  for (let asked = first; asked < members.length; asked++) {
+    const open = scores.flatMap((scored, i) => (scored.ok && !isCertain(model, members, scored) ? [i] : []));
+    if (open.length === 0) break;
+    const next = members.slice(asked, asked + 1);
+    const more = await scoreMembers(
+      model,
+      next,
+      open.map((i) => items[i]!),
+      queue,
+      options,
+      vocabulary,
+    );
+    open.forEach((i, n) => (scores[i] = bothOf(scores[i]!, more[n]!)));
+  }
+  return scores;
+}
+
+function isCertain(model: ServedModel, members: Member[], { labels, members: said }: Scored): boolean {
+  return isDecided(
+    members,
+    said.map(({ scores }, i) => memberDistribution(model.definition.kind, scores, offsetsOf(members[i]!, labels))),
+  );
+}
+
+function bothOf(before: ItemScores, after: ItemScores): ItemScores {
+  return before.ok && after.ok ? { ...before, members: [...before.members, ...after.members] } : after;
+}
+
 /** Every row that the member may ask about the item, laid out by the steps that serve. Throws BAD_INPUT. */
 export async function encodingsOf(model: ServedModel, member: Member, item: Item): Promise<Encoding[]> {
   const question = questionOf(model, member, item);
@@ -64,17 +114,17 @@ export async function encodingsOf(model: ServedModel, member: Member, item: Item
   return layOut(model, question, everyRow(question), vocabulary).map(({ encoding }) => encoding);
 }
 
-/** score → route. */
+/** score → route; of those of the `members` who were asked, the first ones. */
 export function predict(
   model: ServedModel,
   members: Member[],
   policy: ServingPolicy,
-  { labels, members: said }: Extract<ItemScores, { ok: true }>,
+  { labels, members: said }: Scored,
 ): Prediction {
   const { kind, routing } = model.definition;
-  const scored = members.map((member, i) => ({
-    member,
-    distribution: memberDistribution(kind, said[i]!.scores, offsetsOf(member, labels)),
+  const scored = said.map(({ scores }, i) => ({
+    member: members[i]!,
+    distribution: memberDistribution(kind, scores, offsetsOf(members[i]!, labels)),
   }));
   const calibration = model.policies[policy] ?? { temperature: 1, calibrated: false };
   const result =

@@ -102,6 +102,11 @@ describe('readBundle', () => {
       (m) => (m.policies.student = { temperature: 1, calibrated: true }),
       /student/,
     ],
+    [
+      'a cascade without its student',
+      (m) => (m.policies.cascade = { temperature: 1, calibrated: true }),
+      /cascade lacks the policy/,
+    ],
     ['words of another label', (m) => (m.members[0]!.labelWords = { positive: ['好'] }), /labels are/],
     ['a temperature of zero', (m) => (m.policies.ensemble!.temperature = 0), /temperature/],
     ['another definition than its digest says', (m) => (m.definition.maxLength = 64), /digest differs/],

@@ -211,6 +211,11 @@ function checkRelations(manifest: BundleManifest, golden: GoldenFile): void {
     Math.max(0, ...members.filter((one) => one.role === role).map((one) => one.weight));
   if (policies.ensemble && heaviest('teacher') === 0) throw invalid('its ensemble has no member with a weight');
   if (policies.student && heaviest('student') === 0) throw invalid('its student policy has no student');
+  if (policies.cascade && !(policies.ensemble && policies.student))
+    throw invalid('its cascade lacks the policy of its teachers or of its student');
+  // Which labels a text has is decided at the ensemble's temperature, and so by all of its members.
+  if (policies.cascade && definition.kind === 'multi-label')
+    throw invalid('its cascade has a temperature of its own, which does not go with multi-label');
 }
 
 function checkMember({ kind, labels }: TaskDefinition, member: MemberEntry, graph: GraphEntry): void {

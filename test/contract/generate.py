@@ -172,7 +172,27 @@ def score_vectors() -> dict:
         "priors": priors,
         "independent": independent_vectors(),
         "shortlist": shortlist_vectors(),
+        "inTurn": in_turn_vectors(),
     }
+
+
+def in_turn_vectors() -> list[dict]:
+    """Sure members and unsure ones, of like weights and of unlike ones."""
+    rng = np.random.default_rng(6)
+    vectors = []
+    for members, labels, spread in [(1, 2, 1), (2, 3, 4), (5, 2, 1), (5, 2, 4), (5, 8, 8), (7, 3, 3)]:
+        weights = np.ones(members) if labels == 2 else rng.uniform(0.05, 1, members)
+        said = scores.distribution_of(rng.normal(0, spread, (members, 12, labels)))
+        combined, asked = scores.ask_in_turn(said, weights)
+        vectors.append(
+            {
+                "weights": weights.tolist(),
+                "distributions": said.tolist(),
+                "combined": combined.tolist(),
+                "asked": asked.tolist(),
+            }
+        )
+    return vectors
 
 
 def shortlist_vectors() -> dict:

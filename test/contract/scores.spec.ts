@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import {
   applyTemperature,
+  argmax,
   combineMembers,
   disagreementOf,
   distributionOf,
@@ -15,6 +16,7 @@ import {
   meanBinaryEntropy,
   temperIndependent,
 } from '../../src/inference/independent.js';
+import { fewestAsked, inTurn, isDecided } from '../../src/inference/in-turn.js';
 import { nearest } from '../../src/inference/question.js';
 import { matchPriors, meanDistribution } from '../../src/inference/priors.js';
 import type { Disagreement } from '../../src/inference/types.js';
@@ -44,10 +46,17 @@ interface IndependentCase {
   >;
 }
 
-const { combined, priors, independent, shortlist } = JSON.parse(readFileSync('test/contract/scores.json', 'utf8')) as {
+const {
+  combined,
+  priors,
+  independent,
+  shortlist,
+  inTurn: turns,
+} = JSON.parse(readFileSync('test/contract/scores.json', 'utf8')) as {
   combined: CombinedCase[];
   priors: { scores: number[][]; prior: number[]; offsets: number[] }[];
   independent: IndependentCase[];
+  inTurn: { weights: number[]; distributions: number[][][]; combined: number[][]; asked: number[] }[];
   shortlist: { vectors: number[][]; embeddings: number[][]; listed: Record<string, boolean[][]> };
 };
 
@@ -102,6 +111,19 @@ describe('scores, as the trainer computes them', () => {
       close([leastCertain(tempered, chosen), meanBinaryEntropy(tempered)], [expected.leastCertain, expected.entropy]);
       const disagreement = independentDisagreement(members, mean, row.thresholds, Number(temperature));
       expect(rounded(disagreement)).toEqual(rounded(members.length < 2 ? null : expected.disagreement));
+    }
+  });
+
+  it.each(turns)('members in turn, $weights.length of them', ({ weights, distributions, combined: means, asked }) => {
+    for (const [row, mean] of means.entries()) {
+      const members = inTurn(weights.map((weight, m) => ({ weight, distribution: distributions[m]![row]! })));
+      const said = members.map(({ distribution }) => distribution);
+      const decided = said.findIndex((_, i) => isDecided(members, said.slice(0, i + 1)));
+      const count = decided < 0 ? members.length : decided + 1;
+      expect(count).toBe(asked[row]);
+      expect(count).toBeGreaterThanOrEqual(fewestAsked(members));
+      close(combineMembers(members.slice(0, count)), mean);
+      expect(argmax(mean)).toBe(argmax(combineMembers(members)));
     }
   });
 

@@ -34,7 +34,13 @@ from fewloop_trainer.run_report import report_of, summary_of
 from fewloop_trainer.run_state import Run, Teacher
 from fewloop_trainer.student import Student, calibrate_student, choose_student, train_student
 from fewloop_trainer.tapt import adapt_base
-from fewloop_trainer.teachers import dev_distributions, fit_out_of_fold, serving_temperature, train_teacher
+from fewloop_trainer.teachers import (
+    ServingTemperatures,
+    dev_distributions,
+    fit_out_of_fold,
+    serving_temperatures,
+    train_teacher,
+)
 from fewloop_trainer.training import NO_SAVING, Saving
 
 
@@ -62,10 +68,10 @@ def execute(run: Run) -> dict[str, object]:
         return {"ok": True}
     train_student(run, pseudo)
     run.enter("calibrate", 0.92)
-    dev = dev_distributions(run, fit.weights)
-    temperature, rows = serving_temperature(run, fit, dev)
-    student = calibrate_student(run, member, fit, temperature, trials)
-    report = report_of(run, (offsets, base_scores), fit, dev, temperature, pseudo, student)
+    dev = dev_distributions(run)
+    temperatures = serving_temperatures(run, fit, dev)
+    student = calibrate_student(run, member, fit, temperatures.ensemble, trials)
+    report = report_of(run, (offsets, base_scores), fit, dev, temperatures, pseudo, student)
     run.enter("bundle", 0.94)
     leave_gpu(run.base)  # what is served has been computed by ONNX Runtime on a CPU, and so is what it is compared with
     report |= {
@@ -80,7 +86,7 @@ def execute(run: Run) -> dict[str, object]:
         run.folder / "bundle",
         run.data,
         members_of(run, fit.weights, student),
-        policies_of(run, temperature, rows, student),
+        policies_of(run, temperatures, student),
         run.thresholds,
         report,
         len(pseudo.chosen),
@@ -102,17 +108,20 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def policies_of(run: Run, temperature: float, rows: int, student: Student) -> dict[str, dict[str, object]]:
-    """Temperature of each serving policy, and whether rows enough stand behind it: `rows` behind the teachers'."""
-    enough = rows >= calibrate.CALIBRATED_ROWS
+def policies_of(run: Run, temperatures: ServingTemperatures, student: Student) -> dict[str, dict[str, object]]:
+    """Temperature of each serving policy, and whether rows enough stand behind it."""
+    enough = temperatures.rows >= calibrate.CALIBRATED_ROWS
     of_dev = len(run.data.dev) >= calibrate.CALIBRATED_ROWS
-    return {
-        "ensemble": {"temperature": temperature, "calibrated": enough},
+    policies = {
+        "ensemble": {"temperature": temperatures.ensemble, "calibrated": enough},
         "student": {
             "temperature": student.temperature,
             "calibrated": enough if student.temperature_source == "matched" else of_dev,
         },
     }
+    if temperatures.cascade is not None:
+        policies["cascade"] = {"temperature": temperatures.cascade, "calibrated": enough}
+    return policies
 
 
 def members_of(run: Run, weights: np.ndarray, student: Student) -> list[TrainedMember]:

@@ -11,9 +11,9 @@ from fewloop_trainer.ensemble import weights_of_rows
 from fewloop_trainer.pseudo import PseudoLabels, label_of
 from fewloop_trainer.reliability import conformal_sets, risk_coverage
 from fewloop_trainer.run_state import Run
-from fewloop_trainer.scores import combine_members
+from fewloop_trainer.scores import ask_in_turn, combine_members
 from fewloop_trainer.student import Student
-from fewloop_trainer.teachers import OutOfFoldFit
+from fewloop_trainer.teachers import OutOfFoldFit, ServingTemperatures
 
 SUMMARY = ("labelled", "onDev", "weights", "temperature", "pseudoLabels", "student", "notes")
 
@@ -23,15 +23,15 @@ def report_of(
     zero_shot: tuple[np.ndarray, np.ndarray],
     fit: OutOfFoldFit,
     dev: np.ndarray,
-    temperature: float,
+    temperatures: ServingTemperatures,
     pseudo: PseudoLabels,
     student: Student,
 ) -> dict[str, object]:
-    """`zero_shot`: the base model's offsets and scores (offsets.py); `dev` [dev rows, C]: what the ensemble says before
-    the `temperature` that it is served with."""
+    """`zero_shot`: the base model's offsets and scores (offsets.py); `dev` [T, dev rows, C]: what the teachers say."""
     offsets, base_scores = zero_shot
     dev_wanted, untempered = targets(run.task, run.data.dev), combine_members(fit.rows, fit.weights)
-    ensemble_dev = run.observe.temper(dev, temperature)
+    untempered_dev = combine_members(dev, fit.weights)
+    ensemble_dev = run.observe.temper(untempered_dev, temperatures.ensemble)
     student_dev = run.observe.temper(student.dev, student.temperature)
     return {
         "kind": "run",
@@ -48,6 +48,7 @@ def report_of(
             "reliability": _reliability(run, untempered, fit.ensemble, run.wanted),
             "members": {t.id: _evaluate(run, p, run.wanted) for t, p in zip(run.teachers, fit.rows, strict=True)},
             "ensemble": _evaluate(run, fit.ensemble, run.wanted),
+            "inTurn": _in_turn(run, fit, temperatures.cascade),
             "shortlistRecall": _shortlist_recall(run, fit.rows),
             "rows": [
                 {"itemKey": row.get("itemKey"), **answer_of(row), "distribution": [float(x) for x in p]}
@@ -58,7 +59,7 @@ def report_of(
             "ensemble": _evaluate(run, ensemble_dev, dev_wanted),
             "student": _evaluate(run, student_dev, dev_wanted),
             "reliability": {
-                "ensemble": _reliability(run, dev, ensemble_dev, dev_wanted),
+                "ensemble": _reliability(run, untempered_dev, ensemble_dev, dev_wanted),
                 "student": _reliability(run, student.dev, student_dev, dev_wanted),
             },
         },
@@ -70,7 +71,8 @@ def report_of(
         },
         "weights": fit.weighing | {t.id: float(w) for t, w in zip(run.teachers, fit.weights, strict=True)},
         "temperature": {
-            "ensemble": temperature,
+            "ensemble": temperatures.ensemble,
+            "cascade": temperatures.cascade,
             "outOfFold": fit.temperature,
             "student": student.temperature,
             "studentFrom": student.temperature_source,
@@ -103,6 +105,15 @@ def _zero_shot(run: Run, scores: np.ndarray, offsets: np.ndarray, weights: np.nd
     )
     shares = [w for _, w in own] if sum(w for _, w in own) > 0 else [1.0] * len(own)
     return _evaluate(run, combine_members(of_teachers, shares), run.wanted)
+
+
+def _in_turn(run: Run, fit: OutOfFoldFit, temperature: float | None) -> dict[str, object] | None:
+    """Of teachers who are asked in turn, at the `temperature` of that; None for label sets, which ask all."""
+    if temperature is None:
+        return None
+    combined, asked = ask_in_turn(fit.rows, fit.weights)
+    said = _evaluate(run, run.observe.temper(combined, temperature), run.wanted)
+    return {"teachers": len(run.teachers), "asked": float(asked.mean())} | said
 
 
 def _shortlist_recall(run: Run, oof: np.ndarray) -> dict[str, float]:

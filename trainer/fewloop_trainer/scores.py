@@ -1,8 +1,8 @@
 """From word logits to distributions, their combination and disagreement; offsets that match a prior.
 
-Twin of `src/inference/combine.ts`, `independent.ts` and `priors.ts`; `test/contract/scores.json` holds both to the same
-numbers. For multi-label tasks a "distribution" holds a probability a label, each on its own: see the second half.
-Arrays are float64, labels last; logarithms are natural.
+Twin of `src/inference/combine.ts`, `in-turn.ts`, `independent.ts` and `priors.ts`; `test/contract/scores.json` holds
+both to the same numbers. For multi-label tasks a "distribution" holds a probability a label, each on its own: see the
+second half. Arrays are float64, labels last; logarithms are natural.
 """
 
 from collections.abc import Sequence
@@ -30,6 +30,27 @@ def combine_members(distributions: np.ndarray, weights: Sequence[float]) -> np.n
     """[members, ..., labels] to [..., labels]: the weighted mean; weights need not sum to one."""
     shares = np.asarray(weights, dtype=np.float64)
     return np.tensordot(shares / shares.sum(), np.asarray(distributions, dtype=np.float64), axes=1)
+
+
+ROUNDING = 1e-12
+"""Sums of the same numbers in another order may differ by so much."""
+
+
+def ask_in_turn(distributions: np.ndarray, weights: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """[members, N, labels] to the weighted mean [N, labels] of those asked, and how many those are [N].
+
+    Members are asked by falling weight, of equals the first, and no further one once those who are left cannot change
+    the label: what the leading label is ahead by is more than their weight. Twin of `src/inference/in-turn.ts`.
+    """
+    members, shares = np.asarray(distributions, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    order = np.argsort(-shares, kind="stable")
+    shares = shares[order] / shares.sum()
+    sums, given = np.cumsum(shares[:, None, None] * members[order], axis=0), np.cumsum(shares)
+    first, second = np.moveaxis(np.sort(sums, axis=-1)[..., -2:], -1, 0)[::-1]
+    decided = first - second > (1 - given)[:, None] + ROUNDING
+    decided[-1] = True
+    last = decided.argmax(0)
+    return sums[last, np.arange(members.shape[1])] / given[last][:, None], last + 1
 
 
 def apply_temperature(distribution: np.ndarray, temperature: float) -> np.ndarray:

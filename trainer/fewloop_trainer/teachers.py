@@ -13,7 +13,7 @@ from fewloop_trainer.keys import split_group
 from fewloop_trainer.learners import PetLearner
 from fewloop_trainer.offsets import first_offsets
 from fewloop_trainer.run_state import TRIAL_CANDIDATES, Run, Teacher
-from fewloop_trainer.scores import combine_members
+from fewloop_trainer.scores import ask_in_turn, combine_members
 from fewloop_trainer.shrink import FEWEST_MATCHING_TEXTS, OutOfFold, choose
 
 
@@ -163,27 +163,43 @@ def train_teacher(run: Run, teacher: Teacher, number: int) -> None:
     run.report(0.5 + 0.2 * (number + 1) / len(run.teachers))
 
 
-def dev_distributions(run: Run, weights: np.ndarray) -> np.ndarray:
-    """The teachers' weighted mean [dev rows, C], untempered."""
+def dev_distributions(run: Run) -> np.ndarray:
+    """Each teacher's probabilities [T, dev rows, C]."""
     if not run.data.dev:
-        return np.zeros((0, run.classes))
+        return np.zeros((len(run.teachers), 0, run.classes))
     members = []
     for teacher, offsets in zip(run.teachers, run.served_offsets, strict=True):
         learner, model = run.trained(teacher)
         scores = run.predict(learner, model, learner.encode(run.data.dev))
         members.append(run.observe.probabilities(scores, offsets))
-    return combine_members(np.stack(members), weights)
+    return np.stack(members)
 
 
-def serving_temperature(run: Run, fit: OutOfFoldFit, dev: np.ndarray) -> tuple[float, int]:
-    """The temperature that the teachers are served with, and how many labelled rows stand behind it.
+@dataclass(frozen=True)
+class ServingTemperatures:
+    """Of the policies that ask the teachers."""
 
-    It was fitted out of fold. Where those rows are too few for that, dev rows, which no teacher has seen either, are
-    fitted with them: `dev` [dev rows, C], untempered. Of label sets thresholds go with the temperature, and it stays.
+    ensemble: float
+    cascade: float | None
+    """Of teachers who are asked in turn (scores.py); None for label sets, whose decisions go with the ensemble's
+    temperature."""
+    rows: int
+    """Labelled rows that stand behind them."""
+
+
+def serving_temperatures(run: Run, fit: OutOfFoldFit, dev: np.ndarray) -> ServingTemperatures:
+    """Fitted out of fold. Where those rows are too few for that, dev rows, which no teacher has seen either, are fitted
+    with them: `dev` [T, dev rows, C]. Of label sets thresholds go with the temperature, and it stays.
     """
-    rows = len(run.wanted)
-    if rows >= calibrate.CALIBRATED_ROWS or run.observe.sets or not len(dev):
-        return fit.temperature, rows
-    seen = np.concatenate([combine_members(fit.rows, fit.weights), dev])
-    wanted = np.concatenate([run.wanted, targets(run.task, run.data.dev)])
-    return run.observe.fit_temperature(seen, wanted), len(wanted)
+    if run.observe.sets:
+        return ServingTemperatures(fit.temperature, None, len(run.wanted))
+    members, wanted = fit.rows, run.wanted
+    if len(wanted) < calibrate.CALIBRATED_ROWS:
+        members = np.concatenate([members, dev], axis=1)
+        wanted = np.concatenate([wanted, targets(run.task, run.data.dev)])
+    asked, _ = ask_in_turn(members, fit.weights)
+    return ServingTemperatures(
+        run.observe.fit_temperature(combine_members(members, fit.weights), wanted),
+        run.observe.fit_temperature(asked, wanted),
+        len(wanted),
+    )

@@ -6,7 +6,7 @@ import pytest
 from fewloop_trainer import calibrate
 from fewloop_trainer.observe import Observations
 from fewloop_trainer.scores import apply_temperature
-from fewloop_trainer.teachers import serving_temperature
+from fewloop_trainer.teachers import ServingTemperatures, serving_temperatures
 
 
 def overconfident(true_temperature: float, rows: int = 40_000) -> tuple[np.ndarray, np.ndarray]:
@@ -54,7 +54,7 @@ class TestMatchedConfidence:
 
 
 @pytest.mark.parametrize(("rows", "used"), [(60, 260), (150, 150)])
-def test_the_teachers_are_served_with_a_temperature_of_dev_rows_too_where_train_rows_are_few(rows, used):
+def test_the_teachers_are_served_with_temperatures_of_dev_rows_too_where_train_rows_are_few(rows, used):
     task = SimpleNamespace(kind="single-label", labels_of=lambda row: ["0", "1", "2"])
     train, wanted = overconfident(2.0)
     dev, dev_wanted = overconfident(0.5)
@@ -65,13 +65,20 @@ def test_the_teachers_are_served_with_a_temperature_of_dev_rows_too_where_train_
         wanted=wanted[:rows],
         data=SimpleNamespace(dev=[{"label": str(label)} for label in dev_wanted]),
     )
-    fit = SimpleNamespace(rows=train[None, :rows], weights=np.ones(1), temperature=1.7)
-    temperature, behind = serving_temperature(run, fit, dev)
-    assert behind == used
-    if rows >= calibrate.CALIBRATED_ROWS:
-        assert temperature == fit.temperature
-    else:
-        both = np.concatenate([train[:rows], dev]), np.concatenate([wanted[:rows], dev_wanted])
-        assert temperature == pytest.approx(calibrate.fit_temperature(*both))
+    # The second member knows nothing and weighs least: where the first is sure it is not asked.
+    weights, ignorant = np.array([0.6, 0.4]), np.full((500, 3), 1 / 3)
+    fit = SimpleNamespace(rows=np.stack([train[:rows], ignorant[:rows]]), weights=weights, temperature=1.7)
+    served = serving_temperatures(run, fit, np.stack([dev, ignorant[:200]]))
+    assert served.rows == used
+    seen = np.concatenate([train[:rows], dev[: used - rows]])
+    labels = np.concatenate([wanted[:rows], dev_wanted[: used - rows]])
+    everyone = 0.6 * seen + 0.4 * ignorant[:used]
+    assert served.ensemble == pytest.approx(calibrate.fit_temperature(everyone, labels))
+    first, second = np.sort(0.6 * seen)[:, :-3:-1].T
+    alone = first - second > 0.4
+    assert 0 < alone.sum() < used
+    in_turn = np.where(alone[:, None], seen, everyone)
+    assert served.cascade == pytest.approx(calibrate.fit_temperature(in_turn, labels))
     sets = Observations(SimpleNamespace(kind="multi-label"))
-    assert serving_temperature(SimpleNamespace(**vars(run) | {"observe": sets}), fit, dev) == (fit.temperature, rows)
+    of_sets = serving_temperatures(SimpleNamespace(**vars(run) | {"observe": sets}), fit, dev)
+    assert of_sets == ServingTemperatures(fit.temperature, None, rows)

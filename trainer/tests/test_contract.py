@@ -60,6 +60,15 @@ def test_scores():
         assert scores.disagreement_of(distributions, case["weights"]) == pytest.approx(case["disagreement"], abs=1e-9)
 
 
+@pytest.mark.parametrize("case", vectors("scores")["inTurn"], ids=lambda case: f"{len(case['weights'])} members")
+def test_members_in_turn(case):
+    combined, asked = scores.ask_in_turn(np.array(case["distributions"]), case["weights"])
+    np.testing.assert_allclose(combined, case["combined"], atol=1e-9)
+    assert asked.tolist() == case["asked"]
+    everyone = scores.combine_members(case["distributions"], case["weights"])
+    assert combined.argmax(-1).tolist() == everyone.argmax(-1).tolist()
+
+
 def test_independent_scores():
     for case in vectors("scores")["independent"]:
         distributions = scores.independent_of(np.array(case["scores"]), np.array(case["offsets"]))
