@@ -1,7 +1,8 @@
 /**
  * What is saved by asking fewer members, and what it costs in agreement with the full ensemble: five PET teachers and a
  * student by the real trainer on base-zh, then the same texts by ENSEMBLE, CASCADE and STUDENT, by turns.
- *   node bench/savings/run.ts DATA_FOLDER OUT_FOLDER --python PYTHON_OF_THE_TRAINER [--texts 5000] [--rounds 2] [--accept 0.85] [--skip 0]
+ *   node bench/savings/run.ts DATA_FOLDER OUT_FOLDER --python PYTHON_OF_THE_TRAINER [--unlabelled 1000] [--texts 5000] [--rounds 2]
+ *     [--accept 0.85] [--skip 0]
  * OUT_FOLDER keeps the version, so that another run measures the same one, by another `accept` and on other texts (--skip)
  * if asked. Prints JSON.
  */
@@ -20,6 +21,7 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     python: { type: 'string' },
+    unlabelled: { type: 'string', default: '1000' },
     texts: { type: 'string', default: '5000' },
     rounds: { type: 'string', default: '2' },
     accept: { type: 'string', default: '0.85' },
@@ -33,7 +35,7 @@ const POLICIES = ['ENSEMBLE', 'CASCADE', 'STUDENT'] as const;
 type Policy = (typeof POLICIES)[number];
 const TRAIN = 64;
 const DEV = 200;
-const UNLABELLED = 1000;
+const UNLABELLED = Number(values.unlabelled);
 const ACCEPT = Number(values.accept);
 const TASK = {
   name: 'savings',
@@ -97,6 +99,15 @@ async function activate(): Promise<void> {
   await ask(approve, { id: task.promotions[0]!.id });
 }
 
+/** Candidates are scored anew by a version that becomes active: beside what is measured that would be other work. */
+async function settled(): Promise<void> {
+  for (;;) {
+    const { task } = await ask<{ task: { pool: { outdated: number } } }>('{ task(name: "savings") { pool { outdated } } }');
+    if (task.pool.outdated === 0) return;
+    await sleep(1000);
+  }
+}
+
 async function answer(texts: string[], policy: Policy): Promise<Answer[]> {
   const text = `query ($inputs: [TextInput!]!, $options: ClassifyOptions) {
     classify(task: "savings", inputs: $inputs, options: $options) { label confidence route disagreement { voters } }
@@ -121,6 +132,7 @@ try {
   const from = TRAIN + DEV + UNLABELLED + Number(values.skip);
   const measured = all.slice(from, from + Number(values.texts));
   const texts = measured.map(({ text }) => text);
+  await settled();
   await answer(texts.slice(0, 4 * PER_REQUEST), 'ENSEMBLE');
   const seconds: Record<Policy, number[]> = { ENSEMBLE: [], CASCADE: [], STUDENT: [] };
   const processor: Record<Policy, number[]> = { ENSEMBLE: [], CASCADE: [], STUDENT: [] };
@@ -148,6 +160,7 @@ try {
   const result = {
     machine: { cpu: cpus()[0]!.model, cores: cpus().length, load: loadavg() },
     texts: texts.length,
+    unlabelled: UNLABELLED,
     skipped: Number(values.skip),
     accept: ACCEPT,
     policies: POLICIES.map((policy) => ({
