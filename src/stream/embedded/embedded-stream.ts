@@ -21,12 +21,23 @@ import { Waiters } from '../waiters.js';
 /** A record that failed so often, each time alone after the first, is at fault itself. */
 const MAX_ATTEMPTS = 5;
 const FIRST_RETRY_MS = 1_000;
-/** Records of a batch, which is a transaction. */
-const BATCH = 64;
+/**
+ * Records of a batch, which is a transaction. The more there are, the fuller and the more alike in length the model's
+ * batches are; the longer, too, is all that waits for its end, as a shutdown does.
+ */
+const FEWEST_RECORDS = 64;
+const MOST_RECORDS = 128;
+const BATCH_SECONDS = 3;
+
+/** How many records the next batch may have, once a full one of `records` took `seconds`. */
+export function nextRecords(records: number, seconds: number): number {
+  return Math.min(MOST_RECORDS, Math.max(FEWEST_RECORDS, Math.round((records * BATCH_SECONDS) / seconds)));
+}
 
 @Injectable()
 export class EmbeddedStream implements StreamPort {
   readonly #waiters = new Waiters();
+  #records = FEWEST_RECORDS;
 
   constructor(
     @Inject(StreamItemsRepository) private readonly items: StreamItemsRepository,
@@ -51,13 +62,15 @@ export class EmbeddedStream implements StreamPort {
     let kept: Kept[] = [];
     let scoredAtMs = 0;
     const busy = await this.transactions.run(async (tx) => {
-      const rows = await this.items.claim(BATCH, exceptTasks, tx);
+      const rows = await this.items.claim(this.#records, exceptTasks, tx);
       const task = rows[0]?.task;
       if (task === undefined) return false;
       const records = rows.map((row) => ({ ref: row.seq, id: row.externalId, item: itemOf(row) }));
       const startedAtMs = performance.now();
       const outcomes = await score({ task, records });
-      this.metrics.observe('fewloop_stream_inference_seconds', {}, secondsSince(startedAtMs));
+      const seconds = secondsSince(startedAtMs);
+      this.metrics.observe('fewloop_stream_inference_seconds', {}, seconds);
+      if (rows.length >= this.#records) this.#records = nextRecords(rows.length, seconds);
       scoredAtMs = performance.now();
       const bySeq = new Map(rows.map((row) => [row.seq, row]));
       const rowsKept = outcomes.map((outcome) => stored(outcome, bySeq.get(outcome.ref)!));
