@@ -16,7 +16,7 @@ import { openBundle } from '../../src/registry/served-model.js';
 import { HostPool } from '../../src/runtime/host-pool.js';
 import { definitionDigest, parseTask } from '../../src/task/definition.js';
 import { itemKey, splitGroup, splitOf } from '../../src/task/keys.js';
-import type { Item } from '../../src/task/types.js';
+import type { Item, ServingPolicy } from '../../src/task/types.js';
 import { TINY_MODEL } from '../fixtures/bundle.js';
 import { REHEARSAL } from '../fixtures/classifier-bundle.js';
 import { trainerPython } from '../fixtures/service-process.js';
@@ -98,17 +98,33 @@ async function trained(
   const { model } = await openBundle(bundle, hostPool);
   const engine = new InferenceEngine(REHEARSAL);
   await verifyGolden(engine, model, bundle.golden);
-  const [outcome] = await engine.classify(model, { items: [rows[0]!], priority: 'interactive' });
-  return { manifest: bundle.manifest, outcome: outcome! };
+  const ask = (items: Item[], policy?: ServingPolicy) =>
+    engine.classify(model, { items, priority: 'interactive', ...(policy && { policy }) });
+  const [outcome] = await ask([rows[0]!]);
+  return { manifest: bundle.manifest, outcome: outcome!, ask };
 }
 
 it('a committee of all methods', async () => {
   const method = ['pet', 'fine-tune', 'efl', 'embedding'];
   const learning = { strategies: ['plain'] };
-  const definition = { name: 'committee', kind: 'single-label', method, templates: ['{text}很{mask}'], learning };
-  const { manifest, outcome } = await trained(definition, ROWS);
+  const templates = ['{text}很{mask}'];
+  // No student is so sure that a cascade would not ask the teachers.
+  const definition = { name: 'committee', kind: 'single-label', method, templates, learning, routing: { accept: 1 } };
+  const { manifest, outcome, ask } = await trained(definition, ROWS);
   expect(manifest.members.filter(({ role }) => role === 'teacher').map((member) => member.method)).toEqual(method);
   expect(outcome).toMatchObject({ ok: true, prediction: { modelVersion: 2, disagreement: { voters: 4 } } });
+
+  expect(manifest.policies.cascade!.temperature).toBeGreaterThan(0);
+  const items = ROWS.map(({ text }) => ({ text }));
+  const [full, inTurn] = [await ask(items, 'ensemble'), await ask(items, 'cascade')];
+  const asked = inTurn.map((one, i) => {
+    const all = full[i]!;
+    if (!one.ok || !all.ok) throw new Error('a text without an answer');
+    expect(one.prediction.label).toBe(all.prediction.label);
+    return one.prediction.members.length;
+  });
+  expect(Math.max(...asked)).toBeLessThanOrEqual(4);
+  expect(asked.reduce((sum, count) => sum + count, 0)).toBeLessThan(4 * items.length);
 });
 
 it('a committee on a base model whose layers share weights', async () => {
