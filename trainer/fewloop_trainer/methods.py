@@ -270,5 +270,6 @@ METHODS: dict[str, Method] = {
     "embedding": _learned("embedding", "single-label", "sentence-pair", of_pairs=EMBEDDED_PAIRS),
     "tf-idf": _peer("tf-idf"),
     "setfit": _peer("setfit"),
+    "small-text": _peer("small-text"),
 }
 """By the name that the command line and the table use."""
