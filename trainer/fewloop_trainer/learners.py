@@ -72,10 +72,12 @@ class Learner(Protocol):
 
 
 class _OneRowAnItem:
-    """What methods share whose items are a row each. `further_passes`: of what is not the strategy's."""
+    """What methods share whose items are a row each. `further_passes`: of what is not the strategy's. `rows_a_text`: in
+    a training batch; where they are many it is of few texts, and as many passes over the texts take more steps."""
 
     strategy: str
     further_passes = 0.0
+    rows_a_text = 1
 
     def tokens(self, rows: Sequence[Any]) -> float:
         return sum(len(row.ids) for row in rows)
@@ -272,9 +274,13 @@ class TaggingLearner(ClassifierLearner):
         self.hypotheses = efl.Hypotheses(renderer, [label.description for label in task.labels])
         self.size = min(task.efl.shortlist, len(task.labels))
         self.lists = self.size < len(task.labels)
+        self.rows_a_text = 1 + task.efl.negatives
 
     def encode(self, items: Sequence[dict]) -> list[efl.Tagging]:
         return self.hypotheses.encode(items)
+
+    def wished_steps(self, wished: int) -> int:
+        return self.rows_a_text * super().wished_steps(wished)
 
     def tokens(self, rows: Sequence[efl.Tagging]) -> float:
         alone = sum(len(row.ids) for row in rows)

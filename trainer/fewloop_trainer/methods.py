@@ -48,9 +48,11 @@ class Method:
     """Tasks whose train rows, of all splits, it learns from first; of the cell's own it never does."""
     of_pairs: dict[str, object] = field(default_factory=dict)
     """Further settings, where the task is of pairs."""
+    of_texts: dict[str, object] = field(default_factory=dict)
+    """The same, where it is not."""
 
     def settings_for(self, task: Task) -> dict[str, object]:
-        return self.settings | (self.of_pairs if task.kind == "sentence-pair" else {})
+        return self.settings | (self.of_pairs if task.kind == "sentence-pair" else self.of_texts)
 
 
 class Prompted:
@@ -105,7 +107,8 @@ def learned(method: str) -> Callable[[Cell], np.ndarray]:
         prompted, wanted = Prompted(cell), targets(cell.task, cell.train)
         learner = learner_of(prompted.base, prompted.renderer, cell.task, cell.classes, method, 0, "plain")
         rows, model = learner.encode(cell.train), learner.start()
-        steps = learner.wished_steps(0) if method == "embedding" else HEAD_STEPS * steps_for(len(wanted))
+        of_head = HEAD_STEPS * learner.rows_a_text * steps_for(len(wanted))
+        steps = learner.wished_steps(0) if method == "embedding" else of_head
         settings = TrainSettings(steps=steps, seed=cell.seed, **learner.rates(student=False))
         learner.train(model, rows, np.eye(cell.classes)[wanted], wanted, settings, lambda step, loss: None)
         return distribution_of(learner.predict(model, learner.encode(cell.test)))
@@ -214,14 +217,14 @@ def _recipe_of_lessons() -> Method:
     return replace(alone, predict=predict, settings=alone.settings | {"lessons": LESSONS}, lessons=TASKS)
 
 
-def _learned(method: str, *kinds: str, of_pairs: dict[str, object] | None = None) -> Method:
+def _learned(method: str, *kinds: str, **settings: dict[str, object]) -> Method:
     """Refuses what the service's table of methods and kinds does (`src/task/support.ts`)."""
 
     def refuses(task: Task) -> str | None:
         return None if task.kind in kinds else f"{method} does not go with {task.kind}"
 
     reads = ("kind", "labels", "maxLength", "efl", "input")
-    return Method(learned(method), LEARNED, refuses, reads=reads, of_pairs=of_pairs or {})
+    return Method(learned(method), LEARNED, refuses, reads=reads, **settings)
 
 
 def _efl_from(other: str) -> Method:
@@ -265,7 +268,7 @@ METHODS: dict[str, Method] = {
     # The student: teachers are the same whatever is selected.
     **{f"full@{selection}": _recipe("student", selection) for selection in SELECTIONS},
     "fine-tune": _learned("fine-tune", "single-label", "sentence-pair"),
-    "efl": _learned("efl", "single-label", "sentence-pair"),
+    "efl": _learned("efl", "single-label", "sentence-pair", of_texts={"steps": "by text"}),
     **{f"efl<{other}": _efl_from(other) for other in ("bustm", "ocnli")},
     "embedding": _learned("embedding", "single-label", "sentence-pair", of_pairs=EMBEDDED_PAIRS),
     "tf-idf": _peer("tf-idf"),

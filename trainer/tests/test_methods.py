@@ -10,6 +10,7 @@ from scipy.special import expit
 from fewloop_trainer import calibrate, classifier, efl, embedding, evaluate, pet
 from fewloop_trainer.classifier import Classifier
 from fewloop_trainer.data import targets
+from fewloop_trainer.learners import learner_of
 from fewloop_trainer.observe import Observations
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.run_state import balance_of
@@ -149,6 +150,16 @@ class TestTagging:
         assert len(efl._asked(np.array([0, 1.0]), 8, rng)) == 2, "there are no more labels"
         assert 1 not in [efl._asked(np.array([0.5, 0, 0.5]), 0, rng)[0] for _ in range(50)]
         assert len(efl._asked(np.zeros(4), 2, rng)) == 3, "a text without labels is a negative of each"
+
+    def test_takes_more_steps_where_a_batch_is_of_few_texts(self, tiny_model, tiny_tokenizer):
+        task, renderer = task_of(tiny_tokenizer, method=["efl", "fine-tune"], efl={"negatives": 3})
+        tagging, classifying = (
+            learner_of(tiny_model, renderer, task, 2, method, 0, "plain") for method in ("efl", "fine-tune")
+        )
+        assert tagging.wished_steps(100) == 4 * classifying.wished_steps(100)
+        rows, wanted, balance = tagging.encode(reviews(8)), np.tile([0.0, 1.0], (16, 1)), np.zeros(16, int)
+        drawn = next(efl._tagging_draws(tagging.hypotheses, rows, wanted, balance, 3, FAST))
+        assert len(drawn.rows) == FAST.batch_rows / 4 * 2, "two texts, each beside both labels"
 
     def test_learns_which_hypothesis_holds(self, tiny_model, tiny_tokenizer):
         # Of every text the same one: two layers cannot compare a text with a hypothesis.
