@@ -61,7 +61,7 @@ def measured(name: str, options: argparse.Namespace) -> dict[str, object]:
     found: dict[str, object] = {"task": name, "labels": len(task.labels), "train": len(train), "dev": len(dev)}
     of_labels = np.eye(len(task.labels))[wanted]
     found["untrained"] = recall(model, texts, right, efl.label_vectors(model, learner.hypotheses, rows, of_labels))
-    steps = options.steps or HEAD_STEPS * steps_for(len(train))
+    steps = options.steps or HEAD_STEPS * learner.rows_a_text * steps_for(len(train))
     settings = TrainSettings(steps=steps, seed=0, **learner.rates(student=False))
     started = time.monotonic()
 
