@@ -2,7 +2,8 @@
 CSLDCP (67 labels) and IFLYTEK (119), one split, as `fewloop benchmark --methods efl` trains it, then every dev row's
 labels ranked by their vectors. Sizes are chosen by dev rows, so that no test row is read.
 
-    python bench/shortlist/recall.py FEWCLUE_FOLDER BASE [--tasks csldcp,iflytek] [--split 0] [--steps N] [--asked 200]
+    PYTHONPATH=trainer python bench/shortlist/recall.py FEWCLUE_FOLDER BASE [--tasks csldcp,iflytek] [--split 0]
+        [--steps N] [--asked 200]
 
 By the trainer's Python, from the repository's root. `--asked`: dev rows of which all hypotheses are asked too, for what
 a shortlist costs in accuracy beside its passes. Prints one line of JSON a task.
@@ -14,22 +15,20 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+from fewloop_trainer import classifier, efl, fewclue
+from fewloop_trainer.data import targets
+from fewloop_trainer.encoder import load_model, load_tokenizer
+from fewloop_trainer.learners import learner_of
+from fewloop_trainer.methods import HEAD_STEPS, steps_for
+from fewloop_trainer.processes import settle
+from fewloop_trainer.render import Renderer
+from fewloop_trainer.scores import shortlist_of
+from fewloop_trainer.task import load_task
+from fewloop_trainer.task_file import read_definition
+from fewloop_trainer.training import TrainSettings
+
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "trainer"))
-
-import numpy as np  # noqa: E402
-from fewloop_trainer import classifier, efl, fewclue  # noqa: E402
-from fewloop_trainer.data import targets  # noqa: E402
-from fewloop_trainer.encoder import load_model, load_tokenizer  # noqa: E402
-from fewloop_trainer.learners import learner_of  # noqa: E402
-from fewloop_trainer.methods import HEAD_STEPS, steps_for  # noqa: E402
-from fewloop_trainer.processes import settle  # noqa: E402
-from fewloop_trainer.render import Renderer  # noqa: E402
-from fewloop_trainer.scores import shortlist_of  # noqa: E402
-from fewloop_trainer.task import load_task  # noqa: E402
-from fewloop_trainer.task_file import read_definition  # noqa: E402
-from fewloop_trainer.training import TrainSettings  # noqa: E402
-
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
