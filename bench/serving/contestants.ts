@@ -74,6 +74,29 @@ export function fewloop(out: string, environment: Record<string, string> = {}): 
   };
 }
 
+/** The version that `bench/savings` trained in this data folder, by its student alone, in a precision that the service
+ * takes by itself (`auto`) or is told. */
+export function fewloopStudent(dataDir: string, precision: string): Contestant {
+  const q = `query ($inputs: [TextInput!]!) {
+    classify(task: "savings", inputs: $inputs, options: { policy: STUDENT }) { distribution { probability } } }`;
+  const environment = { FEWLOOP_LOG_LEVEL: 'warn', FEWLOOP_CACHE_MB: '0', FEWLOOP_PRECISION: precision };
+  return {
+    ...fewloop(dataDir),
+    name: `fewloop student (${precision})`,
+    start: () => startService(dataDir, environment),
+    call: (texts) => ({
+      path: '/graphql',
+      body: JSON.stringify({ query: q, variables: { inputs: texts.map((text) => ({ text })) } }),
+      texts: texts.length,
+    }),
+    read(body) {
+      const { data, errors } = JSON.parse(body) as Answer;
+      if (errors?.length) throw new Error(errors[0]!.extensions?.code ?? errors[0]!.message);
+      return data.classify.map(({ distribution }) => distribution.map(({ probability }) => probability));
+    },
+  };
+}
+
 interface Answer {
   data: { classify: { distribution: { label: string; probability: number }[] }[] };
   errors?: { message: string; extensions?: { code?: string } }[];
@@ -84,7 +107,12 @@ export async function startFewloop(dataDir: string, environment: Record<string, 
   mkdirSync(dataDir, { recursive: true });
   const service = await startService(dataDir, { FEWLOOP_LOG_LEVEL: 'warn', ...environment });
   const definition = JSON.stringify(task);
-  await query(service.url, 'mutation ($d: String!) { applyTask(definition: $d) { name } }', { d: definition });
+  try {
+    await query(service.url, 'mutation ($d: String!) { applyTask(definition: $d) { name } }', { d: definition });
+  } catch (error) {
+    await service.stop();
+    throw error;
+  }
   return service;
 }
 

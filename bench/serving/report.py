@@ -15,6 +15,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 OURS = "fewloop"
+AUTO = "fewloop student (auto)"
+"""A trained version's student in what the service takes by itself."""
 LIMITS = ["limit (Python)", "limit (Node)"]
 # The aims are about these peers; the pipeline is no server.
 PEERS = ["litserve", "bentoml", "mlserver", "ray"]
@@ -132,12 +134,16 @@ def aims(measured, other):
     def of_limit(*names):
         return [mean(rates(measured, level, OURS)) / best_limit(measured, level) for level in mixed(*names)]
 
-    def of_peers(name):
+    def in_auto(name):
+        (level,) = mixed(name)
+        return mean(rates(measured, level, AUTO)) / mean(rates(measured, level, "fewloop student (fp32)"))
+
+    def of_peers(name, ours=OURS):
         (level,) = mixed(name)
         best = max(
             (mean(rates(measured, level, peer)) for peer in PEERS if rates(measured, level, peer)), default=math.nan
         )
-        return mean(rates(measured, level, OURS)) / best
+        return mean(rates(measured, level, ours)) / best
 
     def in_tuning(name, load_name):
         (level,) = mixed(name)
@@ -153,6 +159,10 @@ def aims(measured, other):
     pair = ("8 connections", "32 connections")
     tell("1.4 times the best peer at 8 and at 32 connections", [of_peers(name) for name in pair])
     tell("the same beside the most that any peer had while it was tuned", [in_tuning(n, n.split(" ")[0]) for n in pair])
+    names = [*pair, "64 texts a request"]
+    own = "what the service admits by itself, int8"
+    tell(f"2.5 times the best peer with {own}: at 8, at 32, with 64 texts", [of_peers(name, AUTO) for name in names])
+    tell(f"the same beside the student in fp32 ({own})", [in_auto(name) for name in names])
     opened = mixed(*(name for name in ordered(key[2] for key in measured) if name.startswith("open")))
     tell(
         f"half the best peer's p99 at the same arrival rate ({', '.join(name for _, name in opened)})",

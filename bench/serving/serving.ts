@@ -9,9 +9,10 @@ import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileS
 import { cpus } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { fewloop, firstAnswer, peers, startFewloop, type Contestant, type Places, type Setting } from './contestants.ts';
+import { fewloop, fewloopStudent, firstAnswer, peers, startFewloop, type Contestant, type Places, type Setting } from './contestants.ts';
 import { checkAnswers, ingest, limit, overload, settingName, underLoad, type LimitFigures, type LimitSetting } from './measure.ts';
 import type { Figures, Load, Overload } from './measure.ts';
+import { query } from '../loop/service.ts';
 import { readTexts, root, tokenize, type SetName } from './texts.ts';
 
 const { values, positionals } = parseArgs({
@@ -20,6 +21,8 @@ const { values, positionals } = parseArgs({
     python: { type: 'string' },
     'mlserver-python': { type: 'string' },
     'trainer-python': { type: 'string' },
+    // A data folder of bench/savings: its student in the precisions that it was admitted in, beside all that.
+    student: { type: 'string' },
     seconds: { type: 'string', default: '15' },
     'warm-seconds': { type: 'string', default: '3' },
     'overload-seconds': { type: 'string', default: '120' },
@@ -97,6 +100,8 @@ const CLOSED: Level[] = [
   { name: '32 connections', set: 'titles', tunedAt: '32', load: closed(32) },
 ];
 
+const STUDENT_LOADS = ['8 connections', '32 connections', '64 texts a request'];
+
 const contestants = [
   fewloop(out),
   ...peers(places).filter(({ name }) => values.peers.split(',').includes(name)),
@@ -131,6 +136,7 @@ if (bestPeer > 0) {
     }
   }
 }
+for (let round = 1; values.student && round <= Number(values.rounds); round++) await measureStudent(round, values.student);
 if (isAsked('mixed free core')) await measureFreeCore();
 if (isAsked('mixed overload')) await measureOverload();
 
@@ -271,6 +277,28 @@ async function measurePipeline(round: number): Promise<void> {
     const program = [python, join(root, 'bench/serving/pipeline.py'), '--kind', kind];
     const measured = () => limit(program, [places.model, file], { batch: 8 }, seconds);
     await once([round, 'mixed', '64 texts a request', `pipeline (${kind})`], measured);
+  }
+}
+
+/** By turns in what it takes by itself and in fp32; its answers are another model's, so that none are compared. */
+async function measureStudent(round: number, dataDir: string): Promise<void> {
+  for (const { name, set, load } of CLOSED) {
+    if (set !== 'mixed' || !STUDENT_LOADS.includes(name) || !isAsked(`${set} ${name}`)) continue;
+    for (const precision of ['auto', 'fp32']) {
+      const student = fewloopStudent(dataDir, precision);
+      await once([round, set, name, student.name], async () => {
+        const server = await student.start(undefined);
+        try {
+          await firstAnswer(student, server, checked);
+          const text = '{ task(name: "savings") { activeVersion { precision } } }';
+          const { task } = await query<{ task: { activeVersion: { precision: string } } }>(server.url, text);
+          const figures = await underLoad(student, server, sets[set], load);
+          return { ...figures, setting: `in ${task.activeVersion.precision}` };
+        } finally {
+          await server.stop();
+        }
+      });
+    }
   }
 }
 

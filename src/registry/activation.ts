@@ -343,7 +343,7 @@ export class ActivationService implements OnApplicationShutdown {
   async #openVerified(bundle: Bundle, precision: Precision, room: Room): Promise<OpenModel> {
     const open = await openBundle(bundle, this.hostPool, { ...room, budgets: this.budgets, precision });
     try {
-      await verifyGolden(this.engine, open.model, bundle.golden, precision);
+      await verifyGolden(this.engine, open.model, bundle.golden, open.precisionOf);
       return open;
     } catch (error) {
       await open.release();

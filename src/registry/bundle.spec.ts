@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { sha256, TINY_MODEL, writeManifest, writeTinyBundle } from '../../test/fixtures/bundle.js';
 import { readBundle } from './bundle.js';
-import type { BundleManifest } from './manifest.js';
+import type { BundleManifest, GoldenFile } from './manifest.js';
 
 type Spoil = (manifest: BundleManifest, folder: string) => unknown;
 
@@ -82,6 +82,41 @@ describe('readBundle', () => {
     await expect(read()).rejects.toMatchObject({
       code: 'BUNDLE_INVALID',
       message: 'the bundle cannot be used: external.onnx takes weights from another file (external data)',
+    });
+  });
+
+  describe('with a student in int8 beside a teacher', () => {
+    beforeEach(async () => {
+      const [graph] = manifest.graphs;
+      const [teacher] = manifest.members;
+      await copyFile(join(folder, 'g0.onnx'), join(folder, 'g1.int8.onnx'));
+      const variant = { precision: 'int8' as const, file: 'g1.int8.onnx', sha256: graph!.sha256 };
+      manifest.graphs.push({ ...graph!, id: 'g1', variants: [variant] });
+      manifest.members.push({ ...teacher!, id: 'student', role: 'student', graph: 'g1' });
+      const golden = JSON.parse(await readFile(join(folder, 'golden.json'), 'utf8')) as GoldenFile;
+      golden.rows[0]!.members.push({ ...golden.rows[0]!.members[0]!, member: 'student' });
+      await writeFile(join(folder, 'golden.json'), JSON.stringify(golden));
+      manifest.golden.sha256 = sha256(await readFile(join(folder, 'golden.json')));
+    });
+
+    it('has the teacher in fp32 where int8 was admitted for the student alone', async () => {
+      manifest.precisions = [{ precision: 'int8', admitted: true, roles: ['student'], reason: 'ensemble: agrees on 98 %' }];
+      await writeManifest(folder, manifest);
+      const { graphs, precisions } = await read();
+      expect(precisions.get('int8')).toEqual([graphs[0], { ...graphs[1]!, path: join(folder, 'g1.int8.onnx') }]);
+      expect(precisions.get('fp32')).toBe(graphs);
+    });
+
+    it.each([
+      ['is in it for all', {}],
+      ['is in it for teachers too', { roles: ['teacher' as const, 'student' as const] }],
+    ])('is refused where the version %s', async (_what, roles) => {
+      manifest.precisions = [{ precision: 'int8', admitted: true, reason: null, ...roles }];
+      await writeManifest(folder, manifest);
+      await expect(read()).rejects.toMatchObject({
+        code: 'BUNDLE_INVALID',
+        message: 'the bundle cannot be used: it has no int8 graph for g0',
+      });
     });
   });
 

@@ -31,7 +31,8 @@ export interface Bundle {
   digest: string;
   /** In fp32. */
   graphs: GraphFile[];
-  /** The graphs of each precision that was admitted; fp32 among them. */
+  /** The graphs of each precision that was admitted, fp32 among them: of members that were not admitted in it, theirs
+   * in fp32. */
   precisions: Map<Precision, GraphFile[]>;
   tokenizerJson: string;
   golden: GoldenFile;
@@ -82,24 +83,32 @@ async function readVariants(
   manifest: BundleManifest,
   graphs: GraphFile[],
 ): Promise<Map<Precision, GraphFile[]>> {
-  const found = new Map<Precision, GraphFile[]>([['fp32', graphs]]);
-  for (const { id, variants = [] } of manifest.graphs) {
-    for (const { precision, file, sha256 } of variants) {
+  const variants = new Map<Precision, GraphFile[]>();
+  for (const { id, variants: own = [] } of manifest.graphs) {
+    for (const { precision, file, sha256 } of own) {
       const path = await pathInside(root, file);
       if ((await fileDigest(path)) !== sha256) throw invalid(`${file} is not what it was`);
       await refuseUnsafe(file, path, sha256);
-      found.set(precision, [...(found.get(precision) ?? []), { id, path, sha256 }]);
+      variants.set(precision, [...(variants.get(precision) ?? []), { id, path, sha256 }]);
     }
   }
-  for (const { precision, admitted } of manifest.precisions ?? []) {
-    if (!admitted) found.delete(precision);
-  }
-  for (const [precision, files] of found) {
-    if (files.length !== graphs.length) {
-      throw invalid(`it has ${precision} graphs for ${files.length} of its ${graphs.length} graphs`);
-    }
+  const found = new Map<Precision, GraphFile[]>([['fp32', graphs]]);
+  for (const [precision, files] of variants) {
+    const { admitted = true, roles } = manifest.precisions?.find((entry) => entry.precision === precision) ?? {};
+    if (admitted) found.set(precision, graphsIn(precision, files, graphs, inFp32(manifest, roles)));
   }
   return found;
+}
+
+/** Ids of the graphs whose members' roles a precision was not admitted for. */
+function inFp32({ members }: BundleManifest, roles: Member['role'][] | undefined): Set<string> {
+  return new Set(members.filter(({ role }) => roles && !roles.includes(role)).map(({ graph }) => graph));
+}
+
+function graphsIn(precision: Precision, files: GraphFile[], graphs: GraphFile[], full: Set<string>): GraphFile[] {
+  const lacking = graphs.filter(({ id }) => !full.has(id) && !files.some((file) => file.id === id));
+  if (lacking.length > 0) throw invalid(`it has no ${precision} graph for ${lacking.map(({ id }) => id).join(', ')}`);
+  return graphs.map((graph) => (full.has(graph.id) ? graph : files.find(({ id }) => id === graph.id)!));
 }
 
 /** Before ONNX Runtime sees it. */

@@ -6,7 +6,7 @@ import { FewloopError } from '../common/errors.js';
 import type { InferenceEngine } from '../inference/engine.js';
 import { encodingsOf, offsetsOf, type ItemScores } from '../inference/pipeline.js';
 import { memberDistribution } from '../inference/score.js';
-import type { ServedModel } from '../inference/types.js';
+import type { Member, ServedModel } from '../inference/types.js';
 import type { Item, Precision } from '../task/types.js';
 import { invalid } from './bundle.js';
 import type { GoldenFile, GoldenRow } from './manifest.js';
@@ -14,14 +14,14 @@ import type { GoldenFile, GoldenRow } from './manifest.js';
 /** Largest difference of a probability (CONTRACT). */
 const TOLERANCE: Record<Precision, number> = { fp32: 1e-4, fp16: 5e-3, int8: 5e-2 };
 
-/** Throws BUNDLE_INVALID, naming the text, the member and what differs. */
+/** Throws BUNDLE_INVALID, naming the text, the member and what differs. `precisionOf`: what a member's graph is in. */
 export async function verifyGolden(
   engine: InferenceEngine,
   model: ServedModel,
   golden: GoldenFile,
-  precision: Precision = 'fp32',
+  precisionOf: (member: Member) => Precision = () => 'fp32',
 ): Promise<void> {
-  const tolerance = TOLERANCE[precision];
+  const tolerances = new Map(model.members.map((member) => [member.id, TOLERANCE[precisionOf(member)]]));
   const items = golden.rows.map(({ item }) => item);
   const actual = await goldenOf(engine, model, items).catch((cause: unknown) => {
     if (!(cause instanceof FewloopError && cause.code === 'BAD_INPUT')) throw cause;
@@ -38,7 +38,7 @@ export async function verifyGolden(
       checkRows(expected.rows, computed.rows, where);
       const difference = distance(expected.distribution, computed.distribution);
       // Not `difference > tolerance`: a NaN is no agreement.
-      if (!(difference <= tolerance)) throw invalid(`${where}: a probability differs by ${difference.toPrecision(3)}`);
+      if (!(difference <= tolerances.get(expected.member)!)) throw invalid(`${where}: a probability differs by ${difference.toPrecision(3)}`);
     }
   });
 }

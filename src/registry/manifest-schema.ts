@@ -15,9 +15,11 @@ const graph = bundleFile.extend({
   base: z.boolean(),
 });
 
+const role = z.enum(['teacher', 'student']);
+
 const member = z.object({
   id: z.string().min(1),
-  role: z.enum(['teacher', 'student']),
+  role,
   method: z.enum(['pet', 'efl', 'embedding', 'fine-tune']),
   graph: z.string(),
   template: z.string(),
@@ -40,7 +42,14 @@ export const manifestSchema = z.object({
   createdAt: z.string(),
   graphs: z.array(graph).min(1),
   precisions: z
-    .array(z.looseObject({ precision: furtherPrecision, admitted: z.boolean(), reason: z.string().nullable() }))
+    .array(
+      z.looseObject({
+        precision: furtherPrecision,
+        admitted: z.boolean(),
+        roles: z.array(role).optional(),
+        reason: z.string().nullable(),
+      }),
+    )
     .optional(),
   members: z.array(member).min(1),
   policies: z.object({

@@ -24,7 +24,9 @@ export interface GraphEntry extends BundleFile {
 export interface PrecisionEntry {
   precision: Precision;
   admitted: boolean;
-  /** Why it was refused. */
+  /** Whose graphs are in it: members of other roles answer in fp32 beside them. Absent: all, if it was admitted. */
+  roles?: Member['role'][];
+  /** Why it was refused, wholly or for some. */
   reason: string | null;
   /** Texts whose labels were compared with fp32's, and the share that agreed, by policy. */
   texts?: number;

@@ -47,7 +47,8 @@ export async function openInPrecision(
       const model = await open(precision);
       // Opening it may have measured it.
       if ((await fastest(left, rateOf)) === precision) {
-        log.log(`${version} is in ${precision}`);
+        const roles = manifest.precisions?.find((entry) => entry.precision === precision)?.roles;
+        log.log(`${version} is in ${precision}${roles?.length === 1 ? `, its ${roles[0]} alone` : ''}`);
         return model;
       }
       log.log(`${version} is not in ${precision}: measured slower here`);

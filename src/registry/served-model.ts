@@ -1,5 +1,5 @@
 /** A verified bundle, opened: its graphs in model hosts, its tokenizer loaded. Whoever opens it releases it. */
-import type { ServedModel } from '../inference/types.js';
+import type { Member, ServedModel } from '../inference/types.js';
 import type { HostPool } from '../runtime/host-pool.js';
 import type { Precision } from '../task/types.js';
 import { UNMEASURED_BATCH_TOKENS, type BatchBudgets } from './batch-budget.js';
@@ -11,6 +11,8 @@ import { warmShapes } from './warm-shapes.js';
 export interface OpenModel {
   model: ServedModel;
   precision: Precision;
+  /** What a member's graph is in: `precision`, or fp32 where the version was admitted in it for other roles alone. */
+  precisionOf(member: Pick<Member, 'graph'>): Precision;
   /** Processes that hold its graphs. */
   pids(): number[];
   /** Of memory that releasing it would free: none while other models hold the same graphs. */
@@ -53,8 +55,10 @@ export async function openBundle(
   }
   const files = precision === 'fp32' ? graphs : precisions!.get(precision)!;
   const open = () => hostPool.open(files, { mayEvict: mayEvict && !spare, spare });
-  const [graph] = manifest.graphs;
-  const kind = budgetKind(manifest, precision);
+  // Where only some members are in the precision, the slower graphs decide what a batch may hold.
+  const full = graphs.filter((graph) => files.includes(graph));
+  const [graph] = full.length > 0 ? full : files;
+  const kind = budgetKind(manifest, full.length > 0 ? 'fp32' : precision);
   // Whoever has to wait for others measures them.
   const measured = budgets && graph && !spare ? { budgets, graph: graph.id } : undefined;
   if (measured && !(await measured.budgets.isKnown(kind))) {
@@ -95,6 +99,7 @@ export async function openBundle(
   return {
     model,
     precision,
+    precisionOf: (member) => (full.some(({ id }) => id === member.graph) ? 'fp32' : precision),
     pids: () => lease.pids(),
     bytes: () => lease.bytes,
     release: () => lease.release(),

@@ -3,7 +3,7 @@
  * model hosts map: all hosts of a graph, those of other processes too, share one copy of its weights. Made once for each
  * graph and machine, in the data folder. Answers are the same to the bit; a graph that cannot be packed is opened as it is.
  *
- *   FOLDER/<digest of graph and machine>/{model.onnx, weights.bin, digests.json}
+ *   FOLDER/<digest of graph, machine and layout>/{model.onnx, weights.bin, digests.json}
  */
 import { Logger } from '@nestjs/common';
 import { execFile } from 'node:child_process';
@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { sha256OfFile } from '../common/file-digest.js';
+import { alignWeights } from './align-weights.js';
 import type { HostGraph } from './protocol.js';
 
 /** Where weights are few, most of a host is not its weights. */
@@ -25,6 +26,8 @@ const ABANDONED_DAYS = 1;
 const MODEL = 'model.onnx';
 const WEIGHTS = 'weights.bin';
 const DIGESTS = 'digests.json';
+/** To be raised where files are made otherwise: those of before are not taken then. */
+const LAYOUT = 2;
 
 // Compiled, this file lies beside pack-graph.js; under the test runner beside pack-graph.ts, which Node runs as it is.
 const PACK_FILE = fileURLToPath(
@@ -53,7 +56,7 @@ export class PackedGraphs {
   }
 
   #of({ sha256 }: HostGraph): string {
-    return join(this.folder, createHash('sha256').update(`${sha256} ${this.machine}`).digest('hex'));
+    return join(this.folder, createHash('sha256').update(`${sha256} ${this.machine} ${LAYOUT}`).digest('hex'));
   }
 
   async #isReady(graph: HostGraph): Promise<boolean> {
@@ -84,6 +87,7 @@ export class PackedGraphs {
       await this.#prune();
       await mkdir(partial, { recursive: true });
       await promisify(execFile)(process.execPath, [PACK_FILE, path, partial], { env: {}, timeout: PACK_TIMEOUT_MS });
+      await alignWeights(join(partial, MODEL), join(partial, WEIGHTS));
       await writeFile(join(partial, DIGESTS), JSON.stringify(await digestsOf(partial)));
       // Another process may have been faster; what is there and does not hold is replaced.
       if (await holds(folder)) return true;

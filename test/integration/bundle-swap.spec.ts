@@ -21,7 +21,7 @@ import type { ModelVersionRow } from '../../src/storage/entities/model-version.j
 import type { TasksRepository } from '../../src/storage/tasks.repository.js';
 import type { Transactions, Tx } from '../../src/storage/transactions.js';
 import type { VersionsRepository } from '../../src/storage/versions.repository.js';
-import type { TaskDefinition } from '../../src/task/types.js';
+import type { ServingPolicy, TaskDefinition } from '../../src/task/types.js';
 import { sha256, TINY_MODEL, tinyTask, writeManifest } from '../fixtures/bundle.js';
 import { descendants, isAlive, treeMemoryMiB, until } from '../fixtures/processes.js';
 
@@ -130,10 +130,10 @@ class World {
     return join(this.dataDir, this.registry.folderOf(task, version));
   }
 
-  async classify(task = 'tiny', items = ITEMS) {
+  async classify(task = 'tiny', items = ITEMS, policy?: ServingPolicy) {
     const lease = await this.activation.current(task);
     try {
-      return await this.engine.classify(lease.model, { items, priority: 'interactive' });
+      return await this.engine.classify(lease.model, { items, priority: 'interactive', policy });
     } finally {
       lease.release();
     }
@@ -160,6 +160,31 @@ async function addInt8(world: World, version: number, change: (graph: Buffer) =>
   await writeFile(join(folder, 'g0.int8.onnx'), graph);
   manifest.graphs[0]!.variants = [{ precision: 'int8', file: 'g0.int8.onnx', sha256: sha256(graph) }];
   manifest.precisions = [{ precision: 'int8', admitted: true, reason: null, texts: 2000 }];
+  await writeManifest(folder, manifest);
+  world.rows.get(`tiny/${version}`)!.digest = sha256(await readFile(join(folder, 'manifest.json')));
+}
+
+/** Gives a version a student like its first teacher, with a graph of its own that comes in int8, too. */
+async function addStudentInInt8(world: World, version: number): Promise<void> {
+  const folder = world.folder('tiny', version);
+  const read = async (file: string) => JSON.parse(await readFile(join(folder, file), 'utf8')) as unknown;
+  const manifest = (await read('manifest.json')) as BundleManifest;
+  const golden = (await read('golden.json')) as GoldenFile;
+  const [graph] = manifest.graphs;
+  const [teacher] = manifest.members;
+  const variant = join(TINY_MODEL, '../tiny-int8.onnx');
+  await cp(join(folder, graph!.file), join(folder, 'g1.onnx'));
+  await cp(variant, join(folder, 'g1.int8.onnx'));
+  const variants = [{ precision: 'int8' as const, file: 'g1.int8.onnx', sha256: sha256(await readFile(variant)) }];
+  manifest.graphs.push({ ...graph!, id: 'g1', file: 'g1.onnx', variants });
+  manifest.members.push({ ...teacher!, id: 'student', role: 'student', graph: 'g1' });
+  manifest.policies.student = manifest.policies.ensemble!;
+  manifest.precisions = [{ precision: 'int8', admitted: true, roles: ['student'], reason: 'ensemble: too few agree' }];
+  for (const { members } of golden.rows) {
+    members.push({ ...members.find(({ member }) => member === teacher!.id)!, member: 'student' });
+  }
+  await writeFile(join(folder, 'golden.json'), JSON.stringify(golden));
+  manifest.golden.sha256 = sha256(await readFile(join(folder, 'golden.json')));
   await writeManifest(folder, manifest);
   world.rows.get(`tiny/${version}`)!.digest = sha256(await readFile(join(folder, 'manifest.json')));
 }
@@ -284,6 +309,19 @@ describe('bundles', () => {
     });
     expect(Math.max(...differences)).toBeLessThan(5e-2);
     expect(Math.max(...differences)).toBeGreaterThan(0);
+  });
+
+  it('serves a student in int8 whose teachers were not admitted in it, and those in fp32', async () => {
+    await world.version(1, { own: true });
+    await addStudentInInt8(world, 1);
+    await world.activation.activate('tiny', 1);
+    expect(world.activation.precisionOf('tiny', 1)).toBe('int8');
+    const exact = new World(dataDir, { hosts: 1, precision: 'fp32' });
+    exact.rows.set('tiny/1', world.rows.get('tiny/1')!);
+    await exact.activation.activate('tiny', 1);
+    expect(await world.classify('tiny', ITEMS, 'ensemble')).toEqual(await exact.classify('tiny', ITEMS, 'ensemble'));
+    expect(await world.classify('tiny', ITEMS, 'student')).not.toEqual(await exact.classify('tiny', ITEMS, 'student'));
+    await exact.activation.onApplicationShutdown();
   });
 
   it('falls back to fp32 where int8 fails its golden texts, and refuses it where it was asked for', async () => {

@@ -5,6 +5,7 @@ import { copyFile, mkdir, mkdtemp, open, readdir, rm, stat, utimes } from 'node:
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import { ALIGNMENT, offsetsOf } from '../../src/runtime/align-weights.js';
 import { HostPool, type GraphFile, type HostLease } from '../../src/runtime/host-pool.js';
 import { measuredBytes } from '../../src/runtime/host-memory.js';
 import { PackedGraphs } from '../../src/runtime/packed-graphs.js';
@@ -57,6 +58,14 @@ it('hosts share the weights of one file, and answer the same', async () => {
   // Of the base model's weights 50 MB are products' and packed; of its embeddings each has what it looked up.
   const [before, now] = [await measuredBytes(plain.pids()), await measuredBytes(shared.pids())];
   expect(before! - now!).toBeGreaterThan(100 * MB);
+});
+
+it('begins each weight where the widest vectors may', async () => {
+  const [ready] = await packs().of([base]);
+  const offsets = offsetsOf(readFileSync(ready!.packed!));
+  expect(offsets.length).toBeGreaterThan(50);
+  expect(offsets.filter((offset) => offset % ALIGNMENT !== 0)).toEqual([]);
+  expect(new Set(offsets).size).toBe(offsets.length);
 });
 
 it('packs a graph once for each machine, whoever asks, and whatever asks at once', async () => {

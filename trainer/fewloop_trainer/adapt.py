@@ -289,9 +289,9 @@ def _optimizer(model: BertForMaskedLM, settings: AdaptSettings, head_only: bool)
         parameter.requires_grad_(True)
     if head_only:
         groups = [{"params": head, "peak": settings.head_rate}]
-        return torch.optim.AdamW(groups, lr=settings.head_rate, betas=(0.9, 0.98), weight_decay=0.01)
+        return torch.optim.AdamW(groups, lr=settings.head_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     groups = [{"params": list(model.parameters()), "peak": settings.encoder_rate}]
-    return torch.optim.AdamW(groups, lr=settings.encoder_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    return torch.optim.AdamW(groups, lr=settings.encoder_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
 
 
 def _schedule(step: float, steps: int, warmup: float) -> float:

@@ -1,8 +1,9 @@
 """Further precisions of a bundle: written, compared with fp32 on the task's own texts, and admitted or refused.
 
-A precision is refused where a serving policy's predictions agree with fp32's on too few texts, of all or of a label: a
-rare label may lose a third of its texts while 99 % of all stay as they are. Thresholds are the task file's. What is
-refused leaves no file; the manifest says why.
+A precision is refused for the members of a serving policy whose predictions agree with fp32's on too few texts, of all
+or of a label: a rare label may lose a third of its texts while 99 % of all stay as they are. So a student may be admitted
+whose teachers are not; those answer in fp32 beside it. Thresholds are the task file's. What is refused leaves no file;
+the manifest says why.
 """
 
 import time
@@ -35,6 +36,8 @@ COST = {"fp32": 1.0, "fp16": 1.1, "int8": 0.5}
 """Of a text, in passes of fp32 on a CPU."""
 PARITY = {"fp16": 5e-3, "int8": 5e-2}
 """Largest difference of a golden probability (CONTRACT.md), which is also what the service demands on its machine."""
+ROLES = {"ensemble": "teacher", "student": "student"}
+"""Whose members a policy asks. The cascade's labels are the one's or the other's."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,9 @@ def further_precisions(
     thresholds: np.ndarray | None,
     options: onnxruntime.SessionOptions,
     seconds: float,
-) -> tuple[list[dict], dict[str, list[Path]]]:
-    """Manifest entries of the task's precisions but fp32, and for each admitted one its graphs, in members' order.
+) -> tuple[list[dict], dict[str, list[Path | None]]]:
+    """Manifest entries of the task's precisions but fp32, and for each admitted one its graphs, in members' order; None
+    where members of that role stay in fp32.
 
     `members` give a `Served` each when called: one model at a time is in memory. What would take more than
     `seconds` is not begun.
@@ -88,15 +92,16 @@ def further_precisions(
         for member in members:
             comparison.add(member())
     except Refusal as refusal:
-        comparison.clear(wanted)
+        for precision in wanted:
+            comparison.keep(precision, [])
         return [_refused(p, str(refusal)) for p in wanted], {}
     entries = [comparison.judge(p, policies, thresholds) for p in wanted]
-    comparison.clear([e["precision"] for e in entries if not e["admitted"]])
-    return entries, {e["precision"]: comparison.graphs[e["precision"]] for e in entries if e["admitted"]}
+    kept = {e["precision"]: comparison.keep(e["precision"], e["roles"]) for e in entries}
+    return entries, {e["precision"]: kept[e["precision"]] for e in entries if e["admitted"]}
 
 
 def _refused(precision: str, reason: str) -> dict[str, Any]:
-    return {"precision": precision, "admitted": False, "reason": reason}
+    return {"precision": precision, "admitted": False, "roles": [], "reason": reason}
 
 
 def agreement(
@@ -215,6 +220,7 @@ class _Comparison:
         entry: dict[str, Any] = {
             "precision": precision,
             "admitted": True,
+            "roles": [],
             "reason": None,
             "texts": len(self.texts),
             "agreement": {},
@@ -224,24 +230,28 @@ class _Comparison:
         if precision in self.fused:
             entry["fused"] = self.fused[precision]
         reasons = []
-        if not self.parity[precision] <= PARITY[precision]:
+        holds = bool(self.parity[precision] <= PARITY[precision])
+        if not holds:
             reasons.append(f"a golden probability differs by {self.parity[precision]:.2g}")
-        for policy, calibration in policies.items():
-            if policy == "cascade":  # its labels are the student's or the ensemble's
+        for policy, role in ROLES.items():
+            if policy not in policies:
                 continue
+            calibration = policies[policy]
             ours, theirs = (self._policy(p, policy, float(calibration["temperature"])) for p in ("fp32", precision))
             n = len(self.texts)
             found = agreement(ours[:n], theirs[:n], self.data.task.label_names, thresholds)
             entry["agreement"][policy] = found
             entry["difference"][policy] = self._difference(ours[n:], theirs[n:], thresholds)
-            reasons += objections(policy, found, self.data.task.serving)
+            against = objections(policy, found, self.data.task.serving)
+            reasons += against
+            if holds and not against:
+                entry["roles"].append(role)
         if reasons:
-            entry |= {"admitted": False, "reason": "; ".join(reasons)}
+            entry |= {"admitted": bool(entry["roles"]), "reason": "; ".join(reasons)}
         return entry
 
     def _policy(self, precision: str, policy: str, temperature: float) -> np.ndarray:
-        role = "student" if policy == "student" else "teacher"
-        chosen = [i for i, (own, _) in enumerate(self.roles) if own == role]
+        chosen = [i for i, (own, _) in enumerate(self.roles) if own == ROLES[policy]]
         members = np.stack([self.probabilities[precision][i] for i in chosen])
         return self.observe.temper(combine_members(members, [self.roles[i][1] for i in chosen]), temperature)
 
@@ -251,6 +261,11 @@ class _Comparison:
         a, b = (self.observe.evaluate(p, wanted, thresholds) for p in (ours, theirs))
         return {name: float(b[name]["value"] - a[name]["value"]) for name in ("accuracy", "ece")}
 
-    def clear(self, precisions: list[str]) -> None:
-        for path in (path for p in precisions for path in self.graphs[p]):
-            path.unlink(missing_ok=True)
+    def keep(self, precision: str, roles: Sequence[str]) -> list[Path | None]:
+        """The graphs of members of these roles; those of others are removed."""
+        kept: list[Path | None] = []
+        for path, (role, _) in zip(self.graphs[precision], self.roles, strict=False):
+            if role not in roles:
+                path.unlink(missing_ok=True)
+            kept.append(path if role in roles else None)
+        return kept

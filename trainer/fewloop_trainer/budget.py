@@ -7,15 +7,20 @@ import numpy as np
 from fewloop_trainer.admission import BUDGET_SHARE, tokens_to_measure
 from fewloop_trainer.plan import Job
 from fewloop_trainer.processes import owners
-from fewloop_trainer.run_state import TRIAL_CANDIDATES, Run, Teacher
+from fewloop_trainer.run_state import FEWEST_ROWS_FOR_ALL_WEIGHTS, TRIAL_CANDIDATES, Run, Teacher
 from fewloop_trainer.training import TrainSettings, recompute
 
-FOLDS = 2
-"""A third would cost as many steps more as all teachers' own training takes (3 * 2/3 of them in place of 2 * 1/2)."""
-PASSES = 6
-"""Wished passes over the labelled rows; more than `MOST_STEPS` batches bring little."""
-FEWEST_STEPS, MOST_STEPS = 40, 120
+FOLDS, FOLDS_OF_FEW = 2, 4
+"""A third would cost as many steps more as all teachers' own training takes (3 * 2/3 of them in place of 2 * 1/2). Where
+classes have few rows it is worth that: a method that learns fast from more of them looks poor with half of them."""
+ROWS_OF_FEW = 16
+"""Rows a class under which there are more folds, if all rows are enough to tell methods apart (run_state.py)."""
+PASSES, MANY_PASSES = 6, 4
+"""Wished passes over the labelled rows: the first in `FEW_STEPS` batches at most, the second beyond them."""
+FEWEST_STEPS, FEW_STEPS, MOST_STEPS = 40, 120, 600
 STUDENT_STEPS = 150
+STUDENT_SHARE = 2
+"""Times a teacher's steps, where those are more: most of what a student sees is pseudo-labels."""
 EXPORT_SECONDS = 2.0
 """Of a member, with its golden rows: a guess for a small base on two cores, not measured."""
 PSEUDO_SHARE, ASKED_PSEUDO_SHARE = 0.15, 0.5
@@ -46,23 +51,42 @@ def measure(run: Run) -> None:
     run.plan.train_cost = float(np.mean(seconds)) / learner.step_tokens(rows)
 
 
+def folds_for(balance: np.ndarray) -> int:
+    """Into how many folds the labelled rows go, of classes `balance` [N]."""
+    rows_a_class = len(balance) / len(np.unique(balance))
+    few = rows_a_class < ROWS_OF_FEW and len(balance) >= FEWEST_ROWS_FOR_ALL_WEIGHTS
+    return FOLDS_OF_FEW if few else FOLDS
+
+
+def steps_for(rows: int) -> int:
+    """Wished steps of a PET teacher of that many labelled rows."""
+    batches = rows / TrainSettings.batch_rows
+    few = np.clip(PASSES * batches, FEWEST_STEPS, FEW_STEPS)
+    return int(max(few, min(MANY_PASSES * batches, MOST_STEPS)))
+
+
+def student_steps(rows: int) -> int:
+    """The same of a PET student that has pseudo-labels beside them."""
+    return max(STUDENT_STEPS, STUDENT_SHARE * steps_for(rows))
+
+
 def make_plan(run: Run) -> None:
-    wished = int(np.clip(PASSES * len(run.wanted) / TrainSettings.batch_rows, FEWEST_STEPS, MOST_STEPS))
+    wished, folds = steps_for(len(run.wanted)), folds_for(run.balance)
     jobs = []
     for teacher, rows in zip(run.teachers, run.rows, strict=True):
         learner = run.learners[teacher.id]
         tokens, steps = learner.step_tokens(rows), learner.wished_steps(wished)
-        share = (FOLDS - 1) / FOLDS  # as many passes over fewer rows
+        share = (folds - 1) / folds  # as many passes over fewer rows
         if run.tunes_all or not learner.knows:
-            jobs += [Job(fold_job(teacher.id, k), max(20, int(steps * share)), tokens) for k in range(FOLDS)]
+            jobs += [Job(fold_job(teacher.id, k), max(20, int(steps * share)), tokens) for k in range(folds)]
             jobs.append(Job(teacher.id, steps, tokens))
     first = run.learners[run.teachers[0].id]
-    steps = first.wished_steps(STUDENT_STEPS if run.candidates else wished)
+    steps = first.wished_steps(student_steps(len(run.wanted)) if run.candidates else wished)
     tokens = first.step_tokens(run.rows[0]) / first.passes * (1 + first.further_passes)
     jobs.append(Job("student", steps, tokens))
     if run.tries_students:
-        share = (FOLDS - 1) / FOLDS
-        jobs += [Job(trial_job(v, k), int(steps * share), tokens) for v in range(run.trials) for k in range(FOLDS)]
+        share = (folds - 1) / folds
+        jobs += [Job(trial_job(v, k), int(steps * share), tokens) for v in range(run.trials) for k in range(folds)]
     if run.candidates:
         jobs += _later_rounds(run)
     run.jobs = {job.name: job for job in jobs}
@@ -76,7 +100,7 @@ def make_plan(run: Run) -> None:
     per_text = tokens_a_text(run)
     texts += (run.task.rounds - 1) * (len(run.candidates) + len(run.calibration))
     if run.tries_students:
-        texts += passes * FOLDS * min(TRIAL_CANDIDATES, len(run.candidates))
+        texts += passes * folds * min(TRIAL_CANDIDATES, len(run.candidates))
     run.plan.infer_tokens = per_text * texts / run.place.processes + (per_text + 100) * len(run.data.dev)
     most = BUDGET_SHARE * run.data.settings["budgetSeconds"] / run.plan.infer_cost
     run.plan.infer_tokens += min(most, tokens_to_measure(run.data, per_text))
@@ -91,7 +115,7 @@ def make_plan(run: Run) -> None:
 
 def share_out(run: Run) -> dict[str, int]:
     """Which process trains or asks which model. The models of a stage wait for nothing but the stage before."""
-    teachers, folds = [teacher.id for teacher in run.teachers], range(FOLDS)
+    teachers, folds = [teacher.id for teacher in run.teachers], range(folds_for(run.balance))
     stages = [
         [fold_job(teacher, k) for teacher in teachers for k in folds],
         teachers,
@@ -138,8 +162,9 @@ def trial_job(variant: int, fold: int) -> str:
 
 
 def _later_rounds(run: Run) -> list[Job]:
+    steps = student_steps(len(run.wanted))
     return [
-        Job(round_job(teacher, number), learner.wished_steps(STUDENT_STEPS), learner.step_tokens(rows))
+        Job(round_job(teacher, number), learner.wished_steps(steps), learner.step_tokens(rows))
         for number in range(2, run.task.rounds + 1)
         for teacher, rows in zip(run.teachers, run.rows, strict=True)
         for learner in [run.learners[teacher.id]]

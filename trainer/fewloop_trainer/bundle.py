@@ -94,7 +94,8 @@ def write_bundle(
     precisions, variants = further_precisions(data, served, policies, thresholds, session_options(threads), seconds)
     for precision, paths in variants.items():
         for graph, path in zip(graphs, paths, strict=True):
-            graph.setdefault("variants", []).append({"precision": precision} | file_entry(path))
+            if path is not None:
+                graph.setdefault("variants", []).append({"precision": precision} | file_entry(path))
     shutil.copyfile(base_folder / "tokenizer.json", partial / "tokenizer.json")
     write_json(partial / "golden.json", {"rows": rows})
     write_json(partial / "report.json", report | {"parity": largest, "precisions": precisions})

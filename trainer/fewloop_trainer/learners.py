@@ -32,8 +32,8 @@ OnStep = Callable[[int, float], None]
 TEACHER_RATES = {"encoder_rate": 1.2e-4, "head_rate": 1.2e-4}
 """PET's, fast: how far teachers then go from the base is chosen out of fold (docs/results/trainer-settings.md). A
 student, which hundreds of texts teach, may go all the way."""
-CLASSIFIER_STEPS = 120, 240
-"""At least and at most: a head that starts from nothing needs more than PET's."""
+FEWEST_CLASSIFIER_STEPS, HEAD_STEPS = 120, 2
+"""At least, and times PET's: a head that starts from nothing needs more than one that knows words."""
 
 
 class Learner(Protocol):
@@ -214,7 +214,7 @@ class ClassifierLearner(_OneRowAnItem):
     def wished_steps(self, wished: int) -> int:
         if self.method == "embedding":
             return pairs.STEPS if self.embeds_pairs else embedding.STEPS
-        return int(np.clip(2 * wished, *CLASSIFIER_STEPS))
+        return max(FEWEST_CLASSIFIER_STEPS, HEAD_STEPS * wished)
 
     def rates(self, student: bool) -> dict[str, float]:
         if self.method == "embedding":

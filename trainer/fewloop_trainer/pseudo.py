@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fewloop_trainer import calibrate
-from fewloop_trainer.budget import PASSES, STUDENT_STEPS, affordable_candidates, asked_job, round_job
+from fewloop_trainer.budget import PASSES, affordable_candidates, asked_job, round_job, student_steps
 from fewloop_trainer.distill import LABELLED_SHARE, student_targets
 from fewloop_trainer.learners import ClassifierLearner, PetLearner
 from fewloop_trainer.run_state import Run, Teacher
@@ -90,7 +90,8 @@ def learn(
     seed: int,
 ) -> Any:
     """A model, from the base anew, of the labelled rows `index` and of `texts` with soft labels [texts, C]."""
-    share = min(LABELLED_SHARE, PASSES * len(index) / (STUDENT_STEPS * TrainSettings.batch_rows))
+    drawn = student_steps(len(run.wanted)) * TrainSettings.batch_rows
+    share = min(LABELLED_SHARE, PASSES * len(index) / drawn)
     wanted, groups = student_targets(run.balance[index], run.goal[index], soft, share)
     rows = [*learner.encode([run.data.train[i] for i in index]), *learner.encode(texts)]
     model = learner.start()

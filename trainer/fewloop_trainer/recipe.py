@@ -29,9 +29,9 @@ from fewloop_trainer.tapt import load_adapted
 from fewloop_trainer.task import load_task
 from fewloop_trainer.workspace import Workspace
 
-VERSION = 2
+VERSION = 3
 """To be raised where a change of the trainer changes what a run comes to."""
-TEACHERS_VERSION = 1
+TEACHERS_VERSION = 2
 """To be raised where a change of the trainer changes its teachers or what they say; kept ones are not taken then."""
 POLICIES = {"ensemble": "teacher", "uniform": "teacher", "student": "student"}
 """What a run is scored by, and whose models say it."""

@@ -22,7 +22,7 @@ from fewloop_trainer.processes import settle
 
 TAPT_PASSES = 3
 TAPT = {
-    "version": 1,
+    "version": 2,
     "passes": TAPT_PASSES,
     "rows": recipe.UNLABELLED_ROWS,
     "rate": tapt.RATE,

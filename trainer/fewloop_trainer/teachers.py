@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fewloop_trainer import calibrate, ensemble
-from fewloop_trainer.budget import FOLDS, fold_job
+from fewloop_trainer.budget import fold_job, folds_for
 from fewloop_trainer.data import targets
 from fewloop_trainer.keys import split_group
 from fewloop_trainer.learners import PetLearner
@@ -45,7 +45,7 @@ def fit_out_of_fold(run: Run, offsets: np.ndarray) -> OutOfFoldFit:
     """
     # Pairs and questions share texts: what is out of fold must be of texts that the fold has not seen.
     groups = [split_group(row["text"]) for row in run.data.train]
-    fold = ensemble.folds_of(run.balance, groups, FOLDS, run.seed)
+    fold = ensemble.folds_of(run.balance, groups, folds_for(run.balance), run.seed)
     near, far, stages = _cross_fit(run, fold)
     run.served_offsets = [first_offsets(run, t, offsets) for t in run.teachers]
     rows, texts = _choose_shrinkage(run, near, far)

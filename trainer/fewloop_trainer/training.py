@@ -113,7 +113,7 @@ def optimise(
     parsed = augment.parse_strategy(strategy)
     rng = np.random.default_rng(settings.seed + 1)
     torch.manual_seed(settings.seed)
-    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), weight_decay=settings.weight_decay, fused=True)
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     began = [parameter.detach().clone() for parameter in trained]
     checkpoint = Checkpoint(settings.checkpoint, settings.steps) if settings.checkpoint is not None else None

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fewloop_trainer import distill, pet, plan, training
+from fewloop_trainer import budget, distill, pet, plan, training
 from fewloop_trainer.plan import Job, Plan
 
 
@@ -29,6 +29,19 @@ class TestStudentTargets:
         assert (drawn < 40).mean() == pytest.approx(distill.LABELLED_SHARE, abs=0.05)
         counts = np.bincount(labels[drawn[drawn < 40]], minlength=classes)
         assert counts.max() <= 1.1 * counts.min() + 1, "and every label the same part of it"
+
+
+@pytest.mark.parametrize(
+    ("rows", "steps", "student"), [(2, 40, 150), (100, 75, 150), (240, 120, 240), (536, 268, 536), (2909, 600, 1200)]
+)
+def test_steps_grow_with_the_labelled_rows_up_to_a_limit(rows, steps, student):
+    assert budget.steps_for(rows) == steps
+    assert budget.student_steps(rows) == student
+
+
+@pytest.mark.parametrize(("rows", "classes", "folds"), [(536, 67, 4), (240, 15, 2), (32, 3, 2), (42, 1, 2)])
+def test_there_are_more_folds_where_many_classes_have_few_rows_each(rows, classes, folds):
+    assert budget.folds_for(np.arange(rows) % classes) == folds
 
 
 class Clock:

@@ -159,9 +159,9 @@ def run_with(folder: Path, **serving) -> tuple[dict, Path]:
 @exact_bytes
 def test_a_run_admits_what_agrees(tmp_path, few_texts):
     manifest, folder = run_with(tmp_path / "r", minAgreement=0.8, minLabelAgreement=0.5)
-    assert [(p["precision"], p["admitted"], p["reason"]) for p in manifest["precisions"]] == [
-        ("fp16", True, None),
-        ("int8", True, None),
+    assert [(p["precision"], p["admitted"], p["roles"], p["reason"]) for p in manifest["precisions"]] == [
+        ("fp16", True, ["teacher", "student"], None),
+        ("int8", True, ["teacher", "student"], None),
     ]
     for entry in manifest["precisions"]:
         assert entry["texts"] == 30
@@ -191,11 +191,24 @@ def test_a_run_refuses_what_does_not_and_keeps_no_file_of_it(tmp_path, few_texts
     monkeypatch.setattr(admission, "to_int8", spoil)
     manifest, folder = run_with(tmp_path / "r", minAgreement=0.9999, minLabelAgreement=0.9999)
     fp16, int8 = manifest["precisions"]
-    assert not int8["admitted"]
+    assert (int8["admitted"], int8["roles"]) == (False, [])
     assert "agrees with fp32 on" in int8["reason"] or "golden" in int8["reason"]
     kept = {v["precision"] for graph in manifest["graphs"] for v in graph.get("variants", [])}
     assert kept == ({"fp16"} if fp16["admitted"] else set())
     assert not list(folder.glob("*.int8.onnx"))
+
+
+@exact_bytes
+def test_a_student_may_be_admitted_whose_teachers_are_not(tmp_path, few_texts, monkeypatch):
+    against = {"ensemble": ["ensemble: agrees with fp32 on too few texts"], "student": []}
+    monkeypatch.setattr(admission, "objections", lambda policy, found, serving: against[policy])
+    manifest, folder = run_with(tmp_path / "r", precisions=["fp32", "int8"])
+    (int8,) = manifest["precisions"]
+    assert (int8["admitted"], int8["roles"], int8["reason"]) == (True, ["student"], *against["ensemble"])
+    role_of = {member["graph"]: member["role"] for member in manifest["members"]}
+    assert {role_of[graph["id"]] for graph in manifest["graphs"] if graph.get("variants")} == {"student"}
+    assert len(list(folder.glob("*.int8.onnx"))) == 1
+    assert broken_entries(folder) == []
 
 
 def test_a_rare_label_is_judged_by_itself(monkeypatch):
