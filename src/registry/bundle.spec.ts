@@ -100,7 +100,9 @@ describe('readBundle', () => {
     });
 
     it('has the teacher in fp32 where int8 was admitted for the student alone', async () => {
-      manifest.precisions = [{ precision: 'int8', admitted: true, roles: ['student'], reason: 'ensemble: agrees on 98 %' }];
+      manifest.precisions = [
+        { precision: 'int8', admitted: true, roles: ['student'], reason: 'ensemble: agrees on 98 %' },
+      ];
       await writeManifest(folder, manifest);
       const { graphs, precisions } = await read();
       expect(precisions.get('int8')).toEqual([graphs[0], { ...graphs[1]!, path: join(folder, 'g1.int8.onnx') }]);

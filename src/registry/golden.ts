@@ -38,7 +38,8 @@ export async function verifyGolden(
       checkRows(expected.rows, computed.rows, where);
       const difference = distance(expected.distribution, computed.distribution);
       // Not `difference > tolerance`: a NaN is no agreement.
-      if (!(difference <= tolerances.get(expected.member)!)) throw invalid(`${where}: a probability differs by ${difference.toPrecision(3)}`);
+      if (!(difference <= tolerances.get(expected.member)!))
+        throw invalid(`${where}: a probability differs by ${difference.toPrecision(3)}`);
     }
   });
 }

@@ -34,7 +34,9 @@ export async function alignWeights(model: string, weights: string): Promise<void
     moves.push({ from, to: next, length });
     return next;
   };
-  const moved = rewritten(await readFile(model), [MODEL_GRAPH, GRAPH_INITIALIZER], (tensor) => movedTensor(tensor, place));
+  const moved = rewritten(await readFile(model), [MODEL_GRAPH, GRAPH_INITIALIZER], (tensor) =>
+    movedTensor(tensor, place),
+  );
   const source = await open(weights);
   try {
     await refuseOthers(source, moves);
@@ -136,7 +138,7 @@ async function refuseOthers(source: FileHandle, moves: Move[]): Promise<void> {
 
 async function copy(source: FileHandle, target: FileHandle, { from, to, length }: Move): Promise<void> {
   const buffer = Buffer.allocUnsafe(Math.min(COPY_BYTES, length));
-  for (let done = 0; done < length; ) {
+  for (let done = 0; done < length;) {
     const { bytesRead } = await source.read(buffer, 0, Math.min(buffer.length, length - done), from + done);
     if (bytesRead === 0) throw new Error('weights end before their time');
     await target.write(buffer, 0, bytesRead, to + done);

@@ -28,7 +28,7 @@ from fewloop_trainer.adapt_settings import AdaptSettings
 from fewloop_trainer.encoder import load_model, load_tokenizer
 from fewloop_trainer.keys import split_group, twentieth
 from fewloop_trainer.tensor_file import read_tensors, write_tensors
-from fewloop_trainer.training import position_at, require_finite
+from fewloop_trainer.training import position_at, precision, require_finite
 
 TEXT_FIELDS = ("text", "textPair", "sentence", "sentence1", "sentence2", "content", "abst", "review")
 HELD_OUT_BUCKETS = (1,)
@@ -301,13 +301,14 @@ def _schedule(step: float, steps: int, warmup: float) -> float:
 
 def _step(model, inputs, chosen, wanted, head_only, optimizer) -> float:
     model.train()
-    if head_only:
-        with torch.no_grad():
-            hidden = model.bert(input_ids=inputs.to(model.device)).last_hidden_state[chosen.to(model.device)]
-        logits = model.cls(hidden)
-    else:
-        logits = masked_logits(model, inputs, chosen)
-    loss = F.cross_entropy(logits, wanted.to(model.device))
+    with precision(fast=True):
+        if head_only:
+            with torch.no_grad():
+                hidden = model.bert(input_ids=inputs.to(model.device)).last_hidden_state[chosen.to(model.device)]
+            logits = model.cls(hidden)
+        else:
+            logits = masked_logits(model, inputs, chosen)
+        loss = F.cross_entropy(logits, wanted.to(model.device))
     loss.backward()
     torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], 1.0)
     optimizer.step()

@@ -1,9 +1,9 @@
 """Further precisions of a bundle: written, compared with fp32 on the task's own texts, and admitted or refused.
 
 A precision is refused for the members of a serving policy whose predictions agree with fp32's on too few texts, of all
-or of a label: a rare label may lose a third of its texts while 99 % of all stay as they are. So a student may be admitted
-whose teachers are not; those answer in fp32 beside it. Thresholds are the task file's. What is refused leaves no file;
-the manifest says why.
+or of a label: a rare label may lose a third of its texts while 99 % of all stay as they are. So a student may be
+admitted whose teachers are not; those answer in fp32 beside it. Thresholds are the task file's. What is refused leaves
+no file; the manifest says why.
 """
 
 import time

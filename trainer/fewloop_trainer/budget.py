@@ -11,8 +11,8 @@ from fewloop_trainer.run_state import FEWEST_ROWS_FOR_ALL_WEIGHTS, TRIAL_CANDIDA
 from fewloop_trainer.training import TrainSettings, recompute
 
 FOLDS, FOLDS_OF_FEW = 2, 4
-"""A third would cost as many steps more as all teachers' own training takes (3 * 2/3 of them in place of 2 * 1/2). Where
-classes have few rows it is worth that: a method that learns fast from more of them looks poor with half of them."""
+"""A third would cost as many steps more as all teachers' own training takes (3 * 2/3 of them in place of 2 * 1/2).
+Where classes have few rows it is worth that: a method that learns fast from more of them looks poor with half."""
 ROWS_OF_FEW = 16
 """Rows a class under which there are more folds, if all rows are enough to tell methods apart (run_state.py)."""
 PASSES, MANY_PASSES = 6, 4
