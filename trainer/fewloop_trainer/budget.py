@@ -7,14 +7,14 @@ import numpy as np
 from fewloop_trainer.admission import BUDGET_SHARE, tokens_to_measure
 from fewloop_trainer.plan import Job
 from fewloop_trainer.processes import owners
-from fewloop_trainer.run_state import FEWEST_ROWS_FOR_ALL_WEIGHTS, TRIAL_CANDIDATES, Run, Teacher
+from fewloop_trainer.run_state import TRIAL_CANDIDATES, Run, Teacher
 from fewloop_trainer.training import TrainSettings, recompute
 
 FOLDS, FOLDS_OF_FEW = 2, 4
 """A third would cost as many steps more as all teachers' own training takes (3 * 2/3 of them in place of 2 * 1/2).
 Where classes have few rows it is worth that: a method that learns fast from more of them looks poor with half."""
-ROWS_OF_FEW = 16
-"""Rows a class under which there are more folds, if all rows are enough to tell methods apart (run_state.py)."""
+ROWS_OF_FEW, ROWS_TO_TELL = 16, 100
+"""Rows a class under which there are more folds, and rows in all from which on methods are told apart by them."""
 PASSES, MANY_PASSES = 6, 4
 """Wished passes over the labelled rows: the first in `FEW_STEPS` batches at most, the second beyond them."""
 FEWEST_STEPS, FEW_STEPS, MOST_STEPS = 40, 120, 600
@@ -54,7 +54,7 @@ def measure(run: Run) -> None:
 def folds_for(balance: np.ndarray) -> int:
     """Into how many folds the labelled rows go, of classes `balance` [N]."""
     rows_a_class = len(balance) / len(np.unique(balance))
-    few = rows_a_class < ROWS_OF_FEW and len(balance) >= FEWEST_ROWS_FOR_ALL_WEIGHTS
+    few = rows_a_class < ROWS_OF_FEW and len(balance) >= ROWS_TO_TELL
     return FOLDS_OF_FEW if few else FOLDS
 
 
