@@ -25,7 +25,7 @@ interface Move {
   length: number;
 }
 
-/** Rewrites both files. Throws where they are not as ONNX Runtime writes them; then they are as they were. */
+/** Rewrites both files. Throws, before it changes either, where they are not as ONNX Runtime writes them. */
 export async function alignWeights(model: string, weights: string): Promise<void> {
   const moves: Move[] = [];
   const place = (from: number, length: number): number => {
