@@ -61,9 +61,7 @@ export function fewloop(out: string, environment: Record<string, string> = {}): 
       texts: texts.length,
     }),
     read(body) {
-      const { data, errors } = JSON.parse(body) as Answer;
-      if (errors?.length) throw new Error(errors[0]!.extensions?.code ?? errors[0]!.message);
-      return data.classify.map(({ distribution }) =>
+      return distributionsOf(body).map((distribution) =>
         task.labels.map(({ name }) => distribution.find(({ label }) => label === name)!.probability),
       );
     },
@@ -89,17 +87,19 @@ export function fewloopStudent(dataDir: string, precision: string): Contestant {
       body: JSON.stringify({ query: q, variables: { inputs: texts.map((text) => ({ text })) } }),
       texts: texts.length,
     }),
-    read(body) {
-      const { data, errors } = JSON.parse(body) as Answer;
-      if (errors?.length) throw new Error(errors[0]!.extensions?.code ?? errors[0]!.message);
-      return data.classify.map(({ distribution }) => distribution.map(({ probability }) => probability));
-    },
+    read: (body) => distributionsOf(body).map((distribution) => distribution.map(({ probability }) => probability)),
   };
 }
 
 interface Answer {
   data: { classify: { distribution: { label: string; probability: number }[] }[] };
   errors?: { message: string; extensions?: { code?: string } }[];
+}
+
+function distributionsOf(body: string): Answer['data']['classify'][number]['distribution'][] {
+  const { data, errors } = JSON.parse(body) as Answer;
+  if (errors?.length) throw new Error(errors[0]!.extensions?.code ?? errors[0]!.message);
+  return data.classify.map(({ distribution }) => distribution);
 }
 
 /** With the task applied; its model loads with the first answer. */

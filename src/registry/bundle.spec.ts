@@ -109,6 +109,14 @@ describe('readBundle', () => {
       expect(precisions.get('fp32')).toBe(graphs);
     });
 
+    it('is refused with two int8 graphs for one', async () => {
+      manifest.precisions = [{ precision: 'int8', admitted: true, roles: ['student'], reason: null }];
+      const { variants } = manifest.graphs[1]!;
+      variants!.push(variants![0]!);
+      await writeManifest(folder, manifest);
+      await expect(read()).rejects.toMatchObject({ message: expect.stringMatching(/2 int8 graphs for 1 graphs/) });
+    });
+
     it.each([
       ['is in it for all', {}],
       ['is in it for teachers too', { roles: ['teacher' as const, 'student' as const] }],

@@ -105,10 +105,14 @@ function inFp32({ members }: BundleManifest, roles: Member['role'][] | undefined
   return new Set(members.filter(({ role }) => roles && !roles.includes(role)).map(({ graph }) => graph));
 }
 
+/** One of each graph, and no others: of those in `full` the ones in fp32. */
 function graphsIn(precision: Precision, files: GraphFile[], graphs: GraphFile[], full: Set<string>): GraphFile[] {
-  const lacking = graphs.filter(({ id }) => !full.has(id) && !files.some((file) => file.id === id));
+  const found = graphs.map((graph) => (full.has(graph.id) ? graph : files.find(({ id }) => id === graph.id)));
+  const lacking = graphs.filter((_, i) => !found[i]);
   if (lacking.length > 0) throw invalid(`it has no ${precision} graph for ${lacking.map(({ id }) => id).join(', ')}`);
-  return graphs.map((graph) => (full.has(graph.id) ? graph : files.find(({ id }) => id === graph.id)!));
+  const wanted = graphs.filter(({ id }) => !full.has(id)).length;
+  if (files.length !== wanted) throw invalid(`it has ${files.length} ${precision} graphs for ${wanted} graphs`);
+  return found as GraphFile[];
 }
 
 /** Before ONNX Runtime sees it. */
