@@ -46,7 +46,7 @@ export async function patiently<T>(work: () => Promise<T>, onWait: (seconds: num
 
 export class Client {
   constructor(
-    private readonly url: string,
+    readonly url: string,
     private readonly token: string | undefined,
   ) {}
 

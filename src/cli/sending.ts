@@ -133,11 +133,11 @@ async function* chunksOf<T>(entries: AsyncIterable<Entry<T>>): AsyncGenerator<En
   if (chunk.length > 0) yield chunk;
 }
 
-/** Of this very file (place, size and time of its last change), task and way of sending. */
-function checkpointFile({ task, mutation, source, how }: Sending): string {
+/** Of this very file (place, size and time of its last change), service, task and way of sending. */
+function checkpointFile({ client, task, mutation, source, how }: Sending): string {
   const { size, mtimeMs } = statSync(source.path);
   const digest = createHash('sha256').update(
-    JSON.stringify([task, mutation, path.resolve(source.path), size, mtimeMs, how]),
+    JSON.stringify([client.url, task, mutation, path.resolve(source.path), size, mtimeMs, how]),
   );
   const state = process.env['XDG_STATE_HOME'] ?? path.join(homedir(), '.local', 'state');
   return path.join(state, 'fewloop', 'sending', `${digest.digest('hex').slice(0, 32)}.json`);

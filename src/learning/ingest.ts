@@ -80,7 +80,7 @@ export class IngestService {
     const definition = (await this.tasks.get(task)).definition as TaskDefinition;
     const [pending, embedded, kafka] = await Promise.all([
       this.sink.pending(definition),
-      this.items.countByState(task),
+      this.items.countDone(task),
       this.records.countByState(task),
     ]);
     return { pending, scored: embedded.SCORED + kafka.SCORED, failed: embedded.FAILED + kafka.FAILED };

@@ -34,6 +34,8 @@ export interface DeadLetter {
 
 /** Oldest first, of the task's input. */
 export interface DeadLetters {
+  /** Whether tasks that have one input have each other's letters. */
+  readonly byInput: boolean;
   list(definition: TaskDefinition, first: number): Promise<{ letters: DeadLetter[]; total: number }>;
   /** Sends them through the stream once more. Returns how many. */
   replay(definition: TaskDefinition, first: number): Promise<number>;

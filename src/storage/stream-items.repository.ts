@@ -69,14 +69,23 @@ export class StreamItemsRepository {
     );
   }
 
-  async countByState(task: string): Promise<Record<StreamItemState, number>> {
-    const rows = await this.dataSource.manager.query<{ state: StreamItemState; count: number }[]>(
-      `SELECT state, count(*)::int AS count FROM stream_item WHERE task = $1 GROUP BY state`,
+  /** Those that wait are found by an index of them alone: there may be millions of others. */
+  async countPending(task: string): Promise<number> {
+    const [row] = await this.dataSource.manager.query<[{ count: number }]>(
+      `SELECT count(*)::int AS count FROM stream_item WHERE task = $1 AND state = 'PENDING'`,
       [task],
     );
-    const counts = { PENDING: 0, SCORED: 0, FAILED: 0 };
-    for (const row of rows) counts[row.state] = row.count;
-    return counts;
+    return row.count;
+  }
+
+  async countDone(task: string): Promise<Record<Exclude<StreamItemState, 'PENDING'>, number>> {
+    const [row] = await this.dataSource.manager.query<[{ SCORED: number; FAILED: number }]>(
+      `SELECT count(*) FILTER (WHERE state = 'SCORED')::int AS "SCORED",
+         count(*) FILTER (WHERE state = 'FAILED')::int AS "FAILED"
+       FROM stream_item WHERE task = $1 AND state <> 'PENDING'`,
+      [task],
+    );
+    return row;
   }
 
   /** Of all tasks: items that wait, and since when the oldest does, in seconds. */

@@ -44,7 +44,10 @@ async function stop(service: INestApplicationContext): Promise<void> {
   await service.close();
 }
 
-const states = (service: INestApplicationContext) => service.get(StreamItemsRepository).countByState('tiny');
+const states = async (service: INestApplicationContext) => {
+  const items = service.get(StreamItemsRepository);
+  return { PENDING: await items.countPending('tiny'), ...(await items.countDone('tiny')) };
+};
 
 function scored(service: INestApplicationContext, count: number): Promise<void> {
   return vi.waitFor(async () => expect((await states(service)).SCORED).toBe(count), { timeout: 30_000, interval: 50 });

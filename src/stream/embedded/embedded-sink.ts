@@ -9,6 +9,8 @@ export const INGESTED = 'fewloop_ingest';
 
 @Injectable()
 export class EmbeddedSink implements TextSink, DeadLetters {
+  readonly byInput = false;
+
   constructor(
     @Inject(StreamItemsRepository) private readonly items: StreamItemsRepository,
     @Inject(Notifications) private readonly notifications: Notifications,
@@ -21,13 +23,13 @@ export class EmbeddedSink implements TextSink, DeadLetters {
     return accepted;
   }
 
-  async pending({ name }: TaskDefinition): Promise<number> {
-    return (await this.items.countByState(name)).PENDING;
+  pending({ name }: TaskDefinition): Promise<number> {
+    return this.items.countPending(name);
   }
 
   async list({ name }: TaskDefinition, first: number): Promise<{ letters: DeadLetter[]; total: number }> {
     const rows = await this.items.failed(name, first);
-    const { FAILED: total } = await this.items.countByState(name);
+    const { FAILED: total } = await this.items.countDone(name);
     const letters = rows.map((row): DeadLetter => {
       const { externalId: source, text, textPair, choices, fields, receivedAt: at } = row;
       const value = JSON.stringify({ id: source, text, textPair, choices, fields });

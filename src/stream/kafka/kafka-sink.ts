@@ -12,6 +12,7 @@ import { REQUEST_BYTES, RequestTooLarge, sendAll, type Outgoing } from './writer
 
 @Injectable()
 export class KafkaSink implements TextSink, DeadLetters, OnApplicationShutdown {
+  readonly byInput = true;
   readonly #kafka: Kafka;
   readonly #reader: DeadLetterReader;
   #producer: Promise<Producer> | undefined;

@@ -1,0 +1,53 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import type { Client } from './client.js';
+import type { Source } from './formats/sources.js';
+import { send, type Sent } from './sending.js';
+
+const ROWS = 1_200;
+let dir: string;
+
+beforeEach(() => {
+  dir = mkdtempSync(path.join(tmpdir(), 'sending-'));
+  vi.stubEnv('XDG_STATE_HOME', dir);
+  writeFileSync(path.join(dir, 'rows.jsonl'), 'x');
+});
+
+afterEach(() => {
+  vi.unstubAllEnvs();
+  rmSync(dir, { recursive: true });
+});
+
+/** Takes so many requests, then fails. */
+function service(url: string, requests: number): { client: Client; taken: number[] } {
+  const taken: number[] = [];
+  const request = (_: string, { rows }: { rows: { n: number }[] }) => {
+    if (taken.length / 500 >= requests) return Promise.reject(new Error('away'));
+    taken.push(...rows.map(({ n }) => n));
+    return Promise.resolve({ result: { imported: rows.length, rejected: [] } });
+  };
+  return { client: { url, request } as unknown as Client, taken };
+}
+
+function sending(client: Client): Promise<Sent> {
+  const source = { path: path.join(dir, 'rows.jsonl'), size: 1 } as Source;
+  async function* read() {
+    for (let n = 0; n < ROWS; n++) yield { line: n + 1, value: { n } };
+  }
+  const how = { mutation: 'm', names: ['imported'], how: null, restart: false, rejects: undefined };
+  return send({ client, task: 'notes', source, read, ...how });
+}
+
+test('an interrupted file goes on where it was, to the same service alone', async () => {
+  const staging = service('https://staging/graphql', 1);
+  await expect(sending(staging.client)).rejects.toThrow('away');
+  const production = service('https://production/graphql', 9);
+  const sent = await sending(production.client);
+  expect(sent).toMatchObject({ resumedAfter: 0, counts: { imported: ROWS } });
+  expect(production.taken).toHaveLength(ROWS);
+  const again = service('https://staging/graphql', 9);
+  expect(await sending(again.client)).toMatchObject({ resumedAfter: 500, counts: { imported: ROWS } });
+  expect(again.taken).toHaveLength(ROWS - 500);
+});
