@@ -178,6 +178,10 @@ class _Comparison:
         for precision, path in paths.items():
             session = onnxruntime.InferenceSession(path, self.options, providers=["CPUExecutionProvider"])
             scores = self._ask(member, session, [*self.texts, *self.labelled])
+            broken = int(np.isnan(scores).any(-1).sum())
+            if precision != "fp32" and broken > 0:
+                self.failed[precision] = f"the scores of {broken} of {len(scores)} texts are no numbers"
+                continue
             self.probabilities[precision].append(self.observe.probabilities(scores, member.offsets))
             if precision == "fp32":
                 continue

@@ -1,10 +1,13 @@
 """A run's jobs and their wishes, from the measured cost of a step; plan.py shares the time among them."""
 
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from fewloop_trainer.admission import BUDGET_SHARE, tokens_to_measure
+from fewloop_trainer.learners import Learner
 from fewloop_trainer.plan import Job
 from fewloop_trainer.processes import owners
 from fewloop_trainer.run_state import TRIAL_CANDIDATES, Run, Teacher
@@ -70,6 +73,17 @@ def student_steps(rows: int) -> int:
     return max(STUDENT_STEPS, STUDENT_SHARE * steps_for(rows))
 
 
+def student_job(run: Run, learner: Learner, rows: Sequence[Any]) -> Job:
+    """The student's where it learns as `learner` does, which has the labelled rows as `rows`."""
+    wished = student_steps(len(run.wanted)) if run.candidates else steps_for(len(run.wanted))
+    return Job("student", learner.wished_steps(wished), learner.step_tokens(rows))
+
+
+def trial_of(student: Job, variant: int, fold: int, folds: int) -> Job:
+    """Of a student that has not seen a fold: as many passes over fewer rows."""
+    return Job(trial_job(variant, fold), int(student.wished_steps * (folds - 1) / folds), student.tokens_per_step)
+
+
 def make_plan(run: Run) -> None:
     wished, folds = steps_for(len(run.wanted)), folds_for(run.balance)
     jobs = []
@@ -80,13 +94,11 @@ def make_plan(run: Run) -> None:
         if run.tunes_all or not learner.knows:
             jobs += [Job(fold_job(teacher.id, k), max(20, int(steps * share)), tokens) for k in range(folds)]
             jobs.append(Job(teacher.id, steps, tokens))
-    first = run.learners[run.teachers[0].id]
-    steps = first.wished_steps(student_steps(len(run.wanted)) if run.candidates else wished)
-    tokens = first.step_tokens(run.rows[0]) / first.passes * (1 + first.further_passes)
-    jobs.append(Job("student", steps, tokens))
+    # Until it is known what the student learns like (student.py), as the first teacher does.
+    student = student_job(run, run.learners[run.teachers[0].id], run.rows[0])
+    jobs.append(student)
     if run.tries_students:
-        share = (folds - 1) / folds
-        jobs += [Job(trial_job(v, k), int(steps * share), tokens) for v in range(run.trials) for k in range(folds)]
+        jobs += [trial_of(student, v, k, folds) for v in range(run.trials) for k in range(folds)]
     if run.candidates:
         jobs += _later_rounds(run)
     run.jobs = {job.name: job for job in jobs}

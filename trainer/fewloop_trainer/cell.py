@@ -67,18 +67,21 @@ def key_of(cell: Cell, method: str, settings: dict[str, object], reads: Sequence
             "definition": read_by_run(cell.task) if reads is None else _of(cell.task.definition, reads),
             "method": method,
             "settings": settings,
-            "base": base_digest(cell.base),
             "train": digest_of(cell.train),
             "unlabelled": digest_of(cell.unlabelled),
             "test": digest_of(cell.test),
             "seed": cell.seed,
             "threads": cell.threads,
-            "bfloat16": has_bfloat16(),
-            "libraries": library_versions(),
         }
         | ({"lessons": [lesson.described for lesson in cell.lessons]} if cell.lessons else {})
-        | ({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {})
+        | arithmetic_of(cell.base)
     )
+
+
+def arithmetic_of(base: Path) -> dict[str, object]:
+    """What numbers hang on beside data and settings: the base model, the libraries, what the hardware multiplies."""
+    found = {"base": base_digest(base), "bfloat16": has_bfloat16(), "libraries": library_versions()}
+    return found | ({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {})
 
 
 def read_by_run(task: Task) -> dict:

@@ -32,6 +32,8 @@ from fewloop_trainer.training import (
 
 INVERSE_REGULARISATION = 10.0
 """scikit-learn's C for unit-length states: at 1, a head on 32 rows stays near the prior."""
+MARGIN_OF_UNSEEN = 5.0
+"""Nats by which a label that no row has stays behind the lowest score that any label has."""
 BATCH_ROWS = 16
 STEPS, ENCODER_RATE = 60, 3e-5
 
@@ -109,13 +111,14 @@ def _distributions(
 ) -> tuple[np.ndarray, np.ndarray]:
     row, label = np.nonzero(wanted > 1e-3)
     counts = np.bincount(label, weights=wanted[row, label], minlength=wanted.shape[1])
+    if np.count_nonzero(counts) == 1:  # nothing to tell apart, as in the fold that lacks a label's only row
+        return np.zeros((wanted.shape[1], states.shape[1])), np.where(counts > 0, 0.0, -MARGIN_OF_UNSEEN)
     # Classes weigh equally, as in every method's batches.
     weights = wanted[row, label] * (len(states) / (np.count_nonzero(counts) * counts[label]))
     head = LogisticRegression(C=inverse_regularisation, max_iter=1000)
     head.fit(states[row], label, sample_weight=weights)
-    # A label that no row has keeps the lowest score that any label has.
     weight = np.zeros((wanted.shape[1], states.shape[1]))
-    bias = np.full(wanted.shape[1], head.intercept_.min() - 5.0)
+    bias = np.full(wanted.shape[1], head.intercept_.min() - MARGIN_OF_UNSEEN)
     if len(head.classes_) == 2:
         weight[head.classes_[1]], bias[head.classes_] = head.coef_[0], [0.0, head.intercept_[0]]
     else:

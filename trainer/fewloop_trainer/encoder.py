@@ -25,12 +25,19 @@ KINDS = {
 
 
 def load_model(folder: Path, needs_head: bool = False) -> BertForMaskedLM:
-    """The masked language model of a folder in transformers' format, in fp32; ERNIE's as the BERT that it equals,
-    ALBERT's as one whose layers share weights (albert.py).
+    """The masked language model of a folder in transformers' format, in fp32, on the default device; ERNIE's as the
+    BERT that it equals, ALBERT's as one whose layers share weights (albert.py).
 
     Without `needs_head` a head that the folder lacks is a random one. Raises RunError (BAD_INPUT) where the folder
     holds no such model.
     """
+    # transformers takes a default device for a `device_map`, which wants a package that nothing else here does.
+    with torch.device("cpu"):
+        model = _read_model(folder, needs_head)
+    return model.to(torch.get_default_device())
+
+
+def _read_model(folder: Path, needs_head: bool) -> BertForMaskedLM:
     kind = _config_of(folder).get("model_type")
     if kind not in KINDS:
         raise RunError(

@@ -26,10 +26,10 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def clear_partial(folder: Path) -> int:
-    """Removes what a failed write left half done; how many bytes that was."""
+    """Removes what a failed write left half done, files in folders that are among them; how many bytes that was."""
     freed = 0
-    for path in sorted(folder.rglob("*.partial*"), reverse=True):
-        if path.is_file():
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_file() and any(".partial" in part for part in path.relative_to(folder).parts):
             freed += path.stat().st_size
             path.unlink()
     return freed

@@ -85,6 +85,10 @@ class Plan:
     def done(self, job: Job) -> None:
         self.waiting = [other for other in self.waiting if other.name != job.name]
 
+    def replace(self, job: Job) -> None:
+        """What is known better now of a job that is still to come."""
+        self.waiting = [job if other.name == job.name else other for other in self.waiting]
+
     def inferred(self, tokens: float, seconds: float) -> None:
         self.infer_tokens = max(0.0, self.infer_tokens - tokens)
         measured = seconds / max(1.0, tokens)

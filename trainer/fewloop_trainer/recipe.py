@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fewloop_trainer.cell import Cell, digest_of, read_by_run
+from fewloop_trainer.cell import Cell, arithmetic_of, digest_of, read_by_run
 from fewloop_trainer.data import RunError, file_digest
 from fewloop_trainer.encoder import load_model, load_tokenizer
 from fewloop_trainer.files import write_json
@@ -29,7 +29,7 @@ from fewloop_trainer.tapt import load_adapted
 from fewloop_trainer.task import load_task
 from fewloop_trainer.workspace import Workspace
 
-VERSION = 3
+VERSION = 4
 """To be raised where a change of the trainer changes what a run comes to."""
 TEACHERS_VERSION = 2
 """To be raised where a change of the trainer changes its teachers or what they say; kept ones are not taken then."""
@@ -60,9 +60,10 @@ def predict(cell: Cell, changes: Changes = Changes()) -> dict[str, np.ndarray]:
     settings = settings_for(cell, definition)
     labelled = [row_of(row) | {"label": row["label"], "split": "train"} for row in cell.train]
     unlabelled = [row_of(row) for row in unlabelled_of(cell)]
-    folder = cell.work / digest_of([VERSION, POLICIES, settings, labelled, unlabelled, digest_of(cell.test)])[:32]
+    known = [arithmetic_of(cell.base), settings, labelled, unlabelled]
+    folder = cell.work / digest_of([VERSION, POLICIES, *known, digest_of(cell.test)])[:32]
     predicted = folder / "predicted.npz"
-    teachers = cell.work / f"teachers-{_digest_for_teachers(settings, labelled, unlabelled)}"
+    teachers = cell.work / f"teachers-{_digest_for_teachers(*known)}"
     if not predicted.exists():
         write_run(folder, settings, labelled, unlabelled)
         take_teachers(teachers, folder / "work")
@@ -79,14 +80,14 @@ def predict(cell: Cell, changes: Changes = Changes()) -> dict[str, np.ndarray]:
     return {policy: stored[policy] for policy in stored.files}
 
 
-def _digest_for_teachers(settings: dict, labelled: list[dict], unlabelled: list[dict]) -> str:
+def _digest_for_teachers(
+    arithmetic: dict[str, object], settings: dict, labelled: list[dict], unlabelled: list[dict]
+) -> str:
     """Of all that teachers of a run depend on: not the selection and its rounds, nor the cell's test rows."""
     definition = settings["definition"]
     learning = {key: value for key, value in definition["learning"].items() if key not in ("selection", "rounds")}
     named = ("runId", "definitionDigest", "definition", "baseModel")
-    others = {key: value for key, value in settings.items() if key not in named} | {
-        "base": settings["baseModel"]["digest"]  # wherever it lies
-    }
+    others = {key: value for key, value in settings.items() if key not in named} | arithmetic  # wherever the base lies
     return digest_of([TEACHERS_VERSION, others, definition | {"learning": learning}, labelled, unlabelled])[:32]
 
 

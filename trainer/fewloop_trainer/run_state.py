@@ -16,7 +16,7 @@ import numpy as np
 
 from fewloop_trainer.data import RunData, RunError, file_digest, read_run, targets
 from fewloop_trainer.encoder import load_model, load_tokenizer, present, require_own_tokenizer
-from fewloop_trainer.learners import ClassifierLearner, PetLearner, learner_of
+from fewloop_trainer.learners import ClassifierLearner, Learner, PetLearner, learner_of
 from fewloop_trainer.observe import Observations
 from fewloop_trainer.plan import MINIMUM_STEPS, Job, Plan
 from fewloop_trainer.processes import place_of, settle
@@ -86,10 +86,9 @@ class Run:
         self.balance = balance_of(self.task, self.wanted)
         self.teachers = plan_teachers(self.task)
         self.learners = {t.id: self.learner(t) for t in self.teachers}
-        try:
-            self.rows = [self.learners[t.id].encode(self.data.train) for t in self.teachers]
-        except ValueError as error:  # the renderer's: words that cannot be spelled, a template that is too long
-            raise RunError("BAD_INPUT", f"templates: {error}") from error
+        self.rows = [encoded(self.learners[t.id], self.data.train) for t in self.teachers]
+        for teacher in self.teachers:  # what dev rows lack is better told now than when all is trained
+            encoded(self.learners[teacher.id], self.data.dev)
         order = np.random.default_rng(self.seed).permutation(len(self.data.unlabelled))
         self.calibration = [self.data.unlabelled[i] for i in order[: min(CALIBRATION_TEXTS, len(order) // 4)]]
         self.candidates = self.all_candidates()
@@ -144,6 +143,11 @@ class Run:
         for name in jobs:
             self.workspace.wait_for(name)
         return [self.workspace.cached(name, compute) for name, compute in jobs.items()]
+
+    def take(self, job: Job) -> None:
+        """In the place of the job of that name."""
+        self.jobs[job.name] = job
+        self.plan.replace(job)
 
     def owns(self, name: str) -> bool:
         return self.owner.get(name, 0) == self.place.rank
@@ -228,6 +232,21 @@ class Run:
             learner.train(model, rows, wanted, balance, settings, on_step)
         self.plan.trained(job, taken, time.monotonic() - started)
         self.workspace.took(name, taken, time.monotonic() - started, self.place.rank)
+
+
+def encoded(learner: Learner, rows: list[dict]) -> list:
+    """Labelled rows as the learner has them. Raises RunError (BAD_INPUT) that names the first one that the renderer
+    refuses: its words cannot be spelled, or the template is too long."""
+    try:
+        return learner.encode(rows)
+    except ValueError:
+        for row in rows:
+            try:
+                learner.encode([row])
+            except ValueError as error:
+                start = row["text"][:40]
+                raise RunError("BAD_INPUT", f"templates: {error} ({row['split']} row {start!r})") from error
+        raise
 
 
 def plan_teachers(task: Task) -> list[Teacher]:

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from fewloop_trainer import calibrate
-from fewloop_trainer.budget import trial_job
+from fewloop_trainer.budget import student_job, trial_job, trial_of
 from fewloop_trainer.data import targets
 from fewloop_trainer.learners import PetLearner
 from fewloop_trainer.pseudo import PSEUDO_LABELS, PseudoLabels, learn
@@ -46,14 +46,20 @@ def best_of(distributions: np.ndarray, wanted: np.ndarray) -> int:
 def choose_student(run: Run, fit: OutOfFoldFit) -> tuple[Teacher, dict[str, float] | None]:
     """Which variant to train, and the loss of each where there were several."""
     wanted = run.observe.flat_wanted(run.wanted)
-    best = run.teachers[best_of(run.observe.flat(fit.rows), wanted)]
+    number = best_of(run.observe.flat(fit.rows), wanted)
+    best = run.teachers[number]
     variants = [
         Teacher("student", best.method, template, strategy)
         for template in _templates(run, best)
         for strategy in (run.task.student_strategies if best.method != "embedding" else ("plain",))
     ]
+    jobs = [student_job(run, _learner(run, variant), run.rows[number]) for variant in variants]
     chosen, trials = variants[0], None
     if len(variants) > 1 and fit.candidates is not None:
+        folds = len(fit.candidates)
+        for v, job in enumerate(jobs):
+            for k in range(folds):
+                run.take(trial_of(job, v, k, folds))
         losses = _try(run, fit, variants)
         first = int(np.argmin([x.mean() for x in losses]))
         chosen = variants[first] if gain_exceeds(1, losses[0] - losses[first]) else variants[0]
@@ -61,6 +67,7 @@ def choose_student(run: Run, fit: OutOfFoldFit) -> tuple[Teacher, dict[str, floa
     for name, job in run.jobs.items():
         if name.startswith("student-"):
             run.plan.done(job)
+    run.take(jobs[variants.index(chosen)])
     run.learners["student"] = _learner(run, chosen)
     return chosen, trials
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from bundles import broken_entries
 from fewloop_trainer import augment, run, workspace
 from fewloop_trainer.data import read_run
+from fewloop_trainer.files import clear_partial
 from folders import TINY_MODEL, definition_of, read_json, review, reviews_of, write_run
 
 DESCRIBED = [
@@ -59,6 +60,18 @@ def test_labels_with_one_row_or_none_are_trained_with_and_the_report_says_so(tmp
     assert np.isfinite(folded["ensemble"]["logLoss"])
     said = [statement.split(" rows")[0] for statement in folded["reliability"]["conformal"]["statements"]]
     assert {"slow: 1", "dear: 0"} <= set(said)
+
+
+@pytest.mark.parametrize("method", ["pet", "fine-tune", "efl", "embedding"])
+def test_of_two_labels_one_may_have_a_single_row(tmp_path, monkeypatch, method):
+    reports = []
+    monkeypatch.setattr(run, "write_bundle", lambda *arguments: reports.append(arguments[5]))
+    rows = [*(row for row in ROWS[:18] if row["label"] == "positive"), {"text": "物流慢得很", "label": "negative"}]
+    definition = of_methods(method) | {"labels": DESCRIBED[:2]}
+    assert run.run(write_run(tmp_path, rows, ROWS[18:], definition, budgetSeconds=0.1)) == 0
+    (report,) = reports
+    assert "negative: one labelled row" in report["notes"]
+    assert np.isfinite(report["outOfFold"]["ensemble"]["logLoss"])
 
 
 class TestLabels:
@@ -142,6 +155,15 @@ class TestTexts:
         result = refused(write_run(tmp_path, ROWS[:12], [], definition))
         assert "line 1 lacks the marker '#here#' in text" in result["message"]
 
+    def test_of_dev_that_cannot_be_read_are_told_before_anything_is_trained(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(run, "measure", lambda state: pytest.fail("training began"))
+        choices = [{"text": f"东西很#blank#{i}", "choices": ["好", "差"], "label": "好"} for i in range(6)]
+        dev = {"text": "服务很#blank#", "choices": ["好", "一般"], "label": "好", "split": "dev"}
+        definition = definition_of(kind="multiple-choice", labels=[], templates=["{text|blank:#blank#}"])
+        result = refused(write_run(tmp_path, [*choices, dev], [], definition))
+        assert result["code"] == "BAD_INPUT"
+        assert "different token counts: 好, 一般 (dev row '服务很#blank#')" in result["message"]
+
 
 class TestBrokenNumbers:
     def test_a_loss_that_is_no_number_ends_the_run_and_what_was_finished_is_kept(self, tmp_path, monkeypatch):
@@ -222,6 +244,13 @@ class TestFullDisk:
             & set(self.whole(folder))
         )
         finished(folder)
+
+    def test_a_graph_that_is_written_straight_into_a_half_done_bundle_goes_too(self, tmp_path):
+        for name in ("bundle.partial/g0.int8.onnx", "bundle.partial/deep/g1.onnx", "work/t0.npz", "model.partial.npz"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(b"12345")
+        assert clear_partial(tmp_path) == 15
+        assert self.whole(tmp_path) == {"t0.npz"}
 
 
 def half_of(file: str, write, place: int):

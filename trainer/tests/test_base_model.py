@@ -262,3 +262,13 @@ def test_a_base_that_is_a_pickle_is_not_loaded(tmp_path):
     torch.save({}, folder / "pytorch_model.bin")
     with pytest.raises(RunError, match="baseModel: cannot load the model"):
         load_model(folder)
+
+
+def test_a_model_is_loaded_onto_the_default_device_whichever_that_is():
+    # No GPU here: `meta` is another device than the CPU, to transformers too.
+    torch.set_default_device("meta")
+    try:
+        model = load_model(TINY_MODEL, needs_head=True)
+    finally:
+        torch.set_default_device("cpu")
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}

@@ -177,6 +177,25 @@ def test_a_run_admits_what_agrees(tmp_path, few_texts):
     assert broken_entries(folder) == []
 
 
+def test_a_run_refuses_what_says_no_numbers(tmp_path, few_texts, monkeypatch):
+    convert = admission.to_half
+
+    def overflown(proto):
+        proto = convert(proto)
+        for weight in proto.graph.initializer:
+            if "LayerNorm" in weight.name or "layer_norm" in weight.name:
+                values = onnx.numpy_helper.to_array(weight)
+                weight.CopyFrom(onnx.numpy_helper.from_array(values * np.nan, weight.name))
+        return proto
+
+    monkeypatch.setattr(admission, "to_half", overflown)
+    manifest, folder = run_with(tmp_path / "r", precisions=["fp32", "fp16"])
+    (fp16,) = manifest["precisions"]
+    assert (fp16["admitted"], fp16["roles"]) == (False, [])
+    assert "texts are no numbers" in fp16["reason"]
+    assert not list(folder.glob("*.fp16.onnx"))
+
+
 def test_a_run_refuses_what_does_not_and_keeps_no_file_of_it(tmp_path, few_texts, monkeypatch):
     convert = admission.to_int8
 

@@ -162,6 +162,14 @@ class TestTriedStudents:
         member = read_json(folder / "bundle/manifest.json")["members"][-1]
         assert (member["role"], member["strategy"]) == ("student", report["student"]["strategy"])
 
+    @pytest.mark.parametrize(("best", "steps"), [(0, 150), (2, 300)], ids=["pet", "fine-tune"])
+    def test_take_the_steps_of_the_method_that_they_learn_by(self, tmp_path, monkeypatch, best, steps):
+        monkeypatch.setattr(student, "best_of", lambda distributions, wanted: best)
+        definition = definition_of(method=["pet", "fine-tune"], learning={"strategies": ["plain"]}, selection=TAKES_ALL)
+        folder = write_run(tmp_path, ROWS[:12], ROWS[12:], definition, budgetSeconds=600)
+        assert run.run(folder) == 0, read_json(folder / "result.json")
+        assert read_json(folder / "bundle/report.json")["steps"]["student"] == steps
+
     def test_one_alone_is_not_tried(self, tmp_path):
         _, report, _ = finished(tmp_path, {"student": {"templates": "best", "strategies": ["r-drop"]}})
         assert report["student"]["trials"] is None
