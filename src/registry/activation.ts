@@ -265,10 +265,12 @@ export class ActivationService implements OnApplicationShutdown {
         this.#resting.set(task, version);
         return;
       }
+      // Read again: the next one, or another task's, may have taken the memory of the one before.
+      const replaced = this.#current.get(task);
       this.#current.set(task, next);
       this.#resting.delete(task);
-      if (before && this.config.warmMinutes > 0) this.#keep(task, before, this.config.warmMinutes * 60_000, true);
-      else if (before) void this.#drain(task, before);
+      if (replaced && this.config.warmMinutes > 0) this.#keep(task, replaced, this.config.warmMinutes * 60_000, true);
+      else if (replaced) void this.#drain(task, replaced);
       this.metrics.add('fewloop_swaps_total', { task });
       this.metrics.observe('fewloop_swap_seconds', {}, secondsSince(startedAtMs));
       this.#log.log(`task ${task}: version ${version} answers`);

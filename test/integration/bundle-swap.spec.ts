@@ -416,7 +416,7 @@ describe('bundles', () => {
 
   describe('a replaced version', () => {
     /** Two versions with hosts of their own; the second answers. */
-    async function swapped(settings: { warmMinutes: number }): Promise<number[]> {
+    async function swapped(settings: { warmMinutes: number; memoryBytes?: number }): Promise<number[]> {
       world = new World(dataDir, { hosts: 1, ...settings });
       await world.version(1, { own: true });
       await world.copyOf(1, 2);
@@ -468,6 +468,15 @@ describe('bundles', () => {
       expect(outcome!.ok && outcome!.prediction.modelVersion).toBe(1);
       lease.release();
       await expect.poll(() => first.filter(isAlive)).toEqual([]);
+    });
+
+    it('is not kept where the next one took its memory, and is opened anew to go back to', async () => {
+      const first = await swapped({ warmMinutes: 10, memoryBytes: 1 });
+      expect(first.filter(isAlive)).toEqual([]);
+      expect(await answeredBy()).toBe(2);
+      await world.activation.activate('tiny', 1);
+      expect(await answeredBy()).toBe(1);
+      expect(await world.pool.pids()).toHaveLength(1);
     });
 
     it('gives its memory to another model before one that answers does', async () => {
