@@ -129,7 +129,8 @@ def session_of(path, device, threads, memory_limit=None, graph=False):
     options.enable_mem_pattern = False
     if device == "cpu":
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    own = {"device_id": int(device.split(":")[1])}
+    # As the service's hosts (src/runtime/host-environment.ts), and as PyTorch by default: fp32 is not TF32.
+    own = {"device_id": int(device.split(":")[1]), "use_tf32": "0"}
     if memory_limit:
         own |= {"gpu_mem_limit": memory_limit, "arena_extend_strategy": "kSameAsRequested"}
     if graph:

@@ -6,7 +6,9 @@
  */
 import { fork, type ChildProcess } from 'node:child_process';
 import { FewloopError } from '../common/errors.js';
+import { childEnvironment } from '../config/config.js';
 import type { HostBatch, HostResult } from '../inference/types.js';
+import { hostEnvironment } from './host-environment.js';
 import { yieldProcessor } from './spare-time.js';
 import { batchTensors, resultOf, type FromHost, type HostGraph, type HostSettings, type ToHost } from './protocol.js';
 
@@ -51,8 +53,7 @@ export class HostProcess {
     this.#child = fork(HOST_FILE, {
       serialization: 'advanced',
       execArgv: [],
-      // Nothing of the service's environment: a host needs no secrets. Without the threshold, glibc keeps freed memory.
-      env: { MALLOC_TRIM_THRESHOLD_: '131072' },
+      env: hostEnvironment(device, childEnvironment()),
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
     });
     this.#child.on('message', (message) => this.#onMessage(message as FromHost));
