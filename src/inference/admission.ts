@@ -64,11 +64,13 @@ export class Admission {
 
   private hasRoom(tokens: number, priority: Priority): boolean {
     const most = this.maxQueuedTokens;
-    const fits = (queued: number, limit: number) => queued === 0 || queued + tokens <= limit;
+    const share = most / 2;
+    const own = this.waiting[classOf(priority)] + this.inFlight[classOf(priority)];
     // What is larger than its share may go when nothing of it is taken: else it never could. One text of a task with
     // many hypotheses is as large as a hundred others, and a stream of them must not keep requests out.
-    if (priority !== 'interactive') return fits(this.tokens, most / 2);
-    return fits(this.tokens, most) || fits(this.waiting.interactive + this.inFlight.interactive, most / 2);
+    if (priority === 'interactive') return this.tokens + tokens <= most || own === 0 || own + tokens <= share;
+    if (tokens > share) return own === 0 && this.tokens <= share;
+    return this.tokens + tokens <= share;
   }
 
   /** Whether what goes before it takes longer than its deadline allows. */

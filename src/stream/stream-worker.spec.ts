@@ -1,7 +1,8 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { FewloopError } from '../common/errors.js';
 import type { Outcome } from '../inference/engine.js';
-import type { ClassifyRequest, Prediction, ServedModel } from '../inference/types.js';
+import type { ClassifyRequest, Member, Prediction, ServedModel } from '../inference/types.js';
+import type { TaskDefinition } from '../task/types.js';
 import type { RecordOutcome, StreamBatch, StreamPort } from './records.js';
 import { StreamWorker } from './stream-worker.js';
 
@@ -42,8 +43,14 @@ const prediction = { label: 'good', modelVersion: 1 } as Prediction;
 const good: Outcome = { ok: true, prediction, embedding: new Float32Array(), itemKey: 'k' };
 const released = vi.fn();
 const predicted = vi.fn();
+const definition = {
+  maxLength: 128,
+  labels: [{ name: 'good' }, { name: 'bad' }, { name: 'neither' }],
+  serving: { policy: 'ensemble' },
+} as TaskDefinition;
+let members: ServedModel['members'];
 const peek = (task: string) => ({
-  model: { task, version: 1, definition: { maxLength: 128 }, members: [{}] } as ServedModel,
+  model: { task, version: 1, definition, members } as ServedModel,
   bytes: () => 0,
   release: released,
 });
@@ -60,6 +67,7 @@ let worker: StreamWorker;
 beforeEach(() => {
   vi.clearAllMocks();
   loaded = [];
+  members = [{ role: 'teacher' } as Member];
   runs.training = false;
   port = new MemoryStream();
   worker = new StreamWorker(
@@ -114,11 +122,15 @@ it('a full queue is waited for; a defect is a failure of the records, to be trie
   expect(predicted).not.toHaveBeenCalled();
 });
 
-it('a large batch goes to the model in parts', async () => {
-  port.pending.push(batch('a', ...Array.from({ length: 600 }, (_, i) => `${i}`.padEnd(118, '好'))));
+it.each([
+  ['a row a text', {}, [256, 256, 88]],
+  ['a row a label besides', { hypotheses: {} }, Array.from({ length: 10 }, (_, i) => (i < 9 ? 64 : 24))],
+])('a large batch goes to the model in parts: %s', async (_name, own, parts) => {
+  members = [{ role: 'teacher', ...own } as Member];
+  port.pending.push(batch('a', ...Array.from({ length: 600 }, (_, i) => `${i}`.padEnd(120, '好'))));
   worker.onApplicationBootstrap();
   await expect.poll(() => port.kept).toHaveLength(600);
-  expect(classify.mock.calls.map(([, { items }]) => items.length)).toEqual([256, 256, 88]);
+  expect(classify.mock.calls.map(([, { items }]) => items.length)).toEqual(parts);
   expect(released).toHaveBeenCalledOnce();
 });
 

@@ -19,6 +19,7 @@ import { FewloopError } from '../common/errors.js';
 import { Health, type PartHealth } from '../common/health.js';
 import type { Trace } from '../common/tracing/tracing.js';
 import { Config } from '../config/config.js';
+import { tokensOf } from '../inference/cost.js';
 import { InferenceEngine } from '../inference/engine.js';
 import type { Prediction, Priority, ServedModel } from '../inference/types.js';
 import { LearningEvents } from '../learning/events.js';
@@ -42,8 +43,6 @@ const BLOCKED_MS = 3_000;
 const PART_TOKENS = 32_768;
 const PART_TRIES = 5;
 const PART_WAIT_MS = 500;
-/** Special tokens, and some of the template's. */
-const TOKENS_BESIDE_TEXT = 10;
 const FIRST_BACKOFF_MS = 250;
 const LONGEST_BACKOFF_MS = 10_000;
 
@@ -265,19 +264,19 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
   }
 }
 
-/** Parts of about PART_TOKENS over all members; a Han character is a token, and what is longer than the model is cut. */
-function* partsOf({ definition, members }: ServedModel, items: Item[]): Generator<Item[]> {
+/** Parts of about PART_TOKENS. */
+function* partsOf(model: ServedModel, items: Item[]): Generator<Item[]> {
   let part: Item[] = [];
   let tokens = 0;
   for (const item of items) {
-    const length = Math.min(definition.maxLength, item.text.length + (item.textPair?.length ?? 0) + TOKENS_BESIDE_TEXT);
-    if (part.length > 0 && tokens + length * members.length > PART_TOKENS) {
+    const own = tokensOf(model, [item]);
+    if (part.length > 0 && tokens + own > PART_TOKENS) {
       yield part;
       part = [];
       tokens = 0;
     }
     part.push(item);
-    tokens += length * members.length;
+    tokens += own;
   }
   if (part.length > 0) yield part;
 }
