@@ -1,9 +1,9 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Config } from '../config/config.js';
-import { chooseLayout, findLayout, HostLayout, layoutsOf } from './host-layout.js';
+import { chooseLayout, findLayout, HostLayout, layoutsOf, type MeasuredLayout } from './host-layout.js';
 import { machine } from './machine.js';
 import { KeptMeasurements } from './measurements.js';
 import { fileDigest } from './bundle.js';
@@ -27,19 +27,34 @@ it('takes more hosts only where they are clearly faster', () => {
   expect(chooseLayout(measured(120, 100))).toEqual(new HostLayout(1, 2));
 });
 
-it('goes by the settings where they say it, and else by what was measured here before', async () => {
-  const dataDir = await mkdtemp(join(tmpdir(), 'layouts-'));
-  try {
+describe('the layout of this process', () => {
+  let dataDir: string;
+  let config: Config;
+
+  /** Keeps a measurement of as many hosts. */
+  async function keep(most: number, measured: MeasuredLayout): Promise<void> {
+    const key = [await fileDigest(join(dataDir, 'model.onnx')), await machine('cpu'), `at most ${most} hosts`];
+    await new KeptMeasurements(join(dataDir, 'host-layouts.json')).keep(key.join(' | '), [measured]);
+  }
+
+  beforeEach(async () => {
+    dataDir = await mkdtemp(join(tmpdir(), 'layouts-'));
     await writeFile(join(dataDir, 'model.onnx'), 'a graph');
-    const config = Config.load({}).with({ dataDir, baseModel: dataDir });
+    config = Config.load({}).with({ dataDir, baseModel: dataDir });
+  });
+  afterEach(() => rm(dataDir, { recursive: true }));
+
+  it('goes by the settings where they say it', async () => {
     expect(await findLayout(config.with({ hosts: 3 }))).toEqual(new HostLayout(3, 1));
     expect(await findLayout(config.with({ hosts: 3, hostThreads: 2 }))).toEqual(new HostLayout(3, 2));
     expect(await findLayout(config.with({ hostThreads: 64 }))).toEqual(new HostLayout(1, 64));
-    const key = `${await fileDigest(join(dataDir, 'model.onnx'))} | ${await machine('cpu')}`;
-    const kept = new KeptMeasurements(join(dataDir, 'host-layouts.json'));
-    await kept.keep(key, [{ hosts: 5, threads: 7, tokensPerSecond: 1 }]);
-    expect(await findLayout(config)).toEqual(new HostLayout(5, 7));
-  } finally {
-    await rm(dataDir, { recursive: true });
-  }
+  });
+
+  const cores = availableParallelism();
+  it.skipIf(cores === 1)('goes by what was measured here before with as many hosts as memory allows', async () => {
+    await keep(cores, { hosts: cores, threads: 7, tokensPerSecond: 1 });
+    await keep(1, { hosts: 1, threads: 8, tokensPerSecond: 1 });
+    expect(await findLayout(config.with({ modelMemoryMb: 1_000_000 }))).toEqual(new HostLayout(cores, 7));
+    expect(await findLayout(config.with({ modelMemoryMb: 1 }))).toEqual(new HostLayout(1, 8));
+  });
 });

@@ -1,7 +1,7 @@
 /**
  * How many model hosts a set of graphs has, and how many threads each: what is fastest here, measured with the base
- * model's graph when the process starts, once for each machine, and kept in the data folder. `FEWLOOP_HOSTS` and
- * `FEWLOOP_HOST_THREADS` set it instead.
+ * model's graph when the process starts, once for each machine and number of hosts that memory allows, and kept in the
+ * data folder. `FEWLOOP_HOSTS` and `FEWLOOP_HOST_THREADS` set it instead.
  */
 import { Logger } from '@nestjs/common';
 import { availableParallelism } from 'node:os';
@@ -79,16 +79,17 @@ export async function findLayout(config: Config): Promise<HostLayout> {
   }
   const path = join(baseModel, BASE_GRAPH);
   const sha256 = await fileDigest(path);
-  const kept = new KeptMeasurements<MeasuredLayout[]>(join(dataDir, 'host-layouts.json'));
-  const key = [sha256, await machine(device)].join(' | ');
-  const known = await kept.of(key);
-  if (known) return chooseLayout(known);
-  await refuseExternalData(path, sha256);
   const graph = { sha256, path };
   // Of two sets of graphs, a swap's old and new one, both must fit.
   const most = Math.floor(modelMemoryBytes / 2 / estimatedBytes([graph], 1));
-  const log = new Logger(HostLayout.name);
   const layouts = layoutsOf(device, cores, most);
+  const kept = new KeptMeasurements<MeasuredLayout[]>(join(dataDir, 'host-layouts.json'));
+  // Not the memory itself: most changes of it change nothing.
+  const key = [sha256, await machine(device), `at most ${layouts.at(-1)!.hosts} hosts`].join(' | ');
+  const known = await kept.of(key);
+  if (known) return chooseLayout(known);
+  await refuseExternalData(path, sha256);
+  const log = new Logger(HostLayout.name);
   log.log(`measuring ${layouts.length} layouts of model hosts, once on this machine`);
   const rates = layouts.map((): number[] => []);
   for (let turn = 0; turn < TURNS; turn++) {
