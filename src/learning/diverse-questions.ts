@@ -9,6 +9,7 @@ import { LRUCache } from 'lru-cache';
 import { createHash } from 'node:crypto';
 import { FewloopError } from '../common/errors.js';
 import { InferenceEngine } from '../inference/engine.js';
+import { policyOf } from '../inference/policy.js';
 import type { ServedModel } from '../inference/types.js';
 import { ActivationService } from '../registry/activation.js';
 import type { CandidateRow } from '../storage/entities/candidate.js';
@@ -90,7 +91,7 @@ class Begun {
 
 @Injectable()
 export class DiverseQuestions {
-  /** By task, version and item key; 8 MB of a base model of 512 dimensions. */
+  /** By task, version, serving policy, which decides whose embeddings they are, and item key; 8 MB of a base model of 512 dimensions. */
   private readonly known = new LRUCache<string, Float32Array>({ max: 32 * DIVERSE_AMONG });
   /** By digest. Whoever turns a page goes on with the order that the page before had, whatever was answered meanwhile. */
   private readonly orders = new LRUCache<string, Begun>({ max: 64 });
@@ -161,7 +162,14 @@ export class DiverseQuestions {
       const cold = order === AT_RANDOM;
       const taught = cold ? [] : await this.examples.taughtSince(task, version, ANSWERED);
       const asked = found.map(({ id, margin }) => `${id} ${margin}`);
-      const from = JSON.stringify([task, version, cold, asked, taught.map(({ itemKey }) => itemKey)]);
+      const from = JSON.stringify([
+        task,
+        version,
+        policyOf(lease.model),
+        cold,
+        asked,
+        taught.map(({ itemKey }) => itemKey),
+      ]);
       const digest = createHash('sha256').update(from).digest('hex');
       const known = this.orders.get(digest);
       if (known) return known;
@@ -181,7 +189,8 @@ export class DiverseQuestions {
 
   /** Null: the model cannot score it. */
   private async embeddingsOf(model: ServedModel, texts: Embeddable[]): Promise<(Float32Array | null)[]> {
-    const keyOf = ({ itemKey }: Embeddable) => `${model.task} ${model.version} ${itemKey}`;
+    const policy = policyOf(model);
+    const keyOf = ({ itemKey }: Embeddable) => `${model.task} ${model.version} ${policy} ${itemKey}`;
     // What is looked up counts as used, so that those that come in do not push it out.
     const fresh = texts.filter((text) => !this.known.get(keyOf(text)));
     const embeddings = await this.engine.embeddings(model, fresh.map(itemOf));
