@@ -294,7 +294,15 @@ export class TrialService implements OnApplicationBootstrap, BeforeApplicationSh
       await this.trials.setFailure(id, failure);
       return;
     }
-    if (this.#retries.delete(id)) await this.trials.setFailure(id, null);
+    if (this.#retries.has(id)) {
+      try {
+        await this.trials.setFailure(id, null);
+      } catch (error) {
+        await beside.close();
+        throw error;
+      }
+      this.#retries.delete(id);
+    }
     const { model, release } = beside.lease();
     this.tap.open(task, { from: against, watched: version });
     if (kind === 'CANARY') this.activation.divert(task, { share: percent! / 100, lease: () => beside.lease() });

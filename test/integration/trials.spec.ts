@@ -20,6 +20,7 @@ import { HostPool } from '../../src/runtime/host-pool.js';
 import { CandidateRow } from '../../src/storage/entities/candidate.js';
 import { TasksRepository } from '../../src/storage/tasks.repository.js';
 import { Transactions } from '../../src/storage/transactions.js';
+import { TrialsRepository } from '../../src/storage/trials.repository.js';
 import { VersionsRepository } from '../../src/storage/versions.repository.js';
 import { fraction, splitGroup, splitOf } from '../../src/task/keys.js';
 import type { TaskDefinition } from '../../src/task/types.js';
@@ -190,8 +191,13 @@ describe('a shadow', () => {
     renameSync(`${folder}.away`, folder);
     const now = performance.now.bind(performance);
     const later = vi.spyOn(performance, 'now').mockImplementation(() => now() + 61_000);
+    // What was opened and cannot be told is closed: the next look opens it again.
+    vi.spyOn(service.get(TrialsRepository), 'setFailure').mockRejectedValueOnce(new Error('the database is away'));
+    await trials.look();
+    expect(await yielding()).toBe(false);
     await trials.look();
     later.mockRestore();
+    expect(await yielding()).toBe(true);
     expect((await newest()).failure).toBeNull();
     await ask(TEXTS.slice(5, 10));
     await seen(({ compared }) => compared, 5);
