@@ -6,6 +6,7 @@
 import { FewloopError } from '../common/errors.js';
 import type { Item, ServingPolicy } from '../task/types.js';
 import { rowKey, type Row } from './batch.js';
+import { inOrder } from './by-label.js';
 import { fewestAsked, isDecided } from './in-turn.js';
 import { DEFAULT_THRESHOLD } from './independent.js';
 import type { BatchQueue, RowOutcome, RowResult, SubmitOptions } from './infer.js';
@@ -129,7 +130,7 @@ export function predict(
   const calibration = model.policies[policy] ?? { temperature: 1, calibrated: false };
   const result =
     kind === 'multi-label'
-      ? scoreIndependent(labels, scored, calibration, thresholdsOf(model, labels))
+      ? scoreIndependent(labels, scored, calibration, inOrder(model.thresholds, labels, DEFAULT_THRESHOLD))
       : score(labels, scored, calibration);
   return {
     ...result,
@@ -141,11 +142,7 @@ export function predict(
 
 /** A member's offsets in the order of `labels`. */
 export function offsetsOf(member: Pick<Member, 'offsets'>, labels: string[]): number[] {
-  return labels.map((label) => member.offsets[label] ?? 0);
-}
-
-function thresholdsOf({ thresholds }: ServedModel, labels: string[]): number[] {
-  return labels.map((label) => thresholds[label] ?? DEFAULT_THRESHOLD);
+  return inOrder(member.offsets, labels, 0);
 }
 
 interface Answer {

@@ -44,6 +44,24 @@ describe('members of other methods than PET', () => {
     expect(encodings).toMatchObject([{ maskPositions: [], typeIds: [0, 0, 0, 0] }]);
   });
 
+  it.each(['single-label', 'multi-label'])(
+    '%s: takes labels that are called as what every object has',
+    async (kind) => {
+      const said = async (name: string) => {
+        const labels = [{ name, description: '这是好评。' }, ...LABELS.slice(1)];
+        const { model, engine } = setup([classifierMember({})], { c0: 3 }, { kind, labels, method: 'fine-tune' });
+        const [outcome] = await engine.classify(model, { items: [{ text: '不错' }], priority: 'bulk' });
+        if (!outcome!.ok) throw outcome!.error;
+        const { distribution, labels: chosen } = outcome!.prediction;
+        return { distribution, chosen };
+      };
+      const usual = await said('good');
+      const renamed = JSON.parse(JSON.stringify(usual).replaceAll('"good"', '"constructor"')) as typeof usual;
+      expect(await said('constructor')).toEqual(renamed);
+      expect(JSON.stringify(renamed)).toContain('constructor');
+    },
+  );
+
   it('a pair is two segments', async () => {
     const task = { kind: 'sentence-pair', templates: ['{text}{mask}{textPair}'] };
     const { runner, ask } = setup(

@@ -71,11 +71,11 @@ export class ExampleService {
 
   async stats(task: string): Promise<ExampleStats> {
     const bySplit = await this.examples.countBySplit(task);
-    const byLabel: Record<string, number> = {};
+    const byLabel = new Map<string, number>();
     for (const { label, count } of await this.examples.labelCounts(task)) {
-      byLabel[label] = (byLabel[label] ?? 0) + count;
+      byLabel.set(label, (byLabel.get(label) ?? 0) + count);
     }
-    return { ...bySplit, byLabel, revoked: await this.examples.countRevoked(task) };
+    return { ...bySplit, byLabel: Object.fromEntries(byLabel), revoked: await this.examples.countRevoked(task) };
   }
 
   private async store(task: string, checked: CheckedExample[], tx: Tx): Promise<ImportResult> {

@@ -5,6 +5,7 @@
  */
 import { z } from 'zod';
 
+import { inOrder } from '../inference/by-label.js';
 import { chosenOf, DEFAULT_THRESHOLD } from '../inference/independent.js';
 import type { TaskDefinition } from '../task/types.js';
 
@@ -55,10 +56,7 @@ export function answerOf(
   const labels = definition.kind === 'multiple-choice' ? (choices ?? []) : definition.labels.map(({ name }) => name);
   if (labels.length !== distribution.length || labels.length === 0) return null;
   if (definition.kind === 'multi-label') {
-    const chosen = chosenOf(
-      distribution,
-      labels.map((name) => thresholds[name] ?? DEFAULT_THRESHOLD),
-    );
+    const chosen = chosenOf(distribution, inOrder(thresholds, labels, DEFAULT_THRESHOLD));
     return labels.filter((_, i) => chosen[i]);
   }
   return [labels[distribution.indexOf(Math.max(...distribution))]!];

@@ -81,6 +81,7 @@ describe('parseTask', () => {
     ['a number out of range', `${MINIMAL}routing: {accept: 85}`, 'routing.accept', ''],
     ['a string for a number', `${MINIMAL}maxLength: long`, 'maxLength', ''],
     ['a label twice', MINIMAL.replace('name: bad', 'name: good'), 'labels.1.name', 'twice'],
+    ['a label of no object', MINIMAL.replace('name: bad', 'name: __proto__'), 'labels.1.name', 'cannot be'],
     ['a former name in use', MINIMAL.replace('words: [差]', 'words: [差], was: [good]'), 'labels.1.was.0', 'already'],
     ['no labels', 'name: a\nkind: single-label\ntemplates: ["{text}{mask}"]', 'labels', 'is missing'],
     ['labels for choices', MINIMAL.replace('single-label', 'multiple-choice'), 'labels', 'choices are its labels'],

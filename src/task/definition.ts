@@ -79,6 +79,8 @@ function checkLabels(definition: TaskDefinition): void {
   const taken = new Set<string>();
   labels.forEach((label, i) => {
     if (label.name !== label.name.trim()) throw badInput(`labels.${i}.name`, 'begins or ends with a space');
+    // What bundles keep by label is read without it.
+    if (label.name === '__proto__') throw badInput(`labels.${i}.name`, '"__proto__" cannot be the name of a label');
     if (taken.has(label.name)) throw badInput(`labels.${i}.name`, `"${label.name}" is there twice`);
     taken.add(label.name);
   });
