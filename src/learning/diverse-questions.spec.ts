@@ -12,7 +12,9 @@ const EMBEDDINGS: Record<string, Record<string, number[]>> = {
   ensemble: { 甲: [1, 0], 乙: [1, 0], 丙: [0, 1] },
   student: { 甲: [1, 0], 乙: [0, 1], 丙: [1, 0] },
 };
-const rows = [...'甲乙丙'].map((text, i) => ({ id: text, itemKey: text, text, margin: i / 100 }) as QuestionGlance);
+const rows = ['甲', '乙', '丙'].map(
+  (text, i) => ({ id: text, itemKey: text, text, margin: i / 100 }) as QuestionGlance,
+);
 
 it('compares texts by the encoder of the policy that answers now', async () => {
   let policy: ServingPolicy = 'ensemble';
