@@ -3,7 +3,8 @@
  * Invariants: no row took part in the training of either (dev rows only ever fitted a temperature, which does not change
  * which label is best); both answer by the policy that the task serves; rows whose label only one of the two knows are
  * left out and counted. Where a text may have several labels an answer is right as a whole set, and both are asked about
- * the labels that both know.
+ * the labels that both know. Labels are by the task's present names, as the rows have them: both may have been trained
+ * before a renaming.
  */
 import { Inject, Injectable } from '@nestjs/common';
 import path from 'node:path';
@@ -39,13 +40,13 @@ export interface GateComparison {
   report: Record<string, unknown>;
 }
 
-/** A held-out row with its labels by the challenger's names. */
+/** A held-out row with its labels by their present names. */
 interface HeldOutRow {
   example: ExampleRow;
   labels: string[];
 }
 
-/** What a version said of a row, by the challenger's names. */
+/** What a version said of a row, by the labels' present names. */
 interface Answer {
   labels: string[];
   confidence: number;
@@ -106,21 +107,21 @@ export class GateService {
     const challenger = await this.versions.find(taskName, version);
     if (!task || !challenger) throw new FewloopError('VERSION_NOT_FOUND', `${taskName} has no version ${version}`);
     const champion = task.activeVersion === null ? null : await this.versions.find(taskName, task.activeVersion);
-    const definition = definitionOf(challenger);
-    const heldOut = await this.heldOut(challenger, champion);
+    const definition = task.definition as TaskDefinition;
+    const shared = sharedLabels(definition, champion ? [challenger, champion] : [challenger]);
+    const heldOut = await this.heldOut(definition, challenger, champion, shared);
     const asked = [
       await this.answers(challenger, itemsOf(heldOut.rows), definition),
       ...(champion ? [await this.answers(champion, itemsOf(heldOut.rows), definition)] : []),
     ];
     const answers = asked.map((one) => one.answers);
-    const shared = sharedLabels(challenger, champion);
     const answered = [...heldOut.rows.keys()].filter((i) => answers.every((given) => given[i] !== null));
     const splits = answered.map((i) => heldOut.rows[i]!.example.split);
     const [judged, before = null] = answers.map((given) =>
       answered.map((i) => judge(definition, shared, heldOut.rows[i]!, given[i]!)),
     );
     const right = judged!.map(isRight);
-    const margin = (task.definition as TaskDefinition).learning.promotion.margin;
+    const { margin } = definition.learning.promotion;
     const comparison = compare(before ? pairedCounts(before.map(isRight), right) : NO_ROWS, margin);
     // There is nothing that it could be worse than; a person decides all the same.
     const verdict = champion ? comparison.verdict : 'NOT_WORSE';
@@ -140,7 +141,7 @@ export class GateService {
           answered.map((i) => heldOut.rows[i]!.example.itemKey),
         ),
       }),
-      traffic: champion && (await this.onTraffic(challenger, champion)),
+      traffic: champion && (await this.onTraffic(definition, challenger, champion)),
       cost: { champion: asked[1]?.cost ?? null, challenger: asked[0]!.cost },
       heldOutDigest: digestOf(answered.map((i) => heldOut.rows[i]!)),
       ...(champion ? {} : { challengerAlone: alone }),
@@ -152,7 +153,7 @@ export class GateService {
         trainingTextsKnown: heldOut.trainingTextsKnown,
       },
       labels: shared,
-      outOfFold: await this.outOfFold(challenger, champion, margin),
+      outOfFold: await this.outOfFold(definition, challenger, champion),
       taskRevisions: { champion: champion?.taskRevision ?? null, challenger: challenger.taskRevision },
     };
     return { championVersion: champion?.version ?? null, verdict, report };
@@ -160,11 +161,11 @@ export class GateService {
 
   /** Beside the verdict, for tasks with too few held-out rows: see out-of-fold.ts for what it can say. */
   private async outOfFold(
+    definition: TaskDefinition,
     challenger: ModelVersionRow,
     champion: ModelVersionRow | null,
-    margin: number,
   ): Promise<Record<string, unknown> | null> {
-    const definition = definitionOf(challenger);
+    const trainedBy = definitionOf(challenger);
     const folded = outOfFoldOf(challenger.report);
     if (!folded) return null;
     const trained = (await this.groupsBehind(champion)) ?? null;
@@ -177,32 +178,43 @@ export class GateService {
     for (const { itemKey, labels, distribution } of folded.rows) {
       const example = examples.get(itemKey);
       if (!example || example.revokedAt || trained.has(example.splitGroup)) continue;
-      rows.push({ example, labels });
-      challengerAnswers.push(answerOf(definition, thresholds, example.choices, distribution));
+      rows.push({ example, labels: namedNow(definition, labels) });
+      const answer = answerOf(trainedBy, thresholds, example.choices, distribution);
+      challengerAnswers.push(answer && namedNow(definition, answer));
     }
     const { answers: championAnswers } = await this.answers(champion, itemsOf(rows), definition);
     const right = (answers: (string[] | null | undefined)[]) =>
       rows.map(({ labels }, i) => isRight({ labels, answer: answers[i] ?? [NO_ANSWER] }));
     const counts = pairedCounts(right(championAnswers.map((answer) => answer?.labels)), right(challengerAnswers));
-    return { figures: folded.figures, comparison: compare(counts, margin), note: OUT_OF_FOLD_NOTE };
+    return {
+      figures: folded.figures,
+      comparison: compare(counts, definition.learning.promotion.margin),
+      note: OUT_OF_FOLD_NOTE,
+    };
   }
 
   /** How far their answers to the same unlabelled texts are apart: what the guard expects of a swap. */
-  private async onTraffic(challenger: ModelVersionRow, champion: ModelVersionRow): Promise<TrafficFigures | null> {
+  private async onTraffic(
+    definition: TaskDefinition,
+    challenger: ModelVersionRow,
+    champion: ModelVersionRow,
+  ): Promise<TrafficFigures | null> {
     const items = (await this.texts.reservoir(challenger.task, TRAFFIC_TEXTS)).map(itemOf);
     if (items.length < LEAST_TRAFFIC_TEXTS) return null;
-    const definition = definitionOf(challenger);
     const { answers: before } = await this.answers(champion, items, definition);
     const { answers: now } = await this.answers(challenger, items, definition);
     return trafficFigures(before, now);
   }
 
-  private async heldOut(challenger: ModelVersionRow, champion: ModelVersionRow | null): Promise<HeldOut> {
+  private async heldOut(
+    definition: TaskDefinition,
+    challenger: ModelVersionRow,
+    champion: ModelVersionRow | null,
+    shared: string[],
+  ): Promise<HeldOut> {
     const { task } = challenger;
     const seen = await Promise.all([challenger, champion].map((version) => this.groupsBehind(version)));
     const trained = new Set(seen.flatMap((groups) => [...(groups ?? [])]));
-    const shared = new Set(sharedLabels(challenger, champion));
-    const definition = definitionOf(challenger);
     const leftOut = { trainedOn: 0, labelNotShared: 0 };
     const rows: HeldOutRow[] = [];
     const examples = [
@@ -212,7 +224,8 @@ export class GateService {
     for (const example of examples) {
       const labels = currentLabels(definition, example);
       if (trained.has(example.splitGroup)) leftOut.trainedOn += 1;
-      else if (labels === null || (isExclusive(definition) && !shared.has(labels[0]!))) leftOut.labelNotShared += 1;
+      else if (labels === null || (isExclusive(definition) && !shared.includes(labels[0]!)))
+        leftOut.labelNotShared += 1;
       else rows.push({ example, labels });
     }
     return { rows, leftOut, trainingTextsKnown: seen.every((groups) => groups !== null) };
@@ -224,7 +237,7 @@ export class GateService {
     return trainedGroups(path.join(this.config.dataDir, runFolder(version.task, version.runId)));
   }
 
-  /** What the version says of each row, by the challenger's names; null where it failed. And what that takes here. */
+  /** What the version says of each row, by present names; null where it failed. And what that takes here. */
   private async answers(
     version: ModelVersionRow,
     items: Item[],
@@ -281,14 +294,19 @@ function trafficFigures(before: (Answer | null)[], now: (Answer | null)[]): Traf
 const itemsOf = (rows: HeldOutRow[]) => rows.map(({ example }) => itemOf(example));
 
 function readAnswer(definition: TaskDefinition, { labels, confidence, distribution }: Prediction): Answer {
-  // A label that the challenger no longer has is an answer too: a wrong one.
-  const named = (label: string) =>
-    definition.kind === 'multiple-choice' ? label : (presentName(definition, label) ?? label);
-  return {
-    labels: labels.map(named),
-    confidence,
-    probabilities: new Map(distribution.map(({ label, probability }) => [named(label), probability])),
-  };
+  const probabilities = new Map<string, number>();
+  for (const { label, probability } of distribution) {
+    const name = presentName(definition, label) ?? label;
+    // Of labels that became one, the surer.
+    probabilities.set(name, Math.max(probability, probabilities.get(name) ?? 0));
+  }
+  return { labels: namedNow(definition, labels), confidence, probabilities };
+}
+
+/** Each once. A label that the task no longer has is an answer too: a wrong one. */
+function namedNow(definition: TaskDefinition, labels: string[]): string[] {
+  if (definition.kind === 'multiple-choice') return labels;
+  return [...new Set(labels.map((label) => presentName(definition, label) ?? label))];
 }
 
 /** Of several labels only those count that both versions know; of one, a label that one does not know is an answer. */
@@ -335,11 +353,10 @@ function definitionOf(version: ModelVersionRow): TaskDefinition {
   return (version.manifest as { definition: TaskDefinition }).definition;
 }
 
-/** By the challenger's names. */
-function sharedLabels(challenger: ModelVersionRow, champion: ModelVersionRow | null): string[] {
-  const definition = definitionOf(challenger);
-  const names = definition.labels.map(({ name }) => name);
-  if (!champion) return names;
-  const known = new Set(definitionOf(champion).labels.map(({ name }) => presentName(definition, name)));
-  return names.filter((name) => known.has(name));
+/** Labels of the task that all the versions know. */
+function sharedLabels(definition: TaskDefinition, versions: ModelVersionRow[]): string[] {
+  const known = versions.map(
+    (version) => new Set(definitionOf(version).labels.map(({ name }) => presentName(definition, name))),
+  );
+  return definition.labels.map(({ name }) => name).filter((name) => known.every((names) => names.has(name)));
 }

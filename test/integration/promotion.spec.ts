@@ -19,6 +19,7 @@ import { ModelRegistry } from '../../src/registry/versions.js';
 import { ExamplesRepository } from '../../src/storage/examples.repository.js';
 import { RunsRepository } from '../../src/storage/runs.repository.js';
 import { TasksRepository } from '../../src/storage/tasks.repository.js';
+import { Transactions } from '../../src/storage/transactions.js';
 import { VersionsRepository } from '../../src/storage/versions.repository.js';
 import { splitGroup } from '../../src/task/keys.js';
 import type { TaskDefinition } from '../../src/task/types.js';
@@ -380,6 +381,37 @@ describe('the gate', () => {
     const examples = [known!.itemKey, 'forgotten'].map((itemKey) => ({ ...flip, itemKey }));
     const told = await promotions.reportOf({ task: 'tiny', report: { flips: { changed: 2, examples } } });
     expect(told).toMatchObject({ flips: { changed: 2, examples: [{ text: known!.text }, { text: null }] } });
+  });
+});
+
+describe('the gate, where a label was renamed after the training', () => {
+  it('compares on its rows too, by the names of now', async () => {
+    await applyTinyTask(service, dataDir);
+    await addVersion(2);
+    await addExamples(service, [
+      { text: '一', label: 'positive', split: 'test' },
+      { text: '二', label: 'negative', split: 'test' },
+      { text: '三', label: 'negative', split: 'dev' },
+    ]);
+    const gate = service.get(GateService);
+    const { report: before } = await gate.compare('tiny', 2);
+    const task = (await service.get(TasksRepository).find('tiny'))!;
+    const definition = structuredClone(task.definition) as TaskDefinition;
+    Object.assign(definition.labels[1]!, { name: 'bad', was: ['negative'] });
+    const { name, kind, definitionDigest } = task;
+    await service.get(Transactions).run(async (tx) => {
+      const revision = { name, kind, revision: 2, definition, definitionDigest, appliedBy: 'test' };
+      await service.get(TasksRepository).saveRevision(revision, tx);
+      await service.get(ExamplesRepository).renameLabels(name, new Map([['negative', 'bad']]), tx);
+    });
+    const { report } = await gate.compare('tiny', 2);
+    expect(report).toMatchObject({ rows: 3, labels: ['positive', 'bad'], heldOut: { leftOut: { labelNotShared: 0 } } });
+    // What is right stays right.
+    expect([report['counts'], report['accuracy']]).toEqual([before['counts'], before['accuracy']]);
+    expect(report['byLabel']).toEqual([
+      expect.objectContaining({ label: 'positive', rows: 1 }),
+      expect.objectContaining({ label: 'bad', rows: 2 }),
+    ]);
   });
 });
 
