@@ -21,6 +21,7 @@ import { ModelRegistry } from '../registry/versions.js';
 import type { ModelVersionRow } from '../storage/entities/model-version.js';
 import type { DecisionValue, PromotionRow } from '../storage/entities/promotion.js';
 import type { TaskRow } from '../storage/entities/task.js';
+import type { TrialRow } from '../storage/entities/trial.js';
 import { ExamplesRepository } from '../storage/examples.repository.js';
 import { PromotionsRepository } from '../storage/promotions.repository.js';
 import { RunsRepository } from '../storage/runs.repository.js';
@@ -260,10 +261,12 @@ export class PromotionService {
       lacking.push(`the verdict is ${verdict}, task ${name} asks for ${minVerdict}. ${statement}`);
     }
     if (shadowMinutes > 0 && championVersion !== null) {
-      const trials = await this.trials.listOf(name, version);
-      const shadow = trials.find(({ kind, against }) => kind === 'SHADOW' && against === championVersion);
-      const until = shadow && !shadow.endedAt && shadow.endsAt ? ` until ${shadow.endsAt.toISOString()}` : '';
-      if (shadow?.outcome !== 'COMPLETED') {
+      const shadows = (await this.trials.listOf(name, version)).filter(
+        (trial) => trial.kind === 'SHADOW' && trial.against === championVersion && isLongEnough(trial, shadowMinutes),
+      );
+      if (!shadows.some(({ outcome }) => outcome === 'COMPLETED')) {
+        const open = shadows.find(({ endedAt }) => endedAt === null);
+        const until = open ? ` until ${open.endsAt!.toISOString()}` : '';
         lacking.push(
           `task ${name} asks that it be compared on live traffic for ${shadowMinutes} minutes first${until}.`,
         );
@@ -338,6 +341,12 @@ function checkGate(lacking: string[], { comment, override }: Pick<Approval, 'com
   if (!override) throw new FewloopError('GATE_NOT_PASSED', `${lacking.join(' Also, ')} An override needs a comment.`);
   if (!comment?.trim()) throw badInput('comment', 'an override says why');
   return true;
+}
+
+/** Whether it took, or is to take, so many minutes; the database keeps no part of a millisecond. */
+export function isLongEnough({ startedAt, endsAt, endedAt }: TrialRow, minutes: number): boolean {
+  const end = endedAt ?? endsAt;
+  return end !== null && end.getTime() - startedAt.getTime() >= Math.floor(minutes * 60_000);
 }
 
 function rulesOf(task: TaskRow): TaskDefinition['learning']['promotion'] {

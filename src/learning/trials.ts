@@ -39,7 +39,7 @@ import { renamed } from './guard.js';
 import { reasonsToGoBack } from './guard-rules.js';
 import { Outbox } from './outbox.js';
 import { PoolService } from './pool.js';
-import { SERVICE } from './promotion.js';
+import { isLongEnough, SERVICE } from './promotion.js';
 import { ShadowScoring } from './shadow-scoring.js';
 
 const POLL_MS = 5_000;
@@ -185,7 +185,9 @@ export class TrialService implements OnApplicationBootstrap, BeforeApplicationSh
       const now = await this.tasks.lock(task.name, tx);
       if (now?.activeVersion !== promotion.championVersion || (await this.trials.openOf(task.name, tx))) return;
       const before = await this.trials.listOf(task.name, promotion.version);
-      if (before.some(({ kind, against }) => kind === 'SHADOW' && against === now.activeVersion)) return;
+      const shadows = before.filter(({ kind, against }) => kind === 'SHADOW' && against === now.activeVersion);
+      // One that was stopped is for people to begin anew; one that was over too soon is not what the task asks for.
+      if (shadows.some((shadow) => shadow.outcome !== 'COMPLETED' || isLongEnough(shadow, shadowMinutes))) return;
       await this.#start(tx, now, promotion.version, SERVICE, shadowMinutes);
     });
   }

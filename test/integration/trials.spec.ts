@@ -237,6 +237,36 @@ describe('a shadow', () => {
     expect(await active()).toBe(2);
   });
 
+  it('has to take as long as the task asks: a shorter one is none, whoever began it and when', async () => {
+    await applyTask({ shadowMinutes: 30 });
+    await trials.startShadow('tiny', 2, 'ann', 1);
+    clock.ahead(1);
+    await trials.look();
+    expect(await newest()).toMatchObject({ outcome: 'COMPLETED', startedBy: 'ann' });
+    const id = await request(2);
+    const approve = () => promotions.approve(id, { by: 'ann' });
+    await expect(approve()).rejects.toMatchObject({ code: 'GATE_NOT_PASSED' });
+    await trials.look();
+    expect(await newest()).toMatchObject({ startedBy: 'fewloop', endedAt: null });
+    // What the service began is stopped, and a shorter one begun in its place.
+    await trials.stop('tiny', 'in a hurry', 'ann');
+    await trials.startShadow('tiny', 2, 'ann', 1);
+    await expect(approve()).rejects.toMatchObject({ message: expect.stringMatching(/for 30 minutes first\./u) });
+    clock.ahead(1);
+    await trials.look();
+    expect(await newest()).toMatchObject({ outcome: 'COMPLETED', startedBy: 'ann' });
+    await expect(approve()).rejects.toMatchObject({ code: 'GATE_NOT_PASSED' });
+    await trials.startShadow('tiny', 2, 'ann', 30);
+    clock.ahead(30);
+    await trials.look();
+    // A short one after it takes nothing away.
+    await trials.startShadow('tiny', 2, 'ann', 1);
+    clock.ahead(1);
+    await trials.look();
+    expect((await approve()).override).toBe(false);
+    expect(await active()).toBe(2);
+  });
+
   it('can be gone without for a reason, and ends with the decision', async () => {
     await applyTask({ shadowMinutes: 30 });
     const id = await request(2);
