@@ -4,7 +4,7 @@ import { FewloopError } from '../common/errors.js';
 import type { BeforeAnswer } from '../storage/entities/answer.js';
 import type { CandidateRow } from '../storage/entities/candidate.js';
 import type { ExampleRow } from '../storage/entities/example.js';
-import { ExamplesRepository } from '../storage/examples.repository.js';
+import { ExamplesRepository, type LabelSource } from '../storage/examples.repository.js';
 import type { Tx } from '../storage/transactions.js';
 import { LedgerService } from './ledger.js';
 
@@ -48,7 +48,10 @@ export class AnswerExamples {
     if (!before) {
       if (known) await this.examples.delete(known.id, tx);
     } else if (known) {
-      await this.examples.setLabels(known.id, before.labels, before.origin, sourceOf(before), tx);
+      const source = sourceOf(before);
+      // Revoked since the answer: taking that back is no restoring.
+      const revokedAt = known.revokedAt ?? source.revokedAt;
+      await this.examples.setLabels(known.id, before.labels, before.origin, { ...source, revokedAt }, tx);
     } else {
       await this.insert(candidate, before.labels, before.origin, sourceOf(before), tx);
     }
@@ -71,10 +74,12 @@ export class AnswerExamples {
   }
 }
 
-type LabelSource = Pick<ExampleRow, 'answeredBy' | 'strategy'>;
-
-function sourceOf({ answeredBy, strategy = null }: NonNullable<BeforeAnswer['example']>): LabelSource {
-  return { answeredBy, strategy };
+function sourceOf({
+  answeredBy,
+  strategy = null,
+  revokedAt = null,
+}: NonNullable<BeforeAnswer['example']>): Required<LabelSource> {
+  return { answeredBy, strategy, revokedAt: revokedAt === null ? null : new Date(revokedAt) };
 }
 
 /** Of one task: both are in its order. */

@@ -86,7 +86,7 @@ export class ExampleService {
     const splits = await this.examples.splitsOfGroups(task, groups, tx);
     const seen = new Map<string, CheckedExample>();
     const added: NewExample[] = [];
-    const changed: { row: ExampleRow; labels: string[]; source: Pick<ExampleRow, 'answeredBy' | 'strategy'> }[] = [];
+    const changed: { row: ExampleRow; labels: string[]; answeredBy: string | null }[] = [];
     let unchanged = 0;
 
     const { refused } = takeEach(checked, (example) => {
@@ -103,16 +103,15 @@ export class ExampleService {
       splits.set(rest.splitGroup, split);
       const row = known.get(rest.itemKey);
       if (twin || (row && !row.revokedAt && sameLabels(row.labels, rest.labels))) unchanged += 1;
-      else if (row) {
-        const source = row.revokedAt ? { answeredBy: rest.answeredBy, strategy: null } : row;
-        changed.push({ row, labels: rest.labels, source });
-      } else added.push({ ...rest, split });
+      else if (row) changed.push({ row, labels: rest.labels, answeredBy: rest.answeredBy });
+      else added.push({ ...rest, split });
     });
 
     await this.examples.insert(added, tx);
-    for (const { row, labels, source } of changed) {
-      // The origin stays: the text was drawn at random. Live accuracy goes on with what was answered then.
-      await this.examples.setLabels(row.id, labels, row.origin, source, tx);
+    for (const { row, labels, answeredBy } of changed) {
+      // The origin stays: the text was drawn at random. Live accuracy goes on with what was answered then. The label is
+      // the importer's, to be revoked with theirs.
+      await this.examples.setLabels(row.id, labels, row.origin, { answeredBy, strategy: null }, tx);
     }
     await this.candidates.setGroupSplits(task, new Map(added.map((row) => [row.splitGroup, row.split])), tx);
     const rejected = refused.map((refusal) => ({ ...refusal, index: checked[refusal.index]!.index }));

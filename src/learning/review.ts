@@ -105,7 +105,7 @@ export class ReviewService {
       const asked = strategyOf(candidate, by, strategy);
       await this.record(candidate, { labels: checked, skipReason: null, before, strategy: asked }, by, tx);
       const answer = { state: 'LABELLED', labels: checked, skipReason: null, ...now(by), ...DONE } as const;
-      if (candidate.reason === 'SECOND_ANSWER') return this.compare(candidate, checked, tx);
+      if (candidate.reason === 'SECOND_ANSWER') return this.compare(candidate, checked, by, asked, tx);
       await this.answerExamples.put(candidate, checked, by, asked, tx);
       await this.candidates.serve(candidate, checked, by, tx);
       const again = candidate.reason === null && isDrawnTwice(definition, candidate);
@@ -192,9 +192,20 @@ export class ReviewService {
     throw new FewloopError('CONFLICT', 'you have answered it already; another labeler is asked now');
   }
 
-  /** With the first answer. Where the two differ it is no example until a third labeler decides. */
-  private async compare(candidate: CandidateRow, second: string[], tx: Tx): Promise<void> {
+  /**
+   * With the first answer. Where the two differ it is no example until a third labeler decides. Where they agree and the
+   * first is no longer trusted, it is the second's.
+   */
+  private async compare(
+    candidate: CandidateRow,
+    second: string[],
+    by: string,
+    strategy: string | null,
+    tx: Tx,
+  ): Promise<void> {
     if (sameLabels(second, candidate.labels)) {
+      const example = await this.answerExamples.find(candidate, tx);
+      if (example?.revokedAt) await this.answerExamples.put(candidate, second, by, strategy, tx);
       await this.candidates.setAnswer(candidate.id, { ...onlyAnswer(candidate), ...DONE }, tx);
       return;
     }
@@ -223,6 +234,7 @@ export class ReviewService {
         origin: example.origin,
         answeredBy: example.answeredBy,
         strategy: example.strategy,
+        revokedAt: example.revokedAt?.toISOString() ?? null,
       },
     };
   }

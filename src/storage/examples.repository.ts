@@ -13,7 +13,11 @@ export interface NewExample extends KeyedItem {
   origin: ExampleOrigin;
   answeredBy: string | null;
   strategy?: string | null;
+  revokedAt?: Date | null;
 }
+
+/** Who gave a label; with `revokedAt`, who is no longer trusted. */
+export type LabelSource = Pick<ExampleRow, 'answeredBy' | 'strategy'> & Partial<Pick<ExampleRow, 'revokedAt'>>;
 
 export interface LabelCount {
   split: SplitValue;
@@ -51,15 +55,15 @@ export class ExamplesRepository {
     }
   }
 
-  /** A newer word: what was revoked of the source before takes part again. */
+  /** A newer word: what was revoked of the source before takes part again, unless this one is revoked too. */
   async setLabels(
     id: string,
     labels: string[],
     origin: ExampleOrigin,
-    { answeredBy, strategy }: Pick<ExampleRow, 'answeredBy' | 'strategy'>,
+    { answeredBy, strategy, revokedAt = null }: LabelSource,
     tx: Tx,
   ): Promise<void> {
-    const word = { labels, origin, answeredBy, strategy, revokedAt: null, updatedAt: new Date() };
+    const word = { labels, origin, answeredBy, strategy, revokedAt, updatedAt: new Date() };
     await tx.update(ExampleRow, { id }, word);
   }
 

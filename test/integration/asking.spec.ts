@@ -384,6 +384,56 @@ describe('agreement', () => {
   });
 });
 
+describe('an answer to what was revoked', () => {
+  const revoke = (labeler: string) => service.get(RevocationService).revoke('tiny', { labeler }, 'eve');
+  const trained = async () =>
+    (await service.get(ExamplesRepository).listSplit('tiny', 'train')).map(({ text }) => text);
+
+  beforeEach(async () => {
+    await service.get(TaskService).apply(taskFile({ learning: { agreement: { share: 1 } } }), 'test');
+    await admit(texts(60));
+  });
+
+  it('that confirms the label is the second labeler’s, and takes part again until it is taken back', async () => {
+    const [question] = (await queue('anna')).filter(({ audit }) => !audit);
+    const { id, text } = question!;
+    await review.label(id, ['positive'], 'anna');
+    await revoke('anna');
+    expect(await trained()).toEqual([]);
+    await review.label(id, ['positive'], 'ben');
+    expect(await example(text)).toMatchObject({ labels: ['positive'], answeredBy: 'ben', revokedAt: null });
+    expect(await revoke('anna')).toMatchObject({ examples: 0 });
+    expect(await trained()).toEqual([text]);
+    await review.undo('tiny', 'ben');
+    expect(await example(text)).toMatchObject({ answeredBy: 'anna', revokedAt: expect.any(Date) });
+    expect(await trained()).toEqual([]);
+  });
+
+  it('that differs leaves it revoked where it is taken back', async () => {
+    const [question] = (await queue('anna')).filter(({ audit }) => !audit);
+    const { id, text } = question!;
+    await review.label(id, ['positive'], 'anna');
+    await revoke('anna');
+    await review.label(id, ['negative'], 'ben');
+    expect(await example(text)).toBeUndefined();
+    await review.undo('tiny', 'ben');
+    expect(await example(text)).toMatchObject({
+      labels: ['positive'],
+      answeredBy: 'anna',
+      revokedAt: expect.any(Date),
+    });
+  });
+
+  it('that is revoked itself is no way back to the label before', async () => {
+    const [question] = (await queue('anna')).filter(({ audit }) => !audit);
+    await service.get(ExampleService).import('tiny', [{ text: question!.text, labels: ['negative'] }], 'file');
+    await review.label(question!.id, ['positive'], 'anna');
+    await revoke('anna');
+    await review.undo('tiny', 'anna');
+    expect(await example(question!.text)).toMatchObject({ labels: ['negative'], revokedAt: expect.any(Date) });
+  });
+});
+
 describe('undo', () => {
   it('takes a skip back, and is asked of who undid it, with the old reason in the history', async () => {
     await admit(texts(30));

@@ -218,6 +218,15 @@ describe('a revoked source', () => {
     expect(row).toMatchObject({ revokedAt: null, answeredBy: 'eve' });
   });
 
+  it('is who changed the label last, by a file too; where the label came from at first stays', async () => {
+    const inputs = [{ text: '一般', labels: ['positive'] }];
+    expect(await service.get(ExampleService).import('tiny', inputs, 'eve')).toMatchObject({ updated: 1 });
+    expect(await revoke({ labeler: 'bob', dryRun: true })).toMatchObject({ examples: 1 });
+    expect(await revoke({ labeler: 'eve', origin: 'ANSWER' })).toMatchObject({ examples: 1 });
+    const run = await settled((await service.get(RunService).start('tiny', 'MANUAL', 'ann')).id);
+    expect(trainedOn(run.id)).not.toContain('一般');
+  });
+
   it('stays out of training with its whole group where that is held out', async () => {
     await revoke({ labeler: 'bob' });
     // The same text but for a space: of the same group.

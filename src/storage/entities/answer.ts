@@ -24,6 +24,8 @@ export interface BeforeAnswer {
     origin: ExampleOrigin;
     answeredBy: string | null;
     strategy?: string | null;
+    /** ISO 8601. */
+    revokedAt?: string | null;
   } | null;
 }
 
