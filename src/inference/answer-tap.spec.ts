@@ -45,3 +45,13 @@ it('keeps nothing for a task that is not tapped, or not any more', () => {
   offer(tap, 1, ['三']);
   expect(tap.waiting('news')).toBe(0);
 });
+
+it('lets go of all that waits where a text of the task is forgotten, and says so', () => {
+  const tap = new AnswerTap();
+  tap.open('news', { from: 1, watched: 2 });
+  offer(tap, 1, ['一', '二']);
+  tap.forget('other');
+  expect([tap.waiting('news'), tap.forgotten('news')]).toEqual([2, 0]);
+  tap.forget('news');
+  expect([tap.waiting('news'), tap.forgotten('news'), tap.counts('news').missed]).toEqual([0, 1, 2]);
+});

@@ -20,6 +20,7 @@ interface Tap extends TapCounts {
   from: number;
   watched: number;
   waiting: TappedAnswer[];
+  forgotten: number;
 }
 
 const WAITING = 256;
@@ -29,7 +30,7 @@ export class AnswerTap {
 
   /** From now on answers of version `from` are copied, those of `watched` counted. One tap a task. */
   open(task: string, { from, watched }: { from: number; watched: number }): void {
-    this.#taps.set(task, { from, watched, waiting: [], missed: 0, answered: 0 });
+    this.#taps.set(task, { from, watched, waiting: [], missed: 0, answered: 0, forgotten: 0 });
   }
 
   close(task: string): void {
@@ -46,6 +47,19 @@ export class AnswerTap {
       if (tap.waiting.length < WAITING) tap.waiting.push({ item: items.get(itemKey)!, itemKey, prediction });
       else tap.missed += 1;
     }
+  }
+
+  /** Texts are not known here by what was forgotten: all that wait are let go, and whoever took some is to see it. */
+  forget(task: string): void {
+    const tap = this.#taps.get(task);
+    if (!tap) return;
+    tap.missed += tap.waiting.splice(0).length;
+    tap.forgotten += 1;
+  }
+
+  /** How often, since the tap was opened. */
+  forgotten(task: string): number {
+    return this.#taps.get(task)?.forgotten ?? 0;
   }
 
   waiting(task: string): number {

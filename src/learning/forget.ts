@@ -1,12 +1,13 @@
 /**
  * Erases a text, and what differs from it in case and spaces alone, everywhere: stream, pool, examples, and the data of
- * runs, recent answers. Bundles hold no text of a user: golden texts are made ones, reports name rows by key. The ledger keeps the
+ * runs, what processes keep of recent answers. Bundles hold no text of a user: golden texts are made ones, reports name rows by key. The ledger keeps the
  * text's digest, so that it can be shown that it was erased, and nothing else of it; by that entry every data folder with
  * runs finds what it has to erase (run-erasure.ts). What Kafka's topics hold is theirs
  * to keep or delete.
  */
 import { Inject, Injectable, type OnApplicationBootstrap } from '@nestjs/common';
 import { badInput } from '../common/errors.js';
+import { AnswerTap } from '../inference/answer-tap.js';
 import { InferenceEngine } from '../inference/engine.js';
 import { CandidatesRepository } from '../storage/candidates.repository.js';
 import { ExamplesRepository } from '../storage/examples.repository.js';
@@ -44,12 +45,12 @@ export class ForgetService implements OnApplicationBootstrap {
     @Inject(Transactions) private readonly transactions: Transactions,
     @Inject(Notifications) private readonly notifications: Notifications,
     @Inject(InferenceEngine) private readonly engine: InferenceEngine,
+    @Inject(AnswerTap) private readonly tap: AnswerTap,
     @Inject(RunErasure) private readonly erasure: RunErasure,
   ) {}
 
-  /** Recent answers are not known by their texts: where one is forgotten, in any process, all are. */
   onApplicationBootstrap(): void {
-    this.notifications.on(FORGOTTEN_CHANNEL, () => this.engine.forgetRecent());
+    this.notifications.on(FORGOTTEN_CHANNEL, (task) => this.letGo(task));
   }
 
   /** `id`: a candidate's, or the producer's. Throws TASK_NOT_FOUND; BAD_INPUT where nothing is named or known. */
@@ -61,6 +62,8 @@ export class ForgetService implements OnApplicationBootstrap {
       // The stream first: it waits for a batch that holds the text, whose candidate is then there to be erased.
       const embedded = await this.items.deleteGroup(task, digest, tx);
       const streamItems = embedded + (await this.records.deleteGroup(task, digest, tx));
+      // A trial that is about to ask about the text has done so, or finds in the ledger that it may not.
+      await this.candidates.lockPool(task, tx);
       const candidates = await this.candidates.deleteGroup(task, digest, tx);
       const examples = await this.examples.deleteGroup(task, digest, tx);
       const counts = { streamItems, candidates, examples, runRows };
@@ -68,6 +71,7 @@ export class ForgetService implements OnApplicationBootstrap {
       await tx.query('SELECT pg_notify($1, $2)', [FORGOTTEN_CHANNEL, task]);
       return { digest, ...counts };
     });
+    this.letGo(task);
     // A run may have read the text before and written it meanwhile.
     if (this.erasure.hasRuns) await this.erasure.catchUp();
     return { ...forgotten, pendingFolders: await this.erasure.pending() };
@@ -76,6 +80,12 @@ export class ForgetService implements OnApplicationBootstrap {
   /** Data folders whose runs may hold a text that was forgotten. */
   pending(): Promise<number> {
     return this.erasure.pending();
+  }
+
+  /** Recent answers are not known by their texts: where one is forgotten, in any process, all are. */
+  private letGo(task: string): void {
+    this.engine.forgetRecent();
+    this.tap.forget(task);
   }
 
   private async digestOf(task: string, { text, id }: { text?: string | null; id?: string | null }): Promise<string> {

@@ -13,6 +13,7 @@ import type { Prediction } from '../inference/types.js';
 import type { BundleManifest } from '../registry/manifest.js';
 import { CandidatesRepository, type CandidateScore, type NewCandidate } from '../storage/candidates.repository.js';
 import type { KeyedItem } from '../storage/entities/item-columns.js';
+import { ErasuresRepository } from '../storage/erasures.repository.js';
 import { ExamplesRepository } from '../storage/examples.repository.js';
 import { QuestionsRepository } from '../storage/questions.repository.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
@@ -55,6 +56,7 @@ export class PoolService {
 
   constructor(
     @Inject(CandidatesRepository) private readonly candidates: CandidatesRepository,
+    @Inject(ErasuresRepository) private readonly erasures: ErasuresRepository,
     @Inject(ExamplesRepository) private readonly examples: ExamplesRepository,
     @Inject(QuestionsRepository) private readonly questions: QuestionsRepository,
     @Inject(TasksRepository) private readonly tasks: TasksRepository,
@@ -72,7 +74,7 @@ export class PoolService {
   /**
    * Texts that two versions answer otherwise, as questions that come before what a strategy chooses, the surest of the
    * version on trial first. As strategies do it asks about no text of a dev or test group, of the audit slice, or that is
-   * answered or asked already. Returns how many it asks, at most so many.
+   * answered or asked already, and it brings back none that was forgotten. Returns how many it asks, at most so many.
    */
   async ask(taskName: string, disagreements: Disagreement[], most: number): Promise<number> {
     const definition = (await this.tasks.find(taskName))!.definition as TaskDefinition;
@@ -85,13 +87,14 @@ export class PoolService {
       await this.candidates.lockPool(taskName, tx);
       const groups = scored.map(({ item }) => item.splitGroup);
       const splits = await this.examples.splitsOfGroups(taskName, groups, tx);
+      const forgotten = await this.erasures.among(taskName, groups, tx);
       const known = await this.candidates.knownKeys(
         taskName,
         scored.map(({ item }) => item.itemKey),
         tx,
       );
       const rows = scored.flatMap(({ item, prediction }): Admission[] => {
-        if (known.has(item.itemKey)) return [];
+        if (known.has(item.itemKey) || forgotten.has(item.splitGroup)) return [];
         const split = splits.get(item.splitGroup) ?? splitOf(item.splitGroup);
         const audit = fraction('audit', taskName, item.splitGroup) < definition.pool.auditRate;
         if (split !== 'train' || audit) return [];

@@ -19,16 +19,19 @@ const prediction = (label: string): Prediction => ({ label, labels: [label], con
 let scoring: ShadowScoring | undefined;
 afterEach(() => scoring?.stop());
 
-function start(engine: { queuedTokens: number; answer?: (text: string) => string }) {
+function start(engine: { queuedTokens: number; answer?: (text: string) => string | Promise<string> }) {
   const tap = new AnswerTap();
   tap.open('news', { from: 1, watched: 2 });
   const requests: ClassifyRequest[] = [];
   const classify = async (_: ServedModel, request: ClassifyRequest): Promise<Outcome[]> => {
     requests.push(request);
-    return request.items.map(({ text }) => {
-      const label = engine.answer?.(text) ?? 'food';
-      return { ok: true, prediction: prediction(label), itemKey: text, embedding: new Float32Array() };
-    });
+    const labels = await Promise.all(request.items.map(async ({ text }) => engine.answer?.(text) ?? 'food'));
+    return request.items.map(({ text }, i) => ({
+      ok: true,
+      prediction: prediction(labels[i]!),
+      itemKey: text,
+      embedding: new Float32Array(),
+    }));
   };
   scoring = new ShadowScoring(
     model,
@@ -78,6 +81,30 @@ it('asks nothing while anything waits to be answered', async () => {
   expect([requests.length, tap.waiting('news')]).toEqual([0, 1]);
   engine.queuedTokens = 0;
   await expect.poll(() => requests.length).toBe(1);
+});
+
+it('tells nothing of what it took before a text of the task was forgotten', async () => {
+  const asked = Promise.withResolvers<void>();
+  const held = Promise.withResolvers<string>();
+  const answer = (text: string) => {
+    if (text !== '二') return 'food';
+    asked.resolve();
+    return held.promise;
+  };
+  const { tap, offer, scoring: own } = start({ queuedTokens: 0, answer });
+  offer(['一'], 'sport');
+  await expect.poll(() => tap.waiting('news')).toBe(0);
+  offer(['二'], 'sport');
+  await asked.promise;
+  offer(['三'], 'sport');
+  tap.forget('news');
+  offer(['四'], 'sport');
+  held.resolve('food');
+  await expect.poll(() => tap.waiting('news')).toBe(0);
+  await own.stop();
+  const { counts, disagreements } = own.take();
+  expect(disagreements.map(({ item }) => item.text)).toEqual(['四']);
+  expect(counts).toMatchObject({ compared: 2, missed: 2 });
 });
 
 it('of several labels, each that went and each that came is one', () => {

@@ -31,19 +31,21 @@ export class ShadowScoring {
   #counts = zero();
   #flips = new Map<string, Flip>();
   #disagreements: Disagreement[] = [];
+  #forgotten = 0;
   readonly #stop = new AbortController();
   readonly #running: Promise<void>;
 
   constructor(
     private readonly model: ServedModel,
     private readonly engine: Pick<InferenceEngine, 'classify' | 'queuedTokens'>,
-    private readonly tap: Pick<AnswerTap, 'take' | 'counts'>,
+    private readonly tap: Pick<AnswerTap, 'take' | 'counts' | 'forgotten'>,
   ) {
     this.#running = this.#run();
   }
 
   /** Since it was asked last. */
   take(): Compared {
+    this.#forget();
     const { missed, answered } = this.tap.counts(this.model.task);
     const counts = { ...this.#counts, answered, missed: this.#counts.missed + missed };
     const compared = { counts, flips: [...this.#flips.values()], disagreements: this.#disagreements };
@@ -60,6 +62,7 @@ export class ShadowScoring {
 
   async #run(): Promise<void> {
     while (!this.#stop.signal.aborted) {
+      this.#forget();
       const tapped = this.engine.queuedTokens > 0 ? [] : this.tap.take(this.model.task, TEXTS_AT_ONCE);
       if (tapped.length > 0) await this.#score(tapped);
       else await sleep(LOOK_AGAIN_MS, undefined, { signal: this.#stop.signal }).catch(() => undefined);
@@ -72,11 +75,23 @@ export class ShadowScoring {
     const outcomes = await this.engine
       .classify(this.model, { items, priority: 'background', anew: true })
       .catch(() => null);
-    if (outcomes === null) this.#counts.missed += tapped.length;
-    outcomes?.forEach((outcome, i) => {
+    if (this.#forget() || outcomes === null) {
+      this.#counts.missed += tapped.length;
+      return;
+    }
+    outcomes.forEach((outcome, i) => {
       if (outcome.ok) this.#compare(tapped[i]!, outcome.prediction);
       else this.#counts.failed += 1;
     });
+  }
+
+  /** Whether a text of the task was forgotten since it was asked last: what was taken before may be it, and is let go. */
+  #forget(): boolean {
+    const forgotten = this.tap.forgotten(this.model.task);
+    if (forgotten === this.#forgotten) return false;
+    this.#forgotten = forgotten;
+    this.#disagreements = [];
+    return true;
   }
 
   #compare(tapped: TappedAnswer, challenger: Prediction): void {

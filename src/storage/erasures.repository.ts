@@ -1,6 +1,7 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { DataSource } from 'typeorm';
 import { RunStoreRow } from './entities/run-store.js';
+import type { Tx } from './transactions.js';
 
 /** A text that was forgotten, as the ledger has it. */
 export interface Erasure {
@@ -23,6 +24,16 @@ export class ErasuresRepository {
        WHERE kind = 'forgotten' AND seq > $1 ORDER BY ledger_entry.seq`,
       [seq],
     );
+  }
+
+  /** Which of the groups' texts were ever forgotten. */
+  async among(task: string, splitGroups: string[], tx: Tx): Promise<Set<string>> {
+    const rows = await tx.query<{ digest: string }[]>(
+      `SELECT body ->> 'digest' AS digest FROM ledger_entry
+       WHERE task = $1 AND kind = 'forgotten' AND body ->> 'digest' = ANY($2)`,
+      [task, splitGroups],
+    );
+    return new Set(rows.map(({ digest }) => digest));
   }
 
   /** The newest of them; '0' where there is none. */

@@ -5,10 +5,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DataSource } from 'typeorm';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { AnswerTap } from '../../src/inference/answer-tap.js';
 import type { Prediction } from '../../src/inference/types.js';
 import { ExampleService } from '../../src/learning/examples.js';
 import { Config } from '../../src/config/config.js';
-import { RunErasure } from '../../src/learning/run-erasure.js';
+import { FORGOTTEN_CHANNEL, RunErasure } from '../../src/learning/run-erasure.js';
 import { ErasuresRepository } from '../../src/storage/erasures.repository.js';
 import { Notifications } from '../../src/storage/notifications.js';
 import { ForgetService } from '../../src/learning/forget.js';
@@ -294,6 +295,31 @@ describe('forgetting', () => {
     expect(JSON.stringify(entry)).not.toContain('秘密');
     expect(entry).toMatchObject({ kind: 'forgotten', body: { digest: splitGroup(text), by: 'test' } });
     await expect(service.get(ForgetService).forget('tiny', {}, 'test')).rejects.toMatchObject({ code: 'BAD_INPUT' });
+  });
+
+  it('reaches what a trial holds of answers, in every process, and brings no disagreement back', async () => {
+    const asked = (text: string) =>
+      splitOf(splitGroup(text)) === 'train' && fraction('audit', 'tiny', splitGroup(text)) > 0.1;
+    const [secret, other] = texts(30, '秘密').filter(asked);
+    const tap = service.get(AnswerTap);
+    tap.open('tiny', { from: 1, watched: 2 });
+    const offer = (text: string) =>
+      tap.offer('tiny', 1, new Map([[text, { text }]]), [{ ok: true, itemKey: text } as { ok: boolean }]);
+    offer(secret!);
+    await service.get(ForgetService).forget('tiny', { text: secret! }, 'test');
+    expect(tap.waiting('tiny')).toBe(0);
+    // Another process's word; the own one may come meanwhile.
+    offer(secret!);
+    await service.get(Notifications).notify(FORGOTTEN_CHANNEL, 'tiny');
+    await expect.poll(() => tap.waiting('tiny')).toBe(0);
+
+    // Taken to be asked about before it was forgotten.
+    const disagreements = [secret!, other!].map((text) => {
+      const { item } = scoredItem(text, 0.6);
+      return { item: { text }, itemKey: item.itemKey, prediction: prediction(0.6, 1), challenger: prediction(0.9, 2) };
+    });
+    expect(await service.get(PoolService).ask('tiny', disagreements, 10)).toBe(1);
+    expect(await rows('SELECT text FROM candidate')).toEqual([{ text: other }]);
   });
 
   it('reaches the runs that a trainer keeps on a volume of its own, at its start and while it runs', async () => {
