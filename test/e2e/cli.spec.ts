@@ -267,6 +267,8 @@ describe('the rest', () => {
     const other = await fewloop(['ledger', 'verify', '--hash', 'f'.repeat(64)]);
     expect(other.code).toBe(1);
     expect(other.err).toContain('is not in the chain');
+    const machine = await fewloop(['--json', 'ledger', 'verify', '--hash', 'f'.repeat(64)]);
+    expect([machine.code, JSON.parse(machine.out)]).toMatchObject([1, { brokenAt: null, contains: false }]);
   });
 
   it.each([[['nonsense']], [['classify']], [['forget', 'reviews']], [['import', 'reviews', 'x', '--split', 'half']]])(
