@@ -1,6 +1,7 @@
 import { Inject } from '@nestjs/common';
 import { Args, Mutation, Parent, Query, ResolveField, Resolver, Subscription } from '@nestjs/graphql';
-import { filter, from, merge, takeWhile } from 'rxjs';
+import { isDeepStrictEqual } from 'node:util';
+import { catchError, distinctUntilChanged, EMPTY, exhaustMap, filter, from, interval, merge, takeWhile } from 'rxjs';
 import { badInput, FewloopError } from '../common/errors.js';
 import { LearningEvents } from '../learning/events.js';
 import { ReproductionService } from '../learning/reproduction.js';
@@ -17,6 +18,9 @@ interface RunParent {
   state: string;
   producedVersion: number | null;
 }
+
+/** For a change that nobody told of. */
+const POLL_MS = 5_000;
 
 @Resolver('TrainingRun')
 export class RunsResolver {
@@ -57,8 +61,13 @@ export class RunsResolver {
   async trainingRunProgress(@Args('id') id: string) {
     const changes = this.events.runChanged$.pipe(filter((run) => run.id === id));
     const current = from(this.runs.get(id));
+    // While the database is away nothing is known, and the run goes on.
+    const asked = interval(POLL_MS).pipe(exhaustMap(() => from(this.runs.get(id)).pipe(catchError(() => EMPTY))));
     const open = (run: RunParent) => run.state === 'QUEUED' || run.state === 'RUNNING';
-    return payloads('trainingRunProgress', merge(changes, current).pipe(takeWhile(open, true)));
+    const seen = merge(changes, current, asked).pipe(
+      distinctUntilChanged((before, now) => isDeepStrictEqual(before, now)),
+    );
+    return payloads('trainingRunProgress', seen.pipe(takeWhile(open, true)));
   }
 
   @ResolveField('explanation')
