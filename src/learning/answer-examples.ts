@@ -82,7 +82,8 @@ function sourceOf({
   return { answeredBy, strategy, revokedAt: revokedAt === null ? null : new Date(revokedAt) };
 }
 
-/** Of one task: both are in its order. */
+/** Whatever their order: that is the task's of when they were given. */
 export function sameLabels(a: readonly string[] | null, b: readonly string[] | null): boolean {
-  return JSON.stringify(a) === JSON.stringify(b);
+  if (a === null || b === null) return a === b;
+  return a.length === b.length && a.every((label) => b.includes(label));
 }

@@ -12,6 +12,7 @@ import { ExamplesRepository, type NewExample } from '../storage/examples.reposit
 import { Transactions, type Tx } from '../storage/transactions.js';
 import { splitOf } from '../task/keys.js';
 import type { TaskDefinition } from '../task/types.js';
+import { sameLabels } from './answer-examples.js';
 import { LearningEvents } from './events.js';
 import { checkedLabels, keyedItem, takeEach, type ItemInput, type Refusal } from './intake.js';
 import { TaskService } from './task-service.js';
@@ -117,8 +118,4 @@ export class ExampleService {
     const rejected = refused.map((refusal) => ({ ...refusal, index: checked[refusal.index]!.index }));
     return { added: added.length, updated: changed.length, unchanged, rejected };
   }
-}
-
-function sameLabels(a: string[], b: string[]): boolean {
-  return a.length === b.length && a.every((label) => b.includes(label));
 }

@@ -26,6 +26,7 @@ import { fraction, itemKey, sha256, splitGroup, splitOf } from '../../src/task/k
 import type { TaskDefinition } from '../../src/task/types.js';
 import { createDatabase } from '../fixtures/database.js';
 import { startIntake, taskFile, texts } from '../fixtures/intake.js';
+import { keyed } from '../fixtures/keyed.js';
 
 const AUDIT_RATE = 0.2;
 
@@ -350,6 +351,25 @@ describe('agreement', () => {
       ['ben', 'SECOND_ANSWER', 'negative'],
       ['chen', 'ADJUDICATION', 'negative'],
     ]);
+  });
+
+  it('is of label sets, whatever the order of the labels was when they were given', async () => {
+    const labels = ['positive', 'negative'].map((name) => ({ name, description: name }));
+    const several = { name: 'several', kind: 'multi-label', method: ['fine-tune', 'efl'], templates: [] };
+    const apply = (ordered: object[]) =>
+      service
+        .get(TaskService)
+        .apply(taskFile({ ...several, labels: ordered, learning: { agreement: { share: 1 } } }), 'test');
+    const definition = (await apply(labels)).definition as TaskDefinition;
+    const [text] = texts(30).filter(isChosen);
+    await service.get(PoolService).admit(definition, [{ item: keyed(text!), prediction: prediction(text!) }]);
+    const [question] = (await review.queue('several', { first: 1 }, 'anna')).edges.map(({ node }) => node);
+    await review.label(question!.id, ['positive', 'negative'], 'anna');
+    await apply(labels.toReversed());
+    const imported = [{ text: text!, labels: ['positive', 'negative'] }];
+    expect(await service.get(ExampleService).import('several', imported, 'file')).toMatchObject({ unchanged: 1 });
+    expect(await review.label(question!.id, ['positive', 'negative'], 'ben')).toMatchObject({ reason: null });
+    expect(await service.get(AgreementService).of('several')).toMatchObject({ questions: 1, disagreements: 0 });
   });
 
   it('a second labeler may skip; the question waits for another', async () => {
