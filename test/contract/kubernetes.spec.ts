@@ -1,4 +1,5 @@
 /** The manifests of k8s/ speak of what there is: variables, ports, paths, metrics, images, labels, rights. */
+import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -14,6 +15,7 @@ interface Container {
   command?: string[];
   ports?: { name: string; containerPort: number }[];
   env?: { name: string; value: string }[];
+  envFrom?: { configMapRef?: { name: string } }[];
   startupProbe?: Probe;
   readinessProbe?: Probe;
   livenessProbe?: Probe;
@@ -35,6 +37,7 @@ interface Manifest {
   kind: string;
   metadata: { name: string; labels?: Record<string, string> };
   spec: unknown;
+  data?: Record<string, string>;
   configMapGenerator?: { name: string; literals: string[] }[];
   images?: { name: string; newName: string; newTag: string }[];
   resources?: string[];
@@ -154,6 +157,45 @@ it('what selects pods finds the Deployment of its component', () => {
     ({ spec }) => (spec as { scaleTargetRef: { name: string } }).scaleTargetRef.name,
   );
   expect(targets.toSorted()).toEqual(['fewloop-api', 'fewloop-stream']);
+});
+
+/** As kustomize makes it; which only machines with kubectl can tell. */
+function render(overlay: string): Manifest[] {
+  const { stdout } = spawnSync('kubectl', ['kustomize', path.join(ROOT, 'overlays', overlay)], { encoding: 'utf8' });
+  return parseAllDocuments(stdout).map((document) => ('toJS' in document ? document.toJS() : null) as Manifest);
+}
+
+/** What a container is given by ConfigMaps and by itself. */
+function givenTo({ env = [], envFrom = [] }: Container, objects: Manifest[]): Record<string, string> {
+  const maps = envFrom.map(({ configMapRef }) =>
+    objects.find(({ kind, metadata }) => kind === 'ConfigMap' && metadata.name === configMapRef?.name),
+  );
+  return Object.assign(
+    {},
+    ...maps.map((map) => map?.data),
+    Object.fromEntries(env.map((one) => [one.name, one.value])),
+  );
+}
+
+const hasKubectl = spawnSync('kubectl', ['version', '--client']).status === 0;
+
+describe.runIf(hasKubectl).each(['cpu', 'gpu', 'kafka'])('the overlay %s', (overlay) => {
+  const objects = hasKubectl ? render(overlay) : [];
+  const deployed = objects.filter(({ kind }) => kind === 'Deployment');
+
+  it('has a process of each role, all of which are told of Kafka where there is one', () => {
+    const given = deployed.map((one) => givenTo(templateOf(one).spec.containers[0]!, objects));
+    expect(given.map((env) => env['FEWLOOP_ROLE']).toSorted()).toEqual(['api', 'stream', 'trainer']);
+    for (const env of given) expect('KAFKA_BROKERS' in env).toBe(overlay === 'kafka');
+  });
+});
+
+it('the base has a process of each role, with Kafka or without', () => {
+  const roles = manifests
+    .filter(({ file, manifest }) => file.startsWith('base/') && manifest.kind === 'Deployment')
+    .map(({ manifest }) => templateOf(manifest).spec.containers[0]?.env)
+    .map((env) => env?.find(({ name }) => name === 'FEWLOOP_ROLE')?.value);
+  expect(roles.toSorted()).toEqual(['api', 'stream', 'trainer']);
 });
 
 it('every metric is one that there is', () => {

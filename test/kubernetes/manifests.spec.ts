@@ -102,7 +102,11 @@ it('migrates, then applies the rest', async () => {
   const succeeded = 'jsonpath={.status.succeeded}';
   expect(plane.kubectl('get', 'job', 'fewloop-migrate', '-n', NAMESPACE, '-o', succeeded)).toBe('1');
   // Nobody plays the Deployments' controller: that they become ready is not seen here.
-  expect(deployments()).toEqual(['deployment.apps/fewloop-api', 'deployment.apps/fewloop-trainer']);
+  expect(deployments()).toEqual([
+    'deployment.apps/fewloop-api',
+    'deployment.apps/fewloop-stream',
+    'deployment.apps/fewloop-trainer',
+  ]);
   const client = new Client({ connectionString: database.url });
   await client.connect();
   const { rows } = await client.query("SELECT to_regclass('training_run') IS NOT NULL AS there");
