@@ -188,6 +188,16 @@ describe.runIf(hasKubectl).each(['cpu', 'gpu', 'kafka'])('the overlay %s', (over
     expect(given.map((env) => env['FEWLOOP_ROLE']).toSorted()).toEqual(['api', 'stream', 'trainer']);
     for (const env of given) expect('KAFKA_BROKERS' in env).toBe(overlay === 'kafka');
   });
+
+  it('asks for CUDA just where it has given a GPU', () => {
+    for (const workload of [...deployed, ...objects.filter(({ kind }) => kind === 'Job')]) {
+      const [container] = templateOf(workload).spec.containers as [Container];
+      const ofImage = container.image.endsWith('-cuda') ? 'cuda:0' : 'cpu';
+      const device = givenTo(container, objects)['FEWLOOP_DEVICE'] ?? ofImage;
+      const hasGpu = 'nvidia.com/gpu' in container.resources.limits;
+      expect(device, workload.metadata.name).toBe(hasGpu ? 'cuda:0' : 'cpu');
+    }
+  });
 });
 
 it('the base has a process of each role, with Kafka or without', () => {
