@@ -79,6 +79,8 @@ export class GuardService implements OnApplicationBootstrap, BeforeApplicationSh
     const task = await this.tasks.find(name);
     const since = task && (await this.#watchedSince(task));
     if (!task || !since) return [];
+    // Prometheus sees a rise only over a value that was there before it.
+    this.metrics.add('fewloop_guard_rollbacks_total', { task: name }, 0);
     const [version, before] = [task.activeVersion!, task.previousVersion!];
     const row = await this.versions.find(name, version);
     const { definition } = row!.manifest as { definition: TaskDefinition };

@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { DataSource } from 'typeorm';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { FewloopError } from '../../src/common/errors.js';
+import { METRICS } from '../../src/common/metrics/metrics.js';
+import type { PrometheusMetrics } from '../../src/common/metrics/prometheus.js';
 import { ServedWindows } from '../../src/inference/served-windows.js';
 import { LearningEvents } from '../../src/learning/events.js';
 import { GateService } from '../../src/learning/gate.js';
@@ -438,6 +440,18 @@ describe('the guard', () => {
     windows.note('tiny', 2, said('positive', 300), 5);
     expect(await guard.look('tiny')).toEqual([]);
     expect(await active()).toBe(2);
+  });
+
+  it('has counted none while it watches, so that the first one is a rise', async () => {
+    const counted = async () => {
+      const text = await service.get<PrometheusMetrics>(METRICS).scrape();
+      return /^fewloop_guard_rollbacks_total\{task="tiny"\} (\d+)$/mu.exec(text)?.[1];
+    };
+    await guard.look('tiny');
+    expect(await counted()).toBe('0');
+    windows.note('tiny', 2, defects(300), 5);
+    await guard.look('tiny');
+    expect(await counted()).toBe('1');
   });
 
   it('goes back where answers fail, says why, and leaves what was gone back to alone', async () => {
