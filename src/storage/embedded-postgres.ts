@@ -6,7 +6,7 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { createServer, type AddressInfo } from 'node:net';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { childEnvironment } from '../config/config.js';
 import { postgresCommand, type PostgresCommand } from './postgres-command.js';
@@ -26,6 +26,8 @@ export interface EmbeddedPostgresOptions {
 
 const STOP_MS = 8_000;
 const RESTART_MS = 500;
+/** A setting that PostgreSQL keeps without minding it: the server's command line says whose it is. */
+const STARTED_BY = 'fewloop.started_by';
 const SETTINGS = {
   listen_addresses: '127.0.0.1',
   unix_socket_directories: '',
@@ -87,10 +89,21 @@ function urlOf(port: number): string {
   return `postgres://app@127.0.0.1:${port}/postgres`;
 }
 
-/** A server left over from a killed run holds the folder: it is stopped first. */
+/** The process that started the server and still lives: a server whose parent was killed is another's child. */
+function holderOf(pid: number): number | undefined {
+  const parent = /^PPid:\s+(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
+  const starter = new RegExp(`${STARTED_BY}=(\\d+)`).exec(readFileSync(`/proc/${pid}/cmdline`, 'utf8'))?.[1];
+  return starter === parent ? Number(starter) : undefined;
+}
+
+/** A server left over from a killed run holds the folder: it is stopped first. One that is in use is not. */
 async function stopLeftOver(dir: string, log: (line: string) => void): Promise<void> {
   const pid = running(dir)?.pid;
   if (pid === undefined) return;
+  const holder = holderOf(pid);
+  if (holder !== undefined && holder !== process.pid) {
+    throw new Error(`another service, or a backup, (process ${holder}) starts or ends in ${dirname(dir)}: wait for it`);
+  }
   log(`stopping the PostgreSQL ${pid} that an earlier run left`);
   process.kill(pid, 'SIGINT');
   for (let waited = 0; waited < STOP_MS && alive(pid); waited += 50) await sleep(50);
@@ -99,7 +112,10 @@ async function stopLeftOver(dir: string, log: (line: string) => void): Promise<v
 
 /** Resolves when it accepts connections. */
 async function launch(dir: string, port: number, command: PostgresCommand, log: (line: string) => void) {
-  const settings = Object.entries(SETTINGS).flatMap(([name, value]) => ['-c', `${name}=${value}`]);
+  const settings = Object.entries({ ...SETTINGS, [STARTED_BY]: process.pid }).flatMap(([name, value]) => [
+    '-c',
+    `${name}=${value}`,
+  ]);
   const [program, args, as] = command.of(command.postgres, ['-D', dir, '-p', String(port), ...settings]);
   // Detached: a Ctrl-C at the terminal must reach this process first, which closes its connections and then stops it.
   const child: ChildProcess = spawn(program, args, {

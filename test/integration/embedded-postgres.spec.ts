@@ -1,5 +1,6 @@
 /** The embedded PostgreSQL through the ends it may meet. */
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -53,11 +54,8 @@ it('is started again at the same address when it is killed', async () => {
   expect(server.pid()).not.toBe(pid);
 });
 
-it('ends with a process that is killed, and its folder is taken over', async () => {
-  const dir = join(folder, 'data');
-  server = await startEmbeddedPostgres({ dir });
-  await query(server.url, 'CREATE TABLE kept AS SELECT 7 AS value');
-  await server.stop();
+/** Another process that starts the server, and does nothing else. */
+function startElsewhere(dir: string) {
   const source = join(import.meta.dirname, '../../src/storage/embedded-postgres.ts');
   const script = `import { registerHooks } from 'node:module';
     // Node strips types but does not find x.ts under the name x.js.
@@ -65,16 +63,47 @@ it('ends with a process that is killed, and its folder is taken over', async () 
       next(name.startsWith('.') && context.parentURL?.endsWith('.ts') ? name.replace(/\\.js$/, '.ts') : name, context) });
     const { startEmbeddedPostgres } = await import(${JSON.stringify(source)});
     const server = await startEmbeddedPostgres({ dir: ${JSON.stringify(dir)} });
-    console.log(server.pid());
+    console.log(server.pid() + ' ' + server.url);
     setInterval(() => {}, 1000);`;
   const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
-  const pid = await new Promise<number>((resolve) =>
-    child.stdout.once('data', (data: Buffer) => resolve(Number(data))),
-  );
+  const started = new Promise<{ pid: number; url: string }>((resolve) => {
+    child.stdout.once('data', (data: Buffer) => {
+      const [pid, url] = data.toString().trim().split(' ');
+      resolve({ pid: Number(pid), url: url! });
+    });
+  });
+  return { child, started };
+}
+
+async function kill(child: ChildProcess): Promise<void> {
   child.kill('SIGKILL');
+  await once(child, 'exit');
+}
+
+it('ends with a process that is killed, and its folder is taken over', async () => {
+  const dir = join(folder, 'data');
+  server = await startEmbeddedPostgres({ dir });
+  await query(server.url, 'CREATE TABLE kept AS SELECT 7 AS value');
+  await server.stop();
+  const { child, started } = startElsewhere(dir);
+  const { pid } = await started;
+  await kill(child);
   server = await startEmbeddedPostgres({ dir });
   expect(await query(server.url, 'SELECT value FROM kept')).toEqual([{ value: 7 }]);
   expect(isAlive(pid)).toBe(false);
+});
+
+it('leaves the server of a process that lives alone, until that is gone', async () => {
+  const dir = join(folder, 'data');
+  const { child, started } = startElsewhere(dir);
+  const { url } = await started;
+  await expect(startEmbeddedPostgres({ dir })).rejects.toThrow(
+    `(process ${child.pid}) starts or ends in ${folder}: wait for it`,
+  );
+  expect(await query(url, 'SELECT 7 AS value')).toEqual([{ value: 7 }]);
+  await kill(child);
+  server = await startEmbeddedPostgres({ dir });
+  expect(await query(server.url, 'SELECT 7 AS value')).toEqual([{ value: 7 }]);
 });
