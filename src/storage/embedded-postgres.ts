@@ -4,7 +4,7 @@
  * a killed run left, and is started again on the same port when it dies while it should run.
  */
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { createServer, type AddressInfo } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -54,19 +54,16 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-function initialise(dir: string, command: PostgresCommand): void {
-  const options = [
-    '-U',
-    'app',
-    '--auth=trust',
-    '--encoding=UTF8',
-    '--locale=C.UTF-8',
-    '--no-sync',
-    '--no-instructions',
-  ];
-  const [program, args, as] = command.of(command.initdb, ['-D', dir, ...options]);
+/** Aside, then renamed: initdb writes PG_VERSION first, and what it was killed over must not be taken for a database. */
+async function initialise(dir: string): Promise<void> {
+  const partial = `${dir}.partial`;
+  rmSync(partial, { recursive: true, force: true });
+  const command = await postgresCommand(partial);
+  const options = ['-U', 'app', '--auth=trust', '--encoding=UTF8', '--locale=C.UTF-8', '--no-instructions'];
+  const [program, args, as] = command.of(command.initdb, ['-D', partial, ...options]);
   const result = spawnSync(program, args, { ...as, cwd: '/', encoding: 'utf8', env: childEnvironment() });
   if (result.status !== 0) throw new Error(`initdb failed: ${result.stderr || String(result.error)}`);
+  renameSync(partial, dir);
 }
 
 /** The server that works on the folder now. */
@@ -145,8 +142,8 @@ async function launch(dir: string, port: number, command: PostgresCommand, log: 
 export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
   const dir = resolve(options.dir);
   const log = options.log ?? (() => {});
+  if (!existsSync(join(dir, 'PG_VERSION'))) await initialise(dir);
   const command = await postgresCommand(dir);
-  if (!existsSync(join(dir, 'PG_VERSION'))) initialise(dir, command);
   await stopLeftOver(dir, log);
   const port = await freePort();
   let stopping = false;

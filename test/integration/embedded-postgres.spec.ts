@@ -1,13 +1,13 @@
 /** The embedded PostgreSQL through the ends it may meet. */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Client } from 'pg';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { startEmbeddedPostgres, type EmbeddedPostgres } from '../../src/storage/embedded-postgres.js';
-import { isAlive } from '../fixtures/processes.js';
+import { isAlive, until } from '../fixtures/processes.js';
 
 let folder: string;
 let server: EmbeddedPostgres | undefined;
@@ -54,7 +54,7 @@ it('is started again at the same address when it is killed', async () => {
   expect(server.pid()).not.toBe(pid);
 });
 
-/** Another process that starts the server, and does nothing else. */
+/** Another process that starts the server, and does nothing else; a group with what it starts. */
 function startElsewhere(dir: string) {
   const source = join(import.meta.dirname, '../../src/storage/embedded-postgres.ts');
   const script = `import { registerHooks } from 'node:module';
@@ -67,6 +67,7 @@ function startElsewhere(dir: string) {
     setInterval(() => {}, 1000);`;
   const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
     stdio: ['ignore', 'pipe', 'inherit'],
+    detached: true,
   });
   const started = new Promise<{ pid: number; url: string }>((resolve) => {
     child.stdout.once('data', (data: Buffer) => {
@@ -93,6 +94,19 @@ it('ends with a process that is killed, and its folder is taken over', async () 
   server = await startEmbeddedPostgres({ dir });
   expect(await query(server.url, 'SELECT value FROM kept')).toEqual([{ value: 7 }]);
   expect(isAlive(pid)).toBe(false);
+});
+
+it('is made anew where the first start was killed over it', async () => {
+  const dir = join(folder, 'data');
+  // Killed with all below it, so that initdb cannot clear up after itself.
+  const { child } = startElsewhere(dir);
+  const begun = [dir, `${dir}.partial`].map((one) => join(one, 'PG_VERSION'));
+  await until(() => begun.some((file) => existsSync(file)));
+  process.kill(-child.pid!, 'SIGKILL');
+  await once(child, 'exit');
+  server = await startEmbeddedPostgres({ dir });
+  expect(await query(server.url, 'SELECT 7 AS value')).toEqual([{ value: 7 }]);
+  expect(readdirSync(folder)).toEqual(['data']);
 });
 
 it('leaves the server of a process that lives alone, until that is gone', async () => {
