@@ -247,7 +247,7 @@ describe('the rest', () => {
       })
       .toBeGreaterThan(3);
     // Answered, taken back, and the same question skipped, with the reason.
-    const { code, out, err } = await fewloop(['--json', 'label', 'reviews'], '1\nu\ns says nothing\n1\nq\n');
+    const { code, out, err } = await fewloop(['--json', 'label', 'reviews'], '1\nu\ns says nothing\n/Posit\nq\n');
     expect(code).toBe(0);
     expect(JSON.parse(out)).toEqual({ answered: 2, skipped: 1, undone: 1 });
     const asked = err.split('\n').filter((_, i, lines) => / left/u.test(lines[i - 1] ?? ''));

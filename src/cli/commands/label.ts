@@ -1,7 +1,8 @@
 /**
  * Review in the terminal: a key a label. Where a text may have several, keys put labels on and take them off, and enter
- * is the answer. Without a terminal a line holds the keys of one answer, or `s` and the reason of a skip. Questions are
- * leased, so that two who label at once are not asked the same.
+ * is the answer. `/` takes a label by its name: where there are more of them than keys, the most probable have the keys.
+ * Without a terminal a line holds the keys of one answer and names (`1 /name`), or `s` and the reason of a skip.
+ * Questions are leased, so that two who label at once are not asked the same.
  */
 import type { Command } from 'commander';
 import { once } from 'node:events';
@@ -13,6 +14,7 @@ import { print, printJson, say } from '../output.js';
 const SKIP = 's';
 const UNDO = 'u';
 const QUIT = 'q';
+const NAME = '/';
 const ENTER = '\r';
 const BACKSPACE = ['\u007f', '\b'];
 const KEYS = Array.from('1234567890abcdefghijklmnoprtvwxyz');
@@ -58,9 +60,11 @@ interface Question {
   prediction: {
     confidence: number;
     disagreement: { dissenting: number; voters: number } | null;
-    distribution: { label: string; probability: number }[];
+    distribution: Distribution;
   };
 }
+
+type Distribution = { label: string; probability: number }[];
 
 interface Leased {
   leaseQuestions: { totalCount: number; questions: Question[] };
@@ -147,9 +151,10 @@ const WHY: Record<string, string> = {
 };
 
 async function ask(question: Question, { kind, labels }: Task, left: number, keys: KeyReader): Promise<Answer> {
-  const options = (question.choices ?? labels).slice(0, KEYS.length);
+  const all = question.choices ?? labels;
   const several = kind === 'MULTI_LABEL';
   const { disagreement, distribution } = question.prediction;
+  const options = onKeys(all, distribution);
   const probability = new Map(distribution.map((score) => [score.label, score.probability]));
   const dissent = disagreement ? `, ${disagreement.dissenting} of ${disagreement.voters} dissent` : '';
   const alike = question.duplicates > 0 ? `, answers ${question.duplicates} more like it` : '';
@@ -157,33 +162,93 @@ async function ask(question: Question, { kind, labels }: Task, left: number, key
   say(question.text + (question.textPair === null ? '' : `\n— ${question.textPair}`));
   if (question.presentLabels) say(`  now: ${question.presentLabels.join(', ') || 'none'}`);
   options.forEach((name, i) => say(`  ${KEYS[i]}  ${name}  ${((probability.get(name) ?? 0) * 100).toFixed(0)}%`));
+  if (all.length > options.length) {
+    say(
+      `  ${NAME}  one of ${all.length - options.length} more, by its name or the beginning of it; enter alone lists all`,
+    );
+  }
   say(`  ${SKIP}  skip   ${UNDO}  undo the last   ${QUIT}  quit${several ? '   enter  done' : ''}`);
-  return several ? answerSeveral(options, keys) : answerOne(options, keys);
+  return several ? answerSeveral({ options, all }, keys) : answerOne({ options, all }, keys);
 }
 
-async function answerOne(options: string[], keys: KeyReader): Promise<Answer> {
+/** Labels in the order of their keys: as the task has them, or the most probable of them where they are too many. */
+export function onKeys(labels: string[], distribution: Distribution): string[] {
+  if (labels.length <= KEYS.length) return labels;
+  const probability = new Map(distribution.map((score) => [score.label, score.probability]));
+  const of = (label: string) => probability.get(label) ?? 0;
+  return labels.toSorted((a, b) => of(b) - of(a)).slice(0, KEYS.length);
+}
+
+/** Labels of that name, of that name but for case, or else those that begin with it. */
+export function namedBy(text: string, labels: string[]): string[] {
+  const lower = text.toLowerCase();
+  const ways = [
+    (label: string) => label === text,
+    (label: string) => label.toLowerCase() === lower,
+    (label: string) => label.toLowerCase().startsWith(lower),
+  ];
+  return ways.map((fits) => labels.filter(fits)).find((found) => found.length > 0) ?? [];
+}
+
+interface Labels {
+  /** By their keys. */
+  options: string[];
+  all: string[];
+}
+
+/** For each key its label, if it has one, then labels by their names; null where a name is nobody's or several labels'. */
+export async function chosenBy(
+  pressed: string,
+  { options, all }: Labels,
+  keys: KeyReader,
+): Promise<(string | undefined)[] | null> {
+  const [single = '', ...names] = pressed.split(/(?:^|\s+)\//u);
+  if (names.length > 0 && !keys.byLine) {
+    say('  its name, or the beginning of it; enter alone lists all');
+    const text = await typed(keys);
+    say('');
+    if (text === null) return null;
+    names[0] = text;
+  }
+  const found = names.map((name) => namedBy(name, all));
+  for (const [i, labels] of found.entries()) {
+    if (labels.length === 0) say(`  none begins with ${names[i]}`);
+    if (labels.length > 1) say(`  which? ${labels.join(', ')}`);
+  }
+  if (found.some(({ length }) => length !== 1)) return null;
+  return [...Array.from(single, (key) => options[KEYS.indexOf(key)]), ...found.flat()];
+}
+
+async function answerOne(labels: Labels, keys: KeyReader): Promise<Answer> {
   for (;;) {
-    const key = await keys.next();
-    const other = await otherThanLabels(key, keys);
+    const pressed = await nextKey(keys);
+    const other = await otherThanLabels(pressed, keys);
     if (other) return other;
-    const chosen = options[KEYS.indexOf(key!)];
-    if (chosen !== undefined) return { kind: 'labels', labels: [chosen] };
+    const [chosen, ...more] = (await chosenBy(pressed!, labels, keys)) ?? [];
+    if (chosen !== undefined && more.length === 0) return { kind: 'labels', labels: [chosen] };
   }
 }
 
-async function answerSeveral(options: string[], keys: KeyReader): Promise<Answer> {
+async function answerSeveral(labels: Labels, keys: KeyReader): Promise<Answer> {
   const chosen = new Set<string>();
   for (;;) {
-    const pressed = await keys.next();
+    const pressed = await nextKey(keys);
     const other = await otherThanLabels(pressed, keys);
     if (other) return other;
-    for (const key of pressed!) {
-      const label = options[KEYS.indexOf(key)];
+    const found = await chosenBy(pressed!, labels, keys);
+    if (found === null) continue;
+    for (const label of found) {
       if (label !== undefined && !chosen.delete(label)) chosen.add(label);
     }
     if (keys.byLine || pressed === ENTER) return { kind: 'labels', labels: [...chosen] };
     say(`  = ${[...chosen].join(', ') || 'none'}`);
   }
+}
+
+/** A key is the same in capitals; what is typed is not. */
+async function nextKey(keys: KeyReader): Promise<string | null> {
+  const pressed = await keys.next();
+  return keys.byLine || pressed === null ? pressed : pressed.toLowerCase();
 }
 
 /** Null where the key, or the line, is for labels. */
@@ -242,7 +307,7 @@ function keyReader(): KeyReader {
     next: async () => {
       const [bytes] = (await once(stdin, 'data')) as [Buffer];
       const key = bytes.toString('utf8');
-      return key === '\u0003' || key === '\u0004' ? null : key.toLowerCase();
+      return key === '\u0003' || key === '\u0004' ? null : key;
     },
     close: () => {
       stdin.setRawMode(false);
