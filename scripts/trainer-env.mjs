@@ -3,7 +3,7 @@
  * without it; a training run waits for it. Run alone: `node scripts/trainer-env.mjs`.
  */
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { fileDigest, readStamp, root, run, say, step, writeStamp } from './prepare.mjs';
@@ -34,7 +34,10 @@ export function findPython() {
 /** Installs what is missing and returns the environment's Python. `report` gets {progress, message}. */
 export async function ensureTrainerEnvironment(report = () => {}) {
   const lock = fileDigest(requirements);
-  if (readStamp(stamp) === lock && existsSync(trainerPython)) return trainerPython;
+  if (readStamp(stamp) === lock && existsSync(trainerPython)) {
+    nameTrainer();
+    return trainerPython;
+  }
   const python = findPython();
   const total = readFileSync(requirements, 'utf8')
     .split('\n')
@@ -65,8 +68,20 @@ export async function ensureTrainerEnvironment(report = () => {}) {
       },
     });
   });
+  nameTrainer();
   writeStamp(stamp, lock);
   return trainerPython;
+}
+
+/**
+ * So that `.venv/bin/python -m fewloop_trainer` works from any folder. What has another trainer before it on its path,
+ * by its working folder or PYTHONPATH, runs that one.
+ */
+function nameTrainer() {
+  const lib = join(folder, 'lib');
+  for (const version of readdirSync(lib).filter((name) => name.startsWith('python'))) {
+    writeFileSync(join(lib, version, 'site-packages', 'fewloop.pth'), `${join(root, 'trainer')}\n`);
+  }
 }
 
 /** As `ensureTrainerEnvironment`, its state kept in `<dataDir>/trainer-env.json`, where training runs look. */

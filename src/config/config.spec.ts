@@ -57,7 +57,11 @@ describe('Config', () => {
     [{ FEWLOOP_DEVICE: 'gpu' }, 'FEWLOOP_DEVICE'],
     [{ FEWLOOP_ROLE: 'api' }, 'DATABASE_URL'],
     [{ FEWLOOP_BASE_MODEL: '/no/where' }, /FEWLOOP_BASE_MODEL=\/no\/where: no such folder$/],
-    [{ FEWLOOP_BASE_MODEL: 'hfl/nowhere@v1' }, 'python -m fewloop_trainer fetch-base hfl/nowhere@v1 FOLDER'],
+    [
+      { FEWLOOP_BASE_MODEL: 'hfl/nowhere@v1' },
+      '`.venv/bin/python -m fewloop_trainer fetch-base hfl/nowhere@v1 FOLDER`',
+    ],
+    [{ FEWLOOP_BASE_MODEL: 'hfl/nowhere', FEWLOOP_PYTHON: '/my/python' }, '`/my/python -m fewloop_trainer fetch-base'],
   ])('refuses %o', (env, message) => {
     expect(() => Config.load({ ...base, ...env })).toThrow(message);
   });

@@ -129,7 +129,7 @@ export class Config {
     refuseUnsignedWebhooks(environment);
     Object.assign(this, environment);
     this.dataDir = resolve(environment.dataDir);
-    this.baseModel = baseModelFolder(environment.baseModel);
+    this.baseModel = baseModelFolder(environment.baseModel, environment.python);
     const { bundleStore } = environment;
     this.bundleStore = bundleStore === '' || bundleStore.startsWith('s3://') ? bundleStore : resolve(bundleStore);
   }
@@ -266,11 +266,11 @@ function refuseAbsentDevices(device: string): void {
   }
 }
 
-function baseModelFolder(name: string): string {
+function baseModelFolder(name: string, python: string): string {
   const folder = [resolve(name), join(projectRoot(), name)].find((candidate) => existsSync(candidate));
   if (folder === undefined) {
     const fetched = /^[\w.-]+\/[\w.-]+(@[\w./-]+)?$/.test(name)
-      ? `; of a model on a hub \`python -m fewloop_trainer fetch-base ${name} FOLDER\` makes one`
+      ? `; of a model on a hub \`${python || '.venv/bin/python'} -m fewloop_trainer fetch-base ${name} FOLDER\` makes one`
       : '';
     throw new Error(`FEWLOOP_BASE_MODEL=${name}: no such folder${fetched}`);
   }

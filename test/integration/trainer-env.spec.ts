@@ -1,4 +1,7 @@
-/** Without a suitable Python: one line that says what to install, and a state that training runs can tell. */
+/**
+ * Without a suitable Python: one line that says what to install, and a state that training runs can tell. With one:
+ * the trainer is found from any folder.
+ */
 import { spawnSync } from 'node:child_process';
 import { chmodSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -26,6 +29,13 @@ function python(name: string, script: string): void {
   chmodSync(file, 0o755);
 }
 
+/** One that makes environments, and installs nothing into them. */
+const MAKES_ENVIRONMENTS = `PATH=/usr/bin:/bin
+case "$1 $2" in
+  -c*) echo 3.11 ;;
+  '-m venv') mkdir -p "$4/bin" "$4/lib/python3.11/site-packages" && cp "$0" "$4/bin/python" ;;
+esac`;
+
 function install(): { status: number | null; said: string; state: unknown } {
   const dataDir = join(folder, 'data');
   const { status, stdout, stderr } = spawnSync(
@@ -47,4 +57,14 @@ it.each([
   expect(said).toMatch(message);
   expect(said).toContain('Serving works without it.');
   expect(state).toMatchObject({ state: 'failed', message: expect.stringMatching(message) });
+});
+
+it('names the checkout’s trainer, also in an environment that was there before', () => {
+  python('python3', MAKES_ENVIRONMENTS);
+  const name = join(folder, '.venv', 'lib', 'python3.11', 'site-packages', 'fewloop.pth');
+  for (let times = 0; times < 2; times++) {
+    expect(install()).toMatchObject({ status: 0, state: { state: 'ready' } });
+    expect(readFileSync(name, 'utf8')).toBe(`${join(folder, 'trainer')}\n`);
+    rmSync(name);
+  }
 });

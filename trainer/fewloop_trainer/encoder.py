@@ -5,6 +5,7 @@ with random ones and says so in a log that nobody reads.
 """
 
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -161,8 +162,8 @@ def present(folder: Path, name: str) -> Path:
     if not folder.exists():
         raise RunError(
             "BAD_INPUT",
-            f"baseModel: {folder}: no such folder; of a model on a hub `python -m fewloop_trainer fetch-base "
-            "OWNER/NAME FOLDER` makes one",
+            f"baseModel: {folder}: no such folder; of a model on a hub `{sys.executable} -m fewloop_trainer "
+            "fetch-base OWNER/NAME FOLDER` makes one",
         )
     if not path.is_file():
         raise RunError(

@@ -235,6 +235,5 @@ def test_a_name_where_a_folder_belongs_names_the_command(tmp_path, capsys):
     texts = tmp_path / "texts.txt"
     texts.write_text("好")
     assert main(["pretrain", "hfl/rbt3", str(tmp_path / "out"), str(texts), "--work", str(tmp_path / "work")]) == 2
-    assert (
-        "hfl/rbt3: no such folder; of a model on a hub `python -m fewloop_trainer fetch-base" in capsys.readouterr().err
-    )
+    command = f"{sys.executable} -m fewloop_trainer fetch-base"
+    assert f"hfl/rbt3: no such folder; of a model on a hub `{command}" in capsys.readouterr().err
