@@ -19,10 +19,12 @@ import { childEnvironment } from '../config/config.js';
 import type { Launcher, RunningTrainer } from './launcher.js';
 import { ProgressTail } from './progress-tail.js';
 import { clearResult, LOG_FILE, PROGRESS_FILE, readResult, type RunProgress, type RunResult } from './run-folder.js';
-import { processOptions, readEnvironment, trainerFolder, WITHOUT_TRIMMING } from './trainer-program.js';
+import { lackOf, processOptions, readEnvironment, trainerFolder, WITHOUT_TRIMMING } from './trainer-program.js';
 
 const PID_FILE = 'trainer.pid';
 const ENVIRONMENT_POLL_MS = 1000;
+/** `npm start` begins to install once the service answers; who has not begun after that long will not. */
+const BEGUN_WITHIN_MS = 60_000;
 const LOG_TAIL_CHARS = 2000;
 /** Who asks comes before who learns, where both have the same processors. */
 const BEHIND_SERVING = ['nice', '-n', '10'];
@@ -36,6 +38,8 @@ export interface ProcessLauncherOptions {
   /** What Python runs in front of the folder; another program in tests. */
   command?: string[];
   killAfterMs?: number;
+  /** How long a run waits for somebody to begin with the environment. */
+  begunWithinMs?: number;
 }
 
 export class ProcessLauncher implements Launcher {
@@ -128,10 +132,15 @@ class Attempt {
   /** The environment is installed behind the running service; a run asked for earlier waits for it. */
   private async waitForPython(): Promise<string | RunResult> {
     if (this.options.python) return this.options.python;
+    const since = performance.now();
     for (;;) {
       const environment = await readEnvironment(this.options.dataDir);
       if (environment?.state === 'ready' && environment.python) return environment.python;
       if (environment?.state === 'failed') return failure('ENVIRONMENT', environment.message ?? 'not installed');
+      const waitedMs = performance.now() - since;
+      if (environment === null && waitedMs > (this.options.begunWithinMs ?? BEGUN_WITHIN_MS)) {
+        return failure('ENVIRONMENT', lackOf(null));
+      }
       if (this.stopping) return failure('STOPPED', 'stopped while waiting for the trainer environment');
       this.onProgress({ at: new Date().toISOString(), stage: 'waiting for the trainer environment', progress: 0 });
       await sleep(ENVIRONMENT_POLL_MS);

@@ -19,6 +19,12 @@ export async function readEnvironment(dataDir: string): Promise<TrainerEnvironme
   }
 }
 
+/** What is wrong with an environment that is not ready, and how to come by one. */
+export function lackOf(environment: TrainerEnvironment | null): string {
+  const state = environment?.message ?? environment?.state ?? 'not installed';
+  return `the trainer's Python environment: ${state}. \`npm start\` or \`node scripts/trainer-env.mjs\` installs it; FEWLOOP_PYTHON names another`;
+}
+
 /**
  * In front of a command. The service asks glibc to give freed memory back at once; a trainer takes it again at every
  * step, and that takes it half of its time (0.29 in place of 0.14 s a step).

@@ -20,7 +20,7 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
-function start(mode: string, options: { killAfterMs?: number; python?: string } = {}) {
+function start(mode: string, options: { killAfterMs?: number; python?: string; begunWithinMs?: number } = {}) {
   const launcher = new ProcessLauncher({
     python: process.execPath,
     dataDir: folder,
@@ -97,6 +97,20 @@ describe('ProcessLauncher', () => {
     const environment = { state: 'ready', python: process.execPath };
     writeFileSync(path.join(folder, 'trainer-env.json'), JSON.stringify(environment));
     await expect(served.done).resolves.toMatchObject({ ok: true });
+  });
+
+  it('does not wait for an environment that nobody installs', async () => {
+    await expect(start('succeed', { python: '', begunWithinMs: 1 }).done).resolves.toEqual({
+      ok: false,
+      code: 'ENVIRONMENT',
+      message: expect.stringContaining('not installed. `npm start` or `node scripts/trainer-env.mjs` installs it'),
+    });
+    writeFileSync(path.join(folder, 'trainer-env.json'), JSON.stringify({ state: 'installing', progress: 0 }));
+    seen = [];
+    const waiting = start('succeed', { python: '', begunWithinMs: 1 });
+    await until(() => seen.length === 2);
+    await waiting.stop();
+    await expect(waiting.done).resolves.toMatchObject({ code: 'STOPPED' });
   });
 
   it('says so where the trainer cannot be started', async () => {

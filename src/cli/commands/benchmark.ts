@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { Config } from '../../config/config.js';
-import { readEnvironment, trainerFolder, WITHOUT_TRIMMING } from '../../launch/trainer-program.js';
+import { lackOf, readEnvironment, trainerFolder, WITHOUT_TRIMMING } from '../../launch/trainer-program.js';
 import { Failure } from '../client.js';
 
 /** Longer than the trainer takes to stop by itself. */
@@ -53,11 +53,7 @@ async function findPython({ python, dataDir }: Config): Promise<string> {
   if (python !== '') return python;
   const environment = await readEnvironment(dataDir);
   if (environment?.state === 'ready' && environment.python !== undefined) return environment.python;
-  const state = environment?.message ?? environment?.state ?? 'not installed';
-  throw new Failure(
-    `the trainer's Python environment: ${state}. \`npm start\` or \`node scripts/trainer-env.mjs\` installs it; FEWLOOP_PYTHON names another`,
-    'ENVIRONMENT',
-  );
+  throw new Failure(lackOf(environment), 'ENVIRONMENT');
 }
 
 /** Its exit status. What it prints is the command's own; signals are handed on, and it is waited for. */
