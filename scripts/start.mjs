@@ -76,6 +76,8 @@ async function serviceUrl(service) {
 }
 
 async function welcome(url) {
+  // They answer no GraphQL.
+  if (['stream', 'trainer'].includes(process.env.FEWLOOP_ROLE)) return say(`Health   ${new URL('/health/ready', url)}`);
   // Whose key it would be to ask with is for whoever set it up.
   if (process.env.FEWLOOP_AUTH === 'required') return say(`GraphQL  ${url}, with an access key`);
   const { tasks } = await query(url, '{ tasks { name } }');
