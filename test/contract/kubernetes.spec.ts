@@ -227,6 +227,15 @@ it('an overlay’s trainer is of the release of its service', () => {
   }
 });
 
+it('the guide names every port that a process may call', () => {
+  const guide = readFileSync(path.join(ROOT, '../docs/operations/kubernetes.md'), 'utf8');
+  const said = /\*\*Whom it may call\*\*:(.*)/u.exec(guide)?.[1] ?? '';
+  const policies = ofKind('NetworkPolicy').map(({ spec }) => spec as { egress?: { ports: { port: number }[] }[] });
+  const open = policies.flatMap(({ egress = [] }) => egress.flatMap(({ ports }) => ports.map(({ port }) => port)));
+  expect(open.length).toBeGreaterThan(5);
+  expect(open.filter((port) => !new RegExp(`\\b${port}\\b`, 'u').test(said))).toEqual([]);
+});
+
 it('the launcher’s rights are those that its calls need, and no others', () => {
   const calls = readFileSync(path.join(ROOT, '../src/launch/kubernetes-cluster.ts'), 'utf8');
   const verbs = { create: 'create', read: 'get', list: 'list', delete: 'delete' } as Record<string, string>;
