@@ -4,7 +4,7 @@ import type { Prediction } from '../inference/types.js';
 import { AuditRepository, type AuditAnswer, type AuditCounts } from '../storage/audit.repository.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
 import type { TaskDefinition } from '../task/types.js';
-import { currentLabels, presentName } from './data-set.js';
+import { currentLabels, namedNow, presentName } from './data-set.js';
 import { isRight, type JudgedRow } from './gate-figures.js';
 import { liveAccuracyOf, type LiveAccuracy } from './live-accuracy.js';
 
@@ -47,9 +47,7 @@ export function judge(definition: TaskDefinition, answer: AuditAnswer): JudgedRo
   const labels = currentLabels(definition, answer);
   if (labels === null) return null;
   const served = answer.servedPrediction as Prediction;
-  const named = (name: string) =>
-    definition.kind === 'multiple-choice' ? name : (presentName(definition, name) ?? name);
-  const said = served.labels.map(named);
+  const said = namedNow(definition, served.labels);
   if (definition.kind !== 'multi-label') {
     const forecasts = [{ probability: served.confidence, hit: isRight({ labels, answer: said }) }];
     return { labels, answer: said, confidence: served.confidence, forecasts };

@@ -2,7 +2,7 @@ import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import type { Split, TaskDefinition } from '../task/types.js';
-import { currentLabels, trainingData, type DataCandidate, type DataExample } from './data-set.js';
+import { currentLabels, namedNow, trainingData, type DataCandidate, type DataExample } from './data-set.js';
 
 const definition = {
   kind: 'single-label',
@@ -137,6 +137,18 @@ describe('leakage', () => {
         },
       ),
     );
+  });
+});
+
+describe('an answer by present names', () => {
+  it('has labels that became one once, and keeps what is gone', () => {
+    const several = { ...definition, kind: 'multi-label' } as TaskDefinition;
+    expect(namedNow(several, ['positive', 'good', 'gone'])).toEqual(['good', 'gone']);
+    expect(namedNow(several, [])).toEqual([]);
+  });
+
+  it('is left alone where labels are choices', () => {
+    expect(namedNow({ ...definition, kind: 'multiple-choice' }, ['positive'])).toEqual(['positive']);
   });
 });
 

@@ -95,6 +95,12 @@ export function presentName(definition: TaskDefinition, name: string): string | 
   return label?.name ?? null;
 }
 
+/** An answer by its labels' present names, each once; a label that the task no longer has keeps its own. */
+export function namedNow(definition: TaskDefinition, labels: readonly string[]): string[] {
+  if (definition.kind === 'multiple-choice') return [...labels];
+  return [...new Set(labels.map((label) => presentName(definition, label) ?? label))];
+}
+
 export function itemOf(row: StoredItem): Item {
   return {
     text: row.text,

@@ -24,7 +24,7 @@ import { TrainingTextsRepository } from '../storage/training-texts.repository.js
 import { VersionsRepository } from '../storage/versions.repository.js';
 import { canonicalJson, sha256 } from '../task/keys.js';
 import type { Item, TaskDefinition } from '../task/types.js';
-import { currentLabels, itemOf, presentName } from './data-set.js';
+import { currentLabels, itemOf, namedNow, presentName } from './data-set.js';
 import { confusionChanges, flipsOf, labelFigures } from './gate-differences.js';
 import { compareFigures, isRight, type JudgedRow } from './gate-figures.js';
 import { describeComparison, describeFirst } from './gate-report.js';
@@ -300,13 +300,8 @@ function readAnswer(definition: TaskDefinition, { labels, confidence, distributi
     // Of labels that became one, the surer.
     probabilities.set(name, Math.max(probability, probabilities.get(name) ?? 0));
   }
+  // A label that the task no longer has is an answer too: a wrong one.
   return { labels: namedNow(definition, labels), confidence, probabilities };
-}
-
-/** Each once. A label that the task no longer has is an answer too: a wrong one. */
-function namedNow(definition: TaskDefinition, labels: string[]): string[] {
-  if (definition.kind === 'multiple-choice') return labels;
-  return [...new Set(labels.map((label) => presentName(definition, label) ?? label))];
 }
 
 /** Of several labels only those count that both versions know; of one, a label that one does not know is an answer. */

@@ -14,16 +14,15 @@ import { Clock } from '../common/clock.js';
 import { FewloopError } from '../common/errors.js';
 import { METRICS, type Metrics } from '../common/metrics/metrics.js';
 import { Config } from '../config/config.js';
-import { ServedWindows } from '../inference/served-windows.js';
+import { ServedWindows, type ServedWindow } from '../inference/served-windows.js';
 import type { LedgerEntryRow } from '../storage/entities/ledger-entry.js';
 import type { TaskRow } from '../storage/entities/task.js';
 import { LedgerRepository } from '../storage/ledger.repository.js';
 import { PromotionsRepository } from '../storage/promotions.repository.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
-import { VersionsRepository } from '../storage/versions.repository.js';
 import type { TaskDefinition } from '../task/types.js';
 import { AuditService } from './audit.js';
-import { presentName } from './data-set.js';
+import { namedNow } from './data-set.js';
 import type { TrafficFigures } from './gate.js';
 import { reasonsToGoBack } from './guard-rules.js';
 import { PromotionService, SERVICE } from './promotion.js';
@@ -43,7 +42,6 @@ export class GuardService implements OnApplicationBootstrap, BeforeApplicationSh
   constructor(
     @Inject(Config) private readonly config: Config,
     @Inject(TasksRepository) private readonly tasks: TasksRepository,
-    @Inject(VersionsRepository) private readonly versions: VersionsRepository,
     @Inject(PromotionsRepository) private readonly promotionRows: PromotionsRepository,
     @Inject(LedgerRepository) private readonly ledger: LedgerRepository,
     @Inject(PromotionService) private readonly promotions: PromotionService,
@@ -82,14 +80,12 @@ export class GuardService implements OnApplicationBootstrap, BeforeApplicationSh
     // Prometheus sees a rise only over a value that was there before it.
     this.metrics.add('fewloop_guard_rollbacks_total', { task: name }, 0);
     const [version, before] = [task.activeVersion!, task.previousVersion!];
-    const row = await this.versions.find(name, version);
-    const { definition } = row!.manifest as { definition: TaskDefinition };
+    const definition = task.definition as TaskDefinition;
     const promotion = (await this.promotionRows.list(name, RECENT)).find((one) => one.version === version);
     const { traffic = null } = (promotion?.report ?? {}) as { traffic?: TrafficFigures | null };
-    const old = this.windows.of(name, before, 0);
     const reasons = reasonsToGoBack({
-      before: { ...old, labels: renamed(old.labels, definition) },
-      now: this.windows.of(name, version, since.getTime()),
+      before: renamed(this.windows.of(name, before, 0), definition),
+      now: renamed(this.windows.of(name, version, since.getTime()), definition),
       expectedShift: traffic && traffic.labelShift,
       audit: {
         before: await this.audit.accuracyOf(name, before, definition),
@@ -127,13 +123,12 @@ export class GuardService implements OnApplicationBootstrap, BeforeApplicationSh
   }
 }
 
-/** Labels of a version before by the names that they have now; those that are gone keep theirs. */
-export function renamed(labels: ReadonlyMap<string, number>, definition: TaskDefinition): Map<string, number> {
-  const found = new Map<string, number>();
-  for (const [joined, count] of labels) {
-    const names = joined.split('\n').map((name) => presentName(definition, name) ?? name);
-    const now = names.toSorted().join('\n');
-    found.set(now, (found.get(now) ?? 0) + count);
+/** By the task's present names: each of two versions may have been made before a renaming that the other knows. */
+export function renamed(window: ServedWindow, definition: TaskDefinition): ServedWindow {
+  const labels = new Map<string, number>();
+  for (const [joined, count] of window.labels) {
+    const now = namedNow(definition, joined.split('\n')).toSorted().join('\n');
+    labels.set(now, (labels.get(now) ?? 0) + count);
   }
-  return found;
+  return { ...window, labels };
 }

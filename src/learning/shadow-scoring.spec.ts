@@ -13,7 +13,15 @@ const definition = {
     { name: 'food', was: [] },
   ],
 } as unknown as TaskDefinition;
-const model = { task: 'news', version: 2, definition } as ServedModel;
+// Trained before the renaming.
+const ownDefinition = {
+  ...definition,
+  labels: [
+    { name: 'sports', was: [] },
+    { name: 'food', was: [] },
+  ],
+} as unknown as TaskDefinition;
+const model = { task: 'news', version: 2, definition: ownDefinition } as ServedModel;
 const prediction = (label: string): Prediction => ({ label, labels: [label], confidence: 0.8 }) as Prediction;
 
 let scoring: ShadowScoring | undefined;
@@ -35,6 +43,7 @@ function start(engine: { queuedTokens: number; answer?: (text: string) => string
   };
   scoring = new ShadowScoring(
     model,
+    definition,
     {
       classify,
       get queuedTokens() {
@@ -71,6 +80,15 @@ it('compares by the present names of labels, and counts flips', async () => {
     true,
   );
   expect(own.take()).toMatchObject({ counts: { compared: 0 }, flips: [], disagreements: [] });
+});
+
+it('is no flip where the version on trial has the older name', async () => {
+  const { offer, tap, requests, scoring: own } = start({ queuedTokens: 0, answer: () => 'sports' });
+  offer(['一', '二'], 'sport');
+  await expect.poll(() => tap.waiting('news')).toBe(0);
+  await expect.poll(() => requests.length).toBe(1);
+  await own.stop();
+  expect(own.take()).toMatchObject({ counts: { compared: 2, changed: 0 }, flips: [], disagreements: [] });
 });
 
 it('asks nothing while anything waits to be answered', async () => {

@@ -9,7 +9,7 @@ import type { InferenceEngine } from '../inference/engine.js';
 import type { Prediction, ServedModel } from '../inference/types.js';
 import type { Flip, TrialCounts } from '../storage/trials.repository.js';
 import type { TaskDefinition } from '../task/types.js';
-import { presentName } from './data-set.js';
+import { namedNow } from './data-set.js';
 
 export interface Disagreement extends TappedAnswer {
   challenger: Prediction;
@@ -35,8 +35,10 @@ export class ShadowScoring {
   readonly #stop = new AbortController();
   readonly #running: Promise<void>;
 
+  /** `definition`: the task's, whose names are no older than those of either version. */
   constructor(
     private readonly model: ServedModel,
+    private readonly definition: TaskDefinition,
     private readonly engine: Pick<InferenceEngine, 'classify' | 'queuedTokens'>,
     private readonly tap: Pick<AnswerTap, 'take' | 'counts' | 'forgotten'>,
   ) {
@@ -96,12 +98,12 @@ export class ShadowScoring {
 
   #compare(tapped: TappedAnswer, challenger: Prediction): void {
     this.#counts.compared += 1;
-    const flips = flipsOf(this.model.definition, tapped.prediction.labels, challenger.labels);
+    const flips = flipsOf(this.definition, tapped.prediction.labels, challenger.labels);
     if (flips.length === 0) return;
     this.#counts.changed += 1;
     if (this.#disagreements.length < DISAGREEMENTS) this.#disagreements.push({ ...tapped, challenger });
     // Choices are texts, and each question has its own: there is nothing to count by.
-    if (this.model.definition.kind === 'multiple-choice') return;
+    if (this.definition.kind === 'multiple-choice') return;
     for (const [before, now] of flips) {
       const key = `${before}\n${now}`;
       const flip = this.#flips.get(key) ?? { champion: before, challenger: now, texts: 0 };
@@ -119,9 +121,7 @@ export function flipsOf(
   champion: readonly string[],
   challenger: readonly string[],
 ): [before: string, now: string][] {
-  const named = (name: string) =>
-    definition.kind === 'multiple-choice' ? name : (presentName(definition, name) ?? name);
-  const [before, now] = [champion.map(named), challenger.map(named)];
+  const [before, now] = [namedNow(definition, champion), namedNow(definition, challenger)];
   const gone = before.filter((name) => !now.includes(name));
   const come = now.filter((name) => !before.includes(name));
   if (definition.kind !== 'multi-label') return gone.map((name, i) => [name, come[i]!]);

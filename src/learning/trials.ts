@@ -219,7 +219,7 @@ export class TrialService implements OnApplicationBootstrap, BeforeApplicationSh
       return this.#end(trial, 'SUPERSEDED', { by: SERVICE, reason });
     }
     if (trial.kind === 'CANARY') {
-      const reasons = await this.#reasons(trial);
+      const reasons = await this.#reasons(trial, task.definition as TaskDefinition);
       if (reasons.length > 0) {
         const reason = `the guard: ${reasons.join('; ')}`;
         this.#log.error(`canary ${trial.version} of ${trial.task} goes back: ${reason}`);
@@ -234,14 +234,14 @@ export class TrialService implements OnApplicationBootstrap, BeforeApplicationSh
   }
 
   /** Why the canary is not to go on, by what this process saw of both since it began. */
-  async #reasons({ task, version, against, startedAt }: TrialRow): Promise<string[]> {
-    const row = (await this.versions.find(task, version))!;
-    const { definition } = row.manifest as { definition: TaskDefinition };
+  async #reasons({ task, version, against, startedAt }: TrialRow, definition: TaskDefinition): Promise<string[]> {
     const promotion = (await this.promotions.list(task, 20)).find((one) => one.version === version);
     const { traffic = null } = (promotion?.report ?? {}) as { traffic?: TrafficFigures | null };
-    const [before, now] = [against, version].map((one) => this.windows.of(task, one, startedAt.getTime()));
+    const [before, now] = [against, version].map((one) =>
+      renamed(this.windows.of(task, one, startedAt.getTime()), definition),
+    );
     return reasonsToGoBack({
-      before: { ...before!, labels: renamed(before!.labels, definition) },
+      before: before!,
       now: now!,
       expectedShift: traffic && traffic.labelShift,
       audit: {
@@ -286,6 +286,7 @@ export class TrialService implements OnApplicationBootstrap, BeforeApplicationSh
   async #hold(trial: TrialRow): Promise<void> {
     const { id, task, version, against, kind, percent } = trial;
     if (performance.now() < (this.#retries.get(id) ?? 0)) return;
+    const definition = (await this.tasks.find(task))!.definition as TaskDefinition;
     let beside;
     try {
       beside = await this.activation.openBeside(task, version, { spare: kind === 'SHADOW' });
@@ -308,7 +309,8 @@ export class TrialService implements OnApplicationBootstrap, BeforeApplicationSh
     const { model, release } = beside.lease();
     this.tap.open(task, { from: against, watched: version });
     if (kind === 'CANARY') this.activation.divert(task, { share: percent! / 100, lease: () => beside.lease() });
-    this.#held.set(task, { trial, beside, release, scoring: new ShadowScoring(model, this.engine, this.tap) });
+    const scoring = new ShadowScoring(model, definition, this.engine, this.tap);
+    this.#held.set(task, { trial, beside, release, scoring });
     this.#log.log(`task ${task}: version ${version} is on trial (${kind.toLowerCase()})`);
   }
 

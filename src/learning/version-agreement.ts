@@ -10,7 +10,7 @@ import { TrainingTextsRepository } from '../storage/training-texts.repository.js
 import { VersionAgreementsRepository } from '../storage/version-agreements.repository.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
 import type { Item, TaskDefinition } from '../task/types.js';
-import { itemOf, presentName } from './data-set.js';
+import { itemOf, namedNow } from './data-set.js';
 import { AGREEMENTS, kappaOf, stoppingOf, type Stopping } from './stopping.js';
 
 const TEXTS = 300;
@@ -74,10 +74,7 @@ export class VersionAgreement {
       for (let start = 0; start < items.length; start += TEXTS_AT_ONCE) {
         const part = items.slice(start, start + TEXTS_AT_ONCE);
         for (const outcome of await this.engine.classify(model, { items: part, priority: 'background' })) {
-          const names = outcome.ok
-            ? outcome.prediction.labels.map((name) => presentName(definition, name) ?? name)
-            : null;
-          said.push(names && names.sort().join('\n'));
+          said.push(outcome.ok ? namedNow(definition, outcome.prediction.labels).sort().join('\n') : null);
         }
       }
       return said;

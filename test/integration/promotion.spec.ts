@@ -21,12 +21,18 @@ import { ModelRegistry } from '../../src/registry/versions.js';
 import { ExamplesRepository } from '../../src/storage/examples.repository.js';
 import { RunsRepository } from '../../src/storage/runs.repository.js';
 import { TasksRepository } from '../../src/storage/tasks.repository.js';
-import { Transactions } from '../../src/storage/transactions.js';
 import { VersionsRepository } from '../../src/storage/versions.repository.js';
 import { splitGroup } from '../../src/task/keys.js';
 import type { TaskDefinition } from '../../src/task/types.js';
 import { createDatabase } from '../fixtures/database.js';
-import { addExamples, admitAnswered, applyTinyTask, makeDataDir, startService } from '../fixtures/learning.js';
+import {
+  addExamples,
+  admitAnswered,
+  applyTinyTask,
+  makeDataDir,
+  renameLabel,
+  startService,
+} from '../fixtures/learning.js';
 
 let database: Awaited<ReturnType<typeof createDatabase>>;
 let dataDir: string;
@@ -397,15 +403,7 @@ describe('the gate, where a label was renamed after the training', () => {
     ]);
     const gate = service.get(GateService);
     const { report: before } = await gate.compare('tiny', 2);
-    const task = (await service.get(TasksRepository).find('tiny'))!;
-    const definition = structuredClone(task.definition) as TaskDefinition;
-    Object.assign(definition.labels[1]!, { name: 'bad', was: ['negative'] });
-    const { name, kind, definitionDigest } = task;
-    await service.get(Transactions).run(async (tx) => {
-      const revision = { name, kind, revision: 2, definition, definitionDigest, appliedBy: 'test' };
-      await service.get(TasksRepository).saveRevision(revision, tx);
-      await service.get(ExamplesRepository).renameLabels(name, new Map([['negative', 'bad']]), tx);
-    });
+    await renameLabel(service, 'negative', 'bad');
     const { report } = await gate.compare('tiny', 2);
     expect(report).toMatchObject({ rows: 3, labels: ['positive', 'bad'], heldOut: { leftOut: { labelNotShared: 0 } } });
     // What is right stays right.
@@ -504,6 +502,31 @@ describe('the guard', () => {
     expect(await guard.look('tiny')).toEqual([
       expect.stringMatching(/^\d+\.\d % of 40 audit answers have it right, before 90.0 %$/u),
     ]);
+    expect(await active()).toBe(1);
+  });
+
+  it('leaves a version that has an older name of a label than the one before', async () => {
+    await renameLabel(service, 'positive', 'good');
+    // The version before was built anew after the renaming.
+    windows.note('tiny', 1, said('good', 2000), 5);
+    windows.note('tiny', 2, said('positive', 300), 5);
+    expect(await guard.look('tiny')).toEqual([]);
+    expect(await active()).toBe(2);
+  });
+
+  it('goes back by audit answers whose label was renamed since', async () => {
+    for (const [version, right] of [
+      [1, 36],
+      [2, 20],
+    ] as const) {
+      const texts = Array.from({ length: 40 }, (_, i) => `第${version}版的文${i}`);
+      await admitAnswered(service, texts.slice(0, right), 'positive', version);
+      await admitAnswered(service, texts.slice(right), 'negative', version);
+      const rows = texts.map((text) => ({ text, label: 'positive', split: 'train', origin: 'AUDIT' }) as const);
+      await addExamples(service, rows);
+    }
+    await renameLabel(service, 'positive', 'good');
+    expect(await guard.look('tiny')).toEqual(['50.0 % of 40 audit answers have it right, before 90.0 %']);
     expect(await active()).toBe(1);
   });
 

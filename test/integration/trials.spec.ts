@@ -25,7 +25,7 @@ import { VersionsRepository } from '../../src/storage/versions.repository.js';
 import { fraction, splitGroup, splitOf } from '../../src/task/keys.js';
 import type { TaskDefinition } from '../../src/task/types.js';
 import { createDatabase } from '../fixtures/database.js';
-import { applyTinyTask, makeDataDir, startService } from '../fixtures/learning.js';
+import { applyTinyTask, makeDataDir, renameLabel, startService } from '../fixtures/learning.js';
 import { DataSource } from 'typeorm';
 
 class SetClock extends Clock {
@@ -85,7 +85,8 @@ async function addVersion(version: number): Promise<void> {
 }
 
 async function request(version: number, championVersion = 1): Promise<string> {
-  const comparison = { championVersion, verdict: 'BETTER', report: { statement: '' } } as const;
+  const report = { statement: '', traffic: { labelShift: 0.02 } };
+  const comparison = { championVersion, verdict: 'BETTER', report } as const;
   return (await promotions.request('tiny', version, comparison)).id;
 }
 
@@ -339,6 +340,24 @@ describe('a canary', () => {
     expect(await ledger()).toEqual(['canary-stopped', 'promotion-approved']);
     const said = await ask(TEXTS.slice(0, 20));
     expect(new Set(said.map(({ modelVersion }) => modelVersion))).toEqual(new Set([1]));
+  });
+
+  it('goes on where only the name of a label is older than the active version’s', async () => {
+    await approve({ canaryPercent: 20 });
+    await renameLabel(service, 'positive', 'good');
+    const said = (label: string) =>
+      Array.from({ length: 300 }, () => ({ ok: true, prediction: { labels: [label] } }) as const);
+    const windows = service.get(ServedWindows);
+    windows.note('tiny', 1, said('good'), 5);
+    windows.note('tiny', 2, said('positive'), 5);
+    await trials.look();
+    expect([await active(), await state(2)]).toEqual([1, 'CANARY']);
+    windows.note('tiny', 2, [...said('negative'), ...said('negative')], 5);
+    await trials.look();
+    expect(await newest()).toMatchObject({
+      outcome: 'WENT_BACK',
+      reason: expect.stringContaining('good is 33.3 % of the answers, before 100.0 %'),
+    });
   });
 
   it('is stopped by a rollback, which changes nothing else', async () => {
