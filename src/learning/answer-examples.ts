@@ -1,7 +1,7 @@
 /** What answers make of examples: in the transaction of the answer, which holds the task's examples. */
 import { Inject, Injectable } from '@nestjs/common';
 import { FewloopError } from '../common/errors.js';
-import type { BeforeAnswer } from '../storage/entities/answer.js';
+import type { AnswerRow, BeforeAnswer } from '../storage/entities/answer.js';
 import type { CandidateRow } from '../storage/entities/candidate.js';
 import type { ExampleRow } from '../storage/entities/example.js';
 import { ExamplesRepository, type LabelSource } from '../storage/examples.repository.js';
@@ -41,19 +41,22 @@ export class AnswerExamples {
     if (known && known.origin !== 'IMPORT') await this.examples.delete(known.id, tx);
   }
 
-  /** As it was before the answer that said `said`. Other labels than that are a later file's, and stay. */
-  async restore(candidate: CandidateRow, before: BeforeAnswer['example'], said: string[], tx: Tx): Promise<void> {
+  /** As it was before the answer. What the answer did not make is a later file's or another labeler's, and stays. */
+  async restore(candidate: CandidateRow, answer: AnswerRow, tx: Tx): Promise<void> {
+    const before = answer.before.example;
     const known = await this.find(candidate, tx);
-    if (known && !sameLabels(known.labels, said)) return;
+    if (known && !isOf(known, answer)) return;
     if (!before) {
       if (known) await this.examples.delete(known.id, tx);
-    } else if (known) {
-      const source = sourceOf(before);
+      return;
+    }
+    const source = sourceOf(before);
+    if (known) {
       // Revoked since the answer: taking that back is no restoring.
       const revokedAt = known.revokedAt ?? source.revokedAt;
       await this.examples.setLabels(known.id, before.labels, before.origin, { ...source, revokedAt }, tx);
     } else {
-      await this.insert(candidate, before.labels, before.origin, sourceOf(before), tx);
+      await this.insert(candidate, before.labels, before.origin, source, tx);
     }
   }
 
@@ -80,6 +83,11 @@ function sourceOf({
   revokedAt = null,
 }: NonNullable<BeforeAnswer['example']>): Required<LabelSource> {
   return { answeredBy, strategy, revokedAt: revokedAt === null ? null : new Date(revokedAt) };
+}
+
+/** By the source too: the same label, given anew by another, is theirs. */
+function isOf(example: ExampleRow, { labels, answeredBy, strategy }: AnswerRow): boolean {
+  return sameLabels(example.labels, labels) && example.answeredBy === answeredBy && example.strategy === strategy;
 }
 
 /** Whatever their order: that is the task's of when they were given. */

@@ -158,7 +158,7 @@ export class ReviewService {
       // Theirs to answer anew.
       await this.candidates.lease([candidate.id], by, LEASE_SECONDS, last.strategy, tx);
       if (before.state === 'OPEN' && isFirst(before)) await this.candidates.reopenServed(candidate.id, tx);
-      if (last.labels) await this.answerExamples.restore(candidate, last.before.example, last.labels, tx);
+      if (last.labels) await this.answerExamples.restore(candidate, last, tx);
       return candidate.id;
     });
     this.events.examplesChanged(task);

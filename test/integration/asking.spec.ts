@@ -444,6 +444,21 @@ describe('an answer to what was revoked', () => {
     });
   });
 
+  it.each([
+    ['of another', 'file'],
+    ['of the labeler’s own', 'anna'],
+  ])('that is taken back leaves the same label to a file %s that has given it since', async (_, importer) => {
+    const [question] = (await queue('anna')).filter(({ audit }) => !audit);
+    const { id, text } = question!;
+    await review.label(id, ['positive'], 'anna', 'ENTROPY');
+    await revoke('anna');
+    const file = [{ text, labels: ['positive'] }];
+    expect(await service.get(ExampleService).import('tiny', file, importer)).toMatchObject({ updated: 1 });
+    await review.undo('tiny', 'anna');
+    expect(await example(text)).toMatchObject({ labels: ['positive'], answeredBy: importer, revokedAt: null });
+    expect(await trained()).toEqual([text]);
+  });
+
   it('that is revoked itself is no way back to the label before', async () => {
     const [question] = (await queue('anna')).filter(({ audit }) => !audit);
     await service.get(ExampleService).import('tiny', [{ text: question!.text, labels: ['negative'] }], 'file');
