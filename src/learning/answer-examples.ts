@@ -5,13 +5,17 @@ import type { AnswerRow, BeforeAnswer } from '../storage/entities/answer.js';
 import type { CandidateRow } from '../storage/entities/candidate.js';
 import type { ExampleRow } from '../storage/entities/example.js';
 import { ExamplesRepository, type LabelSource } from '../storage/examples.repository.js';
+import { SourcesRepository } from '../storage/sources.repository.js';
 import type { Tx } from '../storage/transactions.js';
 import { LedgerService } from './ledger.js';
+
+type ExampleBefore = NonNullable<BeforeAnswer['example']>;
 
 @Injectable()
 export class AnswerExamples {
   constructor(
     @Inject(ExamplesRepository) private readonly examples: ExamplesRepository,
+    @Inject(SourcesRepository) private readonly sources: SourcesRepository,
     @Inject(LedgerService) private readonly ledger: LedgerService,
   ) {}
 
@@ -50,7 +54,7 @@ export class AnswerExamples {
       if (known) await this.examples.delete(known.id, tx);
       return;
     }
-    const source = sourceOf(before);
+    const source = await this.sourceNow(candidate.task, before, answer.answeredAt, tx);
     if (known) {
       // Revoked since the answer: taking that back is no restoring.
       const revokedAt = known.revokedAt ?? source.revokedAt;
@@ -58,6 +62,14 @@ export class AnswerExamples {
     } else {
       await this.insert(candidate, before.labels, before.origin, source, tx);
     }
+  }
+
+  /** A source that was revoked or restored while another label stood in its place is so for this one too. */
+  private async sourceNow(task: string, before: ExampleBefore, since: Date, tx: Tx): Promise<Required<LabelSource>> {
+    const { answeredBy, origin, strategy = null, revokedAt = null, givenAt = null } = before;
+    const said = await this.sources.lastSaid(task, { answeredBy, origin, strategy, givenAt }, since, tx);
+    if (said) return { answeredBy, strategy, revokedAt: said.kind === 'revoked' ? said.at : null };
+    return { answeredBy, strategy, revokedAt: revokedAt === null ? null : new Date(revokedAt) };
   }
 
   private async insert(
@@ -75,14 +87,6 @@ export class AnswerExamples {
     const item = { itemKey, splitGroup, nearGroup, text, textPair, choices, fields };
     await this.examples.insert([{ ...item, task, labels, split, origin, ...source }], tx);
   }
-}
-
-function sourceOf({
-  answeredBy,
-  strategy = null,
-  revokedAt = null,
-}: NonNullable<BeforeAnswer['example']>): Required<LabelSource> {
-  return { answeredBy, strategy, revokedAt: revokedAt === null ? null : new Date(revokedAt) };
 }
 
 /** By the source too: the same label, given anew by another, is theirs. */

@@ -235,6 +235,7 @@ export class ReviewService {
         answeredBy: example.answeredBy,
         strategy: example.strategy,
         revokedAt: example.revokedAt?.toISOString() ?? null,
+        givenAt: example.updatedAt.toISOString(),
       },
     };
   }

@@ -1,12 +1,13 @@
 /**
  * Takes a source of labels out of all that follows: the examples of a labeler, an origin, a query strategy or a time
- * range stay kept and
- * take no part in any later run, gate, prior or figure, until they are restored or somebody labels the text anew.
+ * range stay kept and take no part in any later run, gate, prior or figure, until they are restored or somebody labels
+ * the text anew. A label that an answer has displaced meanwhile is revoked where it comes back (answer-examples.ts).
  * Pseudo-labels need no revoking: each run makes its own, from the labels that it has.
  */
 import { Inject, Injectable } from '@nestjs/common';
 import { badInput } from '../common/errors.js';
 import type { ExampleOrigin } from '../storage/entities/example.js';
+import { ExamplesRepository } from '../storage/examples.repository.js';
 import { SourcesRepository, type Source } from '../storage/sources.repository.js';
 import { Transactions } from '../storage/transactions.js';
 import { LearningEvents } from './events.js';
@@ -38,6 +39,7 @@ export interface Revocation {
 export class RevocationService {
   constructor(
     @Inject(TaskService) private readonly tasks: TaskService,
+    @Inject(ExamplesRepository) private readonly examples: ExamplesRepository,
     @Inject(SourcesRepository) private readonly sources: SourcesRepository,
     @Inject(LedgerService) private readonly ledger: LedgerService,
     @Inject(LearningEvents) private readonly events: LearningEvents,
@@ -53,6 +55,8 @@ export class RevocationService {
     const already = await this.sources.count(task, source, !restore);
     if (dryRun) return { examples: await this.sources.count(task, source, restore), already, dryRun };
     const examples = await this.transactions.run(async (tx) => {
+      // An answer that is just being taken back brings a label back either before this, or knowing of it.
+      await this.examples.lockTask(task, tx);
       const changed = await this.sources.setRevoked(task, source, restore ? null : new Date(), tx);
       await this.ledger.append(tx, task, restore ? 'restored' : 'revoked', { ...source, examples: changed, by });
       return changed;

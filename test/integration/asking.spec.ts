@@ -3,6 +3,7 @@ import type { INestApplicationContext } from '@nestjs/common';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { DataSource } from 'typeorm';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Prediction } from '../../src/inference/types.js';
@@ -22,6 +23,7 @@ import { ExampleService } from '../../src/learning/examples.js';
 import { ExamplesRepository } from '../../src/storage/examples.repository.js';
 import { TasksRepository } from '../../src/storage/tasks.repository.js';
 import { TrainingTextsRepository } from '../../src/storage/training-texts.repository.js';
+import { Transactions } from '../../src/storage/transactions.js';
 import { fraction, itemKey, sha256, splitGroup, splitOf } from '../../src/task/keys.js';
 import type { TaskDefinition } from '../../src/task/types.js';
 import { createDatabase } from '../fixtures/database.js';
@@ -442,6 +444,77 @@ describe('an answer to what was revoked', () => {
       answeredBy: 'anna',
       revokedAt: expect.any(Date),
     });
+  });
+
+  it('that hid the label brings it back revoked, where its source was meanwhile', async () => {
+    const [first, second] = (await queue('anna')).filter(({ audit }) => !audit);
+    // Withdrawn by a disagreement, and in another's place.
+    await review.label(first!.id, ['positive'], 'anna', 'ENTROPY');
+    await review.label(first!.id, ['negative'], 'ben');
+    await service.get(ExampleService).import('tiny', [{ text: second!.text, labels: ['negative'] }], 'file');
+    await review.label(second!.id, ['positive'], 'chen');
+    expect(await revoke('anna')).toMatchObject({ examples: 0 });
+    expect(await revoke('file')).toMatchObject({ examples: 0 });
+    await review.undo('tiny', 'ben');
+    await review.undo('tiny', 'chen');
+    for (const [text, answeredBy] of [
+      [first!.text, 'anna'],
+      [second!.text, 'file'],
+    ] as const) {
+      expect(await example(text)).toMatchObject({ answeredBy, revokedAt: expect.any(Date) });
+    }
+    expect(await trained()).toEqual([]);
+  });
+
+  const hourAgo = new Date(Date.now() - 3_600_000);
+  it.each([
+    ['by strategy and time', { strategy: 'ENTROPY', since: hourAgo }, true],
+    ['by origin', { origin: 'ANSWER' }, true],
+    ['of another labeler', { labeler: 'ben' }, false],
+    ['of another origin', { labeler: 'anna', origin: 'AUDIT' }, false],
+    ['of another strategy', { labeler: 'anna', strategy: 'BALD' }, false],
+    ['until a time before', { labeler: 'anna', until: hourAgo }, false],
+    ['since a time after', { labeler: 'anna', since: new Date(Date.now() + 3_600_000) }, false],
+  ] as const)('that hid the label: a revocation %s', async (_, source, isRevoked) => {
+    const [question] = (await queue('anna')).filter(({ audit }) => !audit);
+    const { id, text } = question!;
+    await review.label(id, ['positive'], 'anna', 'ENTROPY');
+    await review.label(id, ['negative'], 'ben');
+    await service.get(RevocationService).revoke('tiny', source, 'eve');
+    await review.undo('tiny', 'ben');
+    expect(await example(text)).toMatchObject({ answeredBy: 'anna' });
+    expect(await trained()).toEqual(isRevoked ? [] : [text]);
+  });
+
+  it('that hid the label brings it back as it was where the revocation was taken back, or was of an earlier label', async () => {
+    const [first, second] = (await queue('anna')).filter(({ audit }) => !audit);
+    await review.label(second!.id, ['positive'], 'anna');
+    await revoke('anna');
+    await review.undo('tiny', 'anna');
+    await review.label(second!.id, ['positive'], 'anna');
+    await review.label(second!.id, ['negative'], 'ben');
+    await review.undo('tiny', 'ben');
+    expect(await trained()).toEqual([second!.text]);
+    await review.label(first!.id, ['positive'], 'anna');
+    await revoke('anna');
+    await review.label(first!.id, ['negative'], 'ben');
+    await service.get(RevocationService).revoke('tiny', { labeler: 'anna', restore: true }, 'eve');
+    await review.undo('tiny', 'ben');
+    expect((await trained()).toSorted()).toEqual([first!.text, second!.text].toSorted());
+  });
+
+  it('that is being taken back is waited for by a revocation', async () => {
+    const [question] = (await queue('anna')).filter(({ audit }) => !audit);
+    await review.label(question!.id, ['positive'], 'anna');
+    const { revoking } = await service.get(Transactions).run(async (tx) => {
+      await service.get(ExamplesRepository).lockTask('tiny', tx);
+      let isDone = false;
+      const done = revoke('anna').finally(() => (isDone = true));
+      await sleep(300);
+      expect(isDone).toBe(false);
+      return { revoking: done };
+    });
+    expect(await revoking).toMatchObject({ examples: 1 });
   });
 
   it.each([

@@ -26,6 +26,8 @@ export interface BeforeAnswer {
     strategy?: string | null;
     /** ISO 8601. */
     revokedAt?: string | null;
+    /** When it was given, ISO 8601. */
+    givenAt?: string;
   } | null;
 }
 
