@@ -1,3 +1,4 @@
+import { getEventListeners } from 'node:events';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { FewloopError } from '../common/errors.js';
 import type { Outcome } from '../inference/engine.js';
@@ -142,6 +143,24 @@ it('blames no text where one that was scored before fails too', async () => {
   port.pending.push(batch('a', '二'));
   await expect.poll(() => port.kept).toHaveLength(2);
   expect(port.kept.map(({ state }) => state)).toEqual(['scored', 'scored']);
+});
+
+it('leaves nothing behind of a wait that is over', async () => {
+  const added = vi.spyOn(EventTarget.prototype, 'addEventListener');
+  worker.onApplicationBootstrap();
+  await expect.poll(() => port.waits).toBeGreaterThan(20);
+  const stop = added.mock.contexts.find((target) => target instanceof AbortSignal)!;
+  added.mockRestore();
+  // One for each lane that waits now.
+  expect(getEventListeners(stop, 'abort').length).toBeLessThanOrEqual(2);
+});
+
+it('a wait that fails is a pause, not the end', async () => {
+  vi.spyOn(port, 'wait').mockRejectedValueOnce(new Error('the port broke'));
+  worker.onApplicationBootstrap();
+  await expect.poll(() => port.waits).toBeGreaterThan(4);
+  port.pending.push(batch('a', '一'));
+  await expect.poll(() => port.kept).toHaveLength(1);
 });
 
 it('scores candidates anew when nothing else is to do, and not while a trainer has the cores', async () => {

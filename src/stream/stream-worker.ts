@@ -257,10 +257,13 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
   }
 
   async #idle(): Promise<void> {
-    const stopped = new Promise<void>((resolve) => {
-      this.#stop.signal.addEventListener('abort', () => resolve(), { once: true });
+    const { signal } = this.#stop;
+    await new Promise<void>((resolve, reject) => {
+      const stopped = () => resolve();
+      signal.addEventListener('abort', stopped, { once: true });
+      const done = () => signal.removeEventListener('abort', stopped);
+      void this.port.wait(POLL_MS).then(resolve, reject).finally(done);
     });
-    await Promise.race([this.port.wait(POLL_MS), stopped]);
   }
 }
 
