@@ -2,6 +2,7 @@
 import type { INestApplicationContext } from '@nestjs/common';
 import kafkajs from 'kafkajs';
 import { mkdtempSync, rmSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DataSource } from 'typeorm';
@@ -28,6 +29,10 @@ import {
   type ReadMessage,
   type Topics,
 } from '../fixtures/kafka.js';
+
+const Broker = createRequire(import.meta.url)('kafkajs/src/broker') as {
+  prototype: { createTopics(): Promise<void> };
+};
 
 let database: Awaited<ReturnType<typeof createDatabase>>;
 let dataDir: string;
@@ -350,6 +355,29 @@ describe('what is known of a place', () => {
       .get(DataSource)
       .query('SELECT count(DISTINCT topic_id)::int, count(*)::int AS all FROM stream_record');
     expect(rows).toEqual([{ count: 2, all: 40 }]);
+  });
+
+  it('a topic that is deleted, and cannot be made here, leaves the others read', async () => {
+    const service = await start();
+    await apply(service);
+    const gone = unique('gone');
+    await topics.create([gone, `${gone}.dlq`], 1);
+    await apply(service, { name: 'gone', stream: { input: gone, output } });
+    await topics.send(gone, numbered(10));
+    await topics.read(output, 10);
+    await topics.send(input, numbered(10, 10));
+    await topics.read(output, 20);
+    vi.spyOn(Broker.prototype, 'createTopics').mockRejectedValue(new Error('not authorized'));
+    await topics.admin.deleteTopics({ topics: [gone] });
+    const ids = new TopicIds(topics.kafka);
+    await vi.waitFor(async () => expect(await ids.of([gone])).toEqual(new Map()), 10_000);
+    await ids.close();
+    // More of them come while the consumer finds out.
+    for (let sent = 20; sent < 50; sent += 10) {
+      await topics.send(input, numbered(10, sent));
+      await topics.read(output, sent + 10);
+    }
+    expectExactlyOnce(await topics.read(output, 50), 50);
   });
 
   it('a record of another time at a known offset stops the worker', async () => {

@@ -43,7 +43,7 @@ export class Committer {
 
   async close(): Promise<void> {
     await Promise.all([...this.#writers.keys()].map((key) => this.closeWriter(key)));
-    await (await this.#admin?.catch(() => undefined))?.disconnect();
+    await disconnect(this.#admin);
   }
 
   /** Makes the partition this worker's, as far as the claim goes: on return it is checked, or the claim cancelled. */
@@ -113,7 +113,7 @@ export class Committer {
 
   async #write(partition: InputPartition, writer: Writer, { entries, outgoing }: Results): Promise<void> {
     const { topic, partition: number } = partition;
-    const clusterId = (this.#clusterId ??= (await (await this.admin()).describeCluster()).clusterId);
+    const clusterId = (this.#clusterId ??= (await this.ask((admin) => admin.describeCluster())).clusterId);
     await this.history.keep({ clusterId, topicId: partition.topicId!, topic, partition: number }, entries);
     const offset = (BigInt(entries.at(-1)!.offset) + 1n).toString();
     await writer.write(outgoing, { topic, partition: number, offset }, this.#requestBytes);
@@ -130,9 +130,9 @@ export class Committer {
     if (id === undefined) throw new Error(`topic ${topic} is not there`);
     const replaced = topicId !== undefined && topicId !== id;
     if (partition.checked && !replaced) return;
-    const admin = await this.admin();
-    const committed = (await committedOffsets(admin, this.config.kafkaGroupId, topic)).get(number) ?? 0n;
-    const ends = await admin.fetchTopicOffsets(topic);
+    const { kafkaGroupId } = this.config;
+    const committed = (await this.ask((admin) => committedOffsets(admin, kafkaGroupId, topic))).get(number) ?? 0n;
+    const ends = await this.ask((admin) => admin.fetchTopicOffsets(topic));
     const first = BigInt(ends.find((one) => one.partition === number)?.low ?? 0);
     const from = committed > first ? committed : first;
     partition.topicId = id;
@@ -167,14 +167,28 @@ export class Committer {
     this.#contradiction = error;
   }
 
-  admin(): Promise<Admin> {
-    this.#admin ??= (async () => {
-      const admin = this.kafka.admin();
-      await admin.connect();
-      return admin;
-    })();
-    // The next one tries again.
-    this.#admin.catch(() => (this.#admin = undefined));
-    return this.#admin;
+  /**
+   * By a connection that it keeps until a question fails: kafkajs asks for every topic that a connection was ever asked
+   * about, and answers nothing once one of them is deleted.
+   */
+  async ask<T>(question: (admin: Admin) => Promise<T>): Promise<T> {
+    const connected = (this.#admin ??= connectAdmin(this.kafka));
+    try {
+      return await question(await connected);
+    } catch (error) {
+      if (this.#admin === connected) this.#admin = undefined;
+      await disconnect(connected).catch(() => undefined);
+      throw error;
+    }
   }
+}
+
+async function connectAdmin(kafka: Kafka): Promise<Admin> {
+  const admin = kafka.admin();
+  await admin.connect();
+  return admin;
+}
+
+async function disconnect(admin: Promise<Admin> | undefined): Promise<void> {
+  await (await admin?.catch(() => undefined))?.disconnect();
 }

@@ -84,11 +84,13 @@ export class InputConsumer {
     while (!signal.aborted) {
       try {
         await this.directory.refresh();
-        const topics = await this.#topics();
+        const present = await this.#topics();
         // A topic that was made again under its name is read from its own beginning.
-        const ids =
-          topics.length === 0 ? [] : [...(await this.topicIds.of(topics))].map((pair) => pair.join('=')).sort();
-        const subscription = ids.join();
+        const ids = present.length === 0 ? new Map<string, string>() : await this.topicIds.of(present);
+        // One that was deleted would keep the consumer from all the others.
+        const topics = present.filter((topic) => ids.has(topic));
+        if (topics.length < present.length) this.#askAgainAt = 0;
+        const subscription = topics.map((topic) => `${topic}=${ids.get(topic)}`).join();
         if (topics.length > 0 && subscription !== this.#subscribed) await this.#subscribe(topics, subscription);
         this.#complaint = '';
       } catch (error) {

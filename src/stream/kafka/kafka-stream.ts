@@ -56,8 +56,8 @@ export class KafkaStream implements StreamPort {
   readonly #topicIds: TopicIds;
   readonly #claimSize = new ClaimSize();
   readonly #committer: Committer;
-  readonly #lag = new StreamLag(async (topic) =>
-    uncommittedRanges(await this.#committer.admin(), this.config.kafkaGroupId, topic),
+  readonly #lag = new StreamLag((topic) =>
+    this.#committer.ask((admin) => uncommittedRanges(admin, this.config.kafkaGroupId, topic)),
   );
 
   constructor(
