@@ -92,7 +92,7 @@ export class InputConsumer {
         if (topics.length < present.length) this.#askAgainAt = 0;
         const subscription = topics.map((topic) => `${topic}=${ids.get(topic)}`).join();
         if (topics.length > 0 && subscription !== this.#subscribed) await this.#subscribe(topics, subscription);
-        this.#complaint = '';
+        if (topics.length === 0 || this.#subscribed !== null) this.#complaint = '';
       } catch (error) {
         this.#complain(`the stream waits for Kafka or the database: ${(error as Error).message}`);
       }
@@ -132,6 +132,7 @@ export class InputConsumer {
       maxBytesPerPartition: FETCH_BYTES,
       allowAutoTopicCreation: false,
     });
+    let ended = false;
     consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => {
       const { memberAssignment } = payload;
       this.handlers.assigned(
@@ -146,7 +147,9 @@ export class InputConsumer {
     });
     consumer.on(consumer.events.CRASH, ({ payload }) => {
       this.#complain(`the consumer ended and is started again: ${payload.error.message}`);
-      if (!payload.restart) this.#subscribed = null;
+      if (payload.restart) return;
+      ended = true;
+      this.#subscribed = null;
     });
     await consumer.connect();
     this.#consumer = consumer;
@@ -163,6 +166,8 @@ export class InputConsumer {
         await heartbeat();
       },
     });
+    // It may end while it joins, and is told to run all the same.
+    if (ended) return;
     this.#subscribed = subscription;
     this.#log.log(`reading ${topics.join(', ')} as ${this.settings.kafkaGroupId}, ${this.settings.kafkaDelivery}`);
   }
