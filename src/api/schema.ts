@@ -372,7 +372,7 @@ export const typeDefs = /* GraphQL */ `
     stream: StreamStats!
   }
   extend type PoolStats {
-    "Open candidates whose scores are an earlier version's: they are being scored anew, the most uncertain first."
+    "Open candidates whose scores are of another version than the active one: they are being scored anew, the most uncertain first."
     outdated: Int!
   }
   type StreamStats {

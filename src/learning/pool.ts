@@ -38,7 +38,7 @@ export interface PoolStats {
   awaitingReview: number;
   labelled: number;
   pseudoLabelled: number;
-  /** Open candidates whose scores are an earlier version's. */
+  /** Open candidates whose scores are of another version than the active one. */
   outdated: number;
 }
 

@@ -67,7 +67,7 @@ export class CandidatesRepository {
     await tx.query(`SELECT pg_advisory_xact_lock(hashtextextended('pool:' || $1, 0))`, [task]);
   }
 
-  /** Idempotent by item key; a known open row takes the prediction of a version that is no older. */
+  /** Idempotent by item key; a known open row takes the prediction of a version that is no older, or is the active one. */
   async upsert(task: string, rows: NewCandidate[], tx: Tx): Promise<void> {
     await tx.query(
       `INSERT INTO candidate (task, item_key, split_group, near_group, bands, split, text, text_pair, choices, fields,
@@ -85,7 +85,8 @@ export class CandidatesRepository {
          confidence = excluded.confidence, margin = excluded.margin, entropy = excluded.entropy, vote_entropy = excluded.vote_entropy,
          jensen_shannon = excluded.jensen_shannon, dissenting = excluded.dissenting, route = excluded.route, reservoir_rank = excluded.reservoir_rank,
          served_prediction = excluded.served_prediction
-       WHERE candidate.state = 'OPEN' AND candidate.model_version <= excluded.model_version`,
+       WHERE candidate.state = 'OPEN' AND (candidate.model_version <= excluded.model_version
+         OR excluded.model_version = (SELECT active_version FROM task WHERE name = $1))`,
       [task, JSON.stringify(rows)],
     );
   }
@@ -173,12 +174,22 @@ export class CandidatesRepository {
     );
   }
 
-  /** Open rows whose prediction is of an older version than the active one; the likeliest questions come first. */
-  findStale(task: string, activeVersion: number, limit: number): Promise<CandidateRow[]> {
+  /**
+   * Open rows whose prediction is of another version, where this one is active: a replica that has yet to follow leaves
+   * them. The likeliest questions come first. That there are none is seen at the two ends of candidate_version_idx: answered
+   * rows keep the versions of their day, and by their statistics the planner would look for others through the whole pool.
+   */
+  findStale(task: string, version: number, limit: number): Promise<CandidateRow[]> {
     return this.dataSource.manager
       .createQueryBuilder(CandidateRow, 'candidate')
-      .where(`candidate.task = :task AND candidate.state = 'OPEN' AND candidate.modelVersion < :activeVersion`)
-      .setParameters({ task, activeVersion })
+      .where(`candidate.task = :task AND candidate.state = 'OPEN'`)
+      .andWhere('(candidate.modelVersion < :version OR candidate.modelVersion > :version)')
+      .andWhere(':version = (SELECT active_version FROM task WHERE name = :task)')
+      .andWhere(
+        `(SELECT min(model_version) <> :version OR max(model_version) <> :version
+          FROM candidate WHERE task = :task AND state = 'OPEN')`,
+      )
+      .setParameters({ task, version })
       .orderBy({ 'candidate.margin': 'ASC', 'candidate.confidence': 'ASC', 'candidate.id': 'ASC' })
       .take(limit)
       .getMany();
@@ -201,7 +212,7 @@ export class CandidatesRepository {
          (count(*) FILTER (WHERE dissenting > 0))::int AS contested,
          (count(*) FILTER (WHERE state = 'OPEN' AND (route = 'REVIEW' OR audit)))::int AS "awaitingReview",
          (count(*) FILTER (WHERE state = 'LABELLED'))::int AS labelled,
-         (count(*) FILTER (WHERE state = 'OPEN' AND model_version < $2))::int AS outdated
+         (count(*) FILTER (WHERE state = 'OPEN' AND model_version <> $2))::int AS outdated
        FROM candidate WHERE task = $1`,
       [task, activeVersion],
     );

@@ -103,7 +103,8 @@ describe('admission', () => {
     });
   });
 
-  it('takes the newer prediction and never an older one', async () => {
+  it('takes the newer prediction, and an older one where its version is active', async () => {
+    await activate(3);
     await admit([scoredItem('好', 0.6, 2)]);
     await admit([scoredItem('好', 0.7, 1)]);
     expect(await rows('SELECT confidence, model_version FROM candidate')).toEqual([
@@ -113,11 +114,19 @@ describe('admission', () => {
     expect(await rows('SELECT confidence, model_version FROM candidate')).toEqual([
       { confidence: 0.8, model_version: 3 },
     ]);
+    await activate(2);
+    await admit([scoredItem('好', 0.7, 2)]);
+    expect(await rows('SELECT confidence, model_version FROM candidate')).toEqual([
+      { confidence: 0.7, model_version: 2 },
+    ]);
   });
 });
 
+const activate = (version: number) => rows(`UPDATE task SET active_version = ${version}`);
+
 describe('refreshing', () => {
   it('scores anew what an older version scored, the most uncertain first', async () => {
+    await activate(2);
     await admit([scoredItem('甲', 0.8), scoredItem('乙', 0.55), scoredItem('丙', 0.7), scoredItem('丁', 0.6, 2)]);
     const seen: string[] = [];
     const refresh = () =>
@@ -138,6 +147,24 @@ describe('refreshing', () => {
       { text: '丁', confidence: 0.6 },
       { text: '丙', confidence: 0.9 },
       { text: '甲', confidence: 0.9 },
+    ]);
+  });
+
+  it('scores anew after a rollback too, by replicas that have followed it', async () => {
+    await admit([scoredItem('甲', 0.8, 2), scoredItem('乙', 0.55, 1)]);
+    await activate(1);
+    expect((await service.get(PoolService).stats('tiny')).outdated).toBe(1);
+    const refresh = (version: number) =>
+      service
+        .get(PoolService)
+        .refresh({ task: 'tiny', version }, 2, async (items) => items.map(() => prediction(0.9, version)));
+    expect(await refresh(2)).toBe(false);
+    expect(await refresh(1)).toBe(true);
+    expect(await refresh(1)).toBe(false);
+    expect((await service.get(PoolService).stats('tiny')).outdated).toBe(0);
+    expect(await rows('SELECT text, confidence, model_version FROM candidate ORDER BY confidence')).toEqual([
+      { text: '乙', confidence: 0.55, model_version: 1 },
+      { text: '甲', confidence: 0.9, model_version: 1 },
     ]);
   });
 });

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { DataSource } from 'typeorm';
 import { orderOf, type QueryStrategyName } from '../../src/learning/query-strategies.js';
 import { connect } from '../../src/storage/database.js';
+import { CandidatesRepository } from '../../src/storage/candidates.repository.js';
 import { ExamplesRepository } from '../../src/storage/examples.repository.js';
 import { QuestionsRepository, type QuestionFilter } from '../../src/storage/questions.repository.js';
 import { createDatabase } from '../fixtures/database.js';
@@ -90,4 +91,20 @@ describe('a page of questions', () => {
     );
     expect(scans).toMatchObject([{ 'Index Name': 'example_created_idx', 'Actual Rows': 64 }]);
   });
+});
+
+it('sees without reading the pool that every open candidate is of the active version', async () => {
+  // Those that were answered are of the one before, for ever.
+  await source.query(`UPDATE task SET active_version = 2`);
+  await source.query(`UPDATE candidate SET model_version = 2 WHERE state = 'OPEN'`);
+  await source.query('VACUUM ANALYZE candidate');
+  const candidates = new CandidatesRepository(source);
+  const [explained] = await explain(source, 'JSON', () => candidates.findStale('t', 2, 64));
+  const scans = nodes((explained as [{ Plan: PlanNode }])[0].Plan).filter(
+    (node) => node['Relation Name'] === 'candidate' && node['Actual Loops'] > 0,
+  );
+  expect(scans.map((node) => [node['Index Name'], node['Actual Rows']])).toEqual([
+    ['candidate_version_idx', 1],
+    ['candidate_version_idx', 1],
+  ]);
 });
