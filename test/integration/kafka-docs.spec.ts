@@ -31,8 +31,7 @@ beforeAll(async () => {
     definition,
   });
   // Until the service has created them.
-  const created = async () =>
-    expect(await topics.admin.listTopics()).toEqual(expect.arrayContaining(['fewloop.texts', 'fewloop.predictions']));
+  const created = () => topics.admin.fetchTopicMetadata({ topics: ['fewloop.texts', 'fewloop.predictions'] });
   await vi.waitFor(created, { timeout: 20_000, interval: 100 });
 });
 afterAll(async () => {

@@ -31,7 +31,10 @@ import {
 } from '../fixtures/kafka.js';
 
 const Broker = createRequire(import.meta.url)('kafkajs/src/broker') as {
-  prototype: { createTopics(): Promise<void> };
+  prototype: {
+    createTopics(): Promise<void>;
+    metadata(topics: string[]): Promise<{ topicMetadata: { topic: string }[] }>;
+  };
 };
 
 let database: Awaited<ReturnType<typeof createDatabase>>;
@@ -217,6 +220,25 @@ it('tells how much waits', async () => {
   await apply(service);
   await topics.send(input, numbered(20));
   expect(await service.get(IngestService).stats('tiny')).toEqual({ pending: 20, scored: 0, failed: 0 });
+});
+
+it('starts beside a topic of somebody else that has no leader', async () => {
+  const foreign = unique('foreign');
+  const fresh = unique('fresh');
+  await topics.create([foreign, fresh], 1);
+  const { metadata } = Broker.prototype;
+  // As kafkajs has it where a broker is gone that had the only copy.
+  vi.spyOn(Broker.prototype, 'metadata').mockImplementation(async function (this: object, names) {
+    const answer = await metadata.call(this, names);
+    if (answer.topicMetadata.some(({ topic }) => topic === foreign)) throw new Error(`${foreign} has no leader`);
+    return answer;
+  });
+  const service = await start();
+  // The topic of its dead letters is made here.
+  await apply(service, { stream: { input: fresh, output } });
+  await topics.send(fresh, numbered(20));
+  expectExactlyOnce(await topics.read(output, 20), 20);
+  expect(await service.get(IngestService).stats('tiny')).toMatchObject({ pending: 0, scored: 20 });
 });
 
 it('stays in its group while a batch takes longer than the session', async () => {

@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { FewloopError } from '../../common/errors.js';
 import type { Config } from '../../config/config.js';
 import { registerCodecs } from './codecs.js';
-import { fixAborted, fixHeartbeat, fixIdleTimer } from './internals.js';
+import { fixAborted, fixHeartbeat, fixIdleTimer, fixMetadata } from './internals.js';
 
 const { CompressionTypes, Partitioners, logLevel } = kafkajs;
 
@@ -30,6 +30,7 @@ export function connectKafka(settings: KafkaSettings): Kafka {
   fixIdleTimer();
   fixHeartbeat();
   fixAborted();
+  fixMetadata();
   registerCodecs();
   const sasl = saslOf(settings);
   return new kafkajs.Kafka({

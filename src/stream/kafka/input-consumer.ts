@@ -6,7 +6,7 @@ import { Logger } from '@nestjs/common';
 import type { Batch, Consumer, Kafka } from 'kafkajs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { PartHealth } from '../../common/health.js';
-import { withAdmin, type KafkaSettings } from './client.js';
+import type { KafkaSettings } from './client.js';
 import type { TopicIds } from './internals.js';
 import type { TaskDirectory } from './task-directory.js';
 import { deadLetterTopic, ensureTopics, EVENTS_TOPIC } from './topics.js';
@@ -106,7 +106,7 @@ export class InputConsumer {
     const wanted = [...inputs].flatMap(([input, outputs]) => [input, ...outputs, deadLetterTopic(input)]);
     const topics = [...new Set([...wanted, EVENTS_TOPIC])].sort();
     if (topics.join() !== this.#wanted || performance.now() > this.#askAgainAt) {
-      const { present, missing, reason } = await withAdmin(this.kafka, (admin) => ensureTopics(admin, topics));
+      const { present, missing, reason } = await ensureTopics(this.kafka, this.topicIds, topics);
       this.#present = present;
       this.#wanted = topics.join();
       this.#askAgainAt = missing.length > 0 ? performance.now() + MISSING_MS : Infinity;

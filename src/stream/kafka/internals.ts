@@ -83,6 +83,40 @@ export function fixAborted(): void {
   };
 }
 
+interface MetadataCall {
+  request: { encode(): Promise<{ buffer: Buffer }> };
+}
+
+interface MetadataProtocol {
+  protocol(options: { version: number }): (options: { topics: string[] }) => MetadataCall;
+  fixed?: true;
+}
+
+/**
+ * Who needs no topic's metadata but the brokers is given that of all topics, and an error where a partition of any of them
+ * has no leader: of a topic of somebody else, too. Here no topics means none; nothing asks for all. Idempotent.
+ */
+export function fixMetadata(): void {
+  const metadata = require('kafkajs/src/protocol/requests/metadata') as MetadataProtocol;
+  if (metadata.fixed) return;
+  metadata.fixed = true;
+  const { protocol } = metadata;
+  metadata.protocol = (version) => {
+    const build = protocol(version);
+    return (options) => {
+      const call = build(options);
+      if (options.topics.length > 0) return call;
+      const encode = async () => {
+        const encoded = await call.request.encode();
+        // How many topics there are stands first; kafkajs writes -1, which means all.
+        encoded.buffer.writeInt32BE(0);
+        return encoded;
+      };
+      return { ...call, request: { ...call.request, encode } };
+    };
+  };
+}
+
 interface Encoder {
   writeBuffer(bytes: Buffer): Encoder;
   writeBoolean(value: boolean): Encoder;

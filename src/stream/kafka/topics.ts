@@ -1,5 +1,7 @@
 /** The topics that the service needs, created where the principal may. */
-import type { Admin } from 'kafkajs';
+import type { Kafka } from 'kafkajs';
+import { withAdmin } from './client.js';
+import type { TopicIds } from './internals.js';
 
 export const EVENTS_TOPIC = 'fewloop.events';
 /** Dead letters carry headers beside a value that may be as large as its own topic takes. */
@@ -11,20 +13,24 @@ export function deadLetterTopic(input: string): string {
 
 /** Those of the topics that are there in the end, and the reason where some are not. */
 export async function ensureTopics(
-  admin: Admin,
+  kafka: Kafka,
+  topicIds: TopicIds,
   wanted: string[],
 ): Promise<{ present: Set<string>; missing: string[]; reason: string }> {
-  const before = new Set(await admin.listTopics());
+  const there = async () => new Set((await topicIds.of(wanted)).keys());
+  const before = await there();
   const absent = wanted.filter((topic) => !before.has(topic));
+  if (absent.length === 0) return { present: before, missing: [], reason: '' };
   let reason = '';
-  for (const topic of absent) {
-    const configEntries = topic.endsWith('.dlq') ? [{ name: 'max.message.bytes', value: String(DLQ_MAX_BYTES) }] : [];
-    // Each by itself: one that is refused must not keep the others away. Leaders are waited for by who uses them.
-    await admin.createTopics({ topics: [{ topic, configEntries }], waitForLeaders: false }).catch((error: unknown) => {
-      reason = messageOf(error);
-    });
-  }
-  const present = absent.length === 0 ? before : new Set(await admin.listTopics());
+  await withAdmin(kafka, async (admin) => {
+    for (const topic of absent) {
+      const configEntries = topic.endsWith('.dlq') ? [{ name: 'max.message.bytes', value: String(DLQ_MAX_BYTES) }] : [];
+      // Each by itself: one that is refused must not keep the others away. Leaders are waited for by who uses them.
+      const one = { topics: [{ topic, configEntries }], waitForLeaders: false };
+      await admin.createTopics(one).catch((error: unknown) => (reason = messageOf(error)));
+    }
+  });
+  const present = await there();
   return { present, missing: wanted.filter((topic) => !present.has(topic)), reason };
 }
 
