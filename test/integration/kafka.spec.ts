@@ -73,6 +73,13 @@ async function start(role: 'all' | 'api' = 'all', settings: object = {}): Promis
 const apply = (service: INestApplicationContext, changes: object = {}) =>
   service.get(TaskService).apply(taskFile({ stream: { input, output }, ...changes }), 'test');
 
+const commit = (offset: string) =>
+  topics.admin.setOffsets({
+    groupId: group,
+    topic: input,
+    partitions: [0, 1].map((partition) => ({ partition, offset })),
+  });
+
 it('scores texts and objects, passes headers, key and further fields on, and keeps history and candidates', async () => {
   const service = await start();
   await apply(service);
@@ -402,6 +409,43 @@ describe('what is known of a place', () => {
     expectExactlyOnce(await topics.read(output, 50), 50);
   });
 
+  it('a log that ends before what was committed stops the worker, and nothing is scored twice', async () => {
+    const service = await start();
+    await apply(service);
+    await topics.send(input, numbered(20));
+    await topics.read(output, 20);
+    services = [];
+    await service.close();
+    // As an unclean election leaves it: the log is shorter than it was.
+    await commit('100');
+    const again = await start();
+    const stream = again.get<StreamPort>(STREAM_PORT);
+    await vi.waitFor(() => expect(stream.process([], async () => [])).rejects.toMatchObject({ code: 'CONFLICT' }), {
+      timeout: 20_000,
+    });
+    const { stream: health } = await again.get(Health).report();
+    expect(health).toMatchObject({
+      ok: false,
+      reason: expect.stringMatching(/ends before 100, .* under its offsets/u),
+    });
+    expect(await topics.read(output, 20)).toHaveLength(20);
+    const [offsets] = await topics.admin.fetchOffsets({ groupId: group, topics: [input] });
+    expect(offsets!.partitions.map(({ offset }) => offset)).toEqual(['100', '100']);
+  });
+
+  it('goes on at the beginning of a log whose first records have gone for their age', async () => {
+    const messages = numbered(40).map((record, i) => ({ ...record, partition: i % 2 }));
+    await topics.send(input, messages);
+    await commit('0');
+    const partitions = [0, 1].map((partition) => ({ partition, offset: '5' }));
+    await topics.admin.deleteTopicRecords({ topic: input, partitions });
+    const service = await start();
+    await apply(service);
+    const outputs = await topics.read(output, 30);
+    const ids = outputs.map((message) => String(valueOf(message)['id']));
+    expect(ids.toSorted()).toEqual(Array.from({ length: 30 }, (_, i) => `r${i + 10}`).toSorted());
+  });
+
   it('a record of another time at a known offset stops the worker', async () => {
     const service = await start();
     await apply(service);
@@ -410,11 +454,7 @@ describe('what is known of a place', () => {
     services = [];
     await service.close();
     // As if the cluster had been restored from an older copy and had gone on from there.
-    await topics.admin.setOffsets({
-      groupId: group,
-      topic: input,
-      partitions: [0, 1].map((partition) => ({ partition, offset: '0' })),
-    });
+    await commit('0');
     const again = await start();
     await again.get(DataSource).query(`UPDATE stream_record SET recorded_at = recorded_at - interval '1 second'`);
     const stream = again.get<StreamPort>(STREAM_PORT);

@@ -103,7 +103,7 @@ export class Committer {
     } catch (error) {
       partition.checked = false;
       await this.closeWriter(key);
-      if (error instanceof FewloopError && error.code === 'CONFLICT') this.#contradicted(error);
+      if (error instanceof FewloopError && error.code === 'CONFLICT') this.contradicted(error);
       if (!FENCED.test((error as { type?: string }).type ?? '')) throw error;
       partition.fail(claim);
       partition.restsUntilMs = performance.now() + REST_AFTER_FENCE_MS;
@@ -162,7 +162,7 @@ export class Committer {
   }
 
   /** No second try mends it. */
-  #contradicted(error: FewloopError): void {
+  contradicted(error: FewloopError): void {
     if (!this.#contradiction) this.#log.error(`the stream stops: ${error.message}`);
     this.#contradiction = error;
   }

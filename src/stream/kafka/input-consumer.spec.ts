@@ -49,6 +49,7 @@ function consumerOf({ kafka, ids }: ReturnType<typeof fakeKafka>): InputConsumer
     assigned: () => undefined,
     fetched: () => undefined,
     passed: () => undefined,
+    cut: () => undefined,
   });
 }
 

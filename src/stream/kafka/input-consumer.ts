@@ -7,7 +7,7 @@ import type { Batch, Consumer, Kafka } from 'kafkajs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { PartHealth } from '../../common/health.js';
 import type { KafkaSettings } from './client.js';
-import type { TopicIds } from './internals.js';
+import { LogCut, neverSetBackFromEnd, type TopicIds } from './internals.js';
 import type { TaskDirectory } from './task-directory.js';
 import { deadLetterTopic, ensureTopics, EVENTS_TOPIC } from './topics.js';
 
@@ -17,6 +17,8 @@ export interface ConsumerHandlers {
   fetched(batch: Batch): void;
   /** A fetch was taken in, records, markers or both: the next begins at `position`. */
   passed(place: { topic: string; partition: number }, position: bigint, high: bigint): void;
+  /** A log ends before what was read of it; it is not read again. */
+  cut(error: LogCut): void;
 }
 
 const LOOK_MS = 2_000;
@@ -49,6 +51,7 @@ export class InputConsumer {
   ) {}
 
   start(): void {
+    neverSetBackFromEnd(this.settings.kafkaGroupId);
     this.#loop = this.#run();
   }
 
@@ -91,7 +94,7 @@ export class InputConsumer {
         const topics = present.filter((topic) => ids.has(topic));
         if (topics.length < present.length) this.#askAgainAt = 0;
         const subscription = topics.map((topic) => `${topic}=${ids.get(topic)}`).join();
-        if (topics.length > 0 && subscription !== this.#subscribed) await this.#subscribe(topics, subscription);
+        if (topics.length > 0 && subscription !== this.#subscribed) await this.#subscribe(topics, ids, subscription);
         if (topics.length === 0 || this.#subscribed !== null) this.#complaint = '';
       } catch (error) {
         this.#complain(`the stream waits for Kafka or the database: ${(error as Error).message}`);
@@ -119,7 +122,7 @@ export class InputConsumer {
   }
 
   /** A consumer cannot be subscribed to more while it runs: it is replaced. */
-  async #subscribe(topics: string[], subscription: string): Promise<void> {
+  async #subscribe(topics: string[], ids: Map<string, string>, subscription: string): Promise<void> {
     this.#subscribed = null;
     await this.#consumer?.disconnect();
     this.#consumer = null;
@@ -145,12 +148,15 @@ export class InputConsumer {
     consumer.on(consumer.events.END_BATCH_PROCESS, ({ payload }) => {
       this.handlers.passed(payload, BigInt(payload.lastOffset) + 1n, BigInt(payload.highWatermark));
     });
-    consumer.on(consumer.events.CRASH, ({ payload }) => {
-      this.#complain(`the consumer ended and is started again: ${payload.error.message}`);
-      if (payload.restart) return;
+    const crashed = async ({ error, restart }: { error: Error; restart: boolean }): Promise<void> => {
+      const { cause } = error;
+      if (cause instanceof LogCut && (await this.#isStill(cause.topic, ids))) return this.handlers.cut(cause);
+      this.#complain(`the consumer ended and is started again: ${error.message}`);
+      if (restart) return;
       ended = true;
       this.#subscribed = null;
-    });
+    };
+    consumer.on(consumer.events.CRASH, ({ payload }) => void crashed(payload));
     await consumer.connect();
     this.#consumer = consumer;
     await consumer.subscribe({ topics, fromBeginning: true });
@@ -170,6 +176,12 @@ export class InputConsumer {
     if (ended) return;
     this.#subscribed = subscription;
     this.#log.log(`reading ${topics.join(', ')} as ${this.settings.kafkaGroupId}, ${this.settings.kafkaDelivery}`);
+  }
+
+  /** Whether the topic has not been made again since, as far as one can tell now. */
+  async #isStill(topic: string, ids: Map<string, string>): Promise<boolean> {
+    const now = await this.topicIds.of([topic]).catch(() => undefined);
+    return now !== undefined && now.get(topic) === ids.get(topic);
   }
 
   /** Once a trouble, not once a try. */

@@ -83,6 +83,56 @@ export function fixAborted(): void {
   };
 }
 
+/** A group's position lies behind the end of a partition's log: what was there when it was read is gone. */
+export class LogCut extends Error {
+  /** kafkajs ends the consumer at once. */
+  readonly retriable = false;
+
+  constructor(
+    readonly topic: string,
+    partition: number,
+    position: bigint,
+  ) {
+    super(`${topic}:${partition} ends before ${position}, from where it is to be read`);
+  }
+}
+
+interface OffsetManager {
+  groupId: string;
+  cluster: {
+    fetchTopicsOffset(asked: object[]): Promise<{ partitions: { offset: string }[] }[]>;
+  };
+  nextOffset(topic: string, partition: number): { toString(): string };
+  setDefaultOffset(place: { topic: string; partition: number }): Promise<void>;
+}
+
+const neverSetBack = new Set<string>();
+
+/**
+ * A position that the log does not hold is set back to the log's beginning, in the group's committed offset as well. That
+ * is as it should be where what lies before the beginning was deleted for its age. Where the position lies behind the end,
+ * all that is there would be scored once more: consumers of this group end with LogCut. Idempotent.
+ */
+export function neverSetBackFromEnd(groupId: string): void {
+  neverSetBack.add(groupId);
+  const { prototype } = require('kafkajs/src/consumer/offsetManager') as {
+    prototype: OffsetManager & { fixed?: true };
+  };
+  if (prototype.fixed) return;
+  prototype.fixed = true;
+  // oxlint-disable-next-line typescript/unbound-method
+  const setBack = prototype.setDefaultOffset;
+  prototype.setDefaultOffset = async function (this: OffsetManager, place) {
+    const { topic, partition } = place;
+    const position = BigInt(this.nextOffset(topic, partition).toString());
+    const asked = [{ topic, partitions: [{ partition }], fromBeginning: true }];
+    const [beginning] = await this.cluster.fetchTopicsOffset(asked);
+    const isBehindEnd = position > BigInt(beginning!.partitions[0]!.offset);
+    if (isBehindEnd && neverSetBack.has(this.groupId)) throw new LogCut(topic, partition, position);
+    await setBack.call(this, place);
+  };
+}
+
 interface MetadataCall {
   request: { encode(): Promise<{ buffer: Buffer }> };
 }

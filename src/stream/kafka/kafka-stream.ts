@@ -12,6 +12,7 @@
  */
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import type { Batch, Kafka } from 'kafkajs';
+import { FewloopError } from '../../common/errors.js';
 import type { PartHealth } from '../../common/health.js';
 import { METRICS, secondsSince, type Metrics } from '../../common/metrics/metrics.js';
 import type { Trace } from '../../common/tracing/tracing.js';
@@ -76,6 +77,10 @@ export class KafkaStream implements StreamPort {
       fetched: (batch) => this.#fetched(batch),
       passed: ({ topic, partition }, position, high) =>
         this.#partitions.get(`${topic}:${partition}`)?.passed(position, high),
+      cut: (error) =>
+        this.#committer.contradicted(
+          new FewloopError('CONFLICT', `${error.message}: the topic's history has changed under its offsets`),
+        ),
     });
     this.#committer = new Committer(this.#kafka, config, history, this.#topicIds, () => this.#consumer.consumer);
   }
