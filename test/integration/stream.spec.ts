@@ -17,6 +17,7 @@ import { VersionsRepository } from '../../src/storage/versions.repository.js';
 import { parseTask } from '../../src/task/definition.js';
 import { createDatabase } from '../fixtures/database.js';
 import { startIntake, taskFile, texts } from '../fixtures/intake.js';
+import { keyed } from '../fixtures/keyed.js';
 
 let database: Awaited<ReturnType<typeof createDatabase>>;
 let dataDir: string;
@@ -54,6 +55,29 @@ function scored(service: INestApplicationContext, count: number): Promise<void> 
 }
 
 describe('the embedded stream', () => {
+  it('takes the same texts from two clients at once, in any order', async () => {
+    const service = await start('api');
+    await service.get(TaskService).apply(taskFile(), 'test');
+    const items = service.get(StreamItemsRepository);
+    const item = (id: string) => ({ ...keyed(id), externalId: id, metadata: null });
+    const insert = (...ids: string[]) => items.insert('tiny', ids.map(item));
+    // Somebody has the one in the middle until both have come to it, or to each other.
+    const holder = new Client({ connectionString: database.url });
+    await holder.connect();
+    await holder.query('BEGIN');
+    await holder.query(
+      `INSERT INTO stream_item (task, external_id, item_key, split_group, text) VALUES ('tiny', 'b', '', '', 'b')`,
+    );
+    const both = Promise.all([insert('a', 'b', 'c'), insert('c', 'b', 'a')]);
+    const waiting = `SELECT count(*)::int FROM pg_stat_activity
+      WHERE datname = current_database() AND wait_event_type = 'Lock'`;
+    await vi.waitFor(async () => expect((await holder.query(waiting)).rows).toEqual([{ count: 2 }]), 10_000);
+    await holder.query('ROLLBACK');
+    await holder.end();
+    const accepted = await both;
+    expect(accepted.toSorted()).toEqual([0, 3]);
+  });
+
   it('scores what is ingested, fills the pool and shows a sample; an id counts once', async () => {
     const service = await start();
     await service.get(TaskService).apply(taskFile(), 'test');
