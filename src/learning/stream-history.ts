@@ -32,7 +32,8 @@ export type HistoryEntry = HistoryPlace &
     | { state: 'dead'; task: string | null; error: FewloopError }
   );
 
-/** A producer may have set any time; PostgreSQL and ISO 8601 agree on four digits of a year. */
+/** A producer may have set any time; PostgreSQL and ISO 8601 agree on four digits of a year, from year 1 on. */
+const EARLIEST_MS = Date.parse('0001-01-01T00:00:00Z');
 const LATEST_MS = Date.UTC(9999, 0);
 
 @Injectable()
@@ -84,7 +85,7 @@ function stored(entry: HistoryEntry): NewStreamRecord {
   const place = {
     offset,
     externalId,
-    recordedAt: new Date(Math.min(Number(entry.timestamp), LATEST_MS)).toISOString(),
+    recordedAt: new Date(Math.min(Math.max(Number(entry.timestamp), EARLIEST_MS), LATEST_MS)).toISOString(),
   };
   if (entry.state === 'scored') {
     const { label, confidence, route, modelVersion }: Prediction = entry.prediction;

@@ -222,6 +222,17 @@ describe('exactly once', () => {
   });
 });
 
+it('takes records of whatever early time a producer sets', async () => {
+  const service = await start();
+  await apply(service);
+  const times = ['-8000000000000000', '-62135596800001', '-2'];
+  await topics.send(
+    input,
+    numbered(times.length).map((record, i) => ({ ...record, timestamp: times[i]! })),
+  );
+  expectExactlyOnce(await topics.read(output, times.length), times.length);
+});
+
 it('tells how much waits', async () => {
   const service = await start('api');
   await apply(service);
