@@ -231,6 +231,7 @@ it('takes records of whatever early time a producer sets', async () => {
     numbered(times.length).map((record, i) => ({ ...record, timestamp: times[i]! })),
   );
   expectExactlyOnce(await topics.read(output, times.length), times.length);
+  expect(await service.get(IngestService).stats('tiny')).toMatchObject({ scored: times.length, failed: 0 });
 });
 
 it('tells how much waits', async () => {
