@@ -20,17 +20,19 @@ export class StreamItemsRepository {
   constructor(@Inject(DataSource) private readonly dataSource: DataSource) {}
 
   /**
-   * Returns how many were new; an id that the task has seen is left as it is. In the order of their ids, so that two calls
-   * which share some never wait for each other.
+   * Returns how many were new; an id that the task has seen is left as it is. They are numbered as they are given, and
+   * written in the order of their ids, so that two calls which share some never wait for each other.
    */
   async insert(task: string, items: NewStreamItem[]): Promise<number> {
     const rows = await this.dataSource.manager.query<unknown[]>(
-      `INSERT INTO stream_item (task, external_id, item_key, split_group, text, text_pair, choices, fields, metadata)
-       SELECT $1, r."externalId", r."itemKey", r."splitGroup", r.text, r."textPair",
+      `WITH given AS (
+         SELECT nextval('stream_item_seq_seq') AS seq, r.*
+         FROM jsonb_to_recordset($2::jsonb) AS r("externalId" text, "itemKey" text, "splitGroup" text, text text,
+              "textPair" text, choices jsonb, fields jsonb, metadata jsonb))
+       INSERT INTO stream_item (seq, task, external_id, item_key, split_group, text, text_pair, choices, fields, metadata)
+       SELECT r.seq, $1, r."externalId", r."itemKey", r."splitGroup", r.text, r."textPair",
               nullif(r.choices, 'null'::jsonb), nullif(r.fields, 'null'::jsonb), nullif(r.metadata, 'null'::jsonb)
-       FROM jsonb_to_recordset($2::jsonb) AS r("externalId" text, "itemKey" text, "splitGroup" text, text text,
-            "textPair" text, choices jsonb, fields jsonb, metadata jsonb)
-       ORDER BY r."externalId"
+       FROM given AS r ORDER BY r."externalId"
        ON CONFLICT (task, external_id) DO NOTHING RETURNING seq`,
       [task, JSON.stringify(items)],
     );

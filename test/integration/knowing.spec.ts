@@ -62,10 +62,12 @@ describe('live accuracy', () => {
     const texts = numbered(10, '文');
     await admit(texts, 'positive');
     // Scored anew, which is no answer that anybody was given.
+    await service.get(TasksRepository).setActive('tiny', 2);
     await service.get(PoolService).refresh({ task: 'tiny', version: 2 }, 100, (items) => {
       return Promise.resolve(items.map(() => said('negative', 2)));
     });
     expect((await candidates()).map(({ prediction }) => (prediction as { label: string }).label)).toContain('negative');
+    await service.get(TasksRepository).setActive('tiny', 1);
     const rows = texts.map((text, i) => ({ text, label: i < 7 ? 'positive' : 'negative', split: 'train' as const }));
     await addExamples(
       service,
