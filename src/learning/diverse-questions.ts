@@ -91,7 +91,10 @@ class Begun {
 
 @Injectable()
 export class DiverseQuestions {
-  /** By task, version, serving policy, which decides whose embeddings they are, and item key; 8 MB of a base model of 512 dimensions. */
+  /**
+   * By task, version, serving policy, which decides whose embeddings they are, and item key; 8 MB of a base model of 512
+   * dimensions.
+   */
   private readonly known = new LRUCache<string, Float32Array>({ max: 32 * DIVERSE_AMONG });
   /** By digest. Whoever turns a page goes on with the order that the page before had, whatever was answered meanwhile. */
   private readonly orders = new LRUCache<string, Begun>({ max: 64 });

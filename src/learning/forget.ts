@@ -1,9 +1,9 @@
 /**
- * Erases a text, and what differs from it in case and spaces alone, everywhere: stream, pool, examples, and the data of
- * runs, what processes keep of recent answers. Bundles hold no text of a user: golden texts are made ones, reports name rows by key. The ledger keeps the
- * text's digest, so that it can be shown that it was erased, and nothing else of it; by that entry every data folder with
- * runs finds what it has to erase (run-erasure.ts). What Kafka's topics hold is theirs
- * to keep or delete.
+ * Erases a text, and what differs from it in case and spaces alone, everywhere: stream, pool, examples, the data of runs,
+ * what processes keep of recent answers. Bundles hold no text of a user: golden texts are made ones, reports name rows by
+ * key. The ledger keeps the text's digest, so that it can be shown that it was erased, and nothing else of it; by that
+ * entry every data folder with runs finds what it has to erase (run-erasure.ts). What Kafka's topics hold is theirs to keep
+ * or delete.
  */
 import { Inject, Injectable, type OnApplicationBootstrap } from '@nestjs/common';
 import { badInput } from '../common/errors.js';
