@@ -74,6 +74,7 @@ def key_of(cell: Cell, method: str, settings: dict[str, object], reads: Sequence
             "threads": cell.threads,
         }
         | ({"lessons": [lesson.described for lesson in cell.lessons]} if cell.lessons else {})
+        | ({"unlabelledRows": cell.task.unlabelled} if cell.task.unlabelled else {})
         | arithmetic_of(cell.base)
     )
 

@@ -118,7 +118,8 @@ def _distributions(
     head = LogisticRegression(C=inverse_regularisation, max_iter=1000)
     head.fit(states[row], label, sample_weight=weights)
     weight = np.zeros((wanted.shape[1], states.shape[1]))
-    bias = np.full(wanted.shape[1], head.intercept_.min() - MARGIN_OF_UNSEEN)
+    # Of two classes the first one's score is 0, and the intercept the second's.
+    bias = np.full(wanted.shape[1], min(0.0, head.intercept_.min()) - MARGIN_OF_UNSEEN)
     if len(head.classes_) == 2:
         weight[head.classes_[1]], bias[head.classes_] = head.coef_[0], [0.0, head.intercept_[0]]
     else:

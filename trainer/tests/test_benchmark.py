@@ -155,6 +155,15 @@ class TestCells:
 
         assert (len(keys("zero-shot")), len(keys("full"))) == (1, 2)
 
+    def test_have_another_key_where_a_run_gets_another_number_of_unlabelled_texts(self, settings, tmp_path):
+        written = json.loads((settings.task_files / "eprstmt.yaml").read_text())
+        learning = written.get("learning", {}) | {"unlabelled": 500}
+        (tmp_path / "eprstmt.yaml").write_text(json.dumps(written | {"learning": learning}))
+        changed = replace(settings, task_files=tmp_path)
+        method = methods.METHODS["pet"]
+        cells = (benchmark.cell_of(s, Place("eprstmt", "pet", "0", 0)) for s in (settings, changed))
+        assert len({key_of(cell, "pet", method.settings, method.reads) for cell in cells}) == 2
+
     def test_that_are_not_finished_are_told_where_nothing_is_to_be_computed(self, settings, capsys):
         benchmark.compute(settings, Place("eprstmt", "zero-shot", "0", 0))
         assert benchmark.benchmark(replace(settings, finished=True), None, True) == 0

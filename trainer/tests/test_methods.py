@@ -231,6 +231,14 @@ class TestEmbedding:
             assert set(scores.argmax(-1)) <= set(present)
             assert np.isfinite(scores).all()
 
+    def test_a_label_that_rows_lack_stays_behind_two_that_are_far_from_nought(self):
+        states = np.array([[-3.1], [-3.0], [-2.1], [-2.0]])
+        weight, bias = embedding._distributions(states, np.eye(3)[[0, 0, 2, 2]], 100.0)
+        scores = states @ weight.T + bias
+        assert bias[2] > embedding.MARGIN_OF_UNSEEN
+        assert list(scores.argmax(-1)) == [0, 0, 2, 2]
+        assert (scores.max(-1) - scores[:, 1] >= embedding.MARGIN_OF_UNSEEN).all()
+
     def test_label_sets_have_a_head_a_label(self, tiny_model, tiny_tokenizer):
         _, renderer = task_of(tiny_tokenizer)
         rows = reviews(8)
