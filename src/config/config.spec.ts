@@ -46,6 +46,10 @@ describe('Config', () => {
     [{ FEWLOOP_BUNDLE_STORE: 'https://bucket.example' }, 's3://bucket'],
     [{ FEWLOOP_BUNDLE_STORE: 's3://Bad_Bucket' }, 'FEWLOOP_BUNDLE_STORE'],
     [{ FEWLOOP_S3_ENDPOINT: 'localhost:9000' }, 'FEWLOOP_S3_ENDPOINT'],
+    [
+      { FEWLOOP_WEBHOOK_URLS: 'https://app:hidden@hooks.example' },
+      /FEWLOOP_WEBHOOK_URLS=…: must be .* without a name/u,
+    ],
     [{ FEWLOOP_LAUNCHER: 'kubernetes' }, 'FEWLOOP_TRAINER_IMAGE'],
     [{ FEWLOOP_LAUNCHER: 'kubernetes', FEWLOOP_TRAINER_IMAGE: 'i' }, 'FEWLOOP_TRAINER_CLAIM'],
     [{ ...IN_CLUSTER, KUBECONFIG: '' }, 'there is no cluster'],

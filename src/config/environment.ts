@@ -7,7 +7,12 @@ export const longSecret = z.string().min(32, 'must have 32 characters or more');
 export const webhookSecret = z
   .string()
   .regex(/^whsec_[A-Za-z0-9+/]{32,}={0,2}$/u, 'must be whsec_ and 24 bytes or more in base64');
-const isHttp = (url: string) => URL.canParse(url.trim()) && /^https?:$/u.test(new URL(url.trim()).protocol);
+/** Without a name and a password: `fetch` takes no such address. */
+function isHttp(url: string): boolean {
+  if (!URL.canParse(url.trim())) return false;
+  const { protocol, username, password } = new URL(url.trim());
+  return /^https?:$/u.test(protocol) && username === '' && password === '';
+}
 const isBundleStore = (value: string) =>
   !/^\w+:\/\//u.test(value) || /^s3:\/\/[a-z0-9][a-z0-9.-]+(\/[^?#]*)?$/u.test(value);
 export const databaseUrl = z.url({ protocol: /^postgres(ql)?$/u });
@@ -211,7 +216,13 @@ export const environment = {
     'FEWLOOP_WEBHOOK_URLS',
     '',
     'Where lifecycle events are posted, signed; several by commas; empty: nowhere',
-    z.string().refine((value) => value === '' || value.split(',').every(isHttp), 'http or https addresses, by commas'),
+    z
+      .string()
+      .refine(
+        (value) => value === '' || value.split(',').every(isHttp),
+        'must be http or https addresses without a name and a password, by commas',
+      ),
+    'secret',
   ),
   webhookSecret: variable(
     'FEWLOOP_WEBHOOK_SECRET',

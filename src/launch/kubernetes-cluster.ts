@@ -115,6 +115,18 @@ export class Cluster {
   }
 }
 
+/** One that cannot be opened ends as others do: the library awaits that where nobody takes the error. */
+export class ToldWatch extends Watch {
+  override async watch(...[path, query, callback, done]: Parameters<Watch['watch']>): Promise<AbortController> {
+    try {
+      return await super.watch(path, query, callback, done);
+    } catch (error) {
+      done(error);
+      return new AbortController();
+    }
+  }
+}
+
 /** Objects of a selector, kept up by the library's list and watch. */
 class Kept<T extends KubernetesObject> {
   /** Whether what is there was listed once: before that, that an object is missing says nothing. */
@@ -127,7 +139,7 @@ class Kept<T extends KubernetesObject> {
   private starting: Promise<void>;
 
   constructor(config: KubeConfig, path: string, list: () => Promise<KubernetesListObject<T>>, selector: string) {
-    this.informer = new ListWatch(path, new Watch(config), () => this.noted(list()), false, selector);
+    this.informer = new ListWatch(path, new ToldWatch(config), () => this.noted(list()), false, selector);
     this.informer.on('change', () => this.changed());
     // It begins anew by itself where the server closed the watch or no longer knows its version (410); not after errors.
     this.informer.on('error', () => this.again());

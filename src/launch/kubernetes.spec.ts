@@ -5,7 +5,7 @@ import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 
 import { KubernetesApi, NAMESPACE } from '../../test/fixtures/kubernetes-api.js';
-import { Cluster } from './kubernetes-cluster.js';
+import { Cluster, ToldWatch } from './kubernetes-cluster.js';
 import { jobName, jobOf, taskSelector, type JobSettings } from './kubernetes-job.js';
 import { KubernetesLauncher } from './kubernetes.js';
 import type { RunProgress } from './run-folder.js';
@@ -258,6 +258,14 @@ it('waits for an API server that cannot be reached', async () => {
   await trainer.release();
   await expect(trainer.done).resolves.toMatchObject({ code: 'STOPPED' });
   api = await KubernetesApi.start();
+});
+
+it('is told of a watch for which there are no credentials, as of others that end', async () => {
+  const { config } = api;
+  vi.spyOn(config, 'applySecurityAuthentication').mockRejectedValueOnce(new Error('no token'));
+  const done = vi.fn<(error: unknown) => void>();
+  await new ToldWatch(config).watch('/api/v1/pods', {}, () => undefined, done);
+  expect(done).toHaveBeenCalledExactlyOnceWith(new Error('no token'));
 });
 
 describe('Cluster.connect', () => {

@@ -12,8 +12,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { FewloopError } from '../common/errors.js';
 import { Config } from '../config/config.js';
-import { InferenceEngine, type Outcome } from '../inference/engine.js';
-import type { Prediction, ServedModel } from '../inference/types.js';
+import { InferenceEngine } from '../inference/engine.js';
+import type { Prediction } from '../inference/types.js';
 import { ActivationService } from '../registry/activation.js';
 import type { BundleManifest } from '../registry/manifest.js';
 import type { ExampleRow } from '../storage/entities/example.js';
@@ -243,17 +243,20 @@ export class GateService {
     items: Item[],
     definition: TaskDefinition,
   ): Promise<{ answers: (Answer | null)[]; cost: Cost }> {
-    const { model, bytes, release } = await this.activation.openVersion(version.task, version.version);
+    const open = () => this.activation.openVersion(version.task, version.version);
+    const { model, bytes, release } = await patiently(open);
+    const classify = (some: Item[]) =>
+      patiently(() => this.engine.classify(model, { items: some, priority: 'bulk', anew: true }));
     try {
       const answers: (Answer | null)[] = [];
       const times: number[] = [];
       for (const item of items.slice(0, TIMED_TEXTS)) {
         const startedAtMs = performance.now();
-        await this.classify(model, [item]);
+        await classify([item]);
         times.push(performance.now() - startedAtMs);
       }
       for (let start = 0; start < items.length; start += TEXTS_AT_ONCE) {
-        const outcomes = await this.classify(model, items.slice(start, start + TEXTS_AT_ONCE));
+        const outcomes = await classify(items.slice(start, start + TEXTS_AT_ONCE));
         answers.push(...outcomes.map((outcome) => (outcome.ok ? readAnswer(definition, outcome.prediction) : null)));
       }
       return { answers, cost: { ...latencyOf(times), hostBytes: bytes() || null } };
@@ -261,18 +264,18 @@ export class GateService {
       release();
     }
   }
+}
 
-  /** A busy service is no reason to fail a run: it waits its turn. */
-  private async classify(model: ServedModel, items: Item[]): Promise<Outcome[]> {
-    const giveUpAt = Date.now() + OVERLOADED_PATIENCE_MS;
-    for (;;) {
-      try {
-        return await this.engine.classify(model, { items, priority: 'bulk', anew: true });
-      } catch (error) {
-        const busy = error instanceof FewloopError && error.code === 'OVERLOADED';
-        if (!busy || Date.now() > giveUpAt) throw error;
-        await sleep(error.retryAfterMs ?? 1000);
-      }
+/** A service whose queue or memory is full for now is no reason to fail a run: it waits its turn. */
+async function patiently<T>(action: () => Promise<T>): Promise<T> {
+  const giveUpAt = Date.now() + OVERLOADED_PATIENCE_MS;
+  for (;;) {
+    try {
+      return await action();
+    } catch (error) {
+      const busy = error instanceof FewloopError && error.code === 'OVERLOADED';
+      if (!busy || Date.now() > giveUpAt) throw error;
+      await sleep(error.retryAfterMs ?? 1000);
     }
   }
 }

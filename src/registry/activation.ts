@@ -64,6 +64,8 @@ export interface ModelLease {
 const PREPARED_KEPT_MS = 60_000;
 
 const LOOK_FOR_IDLE_MS = 15_000;
+/** Node sets a longer one to a millisecond. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 /** Open, and no request is answered by it: before its activation, or after that of the next. */
 interface Prepared {
@@ -363,7 +365,8 @@ export class ActivationService implements OnApplicationShutdown {
 
   /** The task has no other prepared. */
   #keep(task: string, tenure: Tenure, forMs: number, replaced: boolean): void {
-    const timer = setTimeout(() => void this.#step(task, () => this.#dropPrepared(task)), forMs).unref();
+    const drop = () => void this.#step(task, () => this.#dropPrepared(task));
+    const timer = setTimeout(drop, Math.min(forMs, LONGEST_TIMER_MS)).unref();
     this.#prepared.set(task, { tenure, timer, replaced });
   }
 

@@ -88,6 +88,17 @@ describe('ConvergenceService', () => {
     expect(failed).toEqual({});
   });
 
+  it('no longer tells of a failure once a request has opened the version', async () => {
+    desired['a'] = 13;
+    service.onApplicationBootstrap();
+    await service.ready();
+    expect(service.state().failing).toEqual(['a']);
+    served['a'] = 13;
+    service.onApplicationBootstrap();
+    await service.ready();
+    expect(service.state().failing).toEqual([]);
+  });
+
   it('tells the other replicas before it opens the version itself', async () => {
     desired['a'] = 13;
     await expect(service.announce('a')).rejects.toThrow('spoiled');

@@ -115,7 +115,11 @@ export class ConvergenceService implements OnApplicationBootstrap, BeforeApplica
         if (this.#stop.signal.aborted) return;
         this.activation.follow(row);
         const { name, activeVersion } = row;
-        if (activeVersion === null || served[name] === activeVersion) continue;
+        if (activeVersion === null || served[name] === activeVersion) {
+          // Whoever asked for it may have opened it since.
+          this.#failures.delete(name);
+          continue;
+        }
         const failure = this.#failures.get(name);
         if (failure?.version === activeVersion && performance.now() < failure.retryAt) continue;
         // Nobody asked for it yet: it takes no other task's memory.

@@ -3,7 +3,7 @@ import type { INestApplicationContext } from '@nestjs/common';
 import { appendFileSync, cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DataSource } from 'typeorm';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { FewloopError } from '../../src/common/errors.js';
 import { METRICS } from '../../src/common/metrics/metrics.js';
 import type { PrometheusMetrics } from '../../src/common/metrics/prometheus.js';
@@ -346,6 +346,9 @@ describe('the gate', () => {
       { text: '五', label: 'positive', split: 'train' },
     ]);
     const gate = service.get(GateService);
+    // What there is no memory for at the moment is asked for again.
+    const full = new FewloopError('OVERLOADED', 'the model needs about 3 MB', { retryAfterMs: 1 });
+    vi.spyOn(service.get(ActivationService), 'openVersion').mockRejectedValueOnce(full);
     const { report: without } = await gate.compare('tiny', 2);
     expect(without).toMatchObject({ rows: 3, heldOut: { test: 2, dev: 1, trainingTextsKnown: false } });
     expect(without).toMatchObject({ heldOut: { leftOut: { trainedOn: 0, labelNotShared: 1, notAnswered: 0 } } });
