@@ -80,6 +80,21 @@ const commit = (offset: string) =>
     partitions: [0, 1].map((partition) => ({ partition, offset })),
   });
 
+/** Twenty records, after which the service ends. */
+async function scoreAndEnd(service: INestApplicationContext): Promise<void> {
+  await topics.send(input, numbered(20));
+  await topics.read(output, 20);
+  services = [];
+  await service.close();
+}
+
+async function isContradicted(service: INestApplicationContext): Promise<void> {
+  const stream = service.get<StreamPort>(STREAM_PORT);
+  await vi.waitFor(() => expect(stream.process([], async () => [])).rejects.toMatchObject({ code: 'CONFLICT' }), {
+    timeout: 20_000,
+  });
+}
+
 it('scores texts and objects, passes headers, key and further fields on, and keeps history and candidates', async () => {
   const service = await start();
   await apply(service);
@@ -424,17 +439,11 @@ describe('what is known of a place', () => {
   it('a log that ends before what was committed stops the worker, and nothing is scored twice', async () => {
     const service = await start();
     await apply(service);
-    await topics.send(input, numbered(20));
-    await topics.read(output, 20);
-    services = [];
-    await service.close();
+    await scoreAndEnd(service);
     // As an unclean election leaves it: the log is shorter than it was.
     await commit('100');
     const again = await start();
-    const stream = again.get<StreamPort>(STREAM_PORT);
-    await vi.waitFor(() => expect(stream.process([], async () => [])).rejects.toMatchObject({ code: 'CONFLICT' }), {
-      timeout: 20_000,
-    });
+    await isContradicted(again);
     const { stream: health } = await again.get(Health).report();
     expect(health).toMatchObject({
       ok: false,
@@ -461,18 +470,12 @@ describe('what is known of a place', () => {
   it('a record of another time at a known offset stops the worker', async () => {
     const service = await start();
     await apply(service);
-    await topics.send(input, numbered(20));
-    await topics.read(output, 20);
-    services = [];
-    await service.close();
+    await scoreAndEnd(service);
     // As if the cluster had been restored from an older copy and had gone on from there.
     await commit('0');
     const again = await start();
     await again.get(DataSource).query(`UPDATE stream_record SET recorded_at = recorded_at - interval '1 second'`);
-    const stream = again.get<StreamPort>(STREAM_PORT);
-    await vi.waitFor(() => expect(stream.process([], async () => [])).rejects.toMatchObject({ code: 'CONFLICT' }), {
-      timeout: 20_000,
-    });
+    await isContradicted(again);
     expect(await topics.read(output, 20)).toHaveLength(20);
     const { stream: health } = await again.get(Health).report();
     expect(health).toMatchObject({ ok: false, reason: expect.stringContaining('has changed under its offsets') });

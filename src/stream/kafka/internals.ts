@@ -8,6 +8,17 @@ import { abortedRecords, type AbortedTransaction, type FetchedRecord } from './a
 
 const require = createRequire(import.meta.url);
 
+/** Puts a function in the place of one of kafkajs's, once in the process; `by` is given that one. */
+function replace<T extends object, K extends keyof T>(
+  owner: T & { fixed?: true },
+  name: K,
+  by: (own: T[K]) => T[K],
+): void {
+  if (owner.fixed) return;
+  owner.fixed = true;
+  owner[name] = by(owner[name]);
+}
+
 interface RequestQueue {
   pending: unknown[];
   throttledUntil: number;
@@ -19,14 +30,12 @@ interface RequestQueue {
  * a thousand wake-ups a second, and a warning of Node's. This arms it where there is something to wait for. Idempotent.
  */
 export function fixIdleTimer(): void {
-  const { prototype } = require('kafkajs/src/network/requestQueue') as { prototype: RequestQueue & { fixed?: true } };
-  if (prototype.fixed) return;
-  prototype.fixed = true;
-  // oxlint-disable-next-line typescript/unbound-method
-  const arm = prototype.scheduleCheckPendingRequests;
-  prototype.scheduleCheckPendingRequests = function (this: RequestQueue) {
-    if (this.pending.length > 0 || this.throttledUntil > Date.now()) arm.call(this);
-  };
+  const { prototype } = require('kafkajs/src/network/requestQueue') as { prototype: RequestQueue };
+  replace(prototype, 'scheduleCheckPendingRequests', (arm) => {
+    return function (this: RequestQueue) {
+      if (this.pending.length > 0 || this.throttledUntil > Date.now()) arm.call(this);
+    };
+  });
 }
 
 interface ConsumerGroup {
@@ -40,17 +49,13 @@ interface ConsumerGroup {
  * has caught up, and the member is put out without noticing. A last one that lies in the future was now. Idempotent.
  */
 export function fixHeartbeat(): void {
-  const { prototype } = require('kafkajs/src/consumer/consumerGroup') as {
-    prototype: ConsumerGroup & { fixed?: true };
-  };
-  if (prototype.fixed) return;
-  prototype.fixed = true;
-  // oxlint-disable-next-line typescript/unbound-method
-  const beat = prototype.heartbeat;
-  prototype.heartbeat = function (this: ConsumerGroup, options) {
-    this.lastRequest = Math.min(this.lastRequest, Date.now());
-    return beat.call(this, options);
-  };
+  const { prototype } = require('kafkajs/src/consumer/consumerGroup') as { prototype: ConsumerGroup };
+  replace(prototype, 'heartbeat', (beat) => {
+    return function (this: ConsumerGroup, options) {
+      this.lastRequest = Math.min(this.lastRequest, Date.now());
+      return beat.call(this, options);
+    };
+  });
 }
 
 interface Fetch {
@@ -67,20 +72,18 @@ interface BrokerClient {
  * marked here as what it never hands out. Idempotent.
  */
 export function fixAborted(): void {
-  const { prototype } = require('kafkajs/src/broker') as { prototype: BrokerClient & { fixed?: true } };
-  if (prototype.fixed) return;
-  prototype.fixed = true;
-  // oxlint-disable-next-line typescript/unbound-method
-  const fetch = prototype.fetch;
-  prototype.fetch = async function (this: BrokerClient, options) {
-    const fetched = await fetch.call(this, options);
-    for (const partition of fetched.responses.flatMap(({ partitions }) => partitions)) {
-      const records = abortedRecords(partition.messages, partition.abortedTransactions ?? []);
-      for (const record of records) record.isControlRecord = true;
-      partition.abortedTransactions = [];
-    }
-    return fetched;
-  };
+  const { prototype } = require('kafkajs/src/broker') as { prototype: BrokerClient };
+  replace(prototype, 'fetch', (fetch) => {
+    return async function (this: BrokerClient, options) {
+      const fetched = await fetch.call(this, options);
+      for (const partition of fetched.responses.flatMap(({ partitions }) => partitions)) {
+        const records = abortedRecords(partition.messages, partition.abortedTransactions ?? []);
+        for (const record of records) record.isControlRecord = true;
+        partition.abortedTransactions = [];
+      }
+      return fetched;
+    };
+  });
 }
 
 /** A group's position lies behind the end of a partition's log: what was there when it was read is gone. */
@@ -115,22 +118,18 @@ const neverSetBack = new Set<string>();
  */
 export function neverSetBackFromEnd(groupId: string): void {
   neverSetBack.add(groupId);
-  const { prototype } = require('kafkajs/src/consumer/offsetManager') as {
-    prototype: OffsetManager & { fixed?: true };
-  };
-  if (prototype.fixed) return;
-  prototype.fixed = true;
-  // oxlint-disable-next-line typescript/unbound-method
-  const setBack = prototype.setDefaultOffset;
-  prototype.setDefaultOffset = async function (this: OffsetManager, place) {
-    const { topic, partition } = place;
-    const position = BigInt(this.nextOffset(topic, partition).toString());
-    const asked = [{ topic, partitions: [{ partition }], fromBeginning: true }];
-    const [beginning] = await this.cluster.fetchTopicsOffset(asked);
-    const isBehindEnd = position > BigInt(beginning!.partitions[0]!.offset);
-    if (isBehindEnd && neverSetBack.has(this.groupId)) throw new LogCut(topic, partition, position);
-    await setBack.call(this, place);
-  };
+  const { prototype } = require('kafkajs/src/consumer/offsetManager') as { prototype: OffsetManager };
+  replace(prototype, 'setDefaultOffset', (setBack) => {
+    return async function (this: OffsetManager, place) {
+      const { topic, partition } = place;
+      const position = BigInt(this.nextOffset(topic, partition).toString());
+      const asked = [{ topic, partitions: [{ partition }], fromBeginning: true }];
+      const [beginning] = await this.cluster.fetchTopicsOffset(asked);
+      const isBehindEnd = position > BigInt(beginning!.partitions[0]!.offset);
+      if (isBehindEnd && neverSetBack.has(this.groupId)) throw new LogCut(topic, partition, position);
+      await setBack.call(this, place);
+    };
+  });
 }
 
 interface MetadataCall {
@@ -139,7 +138,6 @@ interface MetadataCall {
 
 interface MetadataProtocol {
   protocol(options: { version: number }): (options: { topics: string[] }) => MetadataCall;
-  fixed?: true;
 }
 
 /**
@@ -148,10 +146,7 @@ interface MetadataProtocol {
  */
 export function fixMetadata(): void {
   const metadata = require('kafkajs/src/protocol/requests/metadata') as MetadataProtocol;
-  if (metadata.fixed) return;
-  metadata.fixed = true;
-  const { protocol } = metadata;
-  metadata.protocol = (version) => {
+  replace(metadata, 'protocol', (protocol) => (version) => {
     const build = protocol(version);
     return (options) => {
       const call = build(options);
@@ -164,7 +159,7 @@ export function fixMetadata(): void {
       };
       return { ...call, request: { ...call.request, encode } };
     };
-  };
+  });
 }
 
 interface Encoder {
