@@ -1,12 +1,14 @@
 /** The manifests of k8s/ speak of what there is: variables, ports, paths, metrics, images, labels, rights. */
 import { spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { parseAllDocuments } from 'yaml';
 
 import { DESCRIPTIONS } from '../../src/common/metrics/descriptions.js';
 import { readEnvironment, environment } from '../../src/config/environment.js';
+import { hasPromtool, promtool } from '../fixtures/operations.js';
 
 const ROOT = path.resolve(import.meta.dirname, '../../k8s');
 
@@ -216,6 +218,38 @@ it('every metric is one that there is', () => {
   });
   expect(new Set(metrics).size).toBeGreaterThan(2);
   expect(metrics.filter((metric) => !(metric in DESCRIPTIONS))).toEqual([]);
+});
+
+describe('the number that the stream is scaled on', () => {
+  const [{ spec } = { spec: null }] = ofKind('ScaledObject');
+  const [trigger] = (spec as { triggers: { metadata: { query: string; ignoreNullValues: string } }[] }).triggers;
+  const { query, ignoreNullValues } = trigger!.metadata;
+
+  it('is of metrics alone: without any there is none, which is refused', () => {
+    expect(query).not.toMatch(/\bvector\(/u);
+    expect(ignoreNullValues).toBe('false');
+  });
+
+  it.runIf(hasPromtool())('is the time that the lag takes, 0 without a rate, none where no worker tells', () => {
+    const lag = { series: 'fewloop_stream_lag_records{namespace="fewloop", pod="a"}', values: '6000x2 _x5' };
+    const rate = { series: 'fewloop_stream_consumption_rate{namespace="fewloop", pod="a"}', values: '_ 20x1 _x5' };
+    const at = (eval_time: string, ...exp_samples: object[]) => ({ expr: query, eval_time, exp_samples });
+    const tests = [
+      {
+        interval: '10m',
+        input_series: [lag, rate],
+        promql_expr_test: [at('0m', { value: 0 }), at('10m', { value: 300 }), at('50m')],
+      },
+    ];
+    const folder = mkdtempSync(path.join(tmpdir(), 'fewloop-promql-'));
+    try {
+      const file = path.join(folder, 'tests.json');
+      writeFileSync(file, JSON.stringify({ tests }));
+      expect(promtool(['test', 'rules', file])).toMatchObject({ status: 0 });
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
 });
 
 it('an overlay’s trainer is of the release of its service', () => {
