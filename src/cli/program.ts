@@ -1,5 +1,6 @@
 /** What the `fewloop` command takes: its options and every subcommand. */
-import { Command, Option } from 'commander';
+import { Command, CommanderError, Option } from 'commander';
+import { Failure } from './client.js';
 import { backupCommands } from './commands/backup.js';
 import { benchmarkCommand } from './commands/benchmark.js';
 import { classifyCommand } from './commands/classify.js';
@@ -13,6 +14,7 @@ import { revokeCommand } from './commands/revoke.js';
 import { runCommands } from './commands/runs.js';
 import { taskCommands } from './commands/tasks.js';
 import { trialCommands } from './commands/trials.js';
+import { printJson, say } from './output.js';
 
 export function createProgram(): Command {
   const program = new Command('fewloop')
@@ -55,4 +57,23 @@ function passExitOverride(command: Command): void {
     child.exitOverride();
     passExitOverride(child);
   }
+}
+
+/** `argv`: as of the process, whose exit code it sets. */
+export async function run(argv: string[]): Promise<void> {
+  const program = createProgram();
+  try {
+    await program.parseAsync(argv);
+  } catch (error) {
+    process.exitCode = fail(error, program.opts<{ json?: boolean }>().json ?? false);
+  }
+}
+
+function fail(error: unknown, json: boolean): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+  const message = error instanceof Error ? error.message : String(error);
+  if (json) printJson({ error: { code: error instanceof Failure ? error.code : null, message } });
+  say(`fewloop: ${message}`);
+  if (!(error instanceof Failure) && error instanceof Error && error.stack) say(error.stack);
+  return 1;
 }

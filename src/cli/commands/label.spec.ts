@@ -1,4 +1,6 @@
+import { PassThrough } from 'node:stream';
 import { describe, expect, it, vi } from 'vitest';
+import { refused, runCommand } from '../../../test/fixtures/command.js';
 import { chosenBy, namedBy, onKeys } from './label.js';
 
 const few = ['sport', 'Sports', '财经', '财经/股票', 'IT', 'it'];
@@ -60,4 +62,21 @@ describe('what is pressed', () => {
     expect(await chosenBy('/', labels, typing('x\r'))).toBeNull();
     expect(output()).toContain('none begins with x');
   });
+});
+
+it('gives the terminal back where no question can be had', async () => {
+  const terminal = Object.assign(new PassThrough(), { isTTY: true, isRaw: false, setRawMode });
+  function setRawMode(raw: boolean) {
+    terminal.isRaw = raw;
+  }
+  const stdin = vi.spyOn(process, 'stdin', 'get').mockReturnValue(terminal as unknown as typeof process.stdin);
+  const task = { data: { task: { kind: 'SINGLE_LABEL', labels: few } } };
+  const { code, err } = await runCommand(
+    ({ query }) => (query.includes('leaseQuestions') ? refused('NO_ACTIVE_MODEL', 'no model yet') : task),
+    'label',
+    'news',
+  );
+  stdin.mockRestore();
+  expect([code, err]).toEqual([1, 'fewloop: no model yet\n']);
+  expect([terminal.isRaw, terminal.readableFlowing]).toEqual([false, null]);
 });

@@ -94,11 +94,12 @@ async function label(task: string, options: Options, command: Command): Promise<
   const { client, json } = contextOf(command);
   const { task: found } = await client.request<{ task: Task | null }>(TASK, { name: task });
   if (!found) throw new Failure(`there is no task ${task}`, 'TASK_NOT_FOUND');
-  const keys = keyReader();
   const counts = { answered: 0, skipped: 0, undone: 0 };
   const lease = async () =>
     (await client.request<Leased>(LEASE, { task, first: PAGE, strategy, filter })).leaseQuestions;
   let { questions, totalCount: left } = await lease();
+  // After what may fail: a terminal that is left to single keys takes no Ctrl-C, and keeps the process alive.
+  const keys = keyReader();
   try {
     while (questions.length > 0) {
       const question = questions[0]!;
