@@ -1,7 +1,7 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { afterAll, afterEach, beforeEach, describe, expect, it, test, vi } from 'vitest';
 import type { Client } from './client.js';
 import type { Source } from './formats/sources.js';
 import { send, type Sent } from './sending.js';
@@ -50,4 +50,40 @@ test('an interrupted file goes on where it was, to the same service alone', asyn
   const again = service('https://staging/graphql', 9);
   expect(await sending(again.client)).toMatchObject({ resumedAfter: 500, counts: { imported: ROWS } });
   expect(again.taken).toHaveLength(ROWS - 500);
+});
+
+describe('where how far it got cannot be kept', () => {
+  const said = vi.spyOn(process.stderr, 'write').mockReturnValue(true);
+  beforeEach(() => void said.mockClear());
+  afterAll(() => said.mockRestore());
+  const complaints = () => said.mock.calls.map(([text]) => String(text)).filter((text) => text.includes('is not kept'));
+
+  it('says so before anything is sent, and sends all', async () => {
+    vi.stubEnv('XDG_STATE_HOME', path.join(dir, 'rows.jsonl'));
+    const staging = service('https://staging/graphql', 0);
+    await expect(sending(staging.client)).rejects.toThrow('away');
+    expect(complaints()).toHaveLength(1);
+    const again = service('https://staging/graphql', 9);
+    expect(await sending(again.client)).toMatchObject({ resumedAfter: 0, counts: { imported: ROWS } });
+    expect(again.taken).toHaveLength(ROWS);
+  });
+
+  it('goes on where that is so from the middle on', async () => {
+    const { client, taken } = service('https://staging/graphql', 9);
+    const state = path.join(dir, 'fewloop');
+    const request = async (query: string, variables: object) => {
+      rmSync(state, { recursive: true, force: true });
+      writeFileSync(state, '');
+      return client.request(query, variables);
+    };
+    const { counts } = await sending({ url: client.url, request } as unknown as Client);
+    expect([counts['imported'], taken.length, complaints().length]).toEqual([ROWS, ROWS, 1]);
+  });
+});
+
+test('a state folder that is named by nothing is the usual one', async () => {
+  vi.stubEnv('XDG_STATE_HOME', '');
+  vi.stubEnv('HOME', dir);
+  await expect(sending(service('https://staging/graphql', 1).client)).rejects.toThrow('away');
+  expect(existsSync(path.join(dir, '.local/state/fewloop/sending'))).toBe(true);
 });

@@ -1,15 +1,26 @@
 /**
  * Long files into the service: rows leave in requests of a bounded size while the file is read, each taken as a whole or
- * not at all. How far it got is kept on disk, so that the same command goes on where it was ended.
+ * not at all. How far it got is kept on disk, so that the same command goes on where it was ended; where it cannot be kept
+ * (a home that is read-only), sending goes on without.
  */
-import { appendFileSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  accessSync,
+  appendFileSync,
+  constants,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { createHash } from 'node:crypto';
 import { homedir } from 'node:os';
 import path from 'node:path';
 import { type Client, patiently } from './client.js';
 import type { Entry } from './formats/records.js';
 import type { Source } from './formats/sources.js';
-import { progress } from './output.js';
+import { progress, say } from './output.js';
 
 /** Under the service's limits of texts and bytes. */
 const CHUNK_ROWS = 500;
@@ -60,8 +71,9 @@ type ChunkResult = Record<string, number> & { rejected: { index: number; code: s
 export async function send(sending: Sending): Promise<Sent> {
   const { client, task, mutation, names, source, read, rejects } = sending;
   const file = checkpointFile(sending);
-  if (sending.restart) rmSync(file, { force: true });
-  const known = readCheckpoint(file);
+  const keeper = keeperOf(file);
+  if (sending.restart) keeper.forget();
+  const known = sending.restart ? null : readCheckpoint(file);
   const state = known ?? {
     entries: 0,
     counts: Object.fromEntries(names.map((name) => [name, 0])),
@@ -102,13 +114,13 @@ export async function send(sending: Sending): Promise<Sent> {
       }
       reject(refused.toSorted((a, b) => a.line - b.line));
       state.entries += chunk.length;
-      writeCheckpoint(file, state);
+      keeper.keep(state);
       bar.count(bytes, `${state.entries} rows`);
     }
   } finally {
     bar.stop();
   }
-  rmSync(file, { force: true });
+  keeper.forget();
   return { ...state, resumedAfter };
 }
 
@@ -139,7 +151,7 @@ function checkpointFile({ client, task, mutation, source, how }: Sending): strin
   const digest = createHash('sha256').update(
     JSON.stringify([client.url, task, mutation, path.resolve(source.path), size, mtimeMs, how]),
   );
-  const state = process.env['XDG_STATE_HOME'] ?? path.join(homedir(), '.local', 'state');
+  const state = process.env['XDG_STATE_HOME'] || path.join(homedir(), '.local', 'state');
   return path.join(state, 'fewloop', 'sending', `${digest.digest('hex').slice(0, 32)}.json`);
 }
 
@@ -151,8 +163,35 @@ function readCheckpoint(file: string): Checkpoint | null {
   }
 }
 
-function writeCheckpoint(file: string, state: Checkpoint): void {
-  mkdirSync(path.dirname(file), { recursive: true });
-  writeFileSync(`${file}.partial`, JSON.stringify(state));
-  renameSync(`${file}.partial`, file);
+interface Keeper {
+  keep(state: Checkpoint): void;
+  forget(): void;
+}
+
+/** Tries the folder at once, so that a failure is told before anything is sent; it is told once, and nothing kept since. */
+function keeperOf(file: string): Keeper {
+  let able = true;
+  const attempt = (work: () => void) => {
+    try {
+      work();
+    } catch (error) {
+      if (able)
+        say(`how far this gets is not kept: ended in the middle, it is sent anew (${(error as Error).message})`);
+      able = false;
+    }
+  };
+  attempt(() => {
+    mkdirSync(path.dirname(file), { recursive: true });
+    accessSync(path.dirname(file), constants.W_OK);
+  });
+  return {
+    keep(state) {
+      if (!able) return;
+      attempt(() => {
+        writeFileSync(`${file}.partial`, JSON.stringify(state));
+        renameSync(`${file}.partial`, file);
+      });
+    },
+    forget: () => attempt(() => rmSync(file, { force: true })),
+  };
 }
