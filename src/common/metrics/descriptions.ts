@@ -12,6 +12,8 @@ export interface Description {
   help: string;
   labels: readonly string[];
   buckets?: number[];
+  /** Of a gauge by task: what the series `other` has of the tasks that share it. Without it these have no value. */
+  others?: 'sum' | 'max';
 }
 
 /** Seconds of a request or a batch. */
@@ -109,11 +111,14 @@ export const DESCRIPTIONS = {
   ),
   fewloop_stream_consumption_rate: gauge('Records a second that this worker keeps while it is busy'),
 
-  fewloop_pool_candidates: gauge('Candidates of the pool, by state', 'task', 'state'),
-  fewloop_review_questions: gauge('Candidates that wait for a person: routed to review, or of the audit slice', 'task'),
-  fewloop_runs: gauge('Training runs, by state', 'task', 'state'),
-  fewloop_promotions: gauge('Promotions, by decision (`PENDING` where there is none yet)', 'task', 'decision'),
-  fewloop_promotion_waiting_seconds: gauge('Age of the oldest promotion that waits for its decision', 'task'),
+  fewloop_pool_candidates: summed('Candidates of the pool, by state', 'task', 'state'),
+  fewloop_review_questions: summed(
+    'Candidates that wait for a person: routed to review, or of the audit slice',
+    'task',
+  ),
+  fewloop_runs: summed('Training runs, by state', 'task', 'state'),
+  fewloop_promotions: summed('Promotions, by decision (`PENDING` where there is none yet)', 'task', 'decision'),
+  fewloop_promotion_waiting_seconds: largest('Age of the oldest promotion that waits for its decision', 'task'),
   fewloop_webhooks_given_up_total: counter(
     'Lifecycle events that a webhook did not take in three days, or no longer wants',
     'host',
@@ -137,12 +142,12 @@ export const DESCRIPTIONS = {
   ),
   fewloop_live_accuracy_rows: gauge('Answers behind fewloop_live_accuracy', 'task'),
   fewloop_live_calibration_error: gauge('Calibration error on the same answers; absent under 200', 'task'),
-  fewloop_drift_effect: gauge(
+  fewloop_drift_effect: largest(
     'Distance of the present texts from those after the promotion, in [0, 1], by the last daily check: of labels, confidence, embeddings',
     'task',
     'statistic',
   ),
-  fewloop_drift_alarm: gauge('Whether the last check for drift alarmed (1) or not (0)', 'task'),
+  fewloop_drift_alarm: largest('Whether the last check for drift alarmed (1) or not (0)', 'task'),
 
   fewloop_ready: gauge('Whether a part is in order (1) or not (0), as /health/ready says', 'part'),
   fewloop_scrape_failures_total: counter('Parts that could not be read for a scrape; their gauges are absent', 'part'),
@@ -169,6 +174,14 @@ function counter<L extends string>(help: string, ...labels: L[]) {
 
 function gauge<L extends string>(help: string, ...labels: L[]) {
   return { kind: 'gauge' as const, help, labels };
+}
+
+function summed<L extends string>(help: string, ...labels: L[]) {
+  return { ...gauge(help, ...labels), others: 'sum' as const };
+}
+
+function largest<L extends string>(help: string, ...labels: L[]) {
+  return { ...gauge(help, ...labels), others: 'max' as const };
 }
 
 function histogram<L extends string>(help: string, buckets: number[], ...labels: L[]) {

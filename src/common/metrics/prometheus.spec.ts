@@ -57,6 +57,31 @@ it('the tasks beyond the hundredth share a series', async () => {
   ]);
 });
 
+it('gauges of the tasks beyond the hundredth are what all of them make: a sum, the largest, or nothing', async () => {
+  const metrics = new PrometheusMetrics();
+  metrics.onScrape('learning', (set) => {
+    for (let i = 0; i < 104; i++) {
+      const task = `t${i}`;
+      for (const state of ['FAILED', 'QUEUED']) set('fewloop_runs', { task, state }, 0);
+      set('fewloop_runs', { task, state: 'FAILED' }, i - 99);
+      set('fewloop_drift_alarm', { task }, Number(i === 102));
+      set('fewloop_promotion_waiting_seconds', { task }, i === 101 ? 60 : 5);
+      set('fewloop_active_version', { task }, i);
+    }
+  });
+  const other = async () => (await lines(metrics, 'fewloop_')).filter((line) => line.includes('task="other"'));
+  const expected = [
+    'fewloop_runs{task="other",state="FAILED"} 10',
+    'fewloop_runs{task="other",state="QUEUED"} 0',
+    'fewloop_promotion_waiting_seconds{task="other"} 60',
+    'fewloop_drift_alarm{task="other"} 1',
+  ];
+  expect(await other()).toEqual(expected);
+  // Each scrape anew.
+  expect(await other()).toEqual(expected);
+  expect(await lines(metrics, 'fewloop_active_version')).toHaveLength(100);
+});
+
 it('of a task the last four versions have series', async () => {
   const metrics = new PrometheusMetrics();
   for (let version = 1; version <= 7; version++) {

@@ -1,6 +1,6 @@
 /** The metrics as Prometheus reads them, by prom-client. The process's and Node's own come from the library. */
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
-import { DESCRIPTIONS, type Description, type MetricName } from './descriptions.js';
+import { DESCRIPTIONS, type Description, type GaugeName, type MetricName } from './descriptions.js';
 import type { Metrics, SetGauge } from './metrics.js';
 
 /** Further tasks share the series `other`. */
@@ -20,6 +20,8 @@ export class PrometheusMetrics implements Metrics {
   readonly #metrics = new Map<MetricName, Counter | Gauge | Histogram>();
   readonly #parts = new Map<string, Read>();
   readonly #versions = new Map<string, string[]>();
+  /** Of this scrape, by gauge and labels: what the tasks without series of their own make so far. */
+  readonly #others = new Map<string, number>();
   #scrape: Promise<string> | undefined;
 
   constructor() {
@@ -50,6 +52,7 @@ export class PrometheusMetrics implements Metrics {
 
   async #read(): Promise<string> {
     for (const metric of this.#metrics.values()) if (metric instanceof Gauge) empty(metric);
+    this.#others.clear();
     await Promise.all([...this.#parts].map(([part, read]) => this.#readPart(part, read)));
     return this.#registry.metrics();
   }
@@ -57,7 +60,7 @@ export class PrometheusMetrics implements Metrics {
   async #readPart(part: string, read: Read): Promise<void> {
     const late = AbortSignal.timeout(READ_TIMEOUT_MS);
     const set: SetGauge = (name, labels, value) => {
-      if (!late.aborted) (this.#metrics.get(name) as Gauge).set(this.#bounded(labels), value);
+      if (!late.aborted) this.#set(name, labels, value);
     };
     const timeout = new Promise<never>((_, reject) => {
       late.addEventListener('abort', () => reject(new Error(`${part} was not read in time`)));
@@ -67,6 +70,19 @@ export class PrometheusMetrics implements Metrics {
     } catch {
       this.add('fewloop_scrape_failures_total', { part });
     }
+  }
+
+  #set(name: GaugeName, labels: Labels, value: number): void {
+    const gauge = this.#metrics.get(name) as Gauge;
+    const bounded = this.#bounded(labels);
+    if (bounded['task'] === labels['task']) return gauge.set(bounded, value);
+    const { others } = DESCRIPTIONS[name] as Description;
+    if (others === undefined) return;
+    const series = JSON.stringify([name, bounded]);
+    const before = this.#others.get(series) ?? 0;
+    const all = others === 'sum' ? before + value : Math.max(before, value);
+    this.#others.set(series, all);
+    gauge.set(bounded, all);
   }
 
   #bounded(labels: Labels): Labels {
