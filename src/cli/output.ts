@@ -9,6 +9,15 @@ export function print(text: string): void {
   process.stdout.write(`${text}\n`);
 }
 
+/** Of a program that writes when nobody reads any more, as shells tell it of one that SIGPIPE ended. */
+const NO_READER = 141;
+
+/** `| head` has what it wanted: that is no failure to tell of. */
+export function onOutputError(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'EPIPE') throw error;
+  process.exit(NO_READER);
+}
+
 export function printJson(value: unknown): void {
   print(JSON.stringify(value, null, 2));
 }
@@ -39,16 +48,28 @@ export interface Progress {
   stop(): void;
 }
 
-/** A bar on a terminal; elsewhere a line whenever the stage changes, and one every few seconds of what is counted. */
+/**
+ * A bar on a terminal, which is given back as it was however the process ends; elsewhere a line whenever the stage changes, and one every few seconds of
+ * what is counted.
+ */
 export function progress(total: number, unit: string): Progress {
   if (!process.stderr.isTTY) return plainProgress();
   const format = unit === '' ? '{bar} {percentage}% {stage}' : `{bar} {value}/{total} ${unit} {stage}`;
   const bar = new SingleBar({ format, stream: process.stderr, hideCursor: true }, Presets.shades_classic);
+  const stop = () => {
+    process.off('SIGINT', onSignal).off('SIGTERM', onSignal).off('exit', stop);
+    bar.stop();
+  };
+  const onSignal = (signal: NodeJS.Signals) => {
+    stop();
+    process.kill(process.pid, signal);
+  };
+  process.on('SIGINT', onSignal).on('SIGTERM', onSignal).on('exit', stop);
   bar.start(total, 0, { stage: '' });
   return {
     update: (done, stage = '') => bar.update(done, { stage }),
     count: (done, words) => bar.update(done, { stage: words }),
-    stop: () => bar.stop(),
+    stop,
   };
 }
 
