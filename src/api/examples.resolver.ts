@@ -81,9 +81,10 @@ export class ExamplesResolver {
     @Args('task') task: string,
     @Args('text') text: string | null | undefined,
     @Args('id') id: string | null | undefined,
+    @Args('digest') digest: string | null | undefined,
     @Caller() by: string,
   ) {
-    return this.forgetting.forget(task, withoutNulls({ text: text ?? null, id: id ?? null }), by);
+    return this.forgetting.forget(task, { text, id, digest }, by);
   }
 }
 

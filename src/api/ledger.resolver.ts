@@ -12,10 +12,14 @@ export class LedgerResolver {
   ) {}
 
   @Query('ledger')
-  async ledger(@Args('task') task: string, @Args('first') first: number) {
+  async ledger(
+    @Args('task') task: string,
+    @Args('first') first: number,
+    @Args('after') after: string | null | undefined,
+  ) {
     checkPage(first);
     await this.tasks.get(task);
-    return this.ledgerService.listOfTask(task, first);
+    return this.ledgerService.listOfTask(task, first, after ?? null);
   }
 
   @Query('verifyLedger')

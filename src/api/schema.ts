@@ -599,8 +599,8 @@ export const typeDefs = /* GraphQL */ `
   extend type Query {
     "alias: champion or challenger. ENGINEER."
     modelVersionByAlias(task: String!, alias: String!): ModelVersion
-    "Of a task, newest first. ENGINEER."
-    ledger(task: String!, first: Int = 50): [LedgerEntry!]!
+    "Of a task, newest first. after: seq of the last entry of the page before. ENGINEER."
+    ledger(task: String!, first: Int = 50, after: String): [LedgerEntry!]!
     "Reads the whole chain. hash: of an entry that must be in it. ENGINEER."
     verifyLedger(hash: String): LedgerFinding!
   }
@@ -630,8 +630,11 @@ export const typeDefs = /* GraphQL */ `
     replayDeadLetters(task: String!, first: Int = 100): Int!
     "Gives the oldest dead letters up. Returns how many. ENGINEER."
     dropDeadLetters(task: String!, first: Int = 100): Int!
-    "Erases a text, named by itself or by the id it was ingested with, wherever it is kept. ADMIN."
-    forget(task: String!, text: String, id: ID): ForgetResult!
+    """
+    Erases a text, named by itself, by the id it was ingested with, or by the digest that the ledger keeps of it, wherever
+    it is kept. ADMIN.
+    """
+    forget(task: String!, text: String, id: ID, digest: String): ForgetResult!
   }
 
   "An API key: who acts, as key:NAME in every record."

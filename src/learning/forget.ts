@@ -33,6 +33,15 @@ export interface Forgotten {
   pendingFolders: number;
 }
 
+const DIGEST = /^[0-9a-f]{64}$/u;
+
+/** One of them. */
+interface Named {
+  text?: string | null;
+  id?: string | null;
+  digest?: string | null;
+}
+
 @Injectable()
 export class ForgetService implements OnApplicationBootstrap {
   constructor(
@@ -53,8 +62,11 @@ export class ForgetService implements OnApplicationBootstrap {
     this.notifications.on(FORGOTTEN_CHANNEL, (task) => this.letGo(task));
   }
 
-  /** `id`: a candidate's, or the producer's. Throws TASK_NOT_FOUND; BAD_INPUT where nothing is named or known. */
-  async forget(task: string, what: { text?: string | null; id?: string | null }, by: string): Promise<Forgotten> {
+  /**
+   * `id`: a candidate's, or the producer's; `digest`: of an earlier entry of the ledger, whose text a backup brought back.
+   * Throws TASK_NOT_FOUND; BAD_INPUT where nothing is named or known.
+   */
+  async forget(task: string, what: Named, by: string): Promise<Forgotten> {
     await this.tasks.get(task);
     const digest = await this.digestOf(task, what);
     const runRows = await this.erasure.erase(task, digest);
@@ -88,9 +100,13 @@ export class ForgetService implements OnApplicationBootstrap {
     this.tap.forget(task);
   }
 
-  private async digestOf(task: string, { text, id }: { text?: string | null; id?: string | null }): Promise<string> {
+  private async digestOf(task: string, { text, id, digest }: Named): Promise<string> {
     if (typeof text === 'string') return splitGroup(text);
-    if (typeof id !== 'string') throw badInput('text', 'a text or an id is needed');
+    if (typeof digest === 'string') {
+      if (!DIGEST.test(digest)) throw badInput('digest', 'must be a SHA-256, 64 digits of lower-case hex');
+      return digest;
+    }
+    if (typeof id !== 'string') throw badInput('text', 'a text, an id or a digest is needed');
     const candidate = UUID.test(id) ? await this.candidates.find(id) : null;
     const known = candidate?.task === task ? candidate : await this.itemNamed(task, id);
     if (!known) throw badInput('id', `task ${task} knows no text by that id`);

@@ -5,7 +5,7 @@
  * whoever has kept the last hash can.
  */
 import { Inject, Injectable } from '@nestjs/common';
-
+import { badInput } from '../common/errors.js';
 import type { LedgerEntryRow } from '../storage/entities/ledger-entry.js';
 import { LedgerRepository, type NewLedgerEntry } from '../storage/ledger.repository.js';
 import type { Tx } from '../storage/transactions.js';
@@ -42,6 +42,8 @@ export interface LedgerFinding {
 
 const GENESIS = '0'.repeat(64);
 const PAGE = 500;
+/** As far as PostgreSQL's bigint goes. */
+const SEQ = /^\d{1,18}$/u;
 
 @Injectable()
 export class LedgerService {
@@ -77,9 +79,10 @@ export class LedgerService {
     }
   }
 
-  /** Newest first. */
-  listOfTask(task: string, first: number): Promise<LedgerEntryRow[]> {
-    return this.ledger.listOfTask(task, first);
+  /** Newest first; `after` is the last `seq` of the page before. */
+  async listOfTask(task: string, first: number, after: string | null = null): Promise<LedgerEntryRow[]> {
+    if (after !== null && !SEQ.test(after)) throw badInput('after', 'is no cursor of this query');
+    return this.ledger.listOfTask(task, first, after);
   }
 }
 

@@ -1,5 +1,5 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { DataSource, MoreThan } from 'typeorm';
+import { DataSource, LessThan, MoreThan } from 'typeorm';
 import { LedgerEntryRow } from './entities/ledger-entry.js';
 import type { Tx } from './transactions.js';
 
@@ -31,8 +31,12 @@ export class LedgerRepository {
     });
   }
 
-  /** Newest first. */
-  listOfTask(task: string, limit: number): Promise<LedgerEntryRow[]> {
-    return this.dataSource.manager.find(LedgerEntryRow, { where: { task }, order: { seq: 'DESC' }, take: limit });
+  /** Newest first, by pages: before the entry of that sequence number (null for the newest). */
+  listOfTask(task: string, limit: number, beforeSeq: string | null = null): Promise<LedgerEntryRow[]> {
+    return this.dataSource.manager.find(LedgerEntryRow, {
+      where: { task, ...(beforeSeq !== null && { seq: LessThan(beforeSeq) }) },
+      order: { seq: 'DESC' },
+      take: limit,
+    });
   }
 }

@@ -32,6 +32,7 @@ const EXAMPLES = ['手机', '衣服', '水果', '酒店', '书', '电脑', '牛�
   { text: `${name}太差了，失望，再也不买`, labels: ['negative'], split: 'TRAIN' },
 ]);
 const TEXTS = ['味道很好，下次还来', '太差了，等了一个小时', '一般吧', '房间干净，服务热情'].map((text) => ({ text }));
+const FORGOTTEN = '一般吧';
 const RUNS = '{ task(name: "reviews") { runs { state error } promotions { id } stream { pending scored } } }';
 const CLASSIFY = `query ($inputs: [TextInput!]!) {
   classify(task: "reviews", inputs: $inputs) { modelVersion label confidence }
@@ -44,6 +45,7 @@ let folder: string;
 let dataDir: string;
 let restored: string;
 let backup: string;
+let ledger: string;
 let service: ServiceProcess;
 let shell: ChildProcess;
 let port: number;
@@ -82,6 +84,7 @@ const env = {
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'fewloop-backups-'));
   [dataDir, restored, backup] = [makeDataDir(), makeDataDir(), join(folder, 'monday')];
+  ledger = join(folder, 'ledger.json');
   port = await freePort();
   service = await startServiceProcess(dataDir, undefined, env);
   shell = spawn('sh', ['-eu'], {
@@ -95,6 +98,8 @@ beforeAll(async () => {
       FEWLOOP_DATA_DIR: dataDir,
       BACKUP: backup,
       RESTORED: restored,
+      LEDGER: ledger,
+      FEWLOOP_URL: service.url,
     },
   });
   for (const stream of [shell.stdout!, shell.stderr!])
@@ -129,7 +134,7 @@ it('a service with a trained version, candidates, answers and a ledger', async (
 });
 
 it('is backed up while it runs', async () => {
-  expect(BLOCKS).toHaveLength(6);
+  expect(BLOCKS).toHaveLength(8);
   const printed = await execute(BLOCKS[0]!);
   expect(printed).toMatch(
     /backed up to .*monday: \d+ tables with \d+ rows, 2 bundles, 1 runs; .* MB in .* s\ndigest [0-9a-f]{64}\n/u,
@@ -156,19 +161,38 @@ it('an altered or incomplete one is refused, and nothing restored', async () => 
   expect(readdirSync(restored)).toEqual([]);
 });
 
-it('is restored: the same answers, versions, candidates, examples and ledger', async () => {
+it('has the ledger of the service that goes on, which knows what was forgotten since', async () => {
+  await service.request('mutation ($text: String!) { forget(task: "reviews", text: $text) { digest } }', {
+    text: FORGOTTEN,
+  });
   await execute(BLOCKS[2]!);
+  const [newest] = JSON.parse(readFileSync(ledger, 'utf8')) as object[];
+  expect(newest).toMatchObject({ kind: 'forgotten' });
+});
+
+it('is restored: the same answers, versions, candidates, examples and ledger', async () => {
   await execute(BLOCKS[3]!);
+  await execute(BLOCKS[4]!);
   const client = graphqlClient(`http://127.0.0.1:${port}/graphql`);
   expect(await all(client)).toEqual(before);
   expect(existsSync(join(restored, 'bundles/reviews/2/manifest.json'))).toBe(true);
   const { verifyLedger } = before;
-  const printed = await execute(BLOCKS[4]!);
+  const printed = await execute(BLOCKS[5]!);
   expect(printed).toMatch(/^reviews .* 2 /mu);
   expect(printed).toContain(`${verifyLedger.entries} entries hold; the last hash is ${verifyLedger.lastHash}`);
+});
+
+it('what was forgotten since is forgotten again', async () => {
+  expect(await execute(BLOCKS[6]!)).toMatch(/^1 candidates, .* erased; its digest is [0-9a-f]{64}$/mu);
+  const { questions } = await all(graphqlClient(`http://127.0.0.1:${port}/graphql`));
+  expect(questions).toEqual(before.questions.filter((text) => text !== FORGOTTEN));
+  expect(questions).toHaveLength(TEXTS.length - 1);
+});
+
+it('ends', async () => {
   const below = descendants(shell.pid!);
   expect(below.length).toBeGreaterThan(2);
-  await execute(BLOCKS[5]!);
+  await execute(BLOCKS[7]!);
   await until(() => !below.some(isAlive), 30_000);
   shell.stdin!.end();
   expect((await once(shell, 'exit'))[0]).toBe(0);

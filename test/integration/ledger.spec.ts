@@ -53,6 +53,18 @@ describe('the ledger', () => {
     expect(await ledger.listOfTask('a', 10)).toHaveLength(2);
   });
 
+  it('is read task by task, newest first, page by page', async () => {
+    for (const n of [1, 2, 3, 4, 5]) await append(n === 2 ? 'b' : 'a', { n });
+    const pages: unknown[] = [];
+    for (let after: string | null = null; pages.length < 3;) {
+      const page = await ledger.listOfTask('a', 2, after);
+      pages.push(page.map(({ body }) => body));
+      after = page.at(-1)?.seq ?? null;
+    }
+    expect(pages).toEqual([[{ n: 5 }, { n: 4 }], [{ n: 3 }, { n: 1 }], []]);
+    await expect(ledger.listOfTask('a', 2, 'the end')).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'after' });
+  });
+
   it('is one chain although many write at once', async () => {
     await Promise.all(Array.from({ length: 8 }, (_, n) => append(`task-${n % 3}`, { n })));
     expect(await ledger.verify()).toMatchObject({ entries: 8, brokenAt: null });

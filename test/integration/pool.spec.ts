@@ -324,6 +324,19 @@ describe('forgetting', () => {
     await expect(service.get(ForgetService).forget('tiny', {}, 'test')).rejects.toMatchObject({ code: 'BAD_INPUT' });
   });
 
+  it('is repeated by what the ledger keeps, where a backup brought the text back', async () => {
+    const text = '这是 秘密';
+    const forget = (digest: string) => service.get(ForgetService).forget('tiny', { digest }, 'test');
+    await admit([scoredItem(text, 0.6)]);
+    await service.get(ForgetService).forget('tiny', { text }, 'test');
+    await admit([scoredItem(text, 0.6), scoredItem('别的', 0.6)]);
+    const [entry] = await service.get(LedgerService).listOfTask('tiny', 1);
+    const { digest } = entry!.body as { digest: string };
+    expect(await forget(digest)).toMatchObject({ digest: splitGroup(text), candidates: 1 });
+    expect((await service.get(CandidatesRepository).counts('tiny', null)).total).toBe(1);
+    await expect(forget(text)).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'digest' });
+  });
+
   it('reaches what a trial holds of answers, in every process, and brings no disagreement back', async () => {
     const asked = (text: string) =>
       splitOf(splitGroup(text)) === 'train' && fraction('audit', 'tiny', splitGroup(text)) > 0.1;

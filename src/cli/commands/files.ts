@@ -37,8 +37,8 @@ const EXPORT = `query ($task: String!, $after: String, $predictions: Boolean!) {
 const QUESTIONS = `query ($task: String!, $after: String) { page: reviewQueue(task: $task, first: 100, after: $after) {
   edges { node { text textPair choices fields ${PREDICTION} } } pageInfo { hasNextPage endCursor }
 } }`;
-const FORGET = `mutation ($task: String!, $text: String, $id: ID) {
-  forget(task: $task, text: $text, id: $id) { digest candidates examples streamItems runRows pendingFolders }
+const FORGET = `mutation ($task: String!, $text: String, $id: ID, $digest: String) {
+  forget(task: $task, text: $text, id: $id, digest: $digest) { digest candidates examples streamItems runRows pendingFolders }
 }`;
 
 export function fileCommands(program: Command): void {
@@ -77,6 +77,7 @@ export function fileCommands(program: Command): void {
     .description('erase a text everywhere')
     .option('--text <text>', 'the text itself')
     .option('--id <id>', 'the id it was ingested with')
+    .option('--digest <sha256>', 'what the ledger keeps of it: for a text that a backup brought back')
     .action(forget);
 }
 
@@ -267,9 +268,13 @@ interface Forgotten {
   pendingFolders: number;
 }
 
-async function forget(task: string, options: { text?: string; id?: string }, command: Command): Promise<void> {
-  if ((options.text === undefined) === (options.id === undefined)) {
-    command.error('error: one of --text and --id is needed', { exitCode: 2 });
+async function forget(
+  task: string,
+  options: { text?: string; id?: string; digest?: string },
+  command: Command,
+): Promise<void> {
+  if (Object.keys(options).length !== 1) {
+    command.error('error: one of --text, --id and --digest is needed', { exitCode: 2 });
   }
   const { client, json } = contextOf(command);
   const { forget: erased } = await client.request<{ forget: Forgotten }>(FORGET, { task, ...options });

@@ -3,8 +3,10 @@ import type { Command } from 'commander';
 import { contextOf, count } from '../context.js';
 import { print, printJson, say, table } from '../output.js';
 
-const LIST = `query ($task: String!, $first: Int!) {
-  ledger(task: $task, first: $first) { seq at kind body hash }
+/** As many as the service answers at once. */
+const PAGE = 500;
+const LIST = `query ($task: String!, $first: Int!, $after: String) {
+  ledger(task: $task, first: $first, after: $after) { seq at kind body hash }
 }`;
 const VERIFY = 'query ($hash: String) { verifyLedger(hash: $hash) { entries brokenAt lastHash contains } }';
 
@@ -29,6 +31,7 @@ export function ledgerCommand(program: Command): void {
     .command('list <task>')
     .description('newest first; --json has the whole entries')
     .option('--first <count>', 'how many', count, 50)
+    .option('--all', 'every entry of the task', false)
     .action(list);
   ledger
     .command('verify')
@@ -37,11 +40,19 @@ export function ledgerCommand(program: Command): void {
     .action(verify);
 }
 
-async function list(task: string, { first }: { first: number }, command: Command): Promise<void> {
+async function list(task: string, options: { first: number; all: boolean }, command: Command): Promise<void> {
   const { client, json } = contextOf(command);
-  const { ledger } = await client.request<{ ledger: Entry[] }>(LIST, { task, first });
-  if (json) return printJson(ledger);
-  const rows = ledger.map(({ seq, at, kind, body, hash }) => [seq, at, kind, body.by ?? '', hash.slice(0, 12)]);
+  const wanted = options.all ? Infinity : options.first;
+  const found: Entry[] = [];
+  while (found.length < wanted) {
+    const first = Math.min(PAGE, wanted - found.length);
+    const page = { task, first, after: found.at(-1)?.seq };
+    const { ledger } = await client.request<{ ledger: Entry[] }>(LIST, page);
+    found.push(...ledger);
+    if (ledger.length < first) break;
+  }
+  if (json) return printJson(found);
+  const rows = found.map(({ seq, at, kind, body, hash }) => [seq, at, kind, body.by ?? '', hash.slice(0, 12)]);
   print(table(['ENTRY', 'AT', 'KIND', 'BY', 'HASH'], rows));
 }
 
