@@ -17,7 +17,11 @@ interface GlobalOptions {
 
 export function contextOf(command: Command): Context {
   const { url, token, tokenFile, json } = command.optsWithGlobals<GlobalOptions>();
-  const key = token ?? (tokenFile === undefined ? undefined : readText(tokenFile).trim());
+  const named = (option: string) => command.getOptionValueSourceWithGlobals(option) === 'cli';
+  // What the command line names goes before the environment; of two in one place, the key before its file. Empty is
+  // not set, as for the service's variables.
+  const byFile = tokenFile && (!token || (named('tokenFile') && !named('token')));
+  const key = byFile ? readText(tokenFile).trim() : token;
   return { client: new Client(url, key), json: json ?? false };
 }
 

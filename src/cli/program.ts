@@ -22,6 +22,7 @@ export function createProgram(): Command {
     .addOption(
       new Option('--url <url>', "the service's GraphQL address")
         .env('FEWLOOP_URL')
+        .argParser((value, before: string) => value || before)
         .default('http://127.0.0.1:3000/graphql'),
     )
     .addOption(
