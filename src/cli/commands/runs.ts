@@ -9,9 +9,11 @@ const FIELDS =
   'id task trigger reason state progress stage estimateSeconds error createdAt startedAt finishedAt produced { version state }';
 const START = `mutation ($task: String!) { startRetrain(task: $task) { ${FIELDS} } }`;
 const LIST = `query ($name: String!) { task(name: $name) { runs { ${FIELDS} } } }`;
-const SHOW = `query ($id: ID!) { trainingRun(id: $id) {
-  ${FIELDS} startedBy dataDigest reproduces reproduction explanation
-} }`;
+const SHOWN = `${FIELDS} startedBy reproduces`;
+const SHOW = [
+  `query ($id: ID!) { trainingRun(id: $id) { ${SHOWN} dataDigest reproduction explanation } }`,
+  `query ($id: ID!) { trainingRun(id: $id) { ${SHOWN} } }`,
+] as const;
 const REPRODUCE = `mutation ($id: ID!) { reproduceRun(id: $id) { ${FIELDS} } }`;
 const OUTCOME = `query ($id: ID!) { trainingRun(id: $id) { reproduction } }`;
 const PSEUDO_LABELS = `query ($id: ID!, $first: Int!, $after: Int!) { trainingRun(id: $id) {
@@ -96,7 +98,7 @@ async function runs(task: string, { wait }: { wait?: boolean }, command: Command
 
 async function show(id: string, _: object, command: Command): Promise<void> {
   const { client } = contextOf(command);
-  const { trainingRun } = await client.request<{ trainingRun: object | null }>(SHOW, { id });
+  const { trainingRun } = await client.requestAllowed<{ trainingRun: object | null }>(SHOW, { id });
   if (!trainingRun) throw new Failure(`there is no run ${id}`, 'RUN_NOT_FOUND');
   printJson(trainingRun);
 }

@@ -16,12 +16,14 @@ const APPLY = `mutation ($definition: String!, $retire: Boolean!) {
     name kind revision labels activeVersion { version state } findings { severity field message }
   }
 }`;
-const LIST = '{ tasks { name kind revision activeVersion { version } examples { train dev test } } }';
-const SHOW = `query ($name: String!) { task(name: $name) {
-  name kind labels revision definition findings { severity field message }
-  activeVersion { version state digest createdAt }
-  pool { total contested awaitingReview labelled pseudoLabelled } examples { train dev test revoked byLabel }
-  liveAccuracy {
+const LISTED = 'name kind revision activeVersion { version }';
+const LIST = [`{ tasks { ${LISTED} examples { train dev test } } }`, `{ tasks { ${LISTED} } }`] as const;
+/** By the least role that may see them. */
+const SHOWN = {
+  client: 'name kind labels revision activeVersion { version state digest createdAt }',
+  labeler: `definition findings { severity field message }
+    pool { total contested awaitingReview labelled pseudoLabelled } examples { train dev test revoked byLabel }`,
+  engineer: `liveAccuracy {
     version rows right accuracy low high byLabel { label rows accuracy low high } calibration calibrationError
     waiting skipped
   }
@@ -29,8 +31,14 @@ const SHOW = `query ($name: String!) { task(name: $name) {
     version checkedAt reference present level alarm statistics { name stabilityIndex distance effect p alarm }
   }
   stopping { advice statement slope { perDoubling low high } agreement }
-  agreement { alpha questions disagreements waiting disputed }
-} }`;
+  agreement { alpha questions disagreements waiting disputed }`,
+};
+const showing = (...fields: string[]) => `query ($name: String!) { task(name: $name) { ${fields.join(' ')} } }`;
+const SHOW = [
+  showing(SHOWN.client, SHOWN.labeler, SHOWN.engineer),
+  showing(SHOWN.client, SHOWN.labeler),
+  showing(SHOWN.client),
+] as const;
 
 interface AppliedTask {
   name: string;
@@ -44,7 +52,8 @@ interface TaskSummary {
   kind: string;
   revision: number;
   activeVersion: { version: number } | null;
-  examples: { train: number; dev: number; test: number };
+  /** Not for a CLIENT. */
+  examples?: { train: number; dev: number; test: number };
 }
 
 export function taskCommands(program: Command): void {
@@ -71,17 +80,18 @@ async function apply(file: string, { retire }: { retire: boolean }, command: Com
 
 async function list(_: object, command: Command): Promise<void> {
   const { client, json } = contextOf(command);
-  const { tasks } = await client.request<{ tasks: TaskSummary[] }>(LIST);
+  const { tasks } = await client.requestAllowed<{ tasks: TaskSummary[] }>(LIST);
   if (json) return printJson(tasks);
-  const rows = tasks.map(({ name, kind, revision, activeVersion, examples: { train, dev, test } }) => {
-    return [name, kind, revision, activeVersion?.version ?? null, `${train}/${dev}/${test}`];
+  const rows = tasks.map(({ name, kind, revision, activeVersion, examples }) => {
+    const counts = examples ? `${examples.train}/${examples.dev}/${examples.test}` : null;
+    return [name, kind, revision, activeVersion?.version ?? null, counts];
   });
   print(table(['NAME', 'KIND', 'REVISION', 'VERSION', 'TRAIN/DEV/TEST'], rows));
 }
 
 async function show(name: string, _: object, command: Command): Promise<void> {
   const { client } = contextOf(command);
-  const { task } = await client.request<{ task: object | null }>(SHOW, { name });
+  const { task } = await client.requestAllowed<{ task: object | null }>(SHOW, { name });
   if (!task) throw new Failure(`there is no task ${name}`, 'TASK_NOT_FOUND');
   printJson(task);
 }
