@@ -1,8 +1,19 @@
 /** Results go to standard output, as JSON where asked for; progress and messages go to standard error. */
 import { Presets, SingleBar } from 'cli-progress';
+import { Failure } from './client.js';
 
 export function say(message: string): void {
   process.stderr.write(`${message}\n`);
+}
+
+/** Of what is no Failure, where it came from too. */
+export function sayError(error: unknown): void {
+  say(`fewloop: ${messageOf(error)}`);
+  if (!(error instanceof Failure) && error instanceof Error && error.stack) say(error.stack);
+}
+
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 export function print(text: string): void {

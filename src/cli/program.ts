@@ -14,7 +14,7 @@ import { revokeCommand } from './commands/revoke.js';
 import { runCommands } from './commands/runs.js';
 import { taskCommands } from './commands/tasks.js';
 import { trialCommands } from './commands/trials.js';
-import { printJson, say } from './output.js';
+import { messageOf, print, sayError } from './output.js';
 
 export function createProgram(): Command {
   const program = new Command('fewloop')
@@ -72,9 +72,9 @@ export async function run(argv: string[]): Promise<void> {
 
 function fail(error: unknown, json: boolean): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
-  const message = error instanceof Error ? error.message : String(error);
-  if (json) printJson({ error: { code: error instanceof Failure ? error.code : null, message } });
-  say(`fewloop: ${message}`);
-  if (!(error instanceof Failure) && error instanceof Error && error.stack) say(error.stack);
+  // On one line: it may come after others, of a command that prints an object a line.
+  const code = error instanceof Failure ? error.code : null;
+  if (json) print(JSON.stringify({ error: { code, message: messageOf(error) } }));
+  sayError(error);
   return 1;
 }

@@ -18,7 +18,7 @@ import {
 import { writeParquet } from '../formats/parquet.js';
 import type { Entry, ExampleRecord, OutgoingRecord, SplitName } from '../formats/records.js';
 import { fileSource } from '../formats/sources.js';
-import { print, printJson, progress, say } from '../output.js';
+import { print, printJson, progress, say, sayError } from '../output.js';
 import { send, type Sent } from '../sending.js';
 
 const IMPORT = `mutation ($task: String!, $rows: [ExampleInput!]!) {
@@ -163,10 +163,25 @@ interface ExportOptions {
   questions: boolean;
 }
 
-/** A file is there when it is complete, or not at all. */
 async function exportTask(task: string, options: ExportOptions, command: Command): Promise<void> {
+  const { out, questions } = options;
+  const what = questions ? 'questions' : 'examples';
+  try {
+    const { client, json } = contextOf(command);
+    const count = await exportRows(client, task, options);
+    if (json && out !== undefined) printJson({ out, [what]: count });
+    else say(`${count} ${what}`);
+  } catch (error) {
+    if (out !== undefined) throw error;
+    // Standard output is for rows of the format alone.
+    sayError(error);
+    process.exitCode = 1;
+  }
+}
+
+/** Returns how many. A file is there when it is complete, or not at all. */
+async function exportRows(client: Client, task: string, options: ExportOptions): Promise<number> {
   const { format, out, predictions, questions } = options;
-  const { client } = contextOf(command);
   if ((predictions || questions) && format !== 'label-studio' && format !== 'jsonl') {
     throw new Failure(`${format} has no place for predictions: take label-studio or jsonl`, 'BAD_INPUT');
   }
@@ -203,7 +218,7 @@ async function exportTask(task: string, options: ExportOptions, command: Command
   } finally {
     bar.stop();
   }
-  say(`${count} ${questions ? 'questions' : 'examples'}`);
+  return count;
 }
 
 interface ExportedTask {
