@@ -1,6 +1,7 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { DataSource, IsNull } from 'typeorm';
 import { AnswerRow, type BeforeAnswer, type QuestionReason } from './entities/answer.js';
+import { RENAMED_LABELS } from './renamed-labels.js';
 import type { Tx } from './transactions.js';
 
 export interface NewAnswer {
@@ -69,7 +70,7 @@ export class AnswersRepository {
 
   async renameLabels(task: string, renames: ReadonlyMap<string, string>, tx: Tx): Promise<void> {
     for (const [from, to] of renames) {
-      await tx.query(`UPDATE answer SET labels = array_replace(labels, $2, $3) WHERE task = $1 AND $2 = ANY(labels)`, [
+      await tx.query(`UPDATE answer SET labels = ${RENAMED_LABELS} WHERE task = $1 AND $2 = ANY(labels)`, [
         task,
         from,
         to,

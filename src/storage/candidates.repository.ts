@@ -2,6 +2,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import { DataSource, IsNull, Not } from 'typeorm';
 import { CandidateRow, type CheckReason } from './entities/candidate.js';
 import type { KeyedItem, SplitValue } from './entities/item-columns.js';
+import { RENAMED_LABELS } from './renamed-labels.js';
 import type { Tx } from './transactions.js';
 
 /** What is stored of a prediction, beside the whole of it. */
@@ -297,10 +298,11 @@ export class CandidatesRepository {
 
   async renameLabels(task: string, renames: ReadonlyMap<string, string>, tx: Tx): Promise<void> {
     for (const [from, to] of renames) {
-      await tx.query(
-        `UPDATE candidate SET labels = array_replace(labels, $2, $3) WHERE task = $1 AND $2 = ANY(labels)`,
-        [task, from, to],
-      );
+      await tx.query(`UPDATE candidate SET labels = ${RENAMED_LABELS} WHERE task = $1 AND $2 = ANY(labels)`, [
+        task,
+        from,
+        to,
+      ]);
     }
   }
 

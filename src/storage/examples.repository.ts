@@ -2,6 +2,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import { DataSource, In, IsNull, MoreThan, Not, type QueryDeepPartialEntity } from 'typeorm';
 import { ExampleRow, type ExampleOrigin } from './entities/example.js';
 import type { KeyedItem, SplitValue } from './entities/item-columns.js';
+import { RENAMED_LABELS } from './renamed-labels.js';
 import type { Tx } from './transactions.js';
 
 export interface NewExample extends KeyedItem {
@@ -150,7 +151,7 @@ export class ExamplesRepository {
 
   async renameLabels(task: string, renames: ReadonlyMap<string, string>, tx: Tx): Promise<void> {
     for (const [from, to] of renames) {
-      await tx.query(`UPDATE example SET labels = array_replace(labels, $2, $3) WHERE task = $1 AND $2 = ANY(labels)`, [
+      await tx.query(`UPDATE example SET labels = ${RENAMED_LABELS} WHERE task = $1 AND $2 = ANY(labels)`, [
         task,
         from,
         to,

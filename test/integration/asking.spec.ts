@@ -374,6 +374,26 @@ describe('agreement', () => {
     expect(await service.get(AgreementService).of('several')).toMatchObject({ questions: 1, disagreements: 0 });
   });
 
+  it('is of label sets whose labels became one meanwhile', async () => {
+    const label = (name: string, ...was: string[]) => ({ name, description: name, was });
+    const several = { name: 'several', kind: 'multi-label', method: ['fine-tune', 'efl'], templates: [] };
+    const apply = (...labels: object[]) =>
+      service.get(TaskService).apply(taskFile({ ...several, labels, learning: { agreement: { share: 1 } } }), 'test');
+    const task = await apply(label('positive'), label('mixed'), label('negative'));
+    const [text] = texts(30).filter(isChosen);
+    const scored = { item: keyed(text!), prediction: prediction(text!) };
+    await service.get(PoolService).admit(task.definition as TaskDefinition, [scored]);
+    const [question] = (await review.queue('several', { first: 1 }, 'anna')).edges.map(({ node }) => node);
+    await review.label(question!.id, ['positive', 'mixed', 'negative'], 'anna');
+    await apply(label('positive', 'negative'), label('mixed'));
+    const examples = service.get(ExampleService);
+    expect((await examples.stats('several')).byLabel).toEqual({ positive: 1, mixed: 1 });
+    const imported = [{ text: text!, labels: ['positive', 'mixed'] }];
+    expect(await examples.import('several', imported, 'file')).toMatchObject({ unchanged: 1 });
+    expect(await review.label(question!.id, ['positive', 'mixed'], 'ben')).toMatchObject({ reason: null });
+    expect(await service.get(AgreementService).of('several')).toMatchObject({ questions: 1, disagreements: 0 });
+  });
+
   it('a second labeler may skip; the question waits for another', async () => {
     const [question] = await queue('anna');
     await review.label(question!.id, ['positive'], 'anna');

@@ -32,25 +32,11 @@ export function fileSource(path: string): Source {
     throw unreadable(error);
   }
   async function* chunks(onRead?: (bytes: number) => void): AsyncGenerator<string> {
-    const decoder = new TextDecoder('utf-8', { fatal: true });
-    let bytes = 0;
-    const stream = createReadStream(path);
-    const decode = (piece?: Buffer) => {
-      try {
-        return decoder.decode(piece, { stream: piece !== undefined });
-      } catch {
-        throw new Failure(`${path} is not UTF-8`);
-      }
-    };
     try {
-      for await (const piece of stream as AsyncIterable<Buffer>) {
-        onRead?.((bytes += piece.length));
-        yield decode(piece);
-      }
+      yield* decoded(createReadStream(path), path, onRead);
     } catch (error) {
       throw error instanceof Failure ? error : unreadable(error);
     }
-    yield decode();
   }
   const head = async () => {
     const file = await open(path);
@@ -59,6 +45,28 @@ export function fileSource(path: string): Source {
     return new TextDecoder().decode(buffer.subarray(0, bytesRead));
   };
   return { path, size, head, chunks };
+}
+
+/** As Source has it. `name`: for people. */
+export async function* decoded(
+  pieces: AsyncIterable<Buffer>,
+  name: string,
+  onRead?: (bytes: number) => void,
+): AsyncGenerator<string> {
+  const decoder = new TextDecoder('utf-8', { fatal: true });
+  const decode = (piece?: Buffer) => {
+    try {
+      return decoder.decode(piece, { stream: piece !== undefined });
+    } catch {
+      throw new Failure(`${name} is not UTF-8`);
+    }
+  };
+  let bytes = 0;
+  for await (const piece of pieces) {
+    onRead?.((bytes += piece.length));
+    yield decode(piece);
+  }
+  yield decode();
 }
 
 /** Lines end in \n alone (or \r\n): U+2028 and its like are characters of a text. Empty lines are left out. */
@@ -118,6 +126,9 @@ async function startsWithBracket(source: Source): Promise<boolean> {
 /** What cannot be read ends the array: nothing behind it has a place. */
 async function* arrayEntries(chunks: AsyncIterable<string>): AsyncGenerator<Entry<JsonObject>> {
   const parser = new JSONParser({ paths: ['$.*'], keepStack: false });
+  // Its own decoder takes U+FEFF for a byte-order mark within strings too, escaped or not, and leaves it out.
+  const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+  Object.assign(parser['tokenizer']['bufferedString'], { decoder });
   let found: unknown[] = [];
   let line = 0;
   let length = 0;
