@@ -21,6 +21,7 @@ import { ModelRegistry } from '../../src/registry/versions.js';
 import { ExamplesRepository } from '../../src/storage/examples.repository.js';
 import { RunsRepository } from '../../src/storage/runs.repository.js';
 import { TasksRepository } from '../../src/storage/tasks.repository.js';
+import { Transactions } from '../../src/storage/transactions.js';
 import { VersionsRepository } from '../../src/storage/versions.repository.js';
 import { splitGroup } from '../../src/task/keys.js';
 import type { TaskDefinition } from '../../src/task/types.js';
@@ -470,6 +471,21 @@ describe('the guard', () => {
   });
 
   it('goes back where labels moved further than on the same texts', async () => {
+    windows.note('tiny', 2, said('negative', 300), 5);
+    expect(await guard.look('tiny')).toEqual([expect.stringContaining('negative is 100.0 % of the answers')]);
+    expect(await active()).toBe(1);
+  });
+
+  it('goes back whatever else of the task has been asked for and written down since', async () => {
+    const transactions = service.get(Transactions);
+    const ledger = service.get(LedgerService);
+    for (let i = 0; i < 60; i++) {
+      await transactions.run((tx) => ledger.append(tx, 'tiny', 'forgotten', { digest: `${i}` }));
+      await transactions.run((tx) =>
+        ledger.append(tx, 'tiny', 'promotion-approved', { version: 3, promotion: `${i}` }),
+      );
+      await request(3 + i, 'BETTER', 2);
+    }
     windows.note('tiny', 2, said('negative', 300), 5);
     expect(await guard.look('tiny')).toEqual([expect.stringContaining('negative is 100.0 % of the answers')]);
     expect(await active()).toBe(1);
