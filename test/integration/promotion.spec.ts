@@ -13,6 +13,7 @@ import { GateService } from '../../src/learning/gate.js';
 import type { GateVerdict } from '../../src/learning/gate-statistics.js';
 import { GuardService } from '../../src/learning/guard.js';
 import { LedgerService } from '../../src/learning/ledger.js';
+import { RetentionService } from '../../src/learning/retention.js';
 import { PromotionService } from '../../src/learning/promotion.js';
 import { PromotionsResolver } from '../../src/api/promotions.resolver.js';
 import { ActivationService } from '../../src/registry/activation.js';
@@ -420,6 +421,14 @@ describe('the gate', () => {
     // The same rows have the same digest; without the third it is another one.
     expect(without['heldOutDigest']).not.toBe(report['heldOutDigest']);
     await expect(gate.compare('tiny', 9)).rejects.toMatchObject({ code: 'VERSION_NOT_FOUND' });
+
+    // Erased for their age, the unlabelled texts are not known any more; the labelled ones are.
+    const labelled = { splitGroup: splitGroup('一'), split: 'train' };
+    writeFileSync(join(folder, 'labelled.jsonl'), `${JSON.stringify(labelled)}\n`);
+    await service.get(DataSource).query(`UPDATE training_run SET finished_at = now() - interval '31 days'`);
+    expect(await service.get(RetentionService).erase('tiny', 30)).toMatchObject({ runs: 1 });
+    const { report: later } = await gate.compare('tiny', 2);
+    expect(later).toMatchObject({ rows: 2, heldOut: { trainingTextsKnown: false, leftOut: { trainedOn: 1 } } });
 
     // Texts of rows that have another answer are looked up, so that a forgotten one is nowhere.
     const [known] = await service.get(ExamplesRepository).listSplit('tiny', 'test');
