@@ -153,6 +153,7 @@ async function copyRuns(dataDir: string, folder: string): Promise<BackupFile[]> 
       if (!existsSync(join(parent, task, run, 'run.json'))) continue;
       for (const name of RUN_FILES) {
         const path = join('runs', task, run, name);
+        if (!existsSync(join(dataDir, path))) continue; // erased for its age (learning/retention.ts)
         files.push(await writeHashed(await readFrom(join(dataDir, path)), folder, path));
       }
     }

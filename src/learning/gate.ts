@@ -32,7 +32,7 @@ import { compare, pairedCounts, type GateVerdict, type PairedCounts } from './ga
 import { labelShift } from './guard-rules.js';
 import { answerOf, OUT_OF_FOLD_NOTE, outOfFoldOf } from './out-of-fold.js';
 import { CALIBRATION_ROWS } from './live-accuracy.js';
-import { runFolder, trainedGroups } from './run-folders.js';
+import { runFolder, trainedGroups, type TrainedGroups } from './run-folders.js';
 
 export interface GateComparison {
   championVersion: number | null;
@@ -57,7 +57,7 @@ interface HeldOut {
   rows: HeldOutRow[];
   /** Rows left out, by reason. */
   leftOut: { trainedOn: number; labelNotShared: number };
-  /** False where the run folder of one of the two is gone: then its unlabelled texts cannot be looked up. */
+  /** False where texts that one of the two was trained on cannot be looked up any more. */
   trainingTextsKnown: boolean;
 }
 
@@ -153,6 +153,7 @@ export class GateService {
         trainingTextsKnown: heldOut.trainingTextsKnown,
       },
       labels: shared,
+      policy: definition.serving.policy,
       outOfFold: await this.outOfFold(definition, challenger, champion),
       taskRevisions: { champion: champion?.taskRevision ?? null, challenger: challenger.taskRevision },
     };
@@ -168,8 +169,8 @@ export class GateService {
     const trainedBy = definitionOf(challenger);
     const folded = outOfFoldOf(challenger.report);
     if (!folded) return null;
-    const trained = (await this.groupsBehind(champion)) ?? null;
-    if (!champion || !trained) return { figures: folded.figures, comparison: null };
+    const trained = await this.groupsBehind(champion);
+    if (!champion || !trained.complete) return { figures: folded.figures, comparison: null };
     const keys = folded.rows.map(({ itemKey }) => itemKey);
     const examples = new Map((await this.examples.findByKeys(champion.task, keys)).map((row) => [row.itemKey, row]));
     const { thresholds = {} } = challenger.manifest as Pick<BundleManifest, 'thresholds'>;
@@ -177,7 +178,7 @@ export class GateService {
     const challengerAnswers: (string[] | null)[] = [];
     for (const { itemKey, labels, distribution } of folded.rows) {
       const example = examples.get(itemKey);
-      if (!example || example.revokedAt || trained.has(example.splitGroup)) continue;
+      if (!example || example.revokedAt || trained.groups.has(example.splitGroup)) continue;
       rows.push({ example, labels: namedNow(definition, labels) });
       const answer = answerOf(trainedBy, thresholds, example.choices, distribution);
       challengerAnswers.push(answer && namedNow(definition, answer));
@@ -214,7 +215,7 @@ export class GateService {
   ): Promise<HeldOut> {
     const { task } = challenger;
     const seen = await Promise.all([challenger, champion].map((version) => this.groupsBehind(version)));
-    const trained = new Set(seen.flatMap((groups) => [...(groups ?? [])]));
+    const trained = new Set(seen.flatMap(({ groups }) => [...groups]));
     const leftOut = { trainedOn: 0, labelNotShared: 0 };
     const rows: HeldOutRow[] = [];
     const examples = [
@@ -228,12 +229,12 @@ export class GateService {
         leftOut.labelNotShared += 1;
       else rows.push({ example, labels });
     }
-    return { rows, leftOut, trainingTextsKnown: seen.every((groups) => groups !== null) };
+    return { rows, leftOut, trainingTextsKnown: seen.every(({ complete }) => complete) };
   }
 
   /** Split groups of a version's training texts; none for a version that no run made. */
-  private groupsBehind(version: ModelVersionRow | null): Promise<Set<string> | null> {
-    if (!version?.runId) return Promise.resolve(new Set());
+  private async groupsBehind(version: ModelVersionRow | null): Promise<TrainedGroups> {
+    if (!version?.runId) return { groups: new Set(), complete: true };
     return trainedGroups(path.join(this.config.dataDir, runFolder(version.task, version.runId)));
   }
 

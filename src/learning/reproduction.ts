@@ -90,6 +90,9 @@ export class ReproductionService {
     const folder = this.#folder(run);
     const settings = await readRunSettings(folder);
     if (!settings) return `the data of run ${run.id} are no longer kept (FEWLOOP_RUN_KEEP)`;
+    if (!existsSync(path.join(folder, UNLABELLED_FILE))) {
+      return `the unlabelled texts of run ${run.id} were erased for their age (retention.days)`;
+    }
     if ((await dataDigest(folder)) !== run.dataDigest) {
       return `the data of run ${run.id} are not what they were: a text of them was forgotten since`;
     }

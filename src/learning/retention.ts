@@ -12,10 +12,9 @@ import {
   type BeforeApplicationShutdown,
   type OnApplicationBootstrap,
 } from '@nestjs/common';
-import { stat } from 'node:fs/promises';
+import { rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { Clock } from '../common/clock.js';
-import { writeWhole } from '../common/whole-file.js';
 import { Config } from '../config/config.js';
 import { UNLABELLED_FILE } from '../launch/run-folder.js';
 import { CandidatesRepository } from '../storage/candidates.repository.js';
@@ -105,14 +104,17 @@ export class RetentionService implements OnApplicationBootstrap, BeforeApplicati
     return total;
   }
 
-  /** A run whose texts are gone says so where it is to be repeated: its data has another digest. */
+  /**
+   * With the file, not its lines alone: a run without it says that it cannot be repeated, and the gate that it does not
+   * know what was trained on. Split groups would tell it that, but a short text can be guessed from its digest.
+   */
   async #eraseFromRuns(task: string, before: Date): Promise<number> {
     let erased = 0;
     for (const { id } of await this.runs.endedBefore(task, before)) {
       const file = path.join(this.config.dataDir, runFolder(task, id), UNLABELLED_FILE);
       const known = await stat(file).catch(() => null);
       if (!known || known.size === 0) continue;
-      await writeWhole(file, '');
+      await rm(file);
       erased += 1;
     }
     return erased;

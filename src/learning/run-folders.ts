@@ -1,6 +1,6 @@
 /** Where the folders of runs are, and what of them others may ask. */
 import { createReadStream, existsSync } from 'node:fs';
-import { readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 
@@ -12,21 +12,28 @@ export function runFolder(task: string, runId: string): string {
   return path.join('runs', task, runId);
 }
 
-/**
- * Split groups of all texts that took part in the run's training, labelled or not; dev rows, which did not, left out.
- * Null where the folder is no longer here.
- */
-export async function trainedGroups(folder: string): Promise<Set<string> | null> {
+export interface TrainedGroups {
+  groups: Set<string>;
+  /** False where the folder is no longer here, or its unlabelled texts were erased for their age (retention.ts). */
+  complete: boolean;
+}
+
+/** Split groups of all texts that took part in the run's training, labelled or not; dev rows, which did not, left out. */
+export async function trainedGroups(folder: string): Promise<TrainedGroups> {
   const groups = new Set<string>();
+  let complete = true;
   for (const name of [LABELLED_FILE, UNLABELLED_FILE]) {
-    const file = path.join(folder, name);
-    if (!existsSync(file)) return null;
-    for await (const line of createInterface({ input: createReadStream(file) })) {
+    const file = await open(path.join(folder, name)).catch(() => null);
+    if (!file) {
+      complete = false;
+      continue;
+    }
+    for await (const line of file.readLines()) {
       const row = JSON.parse(line) as { splitGroup: string; split?: string };
       if (row.split !== 'dev') groups.add(row.splitGroup);
     }
   }
-  return groups;
+  return { groups, complete };
 }
 
 /** The unlabelled items of these keys; those that were forgotten since are not among them. */

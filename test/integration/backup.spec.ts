@@ -53,6 +53,10 @@ beforeAll(async () => {
     await writeFile(join(run, name), `${name}\n`);
   }
   await mkdir(join(config.dataDir, 'runs/tiny/half'), { recursive: true });
+  // Of which the unlabelled texts were erased for their age.
+  const aged = join(config.dataDir, 'runs/tiny/aged');
+  await mkdir(aged);
+  for (const name of ['run.json', 'labelled.jsonl']) await writeFile(join(aged, name), `${name}\n`);
   folder = join(root, 'backup');
 }, 120_000);
 afterAll(async () => {
@@ -70,15 +74,17 @@ it('takes every table that is kept, and what it says of itself', async () => {
   const stream = { pending: 0, scored: 2 };
   await expect.poll(() => service.request(STATE), { timeout: 30_000 }).toMatchObject({ task: { stream } });
   const summary = await makeBackup(config, folder, quiet);
-  expect(summary).toMatchObject({ bundles: 2, runs: 1, folder });
+  expect(summary).toMatchObject({ bundles: 2, runs: 2, folder });
   const contents = JSON.parse(await readFile(join(folder, 'backup.json'), 'utf8')) as BackupContents;
   const left = ['migrations', 'replica', 'access_usage', 'access_subscription'];
   const taken = contents.tables.map(({ table }) => table);
   expect([...taken, ...left].sort()).toEqual(await tablesOf(config.databaseUrl));
-  expect(contents.files.map(({ file }) => file.split('/').pop())).toEqual([
-    'run.json',
-    'labelled.jsonl',
-    'unlabelled.jsonl',
+  expect(contents.files.map(({ file }) => file.split('/').slice(-2).join('/')).toSorted()).toEqual([
+    '1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed/labelled.jsonl',
+    '1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed/run.json',
+    '1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed/unlabelled.jsonl',
+    'aged/labelled.jsonl',
+    'aged/run.json',
   ]);
   expect(await readdir(root)).toContain('backup');
   expect(await readdir(root)).not.toContain('backup.partial');

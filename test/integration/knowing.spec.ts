@@ -334,6 +334,11 @@ describe('a run', () => {
     appendFileSync(file, '\n');
     const again = service.get(RunService).reproduce(run.id, 'eve');
     await expect(again).rejects.toMatchObject({ code: 'CONFLICT', message: expect.stringContaining('forgotten') });
+    rmSync(join(dataDir, 'runs', 'tiny', run.id, 'unlabelled.jsonl'));
+    await expect(service.get(RunService).reproduce(run.id, 'eve')).rejects.toMatchObject({
+      code: 'CONFLICT',
+      message: expect.stringContaining('erased for their age'),
+    });
     rmSync(join(dataDir, 'runs', 'tiny', run.id), { recursive: true });
     await expect(service.get(RunService).reproduce(run.id, 'eve')).rejects.toMatchObject({ code: 'CONFLICT' });
   });

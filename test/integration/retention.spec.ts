@@ -1,6 +1,6 @@
 /** What is erased by age and number, on a real database. */
 import type { INestApplicationContext } from '@nestjs/common';
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DataSource } from 'typeorm';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
@@ -59,8 +59,8 @@ const doubtful = {
 const age = (table: string, column: string, days: number, where: string) =>
   sql(`UPDATE ${table} SET ${column} = now() - $1 * interval '1 day' WHERE ${where}`, [days]);
 
-/** A run of that long ago, its two files in its folder; returns how to read them. */
-async function addRun(state: 'SUCCEEDED' | 'RUNNING', daysAgo: number): Promise<(name: string) => string> {
+/** A run of that long ago, its two files in its folder; returns how to read them, null where one is gone. */
+async function addRun(state: 'SUCCEEDED' | 'RUNNING', daysAgo: number): Promise<(name: string) => string | null> {
   const id = crypto.randomUUID();
   const finishedAt = state === 'RUNNING' ? null : new Date(Date.now() - daysAgo * 86_400_000);
   await sql(`INSERT INTO training_run (id, task, trigger, state, finished_at) VALUES ($1, 'tiny', 'MANUAL', $2, $3)`, [
@@ -71,7 +71,10 @@ async function addRun(state: 'SUCCEEDED' | 'RUNNING', daysAgo: number): Promise<
   const folder = join(dataDir, 'runs', 'tiny', id);
   mkdirSync(folder, { recursive: true });
   for (const name of ['labelled', 'unlabelled']) writeFileSync(join(folder, `${name}.jsonl`), 'x');
-  return (name) => readFileSync(join(folder, `${name}.jsonl`), 'utf8');
+  return (name) => {
+    const file = join(folder, `${name}.jsonl`);
+    return existsSync(file) ? readFileSync(file, 'utf8') : null;
+  };
 }
 
 it('erases texts that nobody labelled after their days, wherever they are, and no others', async () => {
@@ -100,7 +103,7 @@ it('erases texts that nobody labelled after their days, wherever they are, and n
   expect(new Set(await texts('candidate'))).toEqual(new Set(['丁不错的', answered.text]));
   expect(candidates).toBe(admitted.length - new Set(['丁不错的', answered.text]).size);
   expect(await texts('example')).toEqual([answered.text]);
-  expect([ended('unlabelled'), ended('labelled')]).toEqual(['', 'x']);
+  expect([ended('unlabelled'), ended('labelled')]).toEqual([null, 'x']);
   expect([running('unlabelled'), running('labelled')]).toEqual(['x', 'x']);
   // What was counted stays counted, and a second look finds nothing more.
   expect(await service.get(IngestService).stats('tiny')).toEqual({ pending: 1, scored: 2, failed: 1 });
@@ -123,7 +126,7 @@ it('a trainer by itself erases the texts of its runs', async () => {
   } finally {
     vi.useRealTimers();
   }
-  expect([old('unlabelled'), old('labelled'), recent('unlabelled')]).toEqual(['', 'x', 'x']);
+  expect([old('unlabelled'), old('labelled'), recent('unlabelled')]).toEqual([null, 'x', 'x']);
 });
 
 it('keeps the history of the stream by number, newest first, past rows that somebody holds', async () => {
