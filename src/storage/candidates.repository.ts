@@ -124,11 +124,22 @@ export class CandidatesRepository {
     return asked[1];
   }
 
-  /** Of those that lead a group of near-duplicates, who share one of the bands. */
-  leaders(task: string, bands: number[], tx: Tx): Promise<{ nearGroup: string; text: string }[]> {
-    return tx.query<{ nearGroup: string; text: string }[]>(
-      `SELECT near_group AS "nearGroup", text FROM candidate WHERE task = $1 AND bands && $2::integer[] ORDER BY id`,
-      [task, bands],
+  /**
+   * Of those that lead a group of near-duplicates, who share one of the bands; at most so many of each. Only pools of
+   * earlier releases have more.
+   */
+  leaders(
+    task: string,
+    bands: number[],
+    ofEach: number,
+    tx: Tx,
+  ): Promise<{ nearGroup: string; text: string; bands: number[] }[]> {
+    return tx.query<{ nearGroup: string; text: string; bands: number[] }[]>(
+      `SELECT DISTINCT ON (l.id) l.near_group AS "nearGroup", l.text, l.bands
+       FROM unnest($2::integer[]) AS b(band) CROSS JOIN LATERAL (
+         SELECT id, near_group, text, bands FROM candidate WHERE task = $1 AND bands @> ARRAY[b.band] LIMIT $3) AS l
+       ORDER BY l.id`,
+      [task, bands, ofEach],
     );
   }
 

@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DataSource } from 'typeorm';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { AnswerTap } from '../../src/inference/answer-tap.js';
 import type { Prediction } from '../../src/inference/types.js';
 import { ExampleService } from '../../src/learning/examples.js';
@@ -15,12 +15,14 @@ import { Notifications } from '../../src/storage/notifications.js';
 import { ForgetService } from '../../src/learning/forget.js';
 import { IngestService } from '../../src/learning/ingest.js';
 import { LedgerService } from '../../src/learning/ledger.js';
+import { LEADERS_A_BAND } from '../../src/learning/near-duplicates.js';
 import { PoolService, RESERVOIR_SIZE, type ScoredItem } from '../../src/learning/pool.js';
 import { ReviewService } from '../../src/learning/review.js';
 import { TaskService } from '../../src/learning/task-service.js';
 import { ZeroShotVersions } from '../../src/learning/zero-shot-versions.js';
 import { CandidatesRepository } from '../../src/storage/candidates.repository.js';
 import { StreamItemsRepository } from '../../src/storage/stream-items.repository.js';
+import { Transactions } from '../../src/storage/transactions.js';
 import { TrainingTextsRepository } from '../../src/storage/training-texts.repository.js';
 import { fraction, splitGroup, splitOf } from '../../src/task/keys.js';
 import type { TaskDefinition } from '../../src/task/types.js';
@@ -119,6 +121,34 @@ describe('admission', () => {
     expect(await rows('SELECT confidence, model_version FROM candidate')).toEqual([
       { confidence: 0.7, model_version: 2 },
     ]);
+  });
+});
+
+describe('texts of one template', () => {
+  const order = (i: number) =>
+    `您有新的外卖订单，编号${(i * 7919 + 10_007).toString().padStart(10, '5')}，预计${1000 + ((i * 37) % 9000)}送达，请保持电话畅通，祝您用餐愉快，欢迎下次光临`;
+
+  it('have a bounded number of leaders a band, and are compared part by part', async () => {
+    const upsert = vi.spyOn(CandidatesRepository.prototype, 'upsert');
+    await admit(Array.from({ length: 1500 }, (_, i) => scoredItem(order(i), 0.6)));
+    const [most] = await rows<{ leaders: number; bands: number }>(
+      `SELECT max(leaders)::int AS leaders, count(*)::int AS bands FROM (
+         SELECT count(*) AS leaders FROM candidate, unnest(bands) AS band GROUP BY band) AS led`,
+    );
+    expect(most!.leaders).toBe(LEADERS_A_BAND);
+    const characters = upsert.mock.calls.map(([, part]) => part.reduce((sum, { text }) => sum + text.length, 0));
+    expect(characters.length).toBeGreaterThan(3);
+    expect(Math.max(...characters)).toBeLessThanOrEqual(20_000);
+    upsert.mockRestore();
+  });
+
+  it('are bounded in a pool that an earlier release has filled, too', async () => {
+    await admit(Array.from({ length: 500 }, (_, i) => scoredItem(order(i), 0.6)));
+    await rows('UPDATE candidate SET bands = ARRAY[7, 8]');
+    const candidates = service.get(CandidatesRepository);
+    const leaders = await service.get(Transactions).run((tx) => candidates.leaders('tiny', [7, 9], LEADERS_A_BAND, tx));
+    expect(leaders).toHaveLength(LEADERS_A_BAND);
+    expect(leaders[0]).toMatchObject({ bands: [7, 8], text: expect.stringContaining('外卖') });
   });
 });
 
