@@ -1,6 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { DataSource, IsNull, Not } from 'typeorm';
-import { CandidateRow, type CheckReason } from './entities/candidate.js';
+import { CandidateRow, PREDICTED_LABEL_LENGTH, type CheckReason } from './entities/candidate.js';
 import type { KeyedItem, SplitValue } from './entities/item-columns.js';
 import type { Tx } from './transactions.js';
 
@@ -44,6 +44,7 @@ export interface PoolCounts {
 const SCORE_COLUMNS = `"itemKey" text, prediction jsonb, "modelVersion" integer, "predictedLabel" text, confidence double precision,
   margin double precision, entropy double precision, "voteEntropy" double precision, "jensenShannon" double precision,
   dissenting integer, route text`;
+const PREDICTED_LABEL = `left(r."predictedLabel", ${PREDICTED_LABEL_LENGTH})`;
 
 @Injectable()
 export class CandidatesRepository {
@@ -74,7 +75,7 @@ export class CandidatesRepository {
          prediction, model_version, predicted_label, confidence, margin, entropy, vote_entropy, jensen_shannon, dissenting, route, audit,
          reservoir_rank, served_prediction)
        SELECT $1, r."itemKey", r."splitGroup", r."nearGroup", r.bands, r.split, r.text, r."textPair", nullif(r.choices, 'null'::jsonb),
-         nullif(r.fields, 'null'::jsonb), r.prediction, r."modelVersion", r."predictedLabel", r.confidence,
+         nullif(r.fields, 'null'::jsonb), r.prediction, r."modelVersion", ${PREDICTED_LABEL}, r.confidence,
          r.margin, r.entropy, r."voteEntropy", r."jensenShannon", r.dissenting, r.route, r.audit, r."reservoirRank",
          CASE WHEN r.audit THEN r.prediction END
        FROM jsonb_to_recordset($2::jsonb) AS r(${SCORE_COLUMNS}, "splitGroup" text, "nearGroup" text,
@@ -209,7 +210,7 @@ export class CandidatesRepository {
   async updateScores(task: string, scores: CandidateScore[]): Promise<void> {
     await this.dataSource.manager.query(
       `UPDATE candidate AS c SET prediction = r.prediction, model_version = r."modelVersion",
-         predicted_label = r."predictedLabel", confidence = r.confidence, margin = r.margin, entropy = r.entropy, vote_entropy = r."voteEntropy",
+         predicted_label = ${PREDICTED_LABEL}, confidence = r.confidence, margin = r.margin, entropy = r.entropy, vote_entropy = r."voteEntropy",
          jensen_shannon = r."jensenShannon", dissenting = r.dissenting, route = r.route
        FROM jsonb_to_recordset($2::jsonb) AS r(${SCORE_COLUMNS})
        WHERE c.task = $1 AND c.item_key = r."itemKey" AND c.state = 'OPEN'`,

@@ -152,6 +152,23 @@ describe('texts of one template', () => {
   });
 });
 
+it('takes a label of any length, as a choice may have, and finds its questions by it', async () => {
+  const label = Array.from({ length: 3000 }, (_, i) => String.fromCodePoint(0x4e00 + i)).join('');
+  const text = texts(30).find((one) => splitOf(splitGroup(one)) === 'train' && !isAudit(one))!;
+  const said = { ...prediction(0.6), label, labels: [label] };
+  await admit([{ item: keyed(text), prediction: said }]);
+  await activate(2);
+  const again = async () => [{ ...said, modelVersion: 2 }];
+  expect(await service.get(PoolService).refresh({ task: 'tiny', version: 2 }, 2, again)).toBe(true);
+  const found = async (filter: { label: string }) =>
+    (await service.get(ReviewService).queue('tiny', { strategy: 'BREAKING_TIES', filter })).edges.map(
+      ({ node }) => (node.prediction as Prediction).label,
+    );
+  expect(await found({ label })).toEqual([label]);
+  expect(await found({ label: label.slice(1) })).toEqual([]);
+});
+
+const isAudit = (text: string) => fraction('audit', 'tiny', splitGroup(text)) < 0.02;
 const activate = (version: number) => rows(`UPDATE task SET active_version = ${version}`);
 
 describe('refreshing', () => {
