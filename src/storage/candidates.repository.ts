@@ -262,12 +262,12 @@ export class CandidatesRepository {
     );
   }
 
-  /** The answer that closed them was taken back. */
-  async reopenServed(id: string, tx: Tx): Promise<void> {
+  /** The answers to these, which closed them, are there no more. */
+  async reopenServed(ids: string[], tx: Tx): Promise<void> {
     await tx.query(
       `UPDATE candidate SET state = 'OPEN', labels = NULL, answered_by = NULL, answered_at = NULL, served_by = NULL
-       WHERE served_by = $1`,
-      [id],
+       WHERE served_by = ANY($1)`,
+      [ids],
     );
   }
 
@@ -329,7 +329,17 @@ export class CandidatesRepository {
     return count;
   }
 
+  /** What the answers to them closed is open again. Returns how many are gone. */
   async deleteGroup(task: string, splitGroup: string, tx: Tx): Promise<number> {
-    return (await tx.delete(CandidateRow, { task, splitGroup })).affected ?? 0;
+    const [gone] = await tx.query<[{ id: string }[], number]>(
+      `DELETE FROM candidate WHERE task = $1 AND split_group = $2 RETURNING id`,
+      [task, splitGroup],
+    );
+    // Afterwards: an answer that was being given then was waited for.
+    await this.reopenServed(
+      gone.map(({ id }) => id),
+      tx,
+    );
+    return gone.length;
   }
 }
