@@ -136,11 +136,14 @@ export class StreamRecordsRepository {
     return counts;
   }
 
-  findByExternalId(task: string, externalId: string): Promise<StreamRecordRow | null> {
-    return this.dataSource.manager.findOne(StreamRecordRow, {
-      where: { task, externalId },
-      order: { scoredAt: 'DESC' },
-    });
+  /** Split groups of the records that had the producer's id, the newest first: in Kafka an id may come again. */
+  async groupsOf(task: string, externalId: string): Promise<string[]> {
+    const rows = await this.dataSource.manager.query<{ group: string }[]>(
+      `SELECT split_group AS "group" FROM stream_record
+       WHERE task = $1 AND external_id = $2 AND split_group IS NOT NULL GROUP BY split_group ORDER BY max(scored_at) DESC`,
+      [task, externalId],
+    );
+    return rows.map(({ group }) => group);
   }
 
   async deleteGroup(task: string, splitGroup: string, tx: Tx): Promise<number> {

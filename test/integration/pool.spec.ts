@@ -384,6 +384,31 @@ describe('forgetting', () => {
     await expect(forget(text)).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'digest' });
   });
 
+  it('reaches every text of an id, which Kafka gives again, and passes over what could not be read', async () => {
+    const named = ['一二三四', '五六七八', '九十百千'];
+    await admit([...named, '别的'].map((text) => scoredItem(text, 0.6)));
+    await service.get(IngestService).ingest('tiny', [{ id: 'a', text: named[0]! }]);
+    const groups = [...named.slice(1), '别的'].map(splitGroup);
+    await service.get(DataSource).query(
+      `INSERT INTO stream_record (cluster_id, topic_id, topic, partition, "offset", recorded_at, task, external_id,
+         split_group, state, scored_at)
+       VALUES ('c', 't', 't', 0, 0, now(), 'tiny', 'a', $1, 'SCORED', now() - interval '3 s'),
+         ('c', 't', 't', 0, 1, now(), 'tiny', 'a', $2, 'SCORED', now() - interval '2 s'),
+         ('c', 't', 't', 0, 2, now(), 'tiny', 'a', $1, 'SCORED', now() - interval '1 s'),
+         ('c', 't', 't', 0, 3, now(), 'tiny', 'a', NULL, 'FAILED', now()),
+         ('c', 't', 't', 0, 4, now(), 'tiny', 'b', $3, 'SCORED', now())`,
+      groups,
+    );
+    const forgotten = await service.get(ForgetService).forget('tiny', { id: 'a' }, 'test');
+    expect(forgotten).toMatchObject({ digest: splitGroup(named[0]!), streamItems: 4, candidates: 3 });
+    expect(await rows('SELECT text FROM candidate')).toEqual([{ text: '别的' }]);
+    const entries = await service.get(LedgerService).listOfTask('tiny', 3);
+    const digests = entries.map(({ body }) => (body as { digest: string }).digest);
+    expect(digests.toSorted()).toEqual(named.map(splitGroup).toSorted());
+    const again = service.get(ForgetService).forget('tiny', { id: 'a' }, 'test');
+    await expect(again).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'id' });
+  });
+
   it('reaches what a trial holds of answers, in every process, and brings no disagreement back', async () => {
     const asked = (text: string) =>
       splitOf(splitGroup(text)) === 'train' && fraction('audit', 'tiny', splitGroup(text)) > 0.1;
