@@ -97,11 +97,11 @@ export class ForgetService implements OnApplicationBootstrap {
   private async erase(task: string, digest: string, by: string): Promise<Erased> {
     const runRows = await this.erasure.erase(task, digest);
     return this.transactions.run(async (tx) => {
-      // The stream first: it waits for a batch that holds the text, whose candidate is then there to be erased.
+      // The embedded stream first: it waits for a batch that holds the text, whose candidate is then there to be erased.
       const embedded = await this.items.deleteGroup(task, digest, tx);
-      const streamItems = embedded + (await this.records.deleteGroup(task, digest, tx));
-      // A trial that is about to ask about the text has done so, or finds in the ledger that it may not.
+      // Who is about to admit the text has done so, or finds in the ledger that it may not (pool.ts, stream-history.ts).
       await this.candidates.lockPool(task, tx);
+      const streamItems = embedded + (await this.records.deleteGroup(task, digest, tx));
       const candidates = await this.candidates.deleteGroup(task, digest, tx);
       const examples = await this.examples.deleteGroup(task, digest, tx);
       const counts = { streamItems, candidates, examples, runRows };

@@ -146,7 +146,13 @@ export class StreamRecordsRepository {
     return rows.map(({ group }) => group);
   }
 
+  /** Rows that somebody is writing right now are passed over. */
   async deleteGroup(task: string, splitGroup: string, tx: Tx): Promise<number> {
-    return (await tx.delete(StreamRecordRow, { task, splitGroup })).affected ?? 0;
+    const [, count] = await tx.query<[unknown, number]>(
+      `DELETE FROM stream_record WHERE ctid = ANY (ARRAY(
+         SELECT ctid FROM stream_record WHERE task = $1 AND split_group = $2 FOR UPDATE SKIP LOCKED))`,
+      [task, splitGroup],
+    );
+    return count;
   }
 }
