@@ -454,7 +454,7 @@ export const typeDefs = /* GraphQL */ `
     totalCount: Int!
   }
   type ForgetResult {
-    "SHA-256 of the normalised text, as the ledger keeps it."
+    "SHA-256 of the normalised text, as the ledger keeps it; of several that had one id, of the newest."
     digest: String!
     candidates: Int!
     examples: Int!
@@ -631,8 +631,8 @@ export const typeDefs = /* GraphQL */ `
     "Gives the oldest dead letters up. Returns how many. ENGINEER."
     dropDeadLetters(task: String!, first: Int = 100): Int!
     """
-    Erases a text, named by itself, by the id it was ingested with, or by the digest that the ledger keeps of it, wherever
-    it is kept. ADMIN.
+    Erases a text, named by itself, by the id it was ingested with (all texts that had it), or by the digest that the
+    ledger keeps of it, wherever it is kept. ADMIN.
     """
     forget(task: String!, text: String, id: ID, digest: String): ForgetResult!
   }

@@ -21,14 +21,17 @@ import { FORGOTTEN_CHANNEL, RunErasure } from './run-erasure.js';
 import { UUID } from './runs.js';
 import { TaskService } from './task-service.js';
 
-export interface Forgotten {
-  /** SHA-256 of the normalised text. */
-  digest: string;
+interface Erased {
   streamItems: number;
   candidates: number;
   examples: number;
   /** Of the runs that this process keeps. */
   runRows: number;
+}
+
+export interface Forgotten extends Erased {
+  /** SHA-256 of the normalised text; of several that had one id, of the newest. */
+  digest: string;
   /** Data folders of other processes whose runs may hold it still: they erase it as soon as they hear of it. */
   pendingFolders: number;
 }
@@ -63,35 +66,49 @@ export class ForgetService implements OnApplicationBootstrap {
   }
 
   /**
-   * `id`: a candidate's, or the producer's; `digest`: of an earlier entry of the ledger, whose text a backup brought back.
-   * Throws TASK_NOT_FOUND; BAD_INPUT where nothing is named or known.
+   * `id`: a candidate's, or the producer's, who may have given it to several texts: all of them are erased, each with an
+   * entry of the ledger. `digest`: of an earlier entry, whose text a backup brought back. Throws TASK_NOT_FOUND; BAD_INPUT
+   * where nothing is named or known.
    */
   async forget(task: string, what: Named, by: string): Promise<Forgotten> {
     await this.tasks.get(task);
-    const digest = await this.digestOf(task, what);
-    const runRows = await this.erasure.erase(task, digest);
-    const forgotten = await this.transactions.run(async (tx) => {
-      // The stream first: it waits for a batch that holds the text, whose candidate is then there to be erased.
-      const embedded = await this.items.deleteGroup(task, digest, tx);
-      const streamItems = embedded + (await this.records.deleteGroup(task, digest, tx));
-      // A trial that is about to ask about the text has done so, or finds in the ledger that it may not.
-      await this.candidates.lockPool(task, tx);
-      const candidates = await this.candidates.deleteGroup(task, digest, tx);
-      const examples = await this.examples.deleteGroup(task, digest, tx);
-      const counts = { streamItems, candidates, examples, runRows };
-      await this.ledger.append(tx, task, 'forgotten', { digest, by, ...counts });
-      await tx.query('SELECT pg_notify($1, $2)', [FORGOTTEN_CHANNEL, task]);
-      return { digest, ...counts };
-    });
+    const digests = await this.digestsOf(task, what);
+    const each: Erased[] = [];
+    for (const digest of digests) each.push(await this.erase(task, digest, by));
     this.letGo(task);
     // A run may have read the text before and written it meanwhile.
     if (this.erasure.hasRuns) await this.erasure.catchUp();
-    return { ...forgotten, pendingFolders: await this.erasure.pending() };
+    const sum = (name: keyof Erased) => each.reduce((total, erased) => total + erased[name], 0);
+    return {
+      digest: digests[0]!,
+      streamItems: sum('streamItems'),
+      candidates: sum('candidates'),
+      examples: sum('examples'),
+      runRows: sum('runRows'),
+      pendingFolders: await this.erasure.pending(),
+    };
   }
 
   /** Data folders whose runs may hold a text that was forgotten. */
   pending(): Promise<number> {
     return this.erasure.pending();
+  }
+
+  private async erase(task: string, digest: string, by: string): Promise<Erased> {
+    const runRows = await this.erasure.erase(task, digest);
+    return this.transactions.run(async (tx) => {
+      // The embedded stream first: it waits for a batch that holds the text, whose candidate is then there to be erased.
+      const embedded = await this.items.deleteGroup(task, digest, tx);
+      // Who is about to admit the text has done so, or finds in the ledger that it may not (pool.ts, stream-history.ts).
+      await this.candidates.lockPool(task, tx);
+      const streamItems = embedded + (await this.records.deleteGroup(task, digest, tx));
+      const candidates = await this.candidates.deleteGroup(task, digest, tx);
+      const examples = await this.examples.deleteGroup(task, digest, tx);
+      const counts = { streamItems, candidates, examples, runRows };
+      await this.ledger.append(tx, task, 'forgotten', { digest, by, ...counts });
+      await tx.query('SELECT pg_notify($1, $2)', [FORGOTTEN_CHANNEL, task]);
+      return counts;
+    });
   }
 
   /** Recent answers are not known by their texts: where one is forgotten, in any process, all are. */
@@ -100,22 +117,17 @@ export class ForgetService implements OnApplicationBootstrap {
     this.tap.forget(task);
   }
 
-  private async digestOf(task: string, { text, id, digest }: Named): Promise<string> {
-    if (typeof text === 'string') return splitGroup(text);
+  private async digestsOf(task: string, { text, id, digest }: Named): Promise<string[]> {
+    if (typeof text === 'string') return [splitGroup(text)];
     if (typeof digest === 'string') {
       if (!DIGEST.test(digest)) throw badInput('digest', 'must be a SHA-256, 64 digits of lower-case hex');
-      return digest;
+      return [digest];
     }
     if (typeof id !== 'string') throw badInput('text', 'a text, an id or a digest is needed');
     const candidate = UUID.test(id) ? await this.candidates.find(id) : null;
-    const known = candidate?.task === task ? candidate : await this.itemNamed(task, id);
-    if (!known) throw badInput('id', `task ${task} knows no text by that id`);
-    return known.splitGroup;
-  }
-
-  private async itemNamed(task: string, id: string): Promise<{ splitGroup: string } | null> {
-    const embedded = await this.items.findByExternalId(task, id);
-    const splitGroup = embedded?.splitGroup ?? (await this.records.findByExternalId(task, id))?.splitGroup;
-    return splitGroup ? { splitGroup } : null;
+    const own = candidate?.task === task ? candidate : await this.items.findByExternalId(task, id);
+    const groups = new Set([...(own ? [own.splitGroup] : []), ...(await this.records.groupsOf(task, id))]);
+    if (groups.size === 0) throw badInput('id', `task ${task} knows no text by that id`);
+    return [...groups];
   }
 }

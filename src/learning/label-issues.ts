@@ -62,7 +62,7 @@ export class LabelIssues {
     if (!candidate) {
       const { splitGroup, text, textPair, choices, fields } = example;
       const item = { itemKey, splitGroup, text, textPair, choices, fields };
-      const [group] = groupNear(task, [{ item, sketch: null }], []);
+      const [group] = groupNear([{ item, sketch: null }], []);
       const row = { ...item, ...scoreOf(itemKey, prediction), ...group!, split, audit: false, reservoirRank: null };
       await this.candidates.upsert(task, [row], tx);
       candidate = (await this.candidates.findByKey(task, itemKey, tx))!;

@@ -22,7 +22,7 @@ import { VersionsRepository } from '../storage/versions.repository.js';
 import { fraction, splitGroup, splitOf } from '../task/keys.js';
 import type { Item, Split, TaskDefinition } from '../task/types.js';
 import { itemOf } from './data-set.js';
-import { groupNear, sketchOf } from './near-duplicates.js';
+import { groupNear, LEADERS_A_BAND, sketchOf } from './near-duplicates.js';
 import type { Disagreement } from './shadow-scoring.js';
 
 export interface ScoredItem {
@@ -46,6 +46,8 @@ export const RESERVOIR_SIZE = 2000;
 /** Of each so many rows of capacity, so many more are let in before the pool is brought back to it. */
 const SLACK = { per: 50_000, rows: 1_000 };
 const COUNT_EVERY_MS = 5_000;
+/** Of the texts that are compared in one go. Where each has all the leaders that it may have, that takes some 0.3 s. */
+const PART_CHARACTERS = 20_000;
 /** Share of confident, unanimous texts that is kept: self-training learns from them too. */
 const CONFIDENT_SHARE = 0.1;
 
@@ -101,7 +103,7 @@ export class PoolService {
         return [{ ...item, ...scoreOf(item.itemKey, prediction), split, audit, reservoirRank: null }];
       });
       if (rows.length === 0) return;
-      await this.candidates.upsert(taskName, await this.grouped(taskName, rows, tx), tx);
+      await this.put(taskName, rows, tx);
       await this.bound(definition, rows.length, tx);
     });
     const keys = scored.toSorted((a, b) => b.priority - a.priority).map(({ item }) => item.itemKey);
@@ -156,18 +158,23 @@ export class PoolService {
       if (row) rows.set(item.itemKey, row);
     }
     if (rows.size === 0) return;
-    await this.candidates.upsert(task, await this.grouped(task, [...rows.values()], tx), tx);
+    await this.put(task, [...rows.values()], tx);
     const ranked = [...rows.values()].some(({ reservoirRank }) => reservoirRank !== null);
     if (ranked) await this.candidates.trimReservoir(task, RESERVOIR_SIZE, tx);
     await this.bound(definition, rows.size, tx);
   }
 
+  /** Part by part: in between others have their turn, and the server sees that the transaction is at work. */
+  private async put(task: string, rows: Admission[], tx: Tx): Promise<void> {
+    for (const part of partsOf(rows)) await this.candidates.upsert(task, await this.grouped(task, part, tx), tx);
+  }
+
   /** With their groups of near-duplicates. */
   private async grouped(task: string, rows: Admission[], tx: Tx): Promise<NewCandidate[]> {
     const sketched = rows.map((item) => ({ item, sketch: sketchOf(task, item) }));
-    const bands = sketched.flatMap(({ sketch }) => sketch?.bands ?? []);
-    const leaders = bands.length === 0 ? [] : await this.candidates.leaders(task, bands, tx);
-    const groups = groupNear(task, sketched, leaders);
+    const bands = [...new Set(sketched.flatMap(({ sketch }) => sketch?.bands ?? []))];
+    const leaders = bands.length === 0 ? [] : await this.candidates.leaders(task, bands, LEADERS_A_BAND, tx);
+    const groups = groupNear(sketched, leaders);
     return rows.map((row, i) => ({ ...row, ...groups[i]! }));
   }
 
@@ -183,6 +190,22 @@ export class PoolService {
     const rows = most - (total > most ? capacity : total);
     this.#room.set(task, { rows, capacity, until: Date.now() + COUNT_EVERY_MS });
   }
+}
+
+/** Parts of about PART_CHARACTERS. */
+function* partsOf(rows: Admission[]): Generator<Admission[]> {
+  let part: Admission[] = [];
+  let characters = 0;
+  for (const row of rows) {
+    if (part.length > 0 && characters + row.text.length > PART_CHARACTERS) {
+      yield part;
+      part = [];
+      characters = 0;
+    }
+    part.push(row);
+    characters += row.text.length;
+  }
+  if (part.length > 0) yield part;
 }
 
 /** Null where the text is not kept. `reservoirBound`: ranks beyond it are outside the reservoir. */

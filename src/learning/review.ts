@@ -155,7 +155,7 @@ export class ReviewService {
       await this.candidates.setAnswer(candidate.id, restored, tx);
       // Theirs to answer anew.
       await this.candidates.lease([candidate.id], by, LEASE_SECONDS, last.strategy, tx);
-      if (before.state === 'OPEN' && isFirst(before)) await this.candidates.reopenServed(candidate.id, tx);
+      if (before.state === 'OPEN' && isFirst(before)) await this.candidates.reopenServed([candidate.id], tx);
       if (last.labels) await this.answerExamples.restore(candidate, last, tx);
       return candidate.id;
     });

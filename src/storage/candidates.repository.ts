@@ -1,6 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { DataSource, IsNull, Not } from 'typeorm';
-import { CandidateRow, type CheckReason } from './entities/candidate.js';
+import { CandidateRow, PREDICTED_LABEL_LENGTH, type CheckReason } from './entities/candidate.js';
 import type { KeyedItem, SplitValue } from './entities/item-columns.js';
 import { RENAMED_LABELS } from './renamed-labels.js';
 import type { Tx } from './transactions.js';
@@ -45,6 +45,7 @@ export interface PoolCounts {
 const SCORE_COLUMNS = `"itemKey" text, prediction jsonb, "modelVersion" integer, "predictedLabel" text, confidence double precision,
   margin double precision, entropy double precision, "voteEntropy" double precision, "jensenShannon" double precision,
   dissenting integer, route text`;
+const PREDICTED_LABEL = `left(r."predictedLabel", ${PREDICTED_LABEL_LENGTH})`;
 
 @Injectable()
 export class CandidatesRepository {
@@ -75,7 +76,7 @@ export class CandidatesRepository {
          prediction, model_version, predicted_label, confidence, margin, entropy, vote_entropy, jensen_shannon, dissenting, route, audit,
          reservoir_rank, served_prediction)
        SELECT $1, r."itemKey", r."splitGroup", r."nearGroup", r.bands, r.split, r.text, r."textPair", nullif(r.choices, 'null'::jsonb),
-         nullif(r.fields, 'null'::jsonb), r.prediction, r."modelVersion", r."predictedLabel", r.confidence,
+         nullif(r.fields, 'null'::jsonb), r.prediction, r."modelVersion", ${PREDICTED_LABEL}, r.confidence,
          r.margin, r.entropy, r."voteEntropy", r."jensenShannon", r.dissenting, r.route, r.audit, r."reservoirRank",
          CASE WHEN r.audit THEN r.prediction END
        FROM jsonb_to_recordset($2::jsonb) AS r(${SCORE_COLUMNS}, "splitGroup" text, "nearGroup" text,
@@ -125,11 +126,22 @@ export class CandidatesRepository {
     return asked[1];
   }
 
-  /** Of those that lead a group of near-duplicates, who share one of the bands. */
-  leaders(task: string, bands: number[], tx: Tx): Promise<{ nearGroup: string; text: string }[]> {
-    return tx.query<{ nearGroup: string; text: string }[]>(
-      `SELECT near_group AS "nearGroup", text FROM candidate WHERE task = $1 AND bands && $2::integer[] ORDER BY id`,
-      [task, bands],
+  /**
+   * Of those that lead a group of near-duplicates, who share one of the bands; at most so many of each. Only pools of
+   * earlier releases have more.
+   */
+  leaders(
+    task: string,
+    bands: number[],
+    ofEach: number,
+    tx: Tx,
+  ): Promise<{ nearGroup: string; text: string; bands: number[] }[]> {
+    return tx.query<{ nearGroup: string; text: string; bands: number[] }[]>(
+      `SELECT DISTINCT ON (l.id) l.near_group AS "nearGroup", l.text, l.bands
+       FROM unnest($2::integer[]) AS b(band) CROSS JOIN LATERAL (
+         SELECT id, near_group, text, bands FROM candidate WHERE task = $1 AND bands @> ARRAY[b.band] LIMIT $3) AS l
+       ORDER BY l.id`,
+      [task, bands, ofEach],
     );
   }
 
@@ -199,7 +211,7 @@ export class CandidatesRepository {
   async updateScores(task: string, scores: CandidateScore[]): Promise<void> {
     await this.dataSource.manager.query(
       `UPDATE candidate AS c SET prediction = r.prediction, model_version = r."modelVersion",
-         predicted_label = r."predictedLabel", confidence = r.confidence, margin = r.margin, entropy = r.entropy, vote_entropy = r."voteEntropy",
+         predicted_label = ${PREDICTED_LABEL}, confidence = r.confidence, margin = r.margin, entropy = r.entropy, vote_entropy = r."voteEntropy",
          jensen_shannon = r."jensenShannon", dissenting = r.dissenting, route = r.route
        FROM jsonb_to_recordset($2::jsonb) AS r(${SCORE_COLUMNS})
        WHERE c.task = $1 AND c.item_key = r."itemKey" AND c.state = 'OPEN'`,
@@ -251,12 +263,12 @@ export class CandidatesRepository {
     );
   }
 
-  /** The answer that closed them was taken back. */
-  async reopenServed(id: string, tx: Tx): Promise<void> {
+  /** The answers to these, which closed them, are there no more. */
+  async reopenServed(ids: string[], tx: Tx): Promise<void> {
     await tx.query(
       `UPDATE candidate SET state = 'OPEN', labels = NULL, answered_by = NULL, answered_at = NULL, served_by = NULL
-       WHERE served_by = $1`,
-      [id],
+       WHERE served_by = ANY($1)`,
+      [ids],
     );
   }
 
@@ -319,7 +331,17 @@ export class CandidatesRepository {
     return count;
   }
 
+  /** What the answers to them closed is open again. Returns how many are gone. */
   async deleteGroup(task: string, splitGroup: string, tx: Tx): Promise<number> {
-    return (await tx.delete(CandidateRow, { task, splitGroup })).affected ?? 0;
+    const [gone] = await tx.query<[{ id: string }[], number]>(
+      `DELETE FROM candidate WHERE task = $1 AND split_group = $2 RETURNING id`,
+      [task, splitGroup],
+    );
+    // Afterwards: an answer that was being given then was waited for.
+    await this.reopenServed(
+      gone.map(({ id }) => id),
+      tx,
+    );
+    return gone.length;
   }
 }

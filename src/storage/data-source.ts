@@ -15,6 +15,7 @@ import { TrialFailure1795860000000 } from '../../migrations/1795860000000-trial-
 import { FirstApproval1795860000001 } from '../../migrations/1795860000001-first-approval.js';
 import { RunStores1795860000002 } from '../../migrations/1795860000002-run-stores.js';
 import { NewestExamples1795870000000 } from '../../migrations/1795870000000-newest-examples.js';
+import { Forgotten1795880000000 } from '../../migrations/1795880000000-forgotten.js';
 import { Trials1795800000000 } from '../../migrations/1795800000000-trials.js';
 import { Webhooks1795760000000 } from '../../migrations/1795760000000-webhooks.js';
 import { ReplicaFailures1795750000000 } from '../../migrations/1795750000000-replica-failures.js';
@@ -109,6 +110,7 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       FirstApproval1795860000001,
       RunStores1795860000002,
       NewestExamples1795870000000,
+      Forgotten1795880000000,
     ],
     migrationsTransactionMode: 'each',
     namingStrategy: new PostgresNames(),

@@ -26,14 +26,14 @@ export class ErasuresRepository {
     );
   }
 
-  /** Which of the groups' texts were ever forgotten. */
-  async among(task: string, splitGroups: string[], tx: Tx): Promise<Set<string>> {
-    const rows = await tx.query<{ digest: string }[]>(
-      `SELECT body ->> 'digest' AS digest FROM ledger_entry
-       WHERE task = $1 AND kind = 'forgotten' AND body ->> 'digest' = ANY($2)`,
+  /** Which of the groups' texts were ever forgotten, and when last. */
+  async among(task: string, splitGroups: string[], tx: Tx): Promise<Map<string, Date>> {
+    const rows = await tx.query<{ digest: string; at: Date }[]>(
+      `SELECT body ->> 'digest' AS digest, max(at) AS at FROM ledger_entry
+       WHERE task = $1 AND kind = 'forgotten' AND body ->> 'digest' = ANY($2) GROUP BY 1`,
       [task, splitGroups],
     );
-    return new Set(rows.map(({ digest }) => digest));
+    return new Map(rows.map(({ digest, at }) => [digest, at]));
   }
 
   /** The newest of them; '0' where there is none. */

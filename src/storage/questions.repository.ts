@@ -1,6 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { DataSource, type SelectQueryBuilder } from 'typeorm';
-import { CandidateRow } from './entities/candidate.js';
+import { CandidateRow, PREDICTED_LABEL_LENGTH } from './entities/candidate.js';
 
 /** A column that questions are ordered by. */
 export interface QuestionOrder {
@@ -57,7 +57,7 @@ const NOT_HELD = '(c.leased_until IS NULL OR c.leased_until < now() OR c.leased_
 const SERVED = `d.state = 'OPEN' AND d.split = 'train' AND NOT d.audit AND d.reason IS NULL`;
 
 const FILTERS: [keyof QuestionFilter, string][] = [
-  ['label', 'c.predicted_label = :label'],
+  ['label', `c.predicted_label = left(:label, ${PREDICTED_LABEL_LENGTH})`],
   ['maxConfidence', 'c.confidence <= :maxConfidence'],
   ['minVoteEntropy', 'c.vote_entropy >= :minVoteEntropy'],
   ['minJensenShannon', 'c.jensen_shannon >= :minJensenShannon'],

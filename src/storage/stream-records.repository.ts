@@ -136,14 +136,23 @@ export class StreamRecordsRepository {
     return counts;
   }
 
-  findByExternalId(task: string, externalId: string): Promise<StreamRecordRow | null> {
-    return this.dataSource.manager.findOne(StreamRecordRow, {
-      where: { task, externalId },
-      order: { scoredAt: 'DESC' },
-    });
+  /** Split groups of the records that had the producer's id, the newest first: in Kafka an id may come again. */
+  async groupsOf(task: string, externalId: string): Promise<string[]> {
+    const rows = await this.dataSource.manager.query<{ group: string }[]>(
+      `SELECT split_group AS "group" FROM stream_record
+       WHERE task = $1 AND external_id = $2 AND split_group IS NOT NULL GROUP BY split_group ORDER BY max(scored_at) DESC`,
+      [task, externalId],
+    );
+    return rows.map(({ group }) => group);
   }
 
+  /** Rows that somebody is writing right now are passed over. */
   async deleteGroup(task: string, splitGroup: string, tx: Tx): Promise<number> {
-    return (await tx.delete(StreamRecordRow, { task, splitGroup })).affected ?? 0;
+    const [, count] = await tx.query<[unknown, number]>(
+      `DELETE FROM stream_record WHERE ctid = ANY (ARRAY(
+         SELECT ctid FROM stream_record WHERE task = $1 AND split_group = $2 FOR UPDATE SKIP LOCKED))`,
+      [task, splitGroup],
+    );
+    return count;
   }
 }

@@ -181,6 +181,19 @@ describe('near-duplicates', () => {
     expect(await service.get(ExamplesRepository).list('tiny')).toEqual([]);
     expect((await queue()).map(({ duplicates }) => duplicates)).toEqual([2]);
   });
+
+  it('are open again where the answered text is forgotten', async () => {
+    const list = variants(3, isChosen);
+    await admit(list);
+    const [question] = await queue();
+    await review.label(question!.id, ['positive'], 'anna');
+    const { candidates } = await service.get(ForgetService).forget('tiny', { id: question!.id }, 'test');
+    expect(candidates).toBe(1);
+    for (const text of list.filter((one) => one !== question!.text)) {
+      expect(await stored(text)).toMatchObject({ state: 'OPEN', labels: null, answeredBy: null, servedBy: null });
+    }
+    expect((await queue()).map(({ duplicates }) => duplicates)).toEqual([1]);
+  });
 });
 
 describe('filters', () => {

@@ -15,12 +15,14 @@ import { Notifications } from '../../src/storage/notifications.js';
 import { ForgetService } from '../../src/learning/forget.js';
 import { IngestService } from '../../src/learning/ingest.js';
 import { LedgerService } from '../../src/learning/ledger.js';
+import { LEADERS_A_BAND } from '../../src/learning/near-duplicates.js';
 import { PoolService, RESERVOIR_SIZE, type ScoredItem } from '../../src/learning/pool.js';
 import { ReviewService } from '../../src/learning/review.js';
 import { TaskService } from '../../src/learning/task-service.js';
 import { ZeroShotVersions } from '../../src/learning/zero-shot-versions.js';
 import { CandidatesRepository } from '../../src/storage/candidates.repository.js';
 import { StreamItemsRepository } from '../../src/storage/stream-items.repository.js';
+import { Transactions } from '../../src/storage/transactions.js';
 import { TrainingTextsRepository } from '../../src/storage/training-texts.repository.js';
 import { fraction, itemKey, splitGroup, splitOf } from '../../src/task/keys.js';
 import type { TaskDefinition } from '../../src/task/types.js';
@@ -122,6 +124,51 @@ describe('admission', () => {
   });
 });
 
+describe('texts of one template', () => {
+  const order = (i: number) =>
+    `您有新的外卖订单，编号${(i * 7919 + 10_007).toString().padStart(10, '5')}，预计${1000 + ((i * 37) % 9000)}送达，请保持电话畅通，祝您用餐愉快，欢迎下次光临`;
+
+  it('have a bounded number of leaders a band, and are compared part by part', async () => {
+    const upsert = vi.spyOn(CandidatesRepository.prototype, 'upsert');
+    await admit(Array.from({ length: 1500 }, (_, i) => scoredItem(order(i), 0.6)));
+    const [most] = await rows<{ leaders: number; bands: number }>(
+      `SELECT max(leaders)::int AS leaders, count(*)::int AS bands FROM (
+         SELECT count(*) AS leaders FROM candidate, unnest(bands) AS band GROUP BY band) AS led`,
+    );
+    expect(most!.leaders).toBe(LEADERS_A_BAND);
+    const characters = upsert.mock.calls.map(([, part]) => part.reduce((sum, { text }) => sum + text.length, 0));
+    expect(characters.length).toBeGreaterThan(3);
+    expect(Math.max(...characters)).toBeLessThanOrEqual(20_000);
+    upsert.mockRestore();
+  });
+
+  it('are bounded in a pool that an earlier release has filled, too', async () => {
+    await admit(Array.from({ length: 500 }, (_, i) => scoredItem(order(i), 0.6)));
+    await rows('UPDATE candidate SET bands = ARRAY[7, 8]');
+    const candidates = service.get(CandidatesRepository);
+    const leaders = await service.get(Transactions).run((tx) => candidates.leaders('tiny', [7, 9], LEADERS_A_BAND, tx));
+    expect(leaders).toHaveLength(LEADERS_A_BAND);
+    expect(leaders[0]).toMatchObject({ bands: [7, 8], text: expect.stringContaining('外卖') });
+  });
+});
+
+it('takes a label of any length, as a choice may have, and finds its questions by it', async () => {
+  const label = Array.from({ length: 3000 }, (_, i) => String.fromCodePoint(0x4e00 + i)).join('');
+  const text = texts(30).find((one) => splitOf(splitGroup(one)) === 'train' && !isAudit(one))!;
+  const said = { ...prediction(0.6), label, labels: [label] };
+  await admit([{ item: keyed(text), prediction: said }]);
+  await activate(2);
+  const again = async () => [{ ...said, modelVersion: 2 }];
+  expect(await service.get(PoolService).refresh({ task: 'tiny', version: 2 }, 2, again)).toBe(true);
+  const found = async (filter: { label: string }) =>
+    (await service.get(ReviewService).queue('tiny', { strategy: 'BREAKING_TIES', filter })).edges.map(
+      ({ node }) => (node.prediction as Prediction).label,
+    );
+  expect(await found({ label })).toEqual([label]);
+  expect(await found({ label: label.slice(1) })).toEqual([]);
+});
+
+const isAudit = (text: string) => fraction('audit', 'tiny', splitGroup(text)) < 0.02;
 const activate = (version: number) => rows(`UPDATE task SET active_version = ${version}`);
 
 describe('refreshing', () => {
@@ -372,6 +419,31 @@ describe('forgetting', () => {
     expect(await forget(digest)).toMatchObject({ digest: splitGroup(text), candidates: 1 });
     expect((await service.get(CandidatesRepository).counts('tiny', null)).total).toBe(1);
     await expect(forget(text)).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'digest' });
+  });
+
+  it('reaches every text of an id, which Kafka gives again, and passes over what could not be read', async () => {
+    const named = ['一二三四', '五六七八', '九十百千'];
+    await admit([...named, '别的'].map((text) => scoredItem(text, 0.6)));
+    await service.get(IngestService).ingest('tiny', [{ id: 'a', text: named[0]! }]);
+    const groups = [...named.slice(1), '别的'].map(splitGroup);
+    await service.get(DataSource).query(
+      `INSERT INTO stream_record (cluster_id, topic_id, topic, partition, "offset", recorded_at, task, external_id,
+         split_group, state, scored_at)
+       VALUES ('c', 't', 't', 0, 0, now(), 'tiny', 'a', $1, 'SCORED', now() - interval '3 s'),
+         ('c', 't', 't', 0, 1, now(), 'tiny', 'a', $2, 'SCORED', now() - interval '2 s'),
+         ('c', 't', 't', 0, 2, now(), 'tiny', 'a', $1, 'SCORED', now() - interval '1 s'),
+         ('c', 't', 't', 0, 3, now(), 'tiny', 'a', NULL, 'FAILED', now()),
+         ('c', 't', 't', 0, 4, now(), 'tiny', 'b', $3, 'SCORED', now())`,
+      groups,
+    );
+    const forgotten = await service.get(ForgetService).forget('tiny', { id: 'a' }, 'test');
+    expect(forgotten).toMatchObject({ digest: splitGroup(named[0]!), streamItems: 4, candidates: 3 });
+    expect(await rows('SELECT text FROM candidate')).toEqual([{ text: '别的' }]);
+    const entries = await service.get(LedgerService).listOfTask('tiny', 3);
+    const digests = entries.map(({ body }) => (body as { digest: string }).digest);
+    expect(digests.toSorted()).toEqual(named.map(splitGroup).toSorted());
+    const again = service.get(ForgetService).forget('tiny', { id: 'a' }, 'test');
+    await expect(again).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'id' });
   });
 
   it('reaches what a trial holds of answers, in every process, and brings no disagreement back', async () => {

@@ -10,6 +10,9 @@ export type CandidateState = 'OPEN' | 'LABELLED' | 'SKIPPED';
  */
 export type CheckReason = 'SECOND_ANSWER' | 'ADJUDICATION' | 'LABEL_ISSUE' | 'CHALLENGER';
 
+/** Characters of a predicted label that its column keeps: indexes have it, and a choice may be longer than they take. */
+export const PREDICTED_LABEL_LENGTH = 256;
+
 /**
  * A text with its prediction. OPEN → LABELLED or SKIPPED; back to OPEN where the answer is undone, or contradicted and
  * to be adjudicated. Rows of the audit slice, of the reservoir, to be checked and answered ones are never evicted.
@@ -50,6 +53,7 @@ export class CandidateRow extends ItemColumns {
   @Column('integer') modelVersion: number;
   /** Audit slice: the prediction as it was when the text was served last; scoring anew leaves it. */
   @Column('jsonb', { nullable: true }) servedPrediction: object | null;
+  /** The beginning of it (PREDICTED_LABEL_LENGTH); the prediction has all of it. */
   @Column('text', { nullable: true }) predictedLabel: string | null;
   @Column('double precision') confidence: number;
   @Column('double precision') margin: number;

@@ -53,24 +53,18 @@ export class DeadLetterReader {
 
   async #read(topic: string, first: number): Promise<ReadLetters> {
     const remaining = await withAdmin(this.kafka, (admin) => uncommittedRanges(admin, this.#group, topic));
-    const letters: StoredLetter[] = [];
     const total = [...remaining.values()].reduce((sum, { from, to }) => sum + Number(to - from), 0);
-    if (remaining.size > 0) await this.#consume(topic, remaining, letters, first);
-    letters.sort((a, b) => Number(a.timestamp) - Number(b.timestamp));
-    // Those beyond the wanted number stay where they are, in each partition behind the ones that are taken.
-    const taken = letters.slice(0, first);
-    const next = new Map<number, string>();
-    for (const { partition, offset } of taken) {
-      const behind = BigInt(offset) + 1n;
-      if (behind > BigInt(next.get(partition) ?? 0)) next.set(partition, behind.toString());
-    }
-    return { letters: taken, total, next };
+    const read = new Map([...remaining.keys()].map((partition): [number, StoredLetter[]] => [partition, []]));
+    if (remaining.size > 0) await this.#consume(topic, remaining, read, first);
+    const letters = oldestOf([...read.values()], first);
+    const next = new Map(letters.map(({ partition, offset }) => [partition, (BigInt(offset) + 1n).toString()]));
+    return { letters, total, next };
   }
 
   async #consume(
     topic: string,
     remaining: Map<number, { from: bigint; to: bigint }>,
-    letters: StoredLetter[],
+    read: Map<number, StoredLetter[]>,
     first: number,
   ): Promise<void> {
     const consumer = this.kafka.consumer({
@@ -79,7 +73,6 @@ export class DeadLetterReader {
       allowAutoTopicCreation: false,
     });
     const open = new Set(remaining.keys());
-    const counts = new Map<number, number>();
     try {
       await consumer.connect();
       await consumer.subscribe({ topics: [topic], fromBeginning: true });
@@ -99,9 +92,10 @@ export class DeadLetterReader {
         const eachMessage: Parameters<typeof consumer.run>[0] = {
           autoCommit: false,
           eachMessage: async ({ partition, message: { offset, key, value, headers = {}, timestamp } }) => {
-            const count = counts.get(partition) ?? 0;
-            if (count >= first) return done(partition);
-            counts.set(partition, count + 1);
+            const letters = read.get(partition);
+            if (!letters || letters.length >= first) return done(partition);
+            // A reader that joins anew begins anew.
+            if (BigInt(offset) <= BigInt(letters.at(-1)?.offset ?? -1)) return;
             letters.push({ partition, offset, key, value, headers, timestamp });
           },
         };
@@ -111,4 +105,27 @@ export class DeadLetterReader {
       await consumer.disconnect();
     }
   }
+}
+
+/**
+ * So many letters, of the next ones of all partitions always the oldest: an offset tells how far a partition is dealt
+ * with, so what is taken of each is its beginning, though a younger letter may lie before an older one.
+ */
+export function oldestOf(partitions: StoredLetter[][], first: number): StoredLetter[] {
+  const waiting = partitions.map((letters) => letters.values());
+  const heads = waiting.map((letters) => letters.next().value);
+  const taken: StoredLetter[] = [];
+  while (taken.length < first) {
+    const at = indexOfOldest(heads);
+    if (at < 0) break;
+    taken.push(heads[at]!);
+    heads[at] = waiting[at]!.next().value;
+  }
+  return taken;
+}
+
+/** -1: there is none. */
+function indexOfOldest(heads: (StoredLetter | undefined)[]): number {
+  const times = heads.map((head) => (head ? Number(head.timestamp) : Infinity));
+  return heads.some(Boolean) ? times.indexOf(Math.min(...times)) : -1;
 }
