@@ -118,7 +118,7 @@ export class PoolService {
 
   /**
    * Brings open candidates up to the model that answers now, some at a time; false where all are. Those it cannot score
-   * keep the prediction they have, marked as looked at.
+   * keep the prediction they have, marked as looked at; where the model is to blame, `score` throws and none is marked.
    */
   async refresh(
     { task, version }: { task: string; version: number },

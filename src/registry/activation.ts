@@ -63,6 +63,9 @@ export interface ModelLease {
 /** How long a prepared model waits for its activation before its memory is given back. */
 const PREPARED_KEPT_MS = 60_000;
 
+/** For how long requests get the failure of the last attempt, where it does not say itself when to come again. */
+const FAILURE_KEPT_MS = 5_000;
+
 const LOOK_FOR_IDLE_MS = 15_000;
 /** Node sets a longer one to a millisecond. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
@@ -72,6 +75,14 @@ interface Prepared {
   tenure: Tenure;
   timer: NodeJS.Timeout;
   replaced: boolean;
+}
+
+/** Why a version could not be opened here. */
+interface Failure {
+  version: number;
+  error: unknown;
+  /** Monotonic milliseconds. */
+  untilMs: number;
 }
 
 /** An open model and those who use it; closed when it is retired and nobody does. */
@@ -127,6 +138,10 @@ export class ActivationService implements OnApplicationShutdown {
   /** Tasks whose current model was given back → its version. */
   readonly #resting = new Map<string, number>();
   readonly #prepared = new Map<string, Prepared>();
+  /** Of each task's last attempt at an activation, where it failed. */
+  readonly #failures = new Map<string, Failure>();
+  /** Task and version that requests wait for → the attempt that they share. */
+  readonly #attempts = new Map<string, Promise<void>>();
   /** Of all tasks, until their hosts are given back. */
   readonly #tenures = new Set<Tenure>();
   /** The last step of each task: steps of one task follow each other. */
@@ -154,7 +169,7 @@ export class ActivationService implements OnApplicationShutdown {
   /**
    * The model that answers for the task now; where a share of its requests is diverted, `text` (any of the request)
    * decides, the same one always alike. Throws TASK_NOT_FOUND; NO_ACTIVE_MODEL where no version is active, or where the
-   * active one could not be opened here.
+   * active one could not be opened here: then for some seconds without another attempt.
    */
   async current(task: string, text?: string): Promise<ModelLease> {
     const diversion = this.#diversions.get(task);
@@ -165,7 +180,7 @@ export class ActivationService implements OnApplicationShutdown {
     if (!row) throw new FewloopError('TASK_NOT_FOUND', `there is no task ${task}`);
     if (row.activeVersion === null) throw noActiveModel(row);
     try {
-      await this.activate(task, row.activeVersion);
+      await this.#wake(task, row.activeVersion);
     } catch (cause) {
       if (isOverloaded(cause)) throw cause;
       const text = `version ${row.activeVersion} of task ${task} cannot be served: ${(cause as Error).message}`;
@@ -251,11 +266,18 @@ export class ActivationService implements OnApplicationShutdown {
    * `prepare`.
    *
    * `mayRest`: where other tasks have the memory, they keep it, and a task's first version here rests until it is asked.
+   * `onDemand`: only where none answers, and not so soon after an attempt that failed.
    */
-  activate(task: string, version: number, { mayRest = false } = {}): Promise<void> {
+  activate(task: string, version: number, { mayRest = false, onDemand = false } = {}): Promise<void> {
     return this.#step(task, async () => {
       const before = this.#current.get(task);
-      if (before?.open.model.version === version) return;
+      if (before && (onDemand || before.open.model.version === version)) return;
+      const failure = this.#failures.get(task);
+      if (failure?.version === version) {
+        // One that is ready to take its place must not wait for another attempt, nor be given back for it.
+        const isToBeReplaced = this.#prepared.get(task)?.replaced === false;
+        if (isToBeReplaced || (onDemand && performance.now() < failure.untilMs)) throw failure.error;
+      }
       const startedAtMs = performance.now();
       await this.#draining.get(task);
       const rests = mayRest && !before;
@@ -263,7 +285,12 @@ export class ActivationService implements OnApplicationShutdown {
       try {
         next ??= await this.#open(task, version, { mayEvict: !rests });
       } catch (error) {
-        if (!rests || !isOverloaded(error)) throw error;
+        if (!rests || !isOverloaded(error)) {
+          const { retryAfterMs = FAILURE_KEPT_MS } = error as FewloopError;
+          this.#failures.set(task, { version, error, untilMs: performance.now() + retryAfterMs });
+          throw error;
+        }
+        this.#failures.delete(task);
         this.#resting.set(task, version);
         return;
       }
@@ -271,6 +298,7 @@ export class ActivationService implements OnApplicationShutdown {
       const replaced = this.#current.get(task);
       this.#current.set(task, next);
       this.#resting.delete(task);
+      this.#failures.delete(task);
       if (replaced && this.config.warmMinutes > 0) this.#keep(task, replaced, this.config.warmMinutes * 60_000, true);
       else if (replaced) void this.#drain(task, replaced);
       this.metrics.add('fewloop_swaps_total', { task });
@@ -323,6 +351,17 @@ export class ActivationService implements OnApplicationShutdown {
     return this.#drain(task, tenure);
   }
 
+  /** One attempt for all requests that come while the model is closed. */
+  #wake(task: string, version: number): Promise<void> {
+    const key = `${task} ${version}`;
+    let attempt = this.#attempts.get(key);
+    if (!attempt) {
+      attempt = this.activate(task, version, { onDemand: true }).finally(() => this.#attempts.delete(key));
+      this.#attempts.set(key, attempt);
+    }
+    return attempt;
+  }
+
   async #open(task: string, version: number, room: Room = {}): Promise<Tenure> {
     const row = await this.versions.find(task, version);
     if (!row) throw new FewloopError('VERSION_NOT_FOUND', `task ${task} has no version ${version}`);
@@ -337,6 +376,7 @@ export class ActivationService implements OnApplicationShutdown {
       // Read once it is among those that follow: a revision that comes meanwhile is in one or the other.
       const now = await this.tasks.find(task);
       if (now) this.follow(now);
+      if (this.#failures.get(task)?.version === version) this.#failures.delete(task);
       return tenure;
     } catch (error) {
       await tenure.retire();

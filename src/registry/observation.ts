@@ -47,8 +47,13 @@ export class RegistryObservation {
     return { ok: true, reason: `the active version cannot be served here: ${failing.join(', ')}` };
   }
 
+  /** Nor must the hosts of one model, or of one that is only tried: out of service is what cannot answer at all. */
   #hosts(): PartHealth {
-    const dead = this.hostPool.states().filter(({ loaded }) => loaded === 0).length;
-    return dead === 0 ? { ok: true } : { ok: false, reason: `${dead} models have no host that is alive` };
+    const states = this.hostPool.states();
+    const dead = states.filter(({ loaded }) => loaded === 0).length;
+    if (dead === 0) return { ok: true };
+    const answering = states.filter(({ spare }) => !spare);
+    const ok = answering.length === 0 || answering.some(({ loaded }) => loaded > 0);
+    return { ok, reason: `${dead} of ${states.length} open models have no host that is alive` };
   }
 }

@@ -3,6 +3,7 @@
  * with the most room, in order. A host that ends unasked is replaced. The job it was running is tried once more and then
  * given up: a batch that ends hosts must not end them all. Jobs that only waited in it lose nothing.
  */
+import { Logger } from '@nestjs/common';
 import { setTimeout } from 'node:timers/promises';
 import { FewloopError } from '../common/errors.js';
 import { NO_METRICS, type Metrics } from '../common/metrics/metrics.js';
@@ -19,9 +20,12 @@ export interface HostState {
   /** Processes that are ready for jobs. */
   loaded: number;
   expected: number;
+  /** They compute for nobody who waits. */
+  spare: boolean;
 }
 
 export class HostGroup {
+  readonly #log = new Logger(HostGroup.name);
   readonly #hosts = new Set<HostProcess>();
   readonly #queue: Job[] = [];
   readonly #events: HostEvents;
@@ -40,7 +44,7 @@ export class HostGroup {
   ) {
     this.#events = {
       onFree: () => this.#pump(),
-      onGone: (host, unfinished) => this.#onGone(host, unfinished),
+      onGone: (host, unfinished, why) => this.#onGone(host, unfinished, why),
     };
   }
 
@@ -70,7 +74,7 @@ export class HostGroup {
   }
 
   state(): HostState {
-    return { loaded: this.#hosts.size, expected: this.expected };
+    return { loaded: this.#hosts.size, expected: this.expected, spare: this.settings.spare ?? false };
   }
 
   run(graph: string, batch: HostBatch): Promise<HostResult> {
@@ -102,6 +106,10 @@ export class HostGroup {
     this.#hosts.clear();
   }
 
+  get #files(): string {
+    return this.graphs.map(({ path }) => path).join(', ');
+  }
+
   async #add(device: string): Promise<void> {
     this.#hosts.add(await HostProcess.start(this.graphs, { ...this.settings, device }, this.#events));
   }
@@ -115,8 +123,10 @@ export class HostGroup {
     }
   }
 
-  #onGone(host: HostProcess, unfinished: Job[]): void {
+  #onGone(host: HostProcess, unfinished: Job[], why: string): void {
     this.#hosts.delete(host);
+    const left = `${this.#hosts.size} of ${this.expected} left`;
+    this.#log.warn(`a model host (pid ${host.pid}) ${why}: ${left} for ${this.#files}`);
     const [running, ...waiting] = unfinished;
     const again = [...waiting];
     if (running && ++running.crashes <= CRASHES_ALLOWED) again.unshift(running);
@@ -135,8 +145,10 @@ export class HostGroup {
         this.#failedRestarts = 0;
         this.metrics.add('fewloop_host_restarts_total', {});
         return this.#pump();
-      } catch {
+      } catch (error) {
         const delayMs = Math.min(LONGEST_RESTART_DELAY_MS, FIRST_RESTART_DELAY_MS * 2 ** this.#failedRestarts++);
+        const why = `${(error as Error).message}; tried again in ${delayMs / 1000} s`;
+        this.#log.error(`no model host in its place for ${this.#files}: ${why}`);
         if (this.#hosts.size === 0) for (const job of this.#queue.splice(0)) job.reject(noHost());
         await setTimeout(delayMs, undefined, { signal: this.#stop.signal, ref: false }).catch(() => undefined);
       }

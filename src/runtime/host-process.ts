@@ -25,8 +25,8 @@ export interface Job {
 export interface HostEvents {
   /** A job has been answered: there is room for another. */
   onFree(): void;
-  /** The process ended without having been asked to. */
-  onGone(host: HostProcess, unfinished: Job[]): void;
+  /** The process ended without having been asked to; `why` with its signal or code. */
+  onGone(host: HostProcess, unfinished: Job[], why: string): void;
 }
 
 export const JOBS_A_HOST = 2;
@@ -150,6 +150,6 @@ export class HostProcess {
     const unfinished = [...this.#jobs.values()];
     this.#jobs.clear();
     if (loading) this.#loaded?.reject(new FewloopError('INTERNAL', `a model host ${why} while it loaded`));
-    else if (!asked || unfinished.length > 0) this.#events.onGone(this, unfinished);
+    else if (!asked || unfinished.length > 0) this.#events.onGone(this, unfinished, why);
   }
 }

@@ -1,9 +1,10 @@
 import { getEventListeners } from 'node:events';
-import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { FewloopError } from '../common/errors.js';
 import type { Outcome } from '../inference/engine.js';
 import type { ClassifyRequest, Member, Prediction, ServedModel } from '../inference/types.js';
 import type { TaskDefinition } from '../task/types.js';
+import type { PoolService } from '../learning/pool.js';
 import type { RecordOutcome, StreamBatch, StreamPort } from './records.js';
 import { StreamWorker } from './stream-worker.js';
 
@@ -59,7 +60,16 @@ const current = vi.fn(async (task: string) => peek(task));
 const classify = vi.fn(async (_model: ServedModel, { items }: ClassifyRequest): Promise<Outcome[]> =>
   items.map(() => good),
 );
-const refresh = vi.fn(async () => false);
+/** Texts of each task that an older version scored, and what became of them when they were scored anew. */
+let stale: Record<string, string[]>;
+let anew: Record<string, (Prediction | Error)[]>;
+const refresh = vi.fn<PoolService['refresh']>(async ({ task }, limit, score) => {
+  const texts = stale[task]?.slice(0, limit) ?? [];
+  if (texts.length === 0) return false;
+  anew[task] = await score(texts.map((text) => ({ text })));
+  stale[task]!.splice(0, limit);
+  return true;
+});
 const runs = { training: false };
 let loaded: string[];
 let port: MemoryStream;
@@ -68,6 +78,8 @@ let worker: StreamWorker;
 beforeEach(() => {
   vi.clearAllMocks();
   loaded = [];
+  stale = {};
+  anew = {};
   members = [{ role: 'teacher' } as Member];
   runs.training = false;
   port = new MemoryStream();
@@ -143,6 +155,14 @@ it('blames no text where one that was scored before fails too', async () => {
   port.pending.push(batch('a', '二'));
   await expect.poll(() => port.kept).toHaveLength(2);
   expect(port.kept.map(({ state }) => state)).toEqual(['scored', 'scored']);
+  // The one that was scored before, whose answer is still known.
+  expect(classify.mock.calls.map(([, { items, anew: isAnew }]) => [items[0]!.text, isAnew ?? false])).toEqual([
+    ['一', false],
+    ['二', false],
+    ['二', false],
+    ['一', true],
+    ['二', false],
+  ]);
 });
 
 it('leaves nothing behind of a wait that is over', async () => {
@@ -174,4 +194,37 @@ it('scores candidates anew when nothing else is to do, and not while a trainer h
   runs.training = false;
   port.pending.push(batch('a', '二'));
   await expect.poll(() => refresh).toHaveBeenCalled();
+});
+
+describe('candidates of an older version', () => {
+  const failed: Outcome = { ok: false, error: new FewloopError('INTERNAL', 'no model host could be started') };
+  /** Answers all texts of the task but these. */
+  const failing = (task: string, isFailing: (text: string) => boolean) =>
+    classify.mockImplementation(async (model, { items }) =>
+      items.map(({ text }) => (model.task === task && isFailing(text) ? failed : good)),
+    );
+  const states = (task: string) => anew[task]?.map((result) => (result instanceof Error ? 'failed' : 'scored'));
+  afterEach(() => classify.mockImplementation(async (_model, { items }) => items.map(() => good)));
+
+  it('stay so where the model fails on all of them, and are scored once it answers; other tasks go on', async () => {
+    failing('a', () => true);
+    loaded = ['a', 'b'];
+    stale = { a: ['一', '二'], b: ['三'] };
+    worker.onApplicationBootstrap();
+    await expect.poll(() => states('b')).toEqual(['scored']);
+    await expect(refresh.mock.results[0]!.value).rejects.toBe(failed.error);
+    expect([stale['a'], stale['b']]).toEqual([['一', '二'], []]);
+    failing('a', () => false);
+    await expect.poll(() => states('a')).toEqual(['scored', 'scored']);
+  });
+
+  it('are left where one fails alone, or all and one that was scored before does not', async () => {
+    failing('a', (text) => text.startsWith('坏'));
+    loaded = ['a'];
+    stale = { a: ['一', '坏一', '二', '三'] };
+    worker.onApplicationBootstrap();
+    await expect.poll(() => states('a')).toEqual(['scored', 'failed', 'scored', 'scored']);
+    stale = { a: ['坏二', '坏三'] };
+    await expect.poll(() => states('a')).toEqual(['failed', 'failed']);
+  });
 });

@@ -21,7 +21,7 @@ import type { Trace } from '../common/tracing/tracing.js';
 import { Config } from '../config/config.js';
 import { tokensOf } from '../inference/cost.js';
 import { InferenceEngine } from '../inference/engine.js';
-import type { Prediction, Priority, ServedModel } from '../inference/types.js';
+import type { ClassifyRequest, Prediction, ServedModel } from '../inference/types.js';
 import { LearningEvents } from '../learning/events.js';
 import { PoolService } from '../learning/pool.js';
 import { RunWorker } from '../learning/run-worker.js';
@@ -141,21 +141,23 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     try {
       return await this.#score(task, records, trace);
     } catch (error) {
-      // Other tasks go on meanwhile.
-      if (error instanceof FewloopError && error.code !== 'OVERLOADED')
-        this.#blocked.set(task, performance.now() + BLOCKED_MS);
+      this.#block(task, error);
       throw error;
     }
+  }
+
+  /** Other tasks go on meanwhile. */
+  #block(task: string, error: unknown): void {
+    if (error instanceof FewloopError && error.code !== 'OVERLOADED')
+      this.#blocked.set(task, performance.now() + BLOCKED_MS);
   }
 
   async #score(task: string, records: StreamBatch['records'], trace: Trace): Promise<RecordOutcome[]> {
     const lease = await this.activation.current(task, records[0]?.item.text);
     try {
-      const results = await isolate(
-        records.map(({ item }) => item),
-        (items) => this.#classifyInParts(lease.model, items, trace),
-      );
-      await this.#checkModel(lease.model, records, results);
+      const items = records.map(({ item }) => item);
+      const results = await isolate(items, (some) => this.#classifyInParts(lease.model, some, trace));
+      await this.#checkModel(lease.model, items, results);
       return records.map(({ ref }, i): RecordOutcome => {
         const result = results[i]!;
         if (!(result instanceof FewloopError)) return { ref, state: 'scored', prediction: result };
@@ -177,7 +179,7 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
   async #classifyPart(model: ServedModel, items: Item[], trace: Trace): Promise<(Prediction | FewloopError)[]> {
     for (let tries = 1; ; tries++) {
       try {
-        return await this.#classify(model, items, 'bulk', trace);
+        return await this.#classify(model, items, { priority: 'bulk', trace });
       } catch (error) {
         const { retryAfterMs = Infinity } = error as FewloopError;
         if (tries === PART_TRIES || retryAfterMs > PART_WAIT_MS) throw error;
@@ -186,18 +188,15 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     }
   }
 
-  /** Throws where nothing could be scored, a text that was scored before not either: no record is to blame for that. */
-  async #checkModel(
-    model: ServedModel,
-    records: StreamBatch['records'],
-    results: (Prediction | FewloopError)[],
-  ): Promise<void> {
+  /** Throws where nothing could be scored, a text that was scored before not either: no text is to blame for that. */
+  async #checkModel(model: ServedModel, items: Item[], results: (Prediction | FewloopError)[]): Promise<void> {
     const scored = results.findIndex((result) => !(result instanceof FewloopError));
-    if (scored >= 0) this.#control.set(model.task, records[scored]!.item);
+    if (scored >= 0) this.#control.set(model.task, items[scored]!);
     const fault = results.find(isFault);
     const control = this.#control.get(model.task);
     if (scored >= 0 || fault === undefined || control === undefined) return;
-    const [again] = await this.#classify(model, [control]);
+    // Its recent answer would say nothing of the model.
+    const [again] = await this.#classify(model, [control], { priority: 'bulk', anew: true });
     if (isFault(again)) throw fault;
   }
 
@@ -205,11 +204,10 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
   async #classify(
     model: ServedModel,
     items: Item[],
-    priority: Priority = 'bulk',
-    trace?: Trace,
+    asked: Pick<ClassifyRequest, 'priority' | 'trace' | 'anew'>,
   ): Promise<(Prediction | FewloopError)[]> {
     try {
-      const outcomes = await this.engine.classify(model, { items, priority, trace });
+      const outcomes = await this.engine.classify(model, { ...asked, items });
       const results = outcomes.map((outcome) => (outcome.ok ? outcome.prediction : outcome.error));
       const full = results.find((result) => result instanceof FewloopError && result.code === 'OVERLOADED');
       if (full) throw full;
@@ -237,23 +235,38 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     await this.zeroShot.rematch(task).catch((error: unknown) => this.#log.warn(`matching priors: ${String(error)}`));
   }
 
+  /** Throws where it could do nothing for one of the tasks, and had nothing to do for the others. */
   async #refreshPool(): Promise<boolean> {
     let busy = false;
+    let failure: unknown;
     for (const task of this.activation.loaded()) {
       if (this.#stop.signal.aborted) return false;
-      const lease = this.activation.peek(task);
+      const lease = this.#blocked.has(task) ? undefined : this.activation.peek(task);
       if (!lease) continue;
       try {
         const { model } = lease;
-        const score = (items: Item[]) => this.#classify(model, items, 'background');
-        busy = (await this.pool.refresh(model, REFRESH_BATCH, score)) || busy;
+        busy = (await this.pool.refresh(model, REFRESH_BATCH, (items) => this.#scoreAnew(model, items))) || busy;
+      } catch (error) {
+        this.#block(task, error);
+        failure ??= error;
+        continue;
       } finally {
         lease.release();
       }
       // Texts that came in a burst may have ended before the next look was due.
       if (!busy) await this.#rematch(task);
     }
+    if (failure !== undefined && !busy) throw failure;
     return busy;
+  }
+
+  /** Throws where nothing could be scored and no text is to blame: every candidate was scored once, if by another version. */
+  async #scoreAnew(model: ServedModel, items: Item[]): Promise<(Prediction | FewloopError)[]> {
+    const results = await isolate(items, (some) => this.#classify(model, some, { priority: 'background' }));
+    await this.#checkModel(model, items, results);
+    const fault = results.find(isFault);
+    if (fault && !this.#control.has(model.task)) throw fault;
+    return results;
   }
 
   async #idle(): Promise<void> {

@@ -4,6 +4,7 @@ import { copyFile, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/pro
 import { availableParallelism, constants, getPriority, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
+import { Logger } from '@nestjs/common';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { Config } from '../../src/config/config.js';
 import { refuseUnusableDevices } from '../../src/registry/device-check.js';
@@ -214,6 +215,31 @@ describe('model hosts', () => {
     expect(await Promise.all(runs)).toHaveLength(60);
     await until(() => lease.pids().length === 2);
     expect(lease.pids()).not.toContain(before[0]);
+  });
+
+  it('says with what a host ended, and why none comes in its place', async () => {
+    const warned = vi.spyOn(Logger.prototype, 'warn');
+    const failed = vi.spyOn(Logger.prototype, 'error');
+    try {
+      const path = join(folder, 'model.onnx');
+      await copyFile(MODEL, path);
+      const lease = await pool.open([graph('a', path)]);
+      const [pid] = lease.pids();
+      await rm(path);
+      process.kill(pid!, 'SIGKILL');
+      await until(() => failed.mock.calls.length > 0);
+      expect(warned).toHaveBeenCalledWith(`a model host (pid ${pid}) ended with SIGKILL: 1 of 2 left for ${path}`);
+      expect(failed).toHaveBeenCalledWith(
+        expect.stringMatching(/^no model host in its place for .*model\.onnx: .*; tried again in 0\.1 s$/su),
+      );
+      expect(pool.states()).toEqual([{ loaded: 1, expected: 2, spare: false }]);
+      await lease.run(graphBatch('g0', 1, 8));
+      // Those of another that is tried besides are told apart.
+      await pool.open([graph('a')], { spare: true });
+      expect(pool.states()).toContainEqual({ loaded: 2, expected: 2, spare: true });
+    } finally {
+      vi.restoreAllMocks();
+    }
   });
 
   it('gives a batch up after two hosts have ended on it, and serves on', async () => {
