@@ -60,6 +60,8 @@ class Run:
         self.seconds: dict[str, float] = {}
         self.stage, self.stage_started = "read", self.started
         self.data: RunData = read_run(folder)
+        digests = {"labelled": self.data.labelled_digest, "unlabelled": self.data.unlabelled_digest}
+        self.workspace.take_inputs(digests, self.place.first)
         settings, self.task = self.data.settings, self.data.task
         self.seed, self.threads = int(settings["seed"]), int(settings["threads"])
         settle(self.threads, self.place)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from bundles import broken_entries, largest_golden_difference
 from fewloop_trainer import budget, pet, plan, run, run_state, training
 from fewloop_trainer.task import load_task
+from fewloop_trainer.workspace import Workspace
 from folders import (
     TINY_MODEL,
     definition_of,
@@ -175,6 +176,63 @@ class TestEndedRun:
         manifests = [read_json(f / "bundle/manifest.json") for f in (folder, finished_run.folder)]
         assert manifests[0]["policies"] == manifests[1]["policies"]
         assert broken_entries(folder / "bundle") == []
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("name", ["labelled", "unlabelled"])
+def test_begins_anew_where_a_text_was_forgotten_meanwhile(monkeypatch, tmp_path, name):
+    rows = reviews_of("train", 24)
+    definition = definition_of(learning={"strategies": ["plain"]}, selection={"strategy": "top_confidence"})
+    killed, whole = (
+        write_run(tmp_path / of, rows[:14], rows[14:], definition, budgetSeconds=86_400) for of in ("killed", "whole")
+    )
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "train_student", kill)
+        with pytest.raises(Killed):
+            run.run(killed)
+    for folder in (killed, whole):
+        path = folder / f"{name}.jsonl"
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join([*lines[:2], *lines[3:]]))
+        assert run.run(folder) == 0, read_json(folder / "result.json")
+    for file in ("pseudo-labels.jsonl", "bundle/golden.json"):
+        assert (killed / file).read_bytes() == (whole / file).read_bytes(), file
+
+
+class TestInputsOfAWorkspace:
+    OLD, NEW = ({"labelled": digest, "unlabelled": "u"} for digest in ("old", "new"))
+
+    def workspace(self, folder: Path, inputs: dict[str, str] | None) -> Workspace:
+        """With what a stage and an adaptation left."""
+        workspace = Workspace(folder)
+        if inputs is not None:
+            workspace.take_inputs(inputs, first=True)
+        (workspace.work / "tapt").mkdir()
+        for name in ("offsets.npz", "tapt.safetensors", "tapt.json", "tapt/corpus"):
+            (workspace.work / name).touch()
+        return workspace
+
+    @pytest.mark.parametrize(("inputs", "kept"), [(OLD, False), (NEW, True), (None, True)])
+    def test_keep_what_is_of_the_same_rows_alone(self, tmp_path, inputs, kept):
+        workspace = self.workspace(tmp_path, inputs)
+        workspace.take_inputs(self.NEW, first=True)
+        left = {path.name for path in workspace.work.iterdir()} - {"inputs.json"}
+        assert left == ({"offsets.npz", "tapt.safetensors", "tapt.json", "tapt"} if kept else set())
+        assert read_json(workspace.work / "inputs.json") == self.NEW
+
+    def test_are_taken_by_the_first_process_and_waited_for_by_the_others(self, tmp_path, monkeypatch):
+        workspace = self.workspace(tmp_path, self.OLD)
+        waited = SimpleNamespace(sleep=lambda _: workspace.take_inputs(self.NEW, first=True))
+        monkeypatch.setattr("fewloop_trainer.workspace.time", waited)
+        workspace.take_inputs(self.NEW, first=False)
+        assert [path.name for path in workspace.work.iterdir()] == ["inputs.json"]
 
 
 def test_few_rows_tune_heads_alone(monkeypatch, tmp_path, tiny_model):
