@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from bundles import broken_entries, largest_golden_difference
-from fewloop_trainer import budget, pet, plan, run, run_state, training
+from fewloop_trainer import admission, budget, pet, plan, run, run_state, training
 from fewloop_trainer.task import load_task
 from fewloop_trainer.workspace import Workspace
 from folders import (
@@ -233,6 +234,39 @@ class TestInputsOfAWorkspace:
         monkeypatch.setattr("fewloop_trainer.workspace.time", waited)
         workspace.take_inputs(self.NEW, first=False)
         assert [path.name for path in workspace.work.iterdir()] == ["inputs.json"]
+
+
+class TestAtWork:
+    def test_is_said_at_most_twice_a_minute_and_moves_no_progress(self, monkeypatch, tmp_path):
+        state = run_state.Run(write_run(tmp_path, reviews(4), []))
+        clock = SimpleNamespace(now=time.monotonic())
+        monkeypatch.setattr(run_state, "time", SimpleNamespace(monotonic=lambda: clock.now))
+        state.enter("bundle", 0.94)
+        for _ in range(100):
+            clock.now += 1
+            state.at_work()
+        lines = read_lines(tmp_path / "progress.jsonl")
+        assert [(line["stage"], line["progress"]) for line in lines] == [("bundle", 0.94)] * (1 + 3)
+        state.report(0.95)
+        state.at_work()
+        assert len(read_lines(tmp_path / "progress.jsonl")) == 1 + 3 + 1
+
+    def test_is_said_while_candidates_are_scored_and_precisions_are_compared(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(run_state, "SILENT_SECONDS", 0.0)
+        monkeypatch.setattr(admission, "FEWEST_TEXTS", 30)
+        monkeypatch.setattr(run, "BUDGET_SHARE", 1e6)  # there is time to compare, however little to train
+        rows = reviews_of("train", 60)
+        serving = {"policy": "ensemble", "precisions": ["fp32", "fp16"]}
+        definition = definition_of(serving=serving, learning={"strategies": ["plain"]})
+        assert run.run(write_run(tmp_path, rows[:12], rows[12:], definition, budgetSeconds=0.1)) == 0
+        lines = read_lines(tmp_path / "progress.jsonl")
+        silent = Counter(line["stage"] for line in lines if "metrics" not in line)
+        # Beside the lines that begin the stage and end each of the two teachers.
+        assert silent["pseudo-labels"] > 1 + 2
+        # Three members, and of each what is recorded, one graph's making and two graphs' answers.
+        assert silent["bundle"] >= 1 + 3 + 3 * 4
+        fractions = [line["progress"] for line in lines]
+        assert fractions == sorted(fractions)
 
 
 def test_few_rows_tune_heads_alone(monkeypatch, tmp_path, tiny_model):
