@@ -41,7 +41,7 @@ import { VersionAgreement } from './version-agreement.js';
 const SERVICE_RETRIES = 10;
 const GIVEN_UP = `given up after ${SERVICE_RETRIES + 1} attempts that the service did not bring to an end; see its log`;
 const TRAINER_RESTARTS = 2;
-/** A trainer reports every stage and many steps within; its longest silence is the export, a minute or two. */
+/** A trainer reports every stage, many steps within, and that it is at work while it asks models or exports one. */
 const SILENT_TRAINER_MS = 20 * 60_000;
 const WATCH_MS = 1000;
 const STORE_RETRY_MS = 5000;

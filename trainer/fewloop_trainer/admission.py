@@ -22,7 +22,7 @@ from fewloop_trainer.observe import Observations
 from fewloop_trainer.precision import FusionError, Recorder, fuse, load_plain, to_half, to_int8
 from fewloop_trainer.scores import combine_members
 from fewloop_trainer.task import Serving
-from fewloop_trainer.training import chunks_of
+from fewloop_trainer.training import AtWork, chunks_of, nobody_waits
 
 FEWEST_TEXTS = 2000
 FEWEST_OF_A_LABEL = 100
@@ -74,6 +74,7 @@ def further_precisions(
     thresholds: np.ndarray | None,
     options: onnxruntime.SessionOptions,
     seconds: float,
+    at_work: AtWork = nobody_waits,
 ) -> tuple[list[dict], dict[str, list[Path | None]]]:
     """Manifest entries of the task's precisions but fp32, and for each admitted one its graphs, in members' order; None
     where members of that role stay in fp32.
@@ -87,7 +88,7 @@ def further_precisions(
     if len(data.unlabelled) < FEWEST_TEXTS:
         reason = f"{len(data.unlabelled)} unlabelled texts, and agreement is measured on {FEWEST_TEXTS}"
         return [_refused(p, reason) for p in wanted], {}
-    comparison = _Comparison(data, options, wanted, len(members), time.monotonic() + seconds)
+    comparison = _Comparison(data, options, wanted, len(members), time.monotonic() + seconds, at_work)
     try:
         for member in members:
             comparison.add(member())
@@ -142,10 +143,16 @@ def objections(policy: str, found: dict[str, Any], serving: Serving) -> list[str
 
 class _Comparison:
     def __init__(
-        self, data: RunData, options: onnxruntime.SessionOptions, precisions: list[str], members: int, deadline: float
+        self,
+        data: RunData,
+        options: onnxruntime.SessionOptions,
+        precisions: list[str],
+        members: int,
+        deadline: float,
+        at_work: AtWork,
     ):
         self.data, self.options, self.precisions = data, options, precisions
-        self.members, self.deadline = members, deadline
+        self.members, self.deadline, self.at_work = members, deadline, at_work
         order = np.random.default_rng(int(data.settings["seed"]) + 2).permutation(len(data.unlabelled))
         shuffled = [data.unlabelled[i] for i in order]
         self.texts = shuffled[:FEWEST_TEXTS]
@@ -168,6 +175,7 @@ class _Comparison:
         self._afford((time.monotonic() - started) / len(self.recorded))
         paths = {"fp32": member.graph}
         for precision in [p for p in self.precisions if p not in self.failed]:
+            self.at_work()
             paths[precision] = member.graph.with_suffix(f".{precision}.onnx")
             self.graphs[precision].append(paths[precision])
             try:
@@ -203,7 +211,7 @@ class _Comparison:
         """Scores [N, C]."""
         rows = member.learner.encode(items)
         scores = np.zeros((len(rows), self.data.classes))
-        for chunk in chunks_of(rows, BATCH_TOKENS):
+        for chunk in chunks_of(rows, BATCH_TOKENS, self.at_work):
             scores[chunk] = member.learner.served(session, member.model, [rows[i] for i in chunk])
         return scores
 

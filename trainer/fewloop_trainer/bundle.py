@@ -27,6 +27,7 @@ from fewloop_trainer.learners import Learner
 from fewloop_trainer.observe import Observations
 from fewloop_trainer.pet import Encoded, collate
 from fewloop_trainer.task import Field, Task, parse_template
+from fewloop_trainer.training import AtWork, nobody_waits
 
 PARITY_TOLERANCE = 1e-4
 BASE_TOLERANCE = 1e-3
@@ -62,6 +63,7 @@ def write_bundle(
     pseudo_labelled: int,
     threads: int,
     seconds: float,
+    at_work: AtWork = nobody_waits,
 ) -> float:
     """Writes `folder`; returns the largest difference of a golden probability between PyTorch and ONNX Runtime.
 
@@ -77,6 +79,7 @@ def write_bundle(
     rows = [{"item": item, "members": []} for item in items]
     graphs, entries, largest = [], [], 0.0
     for index, member in enumerate(members):
+        at_work()
         model = member.load()
         path = partial / f"g{index}.onnx"
         member.learner.export(model, base_folder, path)
@@ -91,7 +94,9 @@ def write_bundle(
         lazily(_served, rows, items, member, data.classes, partial / g["file"])
         for member, g in zip(members, graphs, strict=True)
     ]
-    precisions, variants = further_precisions(data, served, policies, thresholds, session_options(threads), seconds)
+    precisions, variants = further_precisions(
+        data, served, policies, thresholds, session_options(threads), seconds, at_work
+    )
     for precision, paths in variants.items():
         for graph, path in zip(graphs, paths, strict=True):
             if path is not None:

@@ -17,7 +17,17 @@ from transformers import BertForMaskedLM, BertModel
 from fewloop_trainer import augment
 from fewloop_trainer.encoder import copy_of
 from fewloop_trainer.render import Renderer
-from fewloop_trainer.training import Drawn, TrainSettings, balanced, chunks_of, optimise, placed, precision
+from fewloop_trainer.training import (
+    AtWork,
+    Drawn,
+    TrainSettings,
+    balanced,
+    chunks_of,
+    nobody_waits,
+    optimise,
+    placed,
+    precision,
+)
 
 ENCODER_RATE, HEAD_RATE = 6e-5, 1e-3
 """A head that starts at zero has far to go; the encoder has not."""
@@ -81,15 +91,27 @@ def collate(rows: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor, torch.
     return placed(ids, mask, types)
 
 
-def predict(model: Classifier, rows: Sequence[Encoded], batch_tokens: int = 2048, fast: bool = False) -> np.ndarray:
+def predict(
+    model: Classifier,
+    rows: Sequence[Encoded],
+    batch_tokens: int = 2048,
+    fast: bool = False,
+    at_work: AtWork = nobody_waits,
+) -> np.ndarray:
     """Logits [N, outputs], fp64, by what has a classifier's inputs and outputs; batches of like length within a token
     budget. `fast` allows bf16, as in pet.py."""
-    return _outputs(model, rows, batch_tokens, fast)[0]
+    return _outputs(model, rows, batch_tokens, fast, at_work)[0]
 
 
-def embeddings(model: Classifier, rows: Sequence[Encoded], batch_tokens: int = 2048, fast: bool = False) -> np.ndarray:
+def embeddings(
+    model: Classifier,
+    rows: Sequence[Encoded],
+    batch_tokens: int = 2048,
+    fast: bool = False,
+    at_work: AtWork = nobody_waits,
+) -> np.ndarray:
     """L2-normalised [CLS] states [N, hidden], fp64."""
-    return _outputs(model, rows, batch_tokens, fast)[1]
+    return _outputs(model, rows, batch_tokens, fast, at_work)[1]
 
 
 def train(
@@ -149,12 +171,14 @@ def _log_probabilities(
     return F.log_softmax(logits, -1)
 
 
-def _outputs(model: Classifier, rows: Sequence[Encoded], batch_tokens: int, fast: bool) -> tuple[np.ndarray, ...]:
+def _outputs(
+    model: Classifier, rows: Sequence[Encoded], batch_tokens: int, fast: bool, at_work: AtWork
+) -> tuple[np.ndarray, ...]:
     logits = np.zeros((len(rows), model.head.out_features))
     pooled = np.zeros((len(rows), model.bert.config.hidden_size))
     model.eval()
     with torch.inference_mode():
-        for chunk in chunks_of(rows, batch_tokens):
+        for chunk in chunks_of(rows, batch_tokens, at_work):
             with precision(fast):
                 said, state = model(*collate([rows[i] for i in chunk]))
             logits[chunk], pooled[chunk] = said.double().cpu().numpy(), state.double().cpu().numpy()

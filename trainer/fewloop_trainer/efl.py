@@ -16,7 +16,7 @@ from fewloop_trainer import classifier
 from fewloop_trainer.classifier import Classifier, Encoded
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.scores import NOT_LISTED, shortlist_of
-from fewloop_trainer.training import Drawn, TrainSettings, batches
+from fewloop_trainer.training import AtWork, Drawn, TrainSettings, batches, nobody_waits
 
 ALONE = "{text}"
 """Of a hypothesis, as a text of its own."""
@@ -180,16 +180,18 @@ def predict_tagging(
     shortlist: tuple[np.ndarray, int] | None = None,
     batch_tokens: int = 2048,
     fast: bool = False,
+    at_work: AtWork = nobody_waits,
 ) -> np.ndarray:
     """Scores [N, C], fp64: the log-odds that each hypothesis is entailed. With a `shortlist`, label vectors and its
     size, only the nearest labels are asked about; the others score `NOT_LISTED`."""
     scores = np.full((len(rows), len(hypotheses.texts)), NOT_LISTED)
     listed = np.ones(scores.shape, dtype=bool)
     if shortlist is not None:
-        listed = shortlist_of(classifier.embeddings(model, rows, batch_tokens, fast), *shortlist)
+        listed = shortlist_of(classifier.embeddings(model, rows, batch_tokens, fast, at_work), *shortlist)
     asked = np.argwhere(listed)
     # In parts: rows of all texts beside all labels would be gigabytes.
     for part in np.array_split(asked, max(1, -(-len(asked) // PART))):
-        logits = classifier.predict(model, [hypotheses.beside(rows[i], label) for i, label in part], batch_tokens, fast)
+        beside = [hypotheses.beside(rows[i], label) for i, label in part]
+        logits = classifier.predict(model, beside, batch_tokens, fast, at_work)
         scores[part[:, 0], part[:, 1]] = logits[:, 1] - logits[:, 0]
     return scores

@@ -24,7 +24,7 @@ from fewloop_trainer.pairs import PairClassifier
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.scores import NOT_LISTED, shortlist_of
 from fewloop_trainer.task import Task
-from fewloop_trainer.training import TrainSettings, labels_alone
+from fewloop_trainer.training import AtWork, TrainSettings, labels_alone, nobody_waits
 
 Write = Callable[[str, object], dict[str, str]]
 """Puts a JSON file of that name beside the member's graph; its entry for the manifest."""
@@ -62,7 +62,9 @@ class Learner(Protocol):
         settings: TrainSettings,
         on_step: OnStep,
     ) -> None: ...
-    def predict(self, model: Any, rows: Sequence[Any], fast: bool = False) -> np.ndarray: ...
+    def predict(
+        self, model: Any, rows: Sequence[Any], fast: bool = False, at_work: AtWork = nobody_waits
+    ) -> np.ndarray: ...
     def state(self, model: Any) -> dict[str, torch.Tensor]: ...
     def restore(self, state: dict[str, torch.Tensor]) -> Any: ...
     def export(self, model: Any, base_folder: Path, path: Path) -> None: ...
@@ -159,8 +161,14 @@ class PetLearner(_OneRowAnItem):
         weight = self.task.adaptation.auxiliary
         return auxiliary.Auxiliary(model, self._texts, self.renderer.tokenizer, weight, settings)
 
-    def predict(self, model: BertForMaskedLM, rows: Sequence[pet.Encoded], fast: bool = False) -> np.ndarray:
-        return pet.predict(model, rows, self.classes, fast=fast)
+    def predict(
+        self,
+        model: BertForMaskedLM,
+        rows: Sequence[pet.Encoded],
+        fast: bool = False,
+        at_work: AtWork = nobody_waits,
+    ) -> np.ndarray:
+        return pet.predict(model, rows, self.classes, fast=fast, at_work=at_work)
 
     def state(self, model: BertForMaskedLM) -> dict[str, torch.Tensor]:
         """Only what training moves: embeddings stay the base's."""
@@ -241,9 +249,13 @@ class ClassifierLearner(_OneRowAnItem):
             classifier.train(model, rows, wanted, self.strategy, settings, on_step, balance)
 
     def predict(
-        self, model: Classifier | PairClassifier, rows: Sequence[classifier.Encoded], fast: bool = False
+        self,
+        model: Classifier | PairClassifier,
+        rows: Sequence[classifier.Encoded],
+        fast: bool = False,
+        at_work: AtWork = nobody_waits,
     ) -> np.ndarray:
-        return classifier.predict(model, rows, fast=fast)
+        return classifier.predict(model, rows, fast=fast, at_work=at_work)
 
     def state(self, model: Classifier | PairClassifier) -> dict[str, torch.Tensor]:
         return {name: t for name, t in model.state_dict().items() if name.startswith(("bert.encoder.", "head."))}
@@ -306,8 +318,10 @@ class TaggingLearner(ClassifierLearner):
         if self.lists:
             model.vectors.copy_(torch.from_numpy(efl.label_vectors(model, self.hypotheses, rows, wanted)))
 
-    def predict(self, model: Classifier, rows: Sequence[efl.Tagging], fast: bool = False) -> np.ndarray:
-        return efl.predict_tagging(model, self.hypotheses, rows, self._shortlist(model), fast=fast)
+    def predict(
+        self, model: Classifier, rows: Sequence[efl.Tagging], fast: bool = False, at_work: AtWork = nobody_waits
+    ) -> np.ndarray:
+        return efl.predict_tagging(model, self.hypotheses, rows, self._shortlist(model), fast=fast, at_work=at_work)
 
     def _shortlist(self, model: Classifier) -> tuple[np.ndarray, int] | None:
         return (model.vectors.double().cpu().numpy(), self.size) if self.lists else None

@@ -19,11 +19,13 @@ from fewloop_trainer.export import PetGraph
 from fewloop_trainer.render import Renderer
 from fewloop_trainer.task import Task
 from fewloop_trainer.training import (
+    AtWork,
     Gradients,
     TrainSettings,
     balanced,
     chunks_of,
     labels_alone,
+    nobody_waits,
     optimise,
     placed,
     precision,
@@ -101,7 +103,12 @@ def label_logits(word_logits: torch.Tensor, word_labels: torch.Tensor, classes: 
 
 
 def predict(
-    model: BertForMaskedLM, rows: Sequence[Encoded], classes: int, batch_tokens: int = 2048, fast: bool = False
+    model: BertForMaskedLM,
+    rows: Sequence[Encoded],
+    classes: int,
+    batch_tokens: int = 2048,
+    fast: bool = False,
+    at_work: AtWork = nobody_waits,
 ) -> np.ndarray:
     """Label logits [N, classes] before offsets, fp64; batches of like length within a token budget.
 
@@ -110,7 +117,7 @@ def predict(
     graph = PetGraph(model).eval()
     logits = np.zeros((len(rows), classes))
     with torch.inference_mode():
-        for chunk in chunks_of(rows, batch_tokens):
+        for chunk in chunks_of(rows, batch_tokens, at_work):
             batch = collate([rows[i] for i in chunk])
             with precision(fast):
                 words = graph(*batch.inputs)[0]

@@ -92,6 +92,7 @@ def execute(run: Run) -> dict[str, object]:
         len(pseudo.chosen),
         run.threads,
         max(BUDGET_SHARE * run.plan.budget_seconds, run.plan.left()),
+        run.at_work,
     )
     run.enter("done", 1.0)
     return {

@@ -39,6 +39,9 @@ PSEUDO_CANDIDATES = 2000
 TRIAL_CANDIDATES = 600
 """Of the candidates, those that every fold's teachers score where several students are tried."""
 
+SILENT_SECONDS = 30.0
+"""Between two reports of a stage that is at work; the service waits for 20 minutes (`src/learning/run-worker.ts`)."""
+
 
 @dataclass(frozen=True)
 class Teacher:
@@ -57,9 +60,12 @@ class Run:
         self.saving, self.place = saving, place_of()
         self.folder, self.workspace = folder, Workspace(folder)
         self.fraction = 0.0
+        self.said_at = self.started
         self.seconds: dict[str, float] = {}
         self.stage, self.stage_started = "read", self.started
         self.data: RunData = read_run(folder)
+        digests = {"labelled": self.data.labelled_digest, "unlabelled": self.data.unlabelled_digest}
+        self.workspace.take_inputs(digests, self.place.first)
         settings, self.task = self.data.settings, self.data.task
         self.seed, self.threads = int(settings["seed"]), int(settings["threads"])
         settle(self.threads, self.place)
@@ -122,9 +128,14 @@ class Run:
         self.report(fraction)
 
     def report(self, fraction: float, **metrics: object) -> None:
-        self.fraction = max(self.fraction, fraction)
+        self.fraction, self.said_at = max(self.fraction, fraction), time.monotonic()
         if self.place.first:
             self.workspace.progress(self.stage, self.fraction, metrics)
+
+    def at_work(self) -> None:
+        """Reports where nothing has been for a while: the service ends a trainer that is silent for long."""
+        if time.monotonic() - self.said_at >= SILENT_SECONDS:
+            self.report(self.fraction)
 
     def alone(self, name: str, compute: Callable[[], dict[str, np.ndarray]]) -> list[np.ndarray]:
         """Arrays that the first process computes for all, once."""
@@ -181,7 +192,7 @@ class Run:
         self, learner: PetLearner | ClassifierLearner, model: Any, rows: list, fast: bool = False
     ) -> np.ndarray:
         started = time.monotonic()
-        scores = learner.predict(model, rows, fast=fast)
+        scores = learner.predict(model, rows, fast=fast, at_work=self.at_work)
         if rows:
             self.plan.inferred(learner.tokens(rows), time.monotonic() - started)
         return scores

@@ -202,16 +202,27 @@ def schedule(step: float, steps: int, warmup: float) -> float:
     return min((step + 1) / rising, (steps - step) / max(1, steps - rising))
 
 
-def chunks_of(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[int]]:
-    """Indices of rows of like length and equally many masks, at most `batch_tokens` padded tokens together."""
+AtWork = Callable[[], None]
+"""Called now and then in what takes long, so that whoever waits hears that it goes on."""
+
+
+def nobody_waits() -> None:
+    pass
+
+
+def chunks_of(rows: Sequence[Row], batch_tokens: int, at_work: AtWork = nobody_waits) -> Iterator[list[int]]:
+    """Indices of rows of like length and equally many masks, at most `batch_tokens` padded tokens together; `at_work`
+    is called before each chunk."""
     chunk: list[int] = []
     for index in sorted(range(len(rows)), key=lambda i: (rows[i].masks, len(rows[i].ids))):
         masks_differ = chunk and rows[chunk[0]].masks != rows[index].masks
         if chunk and (masks_differ or (len(chunk) + 1) * len(rows[index].ids) > batch_tokens):
+            at_work()
             yield chunk
             chunk = []
         chunk.append(index)
     if chunk:
+        at_work()
         yield chunk
 
 

@@ -1,9 +1,10 @@
 """`work/` of a run folder: what a stage computed, written whole or not at all, and the run's progress.
 
-A killed run, started again, finds there what was finished.
+A killed run, started again, finds there what was finished, as long as its rows are the same.
 """
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -28,6 +29,26 @@ class Workspace:
     def __init__(self, folder: Path):
         self.folder, self.work = folder, folder / "work"
         self.work.mkdir(exist_ok=True)
+
+    def take_inputs(self, digests: dict[str, str], first: bool) -> None:
+        """Empties `work/` where it is of rows with other digests than these: a text was forgotten while the run was
+        open. Arrays go by row, and adapted weights have learned the text. The first process does it, the others wait.
+        Without `inputs.json`, of an older trainer, all is kept."""
+        path = self.work / "inputs.json"
+
+        def are_taken() -> bool:
+            return path.exists() and json.loads(path.read_text()) == digests
+
+        if not first:
+            wait_until(are_taken)
+            return
+        if path.exists() and not are_taken():
+            for found in self.work.iterdir():
+                if found.is_dir():
+                    shutil.rmtree(found)
+                elif found != path:  # which goes last: killed in between, the next attempt must see it
+                    found.unlink()
+        write_json(path, digests)
 
     def cached(self, name: str, compute: Callable[[], dict[str, np.ndarray]]) -> list[np.ndarray]:
         path = self.work / f"{name}.npz"

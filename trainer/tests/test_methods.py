@@ -105,6 +105,20 @@ def test_predicting_goes_by_length_and_pads_to_the_longest_of_a_batch(tiny_model
     assert [n for lengths, _ in batches for n in lengths] == sorted(len(row.ids) for row in encoded)
 
 
+@pytest.mark.parametrize(
+    ("method", "efl"), [("pet", {}), ("fine-tune", {}), ("embedding", {}), ("efl", {}), ("efl", {"shortlist": 1})]
+)
+def test_predicting_says_that_it_goes_on_before_every_batch(tiny_model, tiny_tokenizer, monkeypatch, method, efl):
+    task, renderer = task_of(tiny_tokenizer, efl=efl)
+    learner = learner_of(tiny_model, renderer, task, 2, method, 0, "plain")
+    model, said, passes = learner.start(), [], []
+    rows = learner.encode(reviews(2))
+    model.bert.register_forward_pre_hook(lambda *_: passes.append(len(said)))
+    learner.predict(model, rows, at_work=lambda: said.append(None))
+    assert passes == list(range(1, len(said) + 1))
+    assert len(said) == (2 if efl else 1)
+
+
 class TestPairs:
     def draws(self, tokenizer, negative, negatives, batch_rows=8):
         _, renderer = task_of(tokenizer, kind="sentence-pair")

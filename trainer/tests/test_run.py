@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,8 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from bundles import broken_entries, largest_golden_difference
-from fewloop_trainer import budget, pet, plan, run, run_state, training
+from fewloop_trainer import admission, budget, pet, plan, run, run_state, training
 from fewloop_trainer.task import load_task
+from fewloop_trainer.workspace import Workspace
 from folders import (
     TINY_MODEL,
     definition_of,
@@ -175,6 +177,96 @@ class TestEndedRun:
         manifests = [read_json(f / "bundle/manifest.json") for f in (folder, finished_run.folder)]
         assert manifests[0]["policies"] == manifests[1]["policies"]
         assert broken_entries(folder / "bundle") == []
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("name", ["labelled", "unlabelled"])
+def test_begins_anew_where_a_text_was_forgotten_meanwhile(monkeypatch, tmp_path, name):
+    rows = reviews_of("train", 24)
+    definition = definition_of(learning={"strategies": ["plain"]}, selection={"strategy": "top_confidence"})
+    killed, whole = (
+        write_run(tmp_path / of, rows[:14], rows[14:], definition, budgetSeconds=86_400) for of in ("killed", "whole")
+    )
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "train_student", kill)
+        with pytest.raises(Killed):
+            run.run(killed)
+    for folder in (killed, whole):
+        path = folder / f"{name}.jsonl"
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join([*lines[:2], *lines[3:]]))
+        assert run.run(folder) == 0, read_json(folder / "result.json")
+    for file in ("pseudo-labels.jsonl", "bundle/golden.json"):
+        assert (killed / file).read_bytes() == (whole / file).read_bytes(), file
+
+
+class TestInputsOfAWorkspace:
+    OLD, NEW = ({"labelled": digest, "unlabelled": "u"} for digest in ("old", "new"))
+
+    def workspace(self, folder: Path, inputs: dict[str, str] | None) -> Workspace:
+        """With what a stage and an adaptation left."""
+        workspace = Workspace(folder)
+        if inputs is not None:
+            workspace.take_inputs(inputs, first=True)
+        (workspace.work / "tapt").mkdir()
+        for name in ("offsets.npz", "tapt.safetensors", "tapt.json", "tapt/corpus"):
+            (workspace.work / name).touch()
+        return workspace
+
+    @pytest.mark.parametrize(("inputs", "kept"), [(OLD, False), (NEW, True), (None, True)])
+    def test_keep_what_is_of_the_same_rows_alone(self, tmp_path, inputs, kept):
+        workspace = self.workspace(tmp_path, inputs)
+        workspace.take_inputs(self.NEW, first=True)
+        left = {path.name for path in workspace.work.iterdir()} - {"inputs.json"}
+        assert left == ({"offsets.npz", "tapt.safetensors", "tapt.json", "tapt"} if kept else set())
+        assert read_json(workspace.work / "inputs.json") == self.NEW
+
+    def test_are_taken_by_the_first_process_and_waited_for_by_the_others(self, tmp_path, monkeypatch):
+        workspace = self.workspace(tmp_path, self.OLD)
+        waited = SimpleNamespace(sleep=lambda _: workspace.take_inputs(self.NEW, first=True))
+        monkeypatch.setattr("fewloop_trainer.workspace.time", waited)
+        workspace.take_inputs(self.NEW, first=False)
+        assert [path.name for path in workspace.work.iterdir()] == ["inputs.json"]
+
+
+class TestAtWork:
+    def test_is_said_at_most_twice_a_minute_and_moves_no_progress(self, monkeypatch, tmp_path):
+        state = run_state.Run(write_run(tmp_path, reviews(4), []))
+        clock = SimpleNamespace(now=time.monotonic())
+        monkeypatch.setattr(run_state, "time", SimpleNamespace(monotonic=lambda: clock.now))
+        state.enter("bundle", 0.94)
+        for _ in range(100):
+            clock.now += 1
+            state.at_work()
+        lines = read_lines(tmp_path / "progress.jsonl")
+        assert [(line["stage"], line["progress"]) for line in lines] == [("bundle", 0.94)] * (1 + 3)
+        state.report(0.95)
+        state.at_work()
+        assert len(read_lines(tmp_path / "progress.jsonl")) == 1 + 3 + 1
+
+    def test_is_said_while_candidates_are_scored_and_precisions_are_compared(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(run_state, "SILENT_SECONDS", 0.0)
+        monkeypatch.setattr(admission, "FEWEST_TEXTS", 30)
+        monkeypatch.setattr(run, "BUDGET_SHARE", 1e6)  # there is time to compare, however little to train
+        rows = reviews_of("train", 60)
+        serving = {"policy": "ensemble", "precisions": ["fp32", "fp16"]}
+        definition = definition_of(serving=serving, learning={"strategies": ["plain"]})
+        assert run.run(write_run(tmp_path, rows[:12], rows[12:], definition, budgetSeconds=0.1)) == 0
+        lines = read_lines(tmp_path / "progress.jsonl")
+        silent = Counter(line["stage"] for line in lines if "metrics" not in line)
+        # Beside the lines that begin the stage and end each of the two teachers.
+        assert silent["pseudo-labels"] > 1 + 2
+        # Three members, and of each what is recorded, one graph's making and two graphs' answers.
+        assert silent["bundle"] >= 1 + 3 + 3 * 4
+        fractions = [line["progress"] for line in lines]
+        assert fractions == sorted(fractions)
 
 
 def test_few_rows_tune_heads_alone(monkeypatch, tmp_path, tiny_model):
