@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { MemoryRunner, memoryModel } from '../../test/fixtures/memory-model.js';
 import type { Item } from '../task/types.js';
 import { InferenceEngine, type Outcome } from './engine.js';
+import { ServedWindows } from './served-windows.js';
 import type { ClassifyRequest } from './types.js';
 
 const LIMITS = { maxBatchTokens: 256, maxConcurrentBatches: 2, maxQueuedTokens: 4000 };
@@ -336,6 +337,25 @@ describe('policies', () => {
 
   describe('recent answers', () => {
     const cached = { ...LIMITS, cacheBytes: 1_000_000 };
+
+    it('are noted as often as they are given, so that a model shows what it says whatever is known of it', async () => {
+      const asked = texts('好', '坏', '好', '好').map((item) => [item]);
+      const noted = async (cacheBytes: number) => {
+        const windows = new ServedWindows();
+        const engine = new InferenceEngine({ ...LIMITS, cacheBytes, windows });
+        const model = memoryModel(new MemoryRunner());
+        for (const items of [...asked, texts('好', '快', '好', ' ')]) await engine.classify(model, request(items));
+        await engine.classify(model, request(texts('好'), { anew: true }));
+        await engine.classify(model, request(texts('好'), { priority: 'background' }));
+        return windows.of(model.task, model.version, 0);
+      };
+      const { latenciesMs, ...warm } = await noted(1_000_000);
+      const { latenciesMs: all, ...cold } = await noted(0);
+      expect(warm).toEqual(cold);
+      expect(warm).toMatchObject({ answered: 7, failed: 0 });
+      // Of requests for which the model was asked.
+      expect([latenciesMs.length, all.length]).toEqual([3, 5]);
+    });
 
     it('costs nothing the second time, with the same answer', async () => {
       const runner = new MemoryRunner();

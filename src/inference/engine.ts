@@ -28,9 +28,9 @@ export interface EngineOptions extends QueueLimits {
   maxTextLength?: number;
   /** Of recent answers, about; 0, the default, keeps none. */
   cacheBytes?: number;
-  /** Told of what the model answered to who waits, and to the stream. */
+  /** Told of all that was answered to who waits, and to the stream, recent answers among it. */
   windows?: ServedWindows;
-  /** Given what was answered so, where it is open for the task. */
+  /** Given what the model answered so, where it is open for the task. */
   tap?: AnswerTap;
 }
 
@@ -72,18 +72,23 @@ export class InferenceEngine {
     if (outcomes.size > 0) this.metrics.add('fewloop_recent_answers_total', { task: model.task }, outcomes.size);
     const startedAtMs = performance.now();
     const answers = await this.answerTimed(model, policy, unknown, request);
-    if (unknown.size > 0 && !request.anew && request.priority !== 'background') {
-      const isAwaited = request.priority === 'interactive' && !request.signal?.aborted;
-      const latencyMs = isAwaited ? performance.now() - startedAtMs : null;
-      this.options.windows?.note(model.task, model.version, answers.values(), latencyMs);
-      this.options.tap?.offer(model.task, model.version, unknown, answers.values());
-    }
+    const isAwaited = unknown.size > 0 && request.priority === 'interactive' && !request.signal?.aborted;
+    const latencyMs = isAwaited ? performance.now() - startedAtMs : null;
     for (const [key, outcome] of answers) {
       outcomes.set(key, outcome);
       // What nobody waits for comes in bulk and once.
       if (outcome.ok && request.priority !== 'background') this.recent.keep(model, policy, outcome);
     }
-    return keys.map((key) => (typeof key === 'string' ? outcomes.get(key)! : { ok: false, error: key }));
+    const inOrder = keys.map((key): Outcome =>
+      typeof key === 'string' ? outcomes.get(key)! : { ok: false, error: key },
+    );
+    if (!request.anew && request.priority !== 'background') {
+      // Recent answers and repeated texts too: a version that has been asked for long would have rare texts alone here, one
+      // that was just opened frequent ones too, and the same model would seem to say something else.
+      this.options.windows?.note(model.task, model.version, inOrder, latencyMs);
+      this.options.tap?.offer(model.task, model.version, unknown, answers.values());
+    }
+    return inOrder;
   }
 
   /**

@@ -153,6 +153,7 @@ export class GateService {
         trainingTextsKnown: heldOut.trainingTextsKnown,
       },
       labels: shared,
+      policy: definition.serving.policy,
       outOfFold: await this.outOfFold(definition, challenger, champion),
       taskRevisions: { champion: champion?.taskRevision ?? null, challenger: challenger.taskRevision },
     };

@@ -15,7 +15,6 @@ import { FewloopError } from '../common/errors.js';
 import { METRICS, type Metrics } from '../common/metrics/metrics.js';
 import { Config } from '../config/config.js';
 import { ServedWindows, type ServedWindow } from '../inference/served-windows.js';
-import type { LedgerEntryRow } from '../storage/entities/ledger-entry.js';
 import type { TaskRow } from '../storage/entities/task.js';
 import { LedgerRepository } from '../storage/ledger.repository.js';
 import { PromotionsRepository } from '../storage/promotions.repository.js';
@@ -29,9 +28,6 @@ import { PromotionService, SERVICE } from './promotion.js';
 
 const POLL_MS = 15_000;
 const MINUTES = 60;
-/** What makes a version active, or takes it back. */
-const SWAPS = new Set(['activated', 'promotion-approved', 'canary-completed', 'rolled-back']);
-const RECENT = 50;
 
 @Injectable()
 export class GuardService implements OnApplicationBootstrap, BeforeApplicationShutdown {
@@ -81,7 +77,7 @@ export class GuardService implements OnApplicationBootstrap, BeforeApplicationSh
     this.metrics.add('fewloop_guard_rollbacks_total', { task: name }, 0);
     const [version, before] = [task.activeVersion!, task.previousVersion!];
     const definition = task.definition as TaskDefinition;
-    const promotion = (await this.promotionRows.list(name, RECENT)).find((one) => one.version === version);
+    const promotion = await this.promotionRows.ofVersion(name, version);
     const { traffic = null } = (promotion?.report ?? {}) as { traffic?: TrafficFigures | null };
     const reasons = reasonsToGoBack({
       before: renamed(this.windows.of(name, before, 0), definition),
@@ -100,12 +96,9 @@ export class GuardService implements OnApplicationBootstrap, BeforeApplicationSh
   async #watchedSince({ name, activeVersion, previousVersion, definition }: TaskRow): Promise<Date | null> {
     const { guardMinutes = MINUTES } = (definition as TaskDefinition).learning.promotion;
     if (activeVersion === null || previousVersion === null || guardMinutes === 0) return null;
-    const isOf = (entry: LedgerEntryRow) => (entry.body as { version?: number }).version === activeVersion;
-    // What was approved and is not active is, or was, a canary.
-    const swap = (await this.ledger.listOfTask(name, RECENT)).find(
-      (entry) => SWAPS.has(entry.kind) && (entry.kind !== 'promotion-approved' || isOf(entry)),
-    );
-    if (!swap || (swap.kind !== 'promotion-approved' && swap.kind !== 'canary-completed') || !isOf(swap)) return null;
+    const swap = await this.ledger.lastSwap(name, activeVersion);
+    if (!swap || (swap.kind !== 'promotion-approved' && swap.kind !== 'canary-completed')) return null;
+    if ((swap.body as { version: number }).version !== activeVersion) return null;
     return this.clock.now().getTime() - swap.at.getTime() < guardMinutes * 60_000 ? swap.at : null;
   }
 

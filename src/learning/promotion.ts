@@ -7,7 +7,8 @@
  *       │          or, with `canaryPercent`, answers a share of the requests first: canary.ts)
  *       ├───────▶ REJECTED
  *       └───────▶ SUPERSEDED: by a newer version's request, by another's approval, or by its own comparison made again
- *                 because the champion it was compared with is no longer the active one
+ *                 because the champion it was compared with is no longer the active one, or the task has another serving
+ *                 policy now, by which other members answer
  *
  * Invariants: the first decision stands; an approval is of the comparison that the engineer saw; whatever becomes
  * active was opened and checked against its golden texts in this process first.
@@ -126,26 +127,26 @@ export class PromotionService {
   /**
    * Where the task asks for four eyes two people take part: who started the run, and another who approves; of a run that
    * a trigger started the first to approve is only noted down, and the promotion stays open for a second. Throws
-   * PROMOTION_NOT_FOUND; CONFLICT where it is decided, or its champion is no longer the active version (the
-   * comparison is then made again, as a new promotion that the message names); FORBIDDEN by the task's four eyes;
-   * GATE_NOT_PASSED, also by what the task asks of live traffic (`shadowMinutes`); BAD_INPUT for an override without a
-   * comment; BUNDLE_INVALID where the version cannot serve.
+   * PROMOTION_NOT_FOUND; CONFLICT where it is decided, its champion is no longer the active version, or the task's
+   * serving policy another one (the comparison is then made again, as a new promotion that the message names); FORBIDDEN
+   * by the task's four eyes; GATE_NOT_PASSED, also by what the task asks of live traffic (`shadowMinutes`); BAD_INPUT for
+   * an override without a comment; BUNDLE_INVALID where the version cannot serve.
    */
   async approve(id: string, { by, comment = null, override = false }: Approval): Promise<PromotionRow> {
     const promotion = await this.open(id);
     const task = await this.taskOf(promotion);
     const isFirst = await this.isFirstOfTwo(promotion, task, by);
-    if (task.activeVersion !== promotion.championVersion) throw await this.comparedAgain(promotion);
+    const changed = changedSince(promotion, task);
+    if (changed !== null) throw await this.comparedAgain(promotion, changed);
     const overridden = checkGate(await this.lackingOf(promotion, task), { comment, override });
     if (isFirst) return this.approveFirst(promotion, { by, comment, override: overridden });
     const rules = rulesOf(task);
     const shares = promotion.championVersion !== null && rules.canaryPercent > 0 && rules.canaryPercent < 100;
     await this.activation.prepare(promotion.task, promotion.version);
     await this.transactions.run(async (tx) => {
-      const now = await this.tasks.lock(promotion.task, tx);
-      if (now?.activeVersion !== promotion.championVersion) {
-        throw new FewloopError('CONFLICT', 'another version became active at the same moment: look again');
-      }
+      const now = (await this.tasks.lock(promotion.task, tx))!;
+      const meanwhile = changedSince(promotion, now);
+      if (meanwhile !== null) throw new FewloopError('CONFLICT', `${meanwhile}: look again`);
       await this.decide(tx, promotion, 'APPROVED', { by, comment, override: overridden });
       await this.promotions.supersedeOpen(promotion.task, id, SERVICE, tx);
       await this.endTrial(tx, promotion.task);
@@ -290,16 +291,15 @@ export class PromotionService {
     await tx.query('SELECT pg_notify($1, $2)', [TRIALS_CHANNEL, task]);
   }
 
-  private async comparedAgain(stale: PromotionRow): Promise<FewloopError> {
+  private async comparedAgain(stale: PromotionRow, changed: string): Promise<FewloopError> {
     const comparison = await this.gate.compare(stale.task, stale.version);
     const promotion = await this.transactions.run(async (tx) => {
       await this.tasks.lock(stale.task, tx);
       return this.insert(tx, stale.task, stale.version, comparison);
     });
-    const message = `version ${comparison.championVersion} is active since this was compared with ${stale.championVersion}`;
     return new FewloopError(
       'CONFLICT',
-      `${message}; compared again as promotion ${promotion.id}: ${promotion.verdict}`,
+      `${changed}; compared again as promotion ${promotion.id}: ${promotion.verdict}`,
     );
   }
 
@@ -333,6 +333,20 @@ export class PromotionService {
     const run = runId ? await this.runs.find(runId, tx) : null;
     return run && { id: run.id, startedBy: run.startedBy, dataDigest: run.dataDigest };
   }
+}
+
+/** Why the comparison is not of what would answer now, for people; null: it is. */
+function changedSince(
+  { championVersion, report }: PromotionRow,
+  { activeVersion, definition }: TaskRow,
+): string | null {
+  if (activeVersion !== championVersion) {
+    return `version ${activeVersion} is active since this was compared with ${championVersion}`;
+  }
+  const { policy: before } = report as { policy?: string };
+  const { policy } = (definition as TaskDefinition).serving;
+  if (policy === before) return null;
+  return `the serving policy is ${policy} since this was compared by ${before ?? 'one that its report does not name'}`;
 }
 
 /** Whether it is overridden. Throws GATE_NOT_PASSED, BAD_INPUT on `comment`. */

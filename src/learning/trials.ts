@@ -235,7 +235,7 @@ export class TrialService implements OnApplicationBootstrap, BeforeApplicationSh
 
   /** Why the canary is not to go on, by what this process saw of both since it began. */
   async #reasons({ task, version, against, startedAt }: TrialRow, definition: TaskDefinition): Promise<string[]> {
-    const promotion = (await this.promotions.list(task, 20)).find((one) => one.version === version);
+    const promotion = await this.promotions.ofVersion(task, version);
     const { traffic = null } = (promotion?.report ?? {}) as { traffic?: TrafficFigures | null };
     const [before, now] = [against, version].map((one) =>
       renamed(this.windows.of(task, one, startedAt.getTime()), definition),

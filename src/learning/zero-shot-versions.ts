@@ -32,6 +32,8 @@ import { Outbox } from './outbox.js';
 const TEXTS_TO_REMATCH = 200;
 const TEXTS_TO_READ = 1000;
 const CHECK_MS = 5_000;
+/** Texts in number of which the task can take too few are read again only after so long. */
+const READ_MS = 60_000;
 const SERVICE = 'fewloop';
 
 @Injectable()
@@ -39,7 +41,8 @@ export class ZeroShotVersions implements OnApplicationBootstrap {
   private readonly log = new Logger(ZeroShotVersions.name);
   /** The builds of this process follow each other, so that they hold one connection. */
   private last: Promise<unknown> = Promise.resolve();
-  private readonly checkedAt = new Map<string, number>();
+  /** Task → when to look at its texts again, monotonic milliseconds. */
+  private readonly lookAt = new Map<string, number>();
 
   constructor(
     @Inject(Config) private readonly config: Config,
@@ -77,10 +80,12 @@ export class ZeroShotVersions implements OnApplicationBootstrap {
   /** To be called when texts have come in: matches the priors on them once there are enough. Looks now and then. */
   async rematch(task: string): Promise<void> {
     const now = performance.now();
-    if (now - (this.checkedAt.get(task) ?? -Infinity) < CHECK_MS) return;
-    this.checkedAt.set(task, now);
+    if (now < (this.lookAt.get(task) ?? -Infinity)) return;
+    this.lookAt.set(task, now + CHECK_MS);
     const row = await this.tasks.find(task);
-    if (row?.activeVersion && (await this.isShortOfTexts(row))) await this.follow(task, SERVICE);
+    if (!row || !(await this.isShortOfTexts(row))) return;
+    if (await this.hasTexts(row)) await this.follow(task, SERVICE);
+    else this.lookAt.set(task, now + READ_MS);
   }
 
   private locked(task: string, by: string): Promise<void> {
@@ -98,7 +103,7 @@ export class ZeroShotVersions implements OnApplicationBootstrap {
     const manifest = active?.manifest as BundleManifest | undefined;
     if (manifest?.origin !== 'zero-shot') return false;
     if (manifest.definitionDigest !== row.definitionDigest || (await this.isOfOtherBase(manifest))) return true;
-    return this.isShortOfTexts(row);
+    return (await this.isShortOfTexts(row)) && this.hasTexts(row);
   }
 
   private async isOfOtherBase({ graphs }: BundleManifest): Promise<boolean> {
@@ -108,6 +113,7 @@ export class ZeroShotVersions implements OnApplicationBootstrap {
     return onBase.some(({ sha256 }) => sha256 !== digest);
   }
 
+  /** Whether the active version was matched on too few, while there are more. */
   private async isShortOfTexts({ name, kind, activeVersion }: TaskRow): Promise<boolean> {
     // A choice is a label of one item alone: there are no priors to match.
     if (activeVersion === null || kind === 'multiple-choice') return false;
@@ -115,6 +121,11 @@ export class ZeroShotVersions implements OnApplicationBootstrap {
     if ((active?.manifest as BundleManifest | undefined)?.origin !== 'zero-shot') return false;
     const { texts = 0 } = (active?.report ?? {}) as { texts?: number };
     return texts < TEXTS_TO_REMATCH && (await this.texts.reservoirSize(name)) >= TEXTS_TO_REMATCH;
+  }
+
+  /** Whether a version that is made now would be matched on enough. */
+  private async hasTexts({ definition }: TaskRow): Promise<boolean> {
+    return (await this.items(definition as TaskDefinition)).length >= TEXTS_TO_REMATCH;
   }
 
   private async make(row: TaskRow, by: string): Promise<void> {

@@ -1,5 +1,5 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { DataSource, LessThan, MoreThan } from 'typeorm';
+import { DataSource, In, JsonContains, LessThan, MoreThan } from 'typeorm';
 import { LedgerEntryRow } from './entities/ledger-entry.js';
 import type { Tx } from './transactions.js';
 
@@ -37,6 +37,17 @@ export class LedgerRepository {
       where: { task, ...(beforeSeq !== null && { seq: LessThan(beforeSeq) }) },
       order: { seq: 'DESC' },
       take: limit,
+    });
+  }
+
+  /** What last made a version active or took it back; approvals count where they are of `version`: others began canaries. */
+  lastSwap(task: string, version: number): Promise<LedgerEntryRow | null> {
+    return this.dataSource.manager.findOne(LedgerEntryRow, {
+      where: [
+        { task, kind: In(['activated', 'canary-completed', 'rolled-back']) },
+        { task, kind: 'promotion-approved', body: JsonContains({ version }) },
+      ],
+      order: { seq: 'DESC' },
     });
   }
 }

@@ -45,6 +45,11 @@ export class PromotionsRepository {
     });
   }
 
+  /** The newest of a version; null where none was ever asked for. */
+  ofVersion(task: string, version: number): Promise<PromotionRow | null> {
+    return this.dataSource.manager.findOne(PromotionRow, { where: { task, version }, order: { requestedAt: 'DESC' } });
+  }
+
   /** False where it was decided before: the first decision stands. */
   async decide(id: string, input: DecisionInput, tx: Tx): Promise<boolean> {
     const result = await tx.update(PromotionRow, { id, decision: IsNull() }, { ...input, decidedAt: new Date() });

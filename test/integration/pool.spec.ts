@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DataSource } from 'typeorm';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { AnswerTap } from '../../src/inference/answer-tap.js';
 import type { Prediction } from '../../src/inference/types.js';
 import { ExampleService } from '../../src/learning/examples.js';
@@ -22,7 +22,7 @@ import { ZeroShotVersions } from '../../src/learning/zero-shot-versions.js';
 import { CandidatesRepository } from '../../src/storage/candidates.repository.js';
 import { StreamItemsRepository } from '../../src/storage/stream-items.repository.js';
 import { TrainingTextsRepository } from '../../src/storage/training-texts.repository.js';
-import { fraction, splitGroup, splitOf } from '../../src/task/keys.js';
+import { fraction, itemKey, splitGroup, splitOf } from '../../src/task/keys.js';
 import type { TaskDefinition } from '../../src/task/types.js';
 import { createDatabase } from '../fixtures/database.js';
 import { startIntake, taskFile, texts } from '../fixtures/intake.js';
@@ -277,6 +277,43 @@ describe('skewed priors', () => {
     expect(await tasks.findings(rematched)).toEqual([warning(1, 'on average over \\d{3} texts')]);
     // A fair pair of words, and the warning is gone.
     expect(await tasks.findings(await tasks.apply(taskFile(), 'test'))).toEqual([]);
+  });
+});
+
+describe('priors of a revision that asks for more than the texts so far have', () => {
+  afterEach(() => vi.useRealTimers());
+
+  it('are matched again once enough texts have it, and not over and over before', async () => {
+    const tasks = service.get(TaskService);
+    const zeroShot = service.get(ZeroShotVersions);
+    const active = async () => (await tasks.get('tiny')).activeVersion;
+    await admit(texts(400).map((text) => scoredItem(text, 0.6)));
+    const templates = ['很{mask}。{title}：{text}', '{text}总之很{mask}。'];
+    expect(await tasks.apply(taskFile({ templates }), 'test')).toMatchObject({ activeVersion: 2 });
+    vi.useFakeTimers({ toFake: ['performance'] });
+    const read = vi.spyOn(service.get(TrainingTextsRepository), 'reservoir');
+    for (let second = 0; second < 60; second++) {
+      await zeroShot.rematch('tiny');
+      vi.advanceTimersByTime(1000);
+    }
+    // Nor are they read over and over.
+    expect(read).toHaveBeenCalledOnce();
+    await zeroShot.follow('tiny', 'test');
+    expect(await active()).toBe(2);
+
+    const titled = texts(400, '新商品').map((text): ScoredItem => {
+      const item = { text, fields: { title: '标题' } };
+      const keys = { itemKey: itemKey(item), splitGroup: splitGroup(text) };
+      return { item: { ...keys, textPair: null, choices: null, ...item }, prediction: prediction(0.6) };
+    });
+    await admit(titled);
+    await zeroShot.rematch('tiny');
+    expect(await active()).toBe(3);
+    const report = JSON.parse(readFileSync(join(dataDir, 'bundles', 'tiny', '3', 'report.json'), 'utf8')) as object;
+    const train = titled.filter(({ item }) => splitOf(item.splitGroup) === 'train');
+    expect(report).toMatchObject({ priorFrom: 'texts', texts: train.length });
+    await zeroShot.follow('tiny', 'test');
+    expect(await active()).toBe(3);
   });
 });
 

@@ -21,6 +21,7 @@ import { ModelRegistry } from '../../src/registry/versions.js';
 import { ExamplesRepository } from '../../src/storage/examples.repository.js';
 import { RunsRepository } from '../../src/storage/runs.repository.js';
 import { TasksRepository } from '../../src/storage/tasks.repository.js';
+import { Transactions } from '../../src/storage/transactions.js';
 import { VersionsRepository } from '../../src/storage/versions.repository.js';
 import { splitGroup } from '../../src/task/keys.js';
 import type { TaskDefinition } from '../../src/task/types.js';
@@ -62,7 +63,7 @@ async function addVersion(version: number, runId: string | null = null): Promise
 }
 
 async function request(version: number, verdict: GateVerdict, championVersion = 1): Promise<string> {
-  const comparison = { championVersion, verdict, report: { statement: `It is ${verdict}.` } };
+  const comparison = { championVersion, verdict, report: { policy: 'ensemble', statement: `It is ${verdict}.` } };
   return (await promotions.request('tiny', version, comparison)).id;
 }
 
@@ -132,6 +133,40 @@ describe('approval', () => {
     expect(again).toMatchObject({ version: 3, championVersion: 2, verdict: 'INCONCLUSIVE', decision: null });
     await promotions.approve(again!.id, { by: 'ann' });
     expect(await active()).toBe(3);
+  });
+
+  it('is of the policy that was compared: where the task has another one since, it is compared again', async () => {
+    await applyTinyTask(service, dataDir, {
+      learning: { promotion: { minVerdict: 'worse' }, trigger: { newLabels: null } },
+    });
+    await addVersion(2);
+    const first = await request(2, 'BETTER');
+    const tasks = service.get(TasksRepository);
+    const change = async (policy: 'student' | 'cascade') => {
+      const definition = structuredClone((await tasks.find('tiny'))!.definition) as TaskDefinition;
+      definition.serving.policy = policy;
+      await service.get(DataSource).query('UPDATE task SET definition = $1', [definition]);
+    };
+    await change('student');
+    await expect(promotions.approve(first, { by: 'ann' })).rejects.toMatchObject({
+      code: 'CONFLICT',
+      message: expect.stringMatching(/policy is student since .* compared by ensemble; compared again as promotion/),
+    });
+    expect(await active()).toBe(1);
+    const [again, stale] = await promotions.list('tiny');
+    expect(stale).toMatchObject({ id: first, decision: 'SUPERSEDED' });
+    expect(again).toMatchObject({ championVersion: 1, verdict: 'INCONCLUSIVE', report: { policy: 'student' } });
+
+    // At the same moment as the approval.
+    const prepare = vi.spyOn(service.get(ActivationService), 'prepare').mockImplementationOnce(() => change('cascade'));
+    await expect(promotions.approve(again!.id, { by: 'ann' })).rejects.toMatchObject({
+      code: 'CONFLICT',
+      message: expect.stringMatching(/compared by student: look again/),
+    });
+    prepare.mockRestore();
+    await change('student');
+    await promotions.approve(again!.id, { by: 'ann' });
+    expect(await active()).toBe(2);
   });
 
   it('of two at once is one', async () => {
@@ -432,7 +467,11 @@ describe('the guard', () => {
     windows = service.get(ServedWindows);
     guard = service.get(GuardService);
     windows.note('tiny', 1, said('positive', 300), 5);
-    const comparison = { championVersion: 1, verdict: 'BETTER', report: { traffic: { labelShift: 0.02 } } } as const;
+    const comparison = {
+      championVersion: 1,
+      verdict: 'BETTER',
+      report: { policy: 'ensemble', traffic: { labelShift: 0.02 } },
+    } as const;
     const { id } = await promotions.request('tiny', 2, comparison);
     await promotions.approve(id, { by: 'ann' });
   });
@@ -470,6 +509,21 @@ describe('the guard', () => {
   });
 
   it('goes back where labels moved further than on the same texts', async () => {
+    windows.note('tiny', 2, said('negative', 300), 5);
+    expect(await guard.look('tiny')).toEqual([expect.stringContaining('negative is 100.0 % of the answers')]);
+    expect(await active()).toBe(1);
+  });
+
+  it('goes back whatever else of the task has been asked for and written down since', async () => {
+    const transactions = service.get(Transactions);
+    const ledger = service.get(LedgerService);
+    for (let i = 0; i < 60; i++) {
+      await transactions.run((tx) => ledger.append(tx, 'tiny', 'forgotten', { digest: `${i}` }));
+      await transactions.run((tx) =>
+        ledger.append(tx, 'tiny', 'promotion-approved', { version: 3, promotion: `${i}` }),
+      );
+      await request(3 + i, 'BETTER', 2);
+    }
     windows.note('tiny', 2, said('negative', 300), 5);
     expect(await guard.look('tiny')).toEqual([expect.stringContaining('negative is 100.0 % of the answers')]);
     expect(await active()).toBe(1);

@@ -85,7 +85,7 @@ async function addVersion(version: number): Promise<void> {
 }
 
 async function request(version: number, championVersion = 1): Promise<string> {
-  const report = { statement: '', traffic: { labelShift: 0.02 } };
+  const report = { statement: '', policy: 'ensemble', traffic: { labelShift: 0.02 } };
   const comparison = { championVersion, verdict: 'BETTER', report } as const;
   return (await promotions.request('tiny', version, comparison)).id;
 }
