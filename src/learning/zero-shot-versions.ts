@@ -16,6 +16,7 @@ import { ModelRegistry } from '../registry/versions.js';
 import { ZeroShotBuilder } from '../registry/zero-shot.js';
 import type { TaskRow } from '../storage/entities/task.js';
 import { ExamplesRepository } from '../storage/examples.repository.js';
+import { LedgerRepository } from '../storage/ledger.repository.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
 import { TrainingTextsRepository } from '../storage/training-texts.repository.js';
 import { Transactions } from '../storage/transactions.js';
@@ -56,6 +57,7 @@ export class ZeroShotVersions implements OnApplicationBootstrap {
     @Inject(ActivationService) private readonly activation: ActivationService,
     @Inject(ConvergenceService) private readonly convergence: ConvergenceService,
     @Inject(LedgerService) private readonly ledger: LedgerService,
+    @Inject(LedgerRepository) private readonly entries: LedgerRepository,
     @Inject(LearningEvents) private readonly events: LearningEvents,
     @Inject(Outbox) private readonly outbox: Outbox,
   ) {}
@@ -64,7 +66,7 @@ export class ZeroShotVersions implements OnApplicationBootstrap {
   onApplicationBootstrap(): void {
     const outdated = async () => {
       for (const row of await this.tasks.list()) {
-        if (row.activeVersion !== null && (await this.isNeeded(row))) await this.follow(row.name, SERVICE);
+        if (row.activeVersion !== null && (await this.isNeeded(row, SERVICE))) await this.follow(row.name, SERVICE);
       }
     };
     outdated().catch((error: unknown) => this.log.error({ err: error }, 'zero-shot versions were not looked through'));
@@ -92,17 +94,19 @@ export class ZeroShotVersions implements OnApplicationBootstrap {
     return this.transactions.run(async (tx) => {
       await this.tasks.lockVersions(task, tx);
       const row = await this.tasks.find(task);
-      if (row && (await this.isNeeded(row))) await this.make(row, by);
+      if (row && (await this.isNeeded(row, by))) await this.make(row, by);
     });
   }
 
-  private async isNeeded(row: TaskRow): Promise<boolean> {
+  private async isNeeded(row: TaskRow, by: string): Promise<boolean> {
     if (!hasZeroShot(row.definition as TaskDefinition)) return false;
     if (row.activeVersion === null) return true;
     const active = await this.versions.find(row.name, row.activeVersion);
     const manifest = active?.manifest as BundleManifest | undefined;
     if (manifest?.origin !== 'zero-shot') return false;
-    if (manifest.definitionDigest !== row.definitionDigest || (await this.isOfOtherBase(manifest))) return true;
+    const isOfOtherFile = manifest.definitionDigest !== row.definitionDigest;
+    if (isOfOtherFile && (by !== SERVICE || !(await this.wasGoneBackTo(row)))) return true;
+    if (await this.isOfOtherBase(manifest)) return true;
     return (await this.isShortOfTexts(row)) && this.hasTexts(row);
   }
 
@@ -113,14 +117,21 @@ export class ZeroShotVersions implements OnApplicationBootstrap {
     return onBase.some(({ sha256 }) => sha256 !== digest);
   }
 
+  /** What people or the guard went back to is not replaced because a newer one would be better. */
+  private async wasGoneBackTo({ name, activeVersion }: TaskRow): Promise<boolean> {
+    return (await this.entries.lastSwap(name, activeVersion!))?.kind === 'rolled-back';
+  }
+
   /** Whether the active version was matched on too few, while there are more. */
-  private async isShortOfTexts({ name, kind, activeVersion }: TaskRow): Promise<boolean> {
+  private async isShortOfTexts(row: TaskRow): Promise<boolean> {
+    const { name, kind, activeVersion } = row;
     // A choice is a label of one item alone: there are no priors to match.
     if (activeVersion === null || kind === 'multiple-choice') return false;
     const active = await this.versions.find(name, activeVersion);
     if ((active?.manifest as BundleManifest | undefined)?.origin !== 'zero-shot') return false;
     const { texts = 0 } = (active?.report ?? {}) as { texts?: number };
-    return texts < TEXTS_TO_REMATCH && (await this.texts.reservoirSize(name)) >= TEXTS_TO_REMATCH;
+    if (texts >= TEXTS_TO_REMATCH || (await this.texts.reservoirSize(name)) < TEXTS_TO_REMATCH) return false;
+    return !(await this.wasGoneBackTo(row));
   }
 
   /** Whether a version that is made now would be matched on enough. */

@@ -5,12 +5,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { LedgerService } from '../../src/learning/ledger.js';
+import { PoolService } from '../../src/learning/pool.js';
+import { PromotionService } from '../../src/learning/promotion.js';
 import { TaskService } from '../../src/learning/task-service.js';
 import { ZeroShotVersions } from '../../src/learning/zero-shot-versions.js';
 import { ActivationService } from '../../src/registry/activation.js';
+import type { TaskDefinition } from '../../src/task/types.js';
 import { TINY_MODEL } from '../fixtures/bundle.js';
 import { createDatabase } from '../fixtures/database.js';
-import { startIntake, taskFile } from '../fixtures/intake.js';
+import { startIntake, taskFile, texts } from '../fixtures/intake.js';
+import { keyed } from '../fixtures/keyed.js';
+import { said } from '../fixtures/learning.js';
 
 let database: Awaited<ReturnType<typeof createDatabase>>;
 let dataDir: string;
@@ -22,6 +27,7 @@ beforeEach(async () => {
 });
 afterEach(async () => {
   await service?.close();
+  service = undefined;
   await database.drop();
   rmSync(dataDir, { recursive: true, force: true });
 });
@@ -60,5 +66,40 @@ describe('a service that comes back with another base model', () => {
     const third = await restart(other);
     await third.get(ZeroShotVersions).follow('tiny', 'ann');
     expect(await third.get(TaskService).get('tiny')).toMatchObject({ activeVersion: 2, revision: 1 });
+  });
+});
+
+describe('a zero-shot version that was gone back to', () => {
+  const active = async () => (await service!.get(TaskService).get('tiny')).activeVersion;
+
+  it('stays, whatever texts have come since, until the file changes', async () => {
+    const first = await restart(TINY_MODEL);
+    await first.get(TaskService).apply(taskFile(), 'ann');
+    const { definition } = await first.get(TaskService).get('tiny');
+    const scored = texts(400).map((text) => ({ item: keyed(text), prediction: said('positive') }));
+    await first.get(PoolService).admit(definition as TaskDefinition, scored);
+    await first.get(ZeroShotVersions).rematch('tiny');
+    expect(await active()).toBe(2);
+    await first.get(PromotionService).rollback('tiny', 'complaints', 'ann');
+
+    const second = await restart(TINY_MODEL);
+    await second.get(ZeroShotVersions).rematch('tiny');
+    await second.get(TaskService).apply(taskFile(), 'ann');
+    expect(await active()).toBe(1);
+    await second.get(TaskService).apply(taskFile({ maxLength: 24 }), 'ann');
+    expect(await active()).toBe(3);
+  });
+
+  it('stays over a restart where the file is a newer one, until that is applied again', async () => {
+    const first = await restart(TINY_MODEL);
+    await first.get(TaskService).apply(taskFile(), 'ann');
+    const changed = taskFile({ maxLength: 24 });
+    expect(await first.get(TaskService).apply(changed, 'ann')).toMatchObject({ activeVersion: 2 });
+    await first.get(PromotionService).rollback('tiny', 'complaints', 'ann');
+
+    const second = await restart(TINY_MODEL);
+    await second.get(ZeroShotVersions).follow('tiny', 'fewloop');
+    expect(await active()).toBe(1);
+    expect(await second.get(TaskService).apply(changed, 'ann')).toMatchObject({ activeVersion: 3, revision: 2 });
   });
 });
