@@ -132,6 +132,7 @@ describe('readBundle', () => {
 
   it.each<[string, Spoil, RegExp]>([
     ['an unknown format', (m) => (m.formatVersion = 2), /format is 2/],
+    ['an unknown rendering', (m) => Object.assign(m, { rendering: 3 }), /rendering/],
     ['a path above', (m) => (m.graphs[0]!.file = '../bundle/../outside.onnx'), /leaves/],
     ['an absolute path', (m, f) => (m.graphs[0]!.file = join(f, 'g0.onnx')), /leaves/],
     ['the folder itself as a file', (m) => (m.report.file = '.'), /leaves/],

@@ -3,6 +3,7 @@ import type { Member, PolicyCalibration } from '../inference/types.js';
 import type { Precision, ServingPolicy, TaskDefinition } from '../task/types.js';
 
 export const BUNDLE_FORMAT_VERSION = 1;
+export const RENDERING = 2;
 
 export interface BundleFile {
   /** Relative to the bundle's folder, except a base graph's, which is shared and found by its digest. */
@@ -45,6 +46,8 @@ export interface BundleManifest {
   taskRevision: number;
   definitionDigest: string;
   definition: TaskDefinition;
+  /** How its members were shown texts. Absent: what is too long was cut at its end, wherever a span stood in it. */
+  rendering?: typeof RENDERING;
   /** `zero-shot` or `run:<id>`. */
   origin: string;
   createdAt: string;

@@ -95,6 +95,7 @@ class TestFinishedRun:
         for name in ("task", "version", "taskRevision", "definition", "definitionDigest"):
             assert manifest[name] == settings[name]
         assert manifest["origin"] == f"run:{settings['runId']}"
+        assert manifest["rendering"] == 2
         assert manifest["baseModel"]["digest"] == settings["baseModel"]["digest"]
         data = manifest["trainingData"]
         assert (data["labelled"], data["pseudoLabelled"]) == (
