@@ -30,6 +30,7 @@ const member = z.object({
   strategy: z.string(),
   weight: z.number().min(0).finite(),
   offsets: z.record(z.string(), z.number().finite()),
+  teachers: z.array(z.string()).optional(),
 });
 
 export const manifestSchema = z.object({

@@ -37,6 +37,8 @@ export interface PrecisionEntry {
 /** A member as the manifest has it: the vectors of its shortlist are in a file, label → numbers. */
 export interface MemberEntry extends Omit<Member, 'shortlist'> {
   shortlist?: { size: number; embeddings: BundleFile };
+  /** Of a student: ids of the members whose soft predictions it learned. Absent in versions from before it was named. */
+  teachers?: string[];
 }
 
 export interface BundleManifest {

@@ -78,6 +78,7 @@ def write_bundle(
     items = golden_items(task)
     rows = [{"item": item, "members": []} for item in items]
     graphs, entries, largest = [], [], 0.0
+    teachers = [member.id for member in members if member.role == "teacher"]
     for index, member in enumerate(members):
         model = member.load()
         path = partial / f"g{index}.onnx"
@@ -86,7 +87,8 @@ def write_bundle(
         largest = max(largest, _golden(rows, items, task, member, model, offsets, session(path, threads)))
         graph = {"id": f"g{index}", "kind": member.learner.graph, "precision": "fp32", "base": False}
         graphs.append(graph | file_entry(path))
-        entries.append(_member_entry(task, member, model, f"g{index}", partial))
+        taught_by = {"teachers": teachers} if member.role == "student" else {}
+        entries.append(_member_entry(task, member, model, f"g{index}", partial) | taught_by)
     if largest > PARITY_TOLERANCE:
         raise RunError("INTERNAL", f"ONNX Runtime differs from PyTorch by {largest:.1e} on a golden row")
     served = [

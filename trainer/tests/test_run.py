@@ -110,6 +110,7 @@ class TestFinishedRun:
         manifest = read_json(finished_run.folder / "bundle/manifest.json")
         roles = [(m["role"], m["strategy"]) for m in manifest["members"]]
         assert roles == [("teacher", "plain"), ("teacher", "r-drop"), ("student", "plain")]
+        assert [m.get("teachers") for m in manifest["members"]] == [None, None, ["t0-plain", "t1-r-drop"]]
         assert sum(m["weight"] for m in manifest["members"] if m["role"] == "teacher") == pytest.approx(1)
         assert [set(m["offsets"]) for m in manifest["members"]] == [{"positive", "negative"}] * 3
         assert len({graph["sha256"] for graph in manifest["graphs"]}) == 3
