@@ -62,6 +62,17 @@ describe('members of other methods than PET', () => {
     },
   );
 
+  it('shows what is too long around a span, and cut at its end where it was trained so', async () => {
+    const { model } = setup([classifierMember({ template: '{aspect}{sep}{text}' })], { c0: 3 }, { maxLength: 12 });
+    const item = { text: '房间不大早餐不错屏幕好', fields: { aspect: '屏幕' } };
+    const shown = async (cutsAtEnds?: boolean) => {
+      const [encoding] = await encodingsOf({ ...model, cutsAtEnds }, model.members[0]!, item);
+      return asText(encoding!.ids.map(BigInt));
+    };
+    expect(await shown()).toBe('[CLS]屏幕[SEP]早餐不错屏幕好[SEP]');
+    expect(await shown(true)).toBe('[CLS]屏幕[SEP]房间不大早餐不[SEP]');
+  });
+
   it('a pair is two segments', async () => {
     const task = { kind: 'sentence-pair', templates: ['{text}{mask}{textPair}'] };
     const { runner, ask } = setup(

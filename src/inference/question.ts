@@ -34,6 +34,7 @@ export interface Question {
 export function questionOf(model: ServedModel, member: Member, item: Item): Question {
   const labels = labelsOf(model.definition, item);
   const { template, hypotheses, shortlist } = member;
+  const { cutsAtEnds } = model;
   const ownWords = model.definition.kind === 'multiple-choice';
   const words =
     member.method === 'pet' ? labels.map((label) => (ownWords ? [label] : (member.labelWords[label] ?? []))) : [];
@@ -43,9 +44,9 @@ export function questionOf(model: ServedModel, member: Member, item: Item): Ques
     words: words.flat(),
     wordCounts: words.map(({ length }) => length),
     renderings: hypotheses
-      ? labels.map((label) => render(template, item, hypotheses[label]))
-      : [render(template, item)],
-    textAlone: shortlist ? render(inputOf(model.definition), item) : null,
+      ? labels.map((label) => render(template, item, hypotheses[label], cutsAtEnds))
+      : [render(template, item, undefined, cutsAtEnds)],
+    textAlone: shortlist ? render(inputOf(model.definition), item, undefined, cutsAtEnds) : null,
   };
 }
 

@@ -11,30 +11,62 @@ export type RenderedPiece =
   | { kind: 'literal'; text: string }
   | { kind: 'mask' }
   | { kind: 'sep' }
-  | { kind: 'field'; text: string }
+  | { kind: 'field'; text: string; spans: Span[] }
   /** The masks stand between the two. */
   | { kind: 'blank'; left: string; right: string };
 
+/** What a field holds of another one, and what stands before it there. */
+export interface Span {
+  before: string;
+  text: string;
+}
+
 /**
  * Throws BAD_INPUT where the item lacks a field that the template names, or the field its marker. `hypothesis`: the
- * label's description, for templates that show it; like a literal it is never cut.
+ * label's description, for templates that show it; like a literal it is never cut. `cutsAtEnds`: fields have no spans.
  */
-export function render(template: string, item: Item, hypothesis?: string): RenderedPiece[] {
-  return parseTemplate(template).map((piece) => {
+export function render(template: string, item: Item, hypothesis?: string, cutsAtEnds = false): RenderedPiece[] {
+  const pieces = parseTemplate(template);
+  const further = pieces.flatMap((piece) => (piece.kind === 'field' && !isOwn(piece.name) ? [piece.name] : []));
+  return pieces.map((piece) => {
     if (piece.kind === 'hypothesis') return { kind: 'literal', text: hypothesis ?? missing('hypothesis') };
-    return piece.kind === 'field' ? renderField(piece, item) : piece;
+    return piece.kind === 'field' ? renderField(piece, item, cutsAtEnds ? [] : further) : piece;
   });
 }
 
-function renderField({ name, blank }: Extract<Piece, { kind: 'field' }>, item: Item): RenderedPiece {
-  const own = name === 'text' || name === 'textPair';
-  const value: unknown = own ? item[name] : item.fields?.[name];
-  const path = own ? name : `fields.${name}`;
+function renderField({ name, blank }: Extract<Piece, { kind: 'field' }>, item: Item, further: string[]): RenderedPiece {
+  const value: unknown = isOwn(name) ? item[name] : item.fields?.[name];
+  const path = isOwn(name) ? name : `fields.${name}`;
   if (typeof value !== 'string') return missing(path);
-  if (blank === null) return { kind: 'field', text: value };
+  if (blank === null) {
+    const others = further.filter((other) => other !== name);
+    return { kind: 'field', text: value, spans: others.flatMap((other) => spanOf(value, item.fields, other)) };
+  }
   const at = value.indexOf(blank);
   if (at < 0) throw badInput(path, `must hold the marker ${blank}`);
   return { kind: 'blank', left: value.slice(0, at), right: value.slice(at + blank.length) };
+}
+
+/**
+ * The field `name` where the text holds it: where `NAME_index` says, beside a field `NAME_text` (FewCLUE's CLUEWSC, in
+ * characters, of which a code point is one), and that is right; else where it comes first.
+ */
+function spanOf(text: string, fields: Item['fields'], name: string): Span[] {
+  const value = fields?.[name];
+  if (typeof value !== 'string' || value === '') return [];
+  const index = name.endsWith('_text') ? fields?.[name.replace(/text$/u, 'index')] : undefined;
+  if (Number.isInteger(index) && (index as number) >= 0) {
+    const before = Array.from(text)
+      .slice(0, index as number)
+      .join('');
+    if (text.startsWith(value, before.length)) return [{ before, text: value }];
+  }
+  const at = text.indexOf(value);
+  return at < 0 ? [] : [{ before: text.slice(0, at), text: value }];
+}
+
+function isOwn(name: string): name is 'text' | 'textPair' {
+  return name === 'text' || name === 'textPair';
 }
 
 function missing(path: string): never {

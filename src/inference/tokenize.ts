@@ -77,7 +77,9 @@ export class Vocabulary {
 export function textsOf(pieces: RenderedPiece[]): string[] {
   return pieces.flatMap((piece) => {
     if (piece.kind === 'mask' || piece.kind === 'sep') return [];
-    return piece.kind === 'blank' ? [piece.left, piece.right] : [piece.text];
+    if (piece.kind === 'blank') return [piece.left, piece.right];
+    const spans = piece.kind === 'field' ? piece.spans : [];
+    return [piece.text, ...spans.flatMap(({ before, text }) => [before, text])];
   });
 }
 
@@ -87,7 +89,8 @@ export function assemble(pieces: RenderedPiece[], vocabulary: Vocabulary, masks:
   const sides = pieces.map((piece) => {
     if (piece.kind === 'mask') return [maskRun];
     if (piece.kind === 'sep') return [[vocabulary.sep]];
-    return textsOf([piece]).map((text) => vocabulary.ids(text));
+    if (piece.kind === 'blank') return [vocabulary.ids(piece.left), vocabulary.ids(piece.right)];
+    return [vocabulary.ids(piece.text)];
   });
   let budget = maxLength - 2;
   const lengths: number[] = [];
@@ -104,7 +107,7 @@ export function assemble(pieces: RenderedPiece[], vocabulary: Vocabulary, masks:
   let firstSegment: number | undefined; // tokens up to the first {sep}'s [SEP]; what follows is the pair's second
   pieces.forEach((piece, i) => {
     const [first = [], second = []] = sides[i] ?? [];
-    if (piece.kind === 'field') ids.push(...first.slice(0, cut.next().value));
+    if (piece.kind === 'field') ids.push(...cutField(first, tokensOfSpans(piece, vocabulary), cut.next().value ?? 0));
     else if (piece.kind === 'blank') {
       const [left, right] = cutWindow(first, second, cut.next().value ?? 0);
       ids.push(...left, ...maskRun, ...right);
@@ -136,7 +139,32 @@ export function cutLengths(lengths: number[], budget: number): number[] {
   });
 }
 
-/** `budget` tokens around the masks, as even as the two sides allow. */
+/** First token and the one behind the last of each span, as tokens before it and its own say. */
+function tokensOfSpans(
+  { text, spans }: Extract<RenderedPiece, { kind: 'field' }>,
+  vocabulary: Vocabulary,
+): [number, number][] {
+  const { length } = vocabulary.ids(text);
+  return spans.map((span) => {
+    // Of a word that the span begins or ends in, the parts may have more tokens than the whole.
+    const start = Math.min(length, vocabulary.ids(span.before).length);
+    return [start, Math.min(length, start + vocabulary.ids(span.text).length)];
+  });
+}
+
+/** `budget` tokens around the first of the spans and those that find room with it; of none from the beginning. */
+function cutField(ids: number[], spans: [number, number][], budget: number): number[] {
+  if (budget >= ids.length) return ids;
+  let [start, end] = spans[0] ?? [0, 0];
+  for (const span of spans) {
+    const [low, high] = [Math.min(start, span[0]), Math.max(end, span[1])];
+    if (high - low <= budget) [start, end] = [low, high];
+  }
+  const [left, right] = cutWindow(ids.slice(0, start), ids.slice(end), Math.max(0, budget - (end - start)));
+  return [...left, ...ids.slice(start, end), ...right].slice(0, budget);
+}
+
+/** `budget` tokens around what stands between the two, as even as they allow. */
 function cutWindow(left: number[], right: number[], budget: number): [number[], number[]] {
   const keep = Math.min(left.length, Math.max(budget >> 1, budget - right.length));
   return [left.slice(left.length - keep), right.slice(0, budget - keep)];

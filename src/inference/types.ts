@@ -128,6 +128,8 @@ export interface ServedModel {
   policies: Partial<Record<ServingPolicy, PolicyCalibration>>;
   /** Multi-label: from which probability on a text has the label; 0.5 for one that is not named. */
   thresholds: Record<string, number>;
+  /** It was trained before fields were cut around the spans that they hold. */
+  cutsAtEnds?: boolean;
   tokenizer: TextTokenizer;
   runner: GraphRunner;
   /** Padded tokens of a batch at which its graphs are fastest here; absent: the queue's own. */

@@ -99,6 +99,13 @@ describe('readBundle', () => {
       manifest.golden.sha256 = sha256(await readFile(join(folder, 'golden.json')));
     });
 
+    it('says whose student it is', async () => {
+      manifest.precisions = [{ precision: 'int8', admitted: true, roles: ['student'], reason: null }];
+      manifest.members[1]!.teachers = ['t0'];
+      await writeManifest(folder, manifest);
+      expect((await read()).manifest.members.map(({ teachers }) => teachers)).toEqual([undefined, ['t0']]);
+    });
+
     it('has the teacher in fp32 where int8 was admitted for the student alone', async () => {
       manifest.precisions = [
         { precision: 'int8', admitted: true, roles: ['student'], reason: 'ensemble: agrees on 98 %' },
@@ -132,12 +139,14 @@ describe('readBundle', () => {
 
   it.each<[string, Spoil, RegExp]>([
     ['an unknown format', (m) => (m.formatVersion = 2), /format is 2/],
+    ['an unknown rendering', (m) => Object.assign(m, { rendering: 3 }), /rendering/],
     ['a path above', (m) => (m.graphs[0]!.file = '../bundle/../outside.onnx'), /leaves/],
     ['an absolute path', (m, f) => (m.graphs[0]!.file = join(f, 'g0.onnx')), /leaves/],
     ['the folder itself as a file', (m) => (m.report.file = '.'), /leaves/],
     ['a sibling with the same beginning', (m) => (m.tokenizer.file = '../bundle2/tokenizer.json'), /leaves/],
     ['no members', (m) => (m.members = []), /members/],
     ['a member without its graph', (m) => (m.members[0]!.graph = 'g7'), /g7/],
+    ['a student of nobody', (m) => (m.members[0]!.teachers = ['t7']), /names teacher t7/],
     ['two members of one name', (m) => m.members.push(m.members[0]!), /two of the member t0/],
     ['a member without golden text', (m) => m.members.push({ ...m.members[0]!, id: 't1' }), /no text for member t1/],
     ['a negative weight', (m) => (m.members[0]!.weight = -1), /weight/],

@@ -218,6 +218,8 @@ function checkRelations(manifest: BundleManifest, golden: GoldenFile): void {
     const graph = graphs.find(({ id }) => id === member.graph);
     if (!graph) throw invalid(`member ${member.id} names graph ${member.graph}, which it lacks`);
     if (!covered.has(member.id)) throw invalid(`${manifest.golden.file} has no text for member ${member.id}`);
+    const taught = member.teachers?.find((id) => !members.some((one) => one.id === id && one.role === 'teacher'));
+    if (taught !== undefined) throw invalid(`member ${member.id} names teacher ${taught}, which it lacks`);
     checkMember(definition, member, graph);
   }
   const heaviest = (role: string) =>

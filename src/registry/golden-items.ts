@@ -9,23 +9,33 @@ import type { Item, TaskDefinition } from '../task/types.js';
 const PLAIN = '这家店的服务很好，下次还会再来。';
 const SHORT = '好';
 const UNHAPPY = '太差了！客服不理人，东西用了两天就坏，只好退货……';
+const SPAN = '客服';
 const LINES = '第一行\n  第二行\t（完）\u3000“引号”';
 const MIXED = 'iPhone 13手机😀，價格￥5,999.00！Ｆｕｌｌ　ｗｉｄｔｈ①，café naïve';
 
 export function goldenItems(definition: TaskDefinition): Item[] {
   const choices = definition.kind === 'multiple-choice' ? ['好', '大'] : undefined;
   const overLong = (PLAIN + MIXED).repeat(Math.ceil(definition.maxLength / 16));
-  return [PLAIN, SHORT, UNHAPPY, LINES, MIXED, overLong].map((text) => madeItem(definition, text, choices));
+  const items = [PLAIN, SHORT, UNHAPPY, LINES, MIXED, overLong].map((text) => madeItem(definition, text, choices));
+  // One that is cut around what its further fields hold.
+  return items[0]!.fields ? [...items, madeItem(definition, overLong + UNHAPPY, choices, SPAN)] : items;
 }
 
-/** An item of which every field that a template names is `text`. */
-export function madeItem(definition: TaskDefinition, text: string, choices: string[] | undefined): Item {
+/** An item of which every field that a template names is `text`, or, but for the text and its pair, `further`. */
+export function madeItem(
+  definition: TaskDefinition,
+  text: string,
+  choices: string[] | undefined,
+  further = text,
+): Item {
   const item: Item = { text };
   if (choices) item.choices = choices;
   if (definition.kind === 'sentence-pair') item.textPair = text;
   for (const { name, blank } of templatesOf(definition).flatMap(templateFields)) {
-    const value = blank === null ? (fieldOf(item, name) ?? text) : withMarker(fieldOf(item, name) ?? text, blank);
-    if (name === 'text' || name === 'textPair') item[name] = value;
+    const own = name === 'text' || name === 'textPair';
+    const given = fieldOf(item, name) ?? (own ? text : further);
+    const value = blank === null ? given : withMarker(given, blank);
+    if (own) item[name] = value;
     else item.fields = { ...item.fields, [name]: value };
   }
   return item;

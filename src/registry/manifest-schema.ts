@@ -1,5 +1,6 @@
 /** The shape of `manifest.json` and `golden.json`, checked; what relates files to each other is for bundle.ts. */
 import { z } from 'zod';
+import { RENDERING } from './manifest.js';
 
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/u, 'is no SHA-256 in hex');
 const bundleFile = z.object({ file: z.string().min(1), sha256 });
@@ -29,6 +30,7 @@ const member = z.object({
   strategy: z.string(),
   weight: z.number().min(0).finite(),
   offsets: z.record(z.string(), z.number().finite()),
+  teachers: z.array(z.string()).optional(),
 });
 
 export const manifestSchema = z.object({
@@ -38,6 +40,7 @@ export const manifestSchema = z.object({
   taskRevision: z.int().positive(),
   definitionDigest: sha256,
   definition: z.looseObject({}),
+  rendering: z.literal(RENDERING).optional(),
   origin: z.string(),
   createdAt: z.string(),
   graphs: z.array(graph).min(1),

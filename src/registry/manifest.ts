@@ -3,6 +3,7 @@ import type { Member, PolicyCalibration } from '../inference/types.js';
 import type { Precision, ServingPolicy, TaskDefinition } from '../task/types.js';
 
 export const BUNDLE_FORMAT_VERSION = 1;
+export const RENDERING = 2;
 
 export interface BundleFile {
   /** Relative to the bundle's folder, except a base graph's, which is shared and found by its digest. */
@@ -36,6 +37,8 @@ export interface PrecisionEntry {
 /** A member as the manifest has it: the vectors of its shortlist are in a file, label → numbers. */
 export interface MemberEntry extends Omit<Member, 'shortlist'> {
   shortlist?: { size: number; embeddings: BundleFile };
+  /** Of a student: ids of the members whose soft predictions it learned. Absent in versions from before it was named. */
+  teachers?: string[];
 }
 
 export interface BundleManifest {
@@ -45,6 +48,8 @@ export interface BundleManifest {
   taskRevision: number;
   definitionDigest: string;
   definition: TaskDefinition;
+  /** How its members were shown texts. Absent: what is too long was cut at its end, wherever a span stood in it. */
+  rendering?: typeof RENDERING;
   /** `zero-shot` or `run:<id>`. */
   origin: string;
   createdAt: string;

@@ -80,6 +80,7 @@ export async function openBundle(
     members,
     policies,
     thresholds,
+    cutsAtEnds: manifest.rendering === undefined,
     tokenizer,
     runner: lease,
   };

@@ -20,7 +20,7 @@ import type { Item, TaskDefinition } from '../task/types.js';
 import { digest, fileDigest } from './bundle.js';
 import { goldenItems, madeItem } from './golden-items.js';
 import { goldenOf, rawScores } from './golden.js';
-import { BUNDLE_FORMAT_VERSION, type BundleFile, type BundleManifest, type GoldenFile } from './manifest.js';
+import { BUNDLE_FORMAT_VERSION, RENDERING, type BundleFile, type BundleManifest, type GoldenFile } from './manifest.js';
 import { refuseExternalData } from './onnx-file.js';
 import { RehearsalEngine } from './rehearsal.js';
 import { openBundle } from './served-model.js';
@@ -123,6 +123,7 @@ async function draftManifest(
     taskRevision: revision,
     definitionDigest: definitionDigest(definition),
     definition,
+    rendering: RENDERING,
     origin: 'zero-shot',
     createdAt: new Date().toISOString(),
     graphs: [{ id: GRAPH, kind: 'pet', precision: 'fp32', base: true, file: 'model.onnx', sha256: baseGraph }],

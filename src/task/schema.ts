@@ -204,7 +204,14 @@ export const taskFile = z
           .describe('Of more labels than that, a text is compared with the descriptions of the likeliest alone.'),
       })
       .prefault({}),
-    maxLength: z.int().min(8).max(4096).default(128).describe('Tokens, special ones included.'),
+    maxLength: z
+      .int()
+      .min(8)
+      .max(4096)
+      .default(128)
+      .describe(
+        'Tokens, special ones included. A longer text is cut at its end, or around what it holds of the item’s fields that the template names.',
+      ),
     routing: z
       .strictObject({
         accept: probability.default(0.85).describe('Least confidence of an answer that no person reviews.'),

@@ -112,6 +112,48 @@ def rendering_cases() -> list[tuple[dict, list[str], list[dict]]]:
             [seen["input"], beside_hypothesis(seen["input"])],
             [item | {"hypothesis": "这是好评。"} for item in titled],
         ),
+        *span_cases(),
+    ]
+
+
+def span_cases() -> list[tuple[dict, list[str], list[dict]]]:
+    """Texts that hold the values of other fields, most of them over-long."""
+    own = ["{text}其中{span2_text}指的{mask}是{span1_text}。", '"{span2_text}"{mask}是指"{span1_text}"。{text}']
+    coreference = definition("single-label", own, {"true": ["就"], "false": ["不"]}, 32)
+    before, after = "他们走了很远的路，天黑了才到家。" * 3, "夜里下起了大雨，谁也没有睡着。" * 3
+    held = "张浃说他明天就来"
+
+    def item(text: str, noun: str, pronoun: str, **index: object) -> dict:
+        return {"text": text, "fields": {"span1_text": noun, "span2_text": pronoun, **index}}
+
+    def at(text: str, noun: str, pronoun: str) -> dict:
+        """Both where they come last."""
+        return item(text, noun, pronoun, span1_index=text.rindex(noun), span2_index=text.rindex(pronoun))
+
+    items = [
+        at(held, "张浃", "他"),
+        *(at(text, "张浃", "他") for text in (held + after, before + held, before + held + after)),
+        item(before + held + after, "张浃", "他"),
+        item(before + held, "张浃", "他", span2_index=3),
+        *(item(before + held, "张浃", "他", span2_index=wrong) for wrong in (-1, 9999, "52", True, 2.5, None)),
+        at("张浃" + before + "他", "张浃", "他"),
+        item(before + held + after, "明天", "张浃"),
+        item(before, "张浃", "她"),
+        item(before + held + after, before[:40], "他"),
+        at("😀" * 9 + before + "𠮷野家" + held + after, "野家", "他"),
+        at("an unbelievable story " * 8 + "about it and Tokyo" + after, "Tokyo", "believ"),
+        at("[MASK]" + before + "她[SEP]" + after, "[SEP]", "她"),
+    ]
+    aspects = definition("single-label", ["{title}，{aspect}：{mask}{text}"], {"正": ["好"], "负": ["差"]}, 24)
+    rated = [
+        {"text": before + "屏幕" + after, "fields": {"title": after + "屏幕", "aspect": "屏幕"}},
+        {"text": after, "fields": {"title": after, "aspect": "屏幕", "aspect_index": 1}},
+    ]
+    hypothesis = {"hypothesis": "指的是同一个。"}
+    return [
+        (coreference, [*own, "{span2_text}指的是{span1_text}{sep}{text}"], items),
+        (coreference, ["{text}{span2_text}{sep}{hypothesis}"], [row | hypothesis for row in items[:4]]),
+        (aspects, aspects["templates"], rated),
     ]
 
 

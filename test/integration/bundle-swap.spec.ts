@@ -291,6 +291,19 @@ describe('bundles', () => {
     expect(await world.pool.pids()).toHaveLength(2);
   });
 
+  it('renders a version from before spans as it was trained: its golden texts say which it is', async () => {
+    const definition = tinyTask('spans', { templates: ['{aspect}{mask}：{text}'] });
+    const manifest = await world.version(1, { definition, items: [] });
+    const folder = world.folder('spans', 1);
+    delete manifest.rendering;
+    await writeManifest(folder, manifest);
+    world.rows.get('spans/1')!.digest = sha256(await readFile(join(folder, 'manifest.json')));
+    await expect(world.activation.activate('spans', 1)).rejects.toMatchObject({
+      code: 'BUNDLE_INVALID',
+      message: expect.stringMatching(/golden text 7, member t0: ids differ/),
+    });
+  });
+
   it('serves int8 where the version has it, and answers as in fp32', async () => {
     await world.version(1, { own: true });
     await world.activation.activate('tiny', 1);

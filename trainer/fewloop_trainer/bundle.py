@@ -26,6 +26,7 @@ from fewloop_trainer.files import write_json
 from fewloop_trainer.learners import Learner
 from fewloop_trainer.observe import Observations
 from fewloop_trainer.pet import Encoded, collate
+from fewloop_trainer.render import RENDERING
 from fewloop_trainer.task import Field, Task, parse_template
 from fewloop_trainer.training import AtWork, nobody_waits
 
@@ -39,6 +40,7 @@ GOLDEN_TEXTS = (
     "太差了！客服不理人，东西用了两天就坏。",
     "iPhone 8 ABC，价格¥199.00……😀 还行吧\u3000（一般）",
 )
+GOLDEN_SPAN = "客服"
 GOLDEN_CHOICES = ("好", "大")
 OVER_LONG = "房间不大，但是很干净，早餐也不错。" * 60
 
@@ -78,6 +80,7 @@ def write_bundle(
     items = golden_items(task)
     rows = [{"item": item, "members": []} for item in items]
     graphs, entries, largest = [], [], 0.0
+    teachers = [member.id for member in members if member.role == "teacher"]
     for index, member in enumerate(members):
         at_work()
         model = member.load()
@@ -87,7 +90,8 @@ def write_bundle(
         largest = max(largest, _golden(rows, items, task, member, model, offsets, session(path, threads)))
         graph = {"id": f"g{index}", "kind": member.learner.graph, "precision": "fp32", "base": False}
         graphs.append(graph | file_entry(path))
-        entries.append(_member_entry(task, member, model, f"g{index}", partial))
+        taught_by = {"teachers": teachers} if member.role == "student" else {}
+        entries.append(_member_entry(task, member, model, f"g{index}", partial) | taught_by)
     if largest > PARITY_TOLERANCE:
         raise RunError("INTERNAL", f"ONNX Runtime differs from PyTorch by {largest:.1e} on a golden row")
     served = [
@@ -111,6 +115,7 @@ def write_bundle(
         "taskRevision": settings["taskRevision"],
         "definitionDigest": settings["definitionDigest"],
         "definition": settings["definition"],
+        "rendering": RENDERING,
         "origin": f"run:{settings['runId']}",
         "createdAt": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "graphs": graphs,
@@ -137,14 +142,18 @@ def write_bundle(
 
 
 def golden_items(task: Task) -> list[dict]:
-    """Texts of our own in every field that a template names; over-long ones last, of a pair each side in turn."""
+    """Texts of our own in every field that a template names; over-long ones last, of a pair each side in turn, and one
+    that holds what is in its further fields, where there are any, at its end."""
     pairs = [(text, GOLDEN_TEXTS[0]) for text in (*GOLDEN_TEXTS, GOLDEN_TEXTS[0] + OVER_LONG)]
     if task.kind == "sentence-pair":
         pairs.append((GOLDEN_TEXTS[1], OVER_LONG))
-    return [_made_item(task, text, pair) for text, pair in pairs]
+    items = [_made_item(task, text, pair, text) for text, pair in pairs]
+    if "fields" in items[0]:
+        items.append(_made_item(task, OVER_LONG + GOLDEN_TEXTS[1], GOLDEN_TEXTS[0], GOLDEN_SPAN))
+    return items
 
 
-def _made_item(task: Task, text: str, pair: str) -> dict:
+def _made_item(task: Task, text: str, pair: str, further: str) -> dict:
     item: dict = {"text": text}
     if task.kind == "sentence-pair":
         item["textPair"] = pair
@@ -155,7 +164,7 @@ def _made_item(task: Task, text: str, pair: str) -> dict:
             continue
         own = piece.name in ("text", "textPair")
         place = item if own else item.setdefault("fields", {})
-        value = place.get(piece.name, text)
+        value = place.get(piece.name, text if own else further)
         if piece.blank is not None and piece.blank not in value:
             middle = len(value) // 2
             value = value[:middle] + piece.blank + value[middle:]

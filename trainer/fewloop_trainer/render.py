@@ -1,7 +1,8 @@
 """Rendering: an item and a template become token ids, id for id as `src/inference/render.ts` makes them.
 
 [CLS], the pieces, [SEP]; every piece is tokenized on its own, so that a word never depends on its neighbour piece.
-Fields are cut to fit `maxLength`, the template and its masks never. `test/contract/rendering.json` holds both
+Fields are cut to fit `maxLength`, the template and its masks never; where a field holds the value of another one of
+the item's `fields` that the template names, around that. `test/contract/rendering.json` holds both
 languages to the same ids.
 """
 
@@ -13,6 +14,9 @@ from tokenizers import Tokenizer
 
 from fewloop_trainer.task import Field, Hypothesis, Literal, Mask, Piece, Sep, Task, parse_template
 
+RENDERING = 2
+"""Stands in the manifest: bundles without it were trained on texts that were cut at their ends, spans or not."""
+OWN = ("text", "textPair")
 KNOWN_TEXTS = 20_000
 """Texts whose ids are kept."""
 
@@ -85,10 +89,16 @@ class Renderer:
         if budget < 0:
             raise ValueError(f"template {template!r} alone is longer than maxLength {self._task.max_length}")
 
+        further = [pieces[index].name for index in fields if pieces[index].name not in OWN]
         lengths = cut_lengths([sum(len(ids) for ids in parts[index]) for index in fields], budget)
         for index, length in zip(fields, lengths, strict=True):
             if len(parts[index]) == 1:
-                parts[index] = [parts[index][0][:length]]
+                (whole,), name = parts[index], pieces[index].name
+                if length < len(whole):
+                    others = [other for other in further if other != name]
+                    (text,) = _parts(pieces[index], item)
+                    spans = self._span_tokens(text, others, item, len(whole))
+                    parts[index] = [cut_field(whole, spans, length)]
             else:
                 left, right = cut_window(*parts[index], length)
                 parts[index] = [left, masks, right]
@@ -104,6 +114,17 @@ class Renderer:
         # Reserved ids are replaced inside fields and literals, so every [MASK] left is the template's own.
         positions = [position for position, token in enumerate(ids) if token == self._mask]
         return Encoding(ids, [0] * first_segment + [1] * (len(ids) - first_segment), positions)
+
+    def _span_tokens(self, text: str, names: Sequence[str], item: dict, length: int) -> list[tuple[int, int]]:
+        """First token and the one behind the last of each of the fields `names` that `text`, of `length` tokens, holds,
+        as tokens before it and its own say."""
+        found = []
+        for before, value in _spans(text, names, item.get("fields") or {}):
+            left, own = self._tokenize([before, value])
+            # Of a word that the span begins or ends in, the parts may have more tokens than the whole.
+            start = min(length, len(left))
+            found.append((start, min(length, start + len(own))))
+        return found
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         """Each distinct text once: a text beside a hundred hypotheses would be tokenized as often."""
@@ -137,8 +158,18 @@ def cut_lengths(lengths: Sequence[int], budget: int) -> list[int]:
     return cut
 
 
+def cut_field(ids: list[int], spans: Sequence[tuple[int, int]], budget: int) -> list[int]:
+    """`budget` tokens around the first of the spans and those that find room with it; of none from the beginning."""
+    start, end = spans[0] if spans else (0, 0)
+    for first, last in spans:
+        if max(end, last) - min(start, first) <= budget:
+            start, end = min(start, first), max(end, last)
+    left, right = cut_window(ids[:start], ids[end:], max(0, budget - (end - start)))
+    return [*left, *ids[start:end], *right][:budget]
+
+
 def cut_window(left: list[int], right: list[int], budget: int) -> tuple[list[int], list[int]]:
-    """`budget` tokens around the masks, as even as the two sides allow."""
+    """`budget` tokens around what stands between the two, as even as they allow."""
     keep = min(len(left), max(budget // 2, budget - len(right)))
     return left[len(left) - keep :], right[: budget - keep]
 
@@ -156,8 +187,21 @@ def _texts(piece: Piece, item: dict) -> list[str]:
     return _parts(piece, item) if isinstance(piece, Field) else []
 
 
+def _spans(text: str, names: Sequence[str], fields: dict) -> list[tuple[str, str]]:
+    """Those of the fields `names` that the text holds, each after what stands before it there: where `NAME_index` says,
+    beside a field `NAME_text` (FewCLUE's CLUEWSC), and that is right; else where it comes first."""
+    found = []
+    for name in names:
+        value, at = fields[name], fields.get(name.removesuffix("text") + "index") if name.endswith("_text") else None
+        if type(at) is not int or at < 0 or not text.startswith(value, at):
+            at = text.find(value)
+        if value and at >= 0:
+            found.append((text[:at], value))
+    return found
+
+
 def _parts(piece: Field, item: dict) -> list[str]:
-    value = item.get(piece.name) if piece.name in ("text", "textPair") else (item.get("fields") or {}).get(piece.name)
+    value = item.get(piece.name) if piece.name in OWN else (item.get("fields") or {}).get(piece.name)
     if not isinstance(value, str):
         raise ValueError(f"the template's field {piece.name!r} is missing")
     if piece.blank is None:

@@ -34,6 +34,10 @@ def test_hold_every_field_and_only_texts_of_our_own(kind, templates):
             for marker in ("#词#", "#idiom#"):
                 value = value.replace(marker, "")
             assert all(part in OURS for part in value.split(OVER_LONG))
+    for value in items[-1].get("fields", {}).values():
+        for marker in ("#词#", "#idiom#"):
+            value = value.replace(marker, "")
+        assert items[-1]["text"].index(value) > 500, "the last is cut around what its further fields hold"
     if kind == "sentence-pair":
         assert any(item["textPair"] == OVER_LONG for item in items)
         assert any(item["text"] != item["textPair"] for item in items)

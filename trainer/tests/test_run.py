@@ -97,6 +97,7 @@ class TestFinishedRun:
         for name in ("task", "version", "taskRevision", "definition", "definitionDigest"):
             assert manifest[name] == settings[name]
         assert manifest["origin"] == f"run:{settings['runId']}"
+        assert manifest["rendering"] == 2
         assert manifest["baseModel"]["digest"] == settings["baseModel"]["digest"]
         data = manifest["trainingData"]
         assert (data["labelled"], data["pseudoLabelled"]) == (
@@ -111,6 +112,7 @@ class TestFinishedRun:
         manifest = read_json(finished_run.folder / "bundle/manifest.json")
         roles = [(m["role"], m["strategy"]) for m in manifest["members"]]
         assert roles == [("teacher", "plain"), ("teacher", "r-drop"), ("student", "plain")]
+        assert [m.get("teachers") for m in manifest["members"]] == [None, None, ["t0-plain", "t1-r-drop"]]
         assert sum(m["weight"] for m in manifest["members"] if m["role"] == "teacher") == pytest.approx(1)
         assert [set(m["offsets"]) for m in manifest["members"]] == [{"positive", "negative"}] * 3
         assert len({graph["sha256"] for graph in manifest["graphs"]}) == 3
