@@ -30,12 +30,17 @@ export interface RunSettings {
   prior: number[] | null;
 }
 
-export interface UnlabelledRow extends Item {
+interface KeyedRow extends Item {
   itemKey: string;
   splitGroup: string;
 }
 
-export interface LabelledRow extends UnlabelledRow {
+export interface UnlabelledRow extends KeyedRow {
+  /** Of the uniform sample of the task's traffic: what the trainer matches offsets on. The others were chosen. */
+  reservoir?: true;
+}
+
+export interface LabelledRow extends KeyedRow {
   /** Of every kind but multi-label. */
   label?: string;
   /** Multi-label: in the definition's order, none where the text has none. */

@@ -81,14 +81,18 @@ describe('labelled rows', () => {
 });
 
 describe('unlabelled rows', () => {
-  it('begin with the reservoir and name a text once', () => {
+  it('begin with the reservoir, which is marked, and name a text once', () => {
     const twice = { ...candidate('b'), itemKey: 'another item of the same text' };
     const data = trainingData(
       definition,
       [],
       [candidate('b'), twice, candidate('r2', 'train', 0.5), candidate('r1', 'train', 0.1)],
     );
-    expect(data.unlabelled.map(({ text }) => text)).toEqual(['r1', 'r2', 'b']);
+    expect(data.unlabelled.map(({ text, reservoir }) => [text, reservoir])).toEqual([
+      ['r1', true],
+      ['r2', true],
+      ['b', undefined],
+    ]);
   });
 
   it('are not labelled', () => {

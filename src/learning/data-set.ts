@@ -110,7 +110,7 @@ export function itemOf(row: StoredItem): Item {
   };
 }
 
-/** The reservoir first, which is a uniform sample, then the pool in an order that says nothing of the texts. */
+/** The reservoir first, a uniform sample, marked; then the pool in an order that says nothing of the texts. */
 function unlabelledRows(candidates: readonly DataCandidate[], limit: number): UnlabelledRow[] {
   const open = candidates.filter(({ state }) => state !== 'LABELLED');
   const rank = ({ reservoirRank }: DataCandidate) => reservoirRank ?? 1;
@@ -121,7 +121,7 @@ function unlabelledRows(candidates: readonly DataCandidate[], limit: number): Un
     if (rows.length === limit) break;
     if (groups.has(candidate.splitGroup)) continue;
     groups.add(candidate.splitGroup);
-    rows.push(keyed(candidate));
+    rows.push({ ...keyed(candidate), ...(candidate.reservoirRank !== null && { reservoir: true }) });
   }
   return rows;
 }
@@ -146,6 +146,6 @@ function estimatedPrior(definition: TaskDefinition, examples: readonly DataExamp
   return counts.map((count) => (count + 1) / (total + counts.length));
 }
 
-function keyed(row: StoredItem & { itemKey: string; splitGroup: string }): UnlabelledRow {
+function keyed(row: StoredItem & { itemKey: string; splitGroup: string }) {
   return { itemKey: row.itemKey, splitGroup: row.splitGroup, ...itemOf(row) };
 }

@@ -43,7 +43,7 @@ export async function unlabelledItems(folder: string, keys: ReadonlySet<string>)
   if (!existsSync(file)) return items;
   for await (const line of createInterface({ input: createReadStream(file) })) {
     if (line === '') continue;
-    const { itemKey, splitGroup: _, ...item } = JSON.parse(line) as UnlabelledRow;
+    const { itemKey, splitGroup: _, reservoir: __, ...item } = JSON.parse(line) as UnlabelledRow;
     if (keys.has(itemKey)) items.set(itemKey, item);
   }
   return items;

@@ -283,7 +283,12 @@ describe('a run', () => {
     });
     const lines = [line('k1', 'positive'), line('k2', 'negative'), line('gone', 'positive')];
     writeFileSync(join(folder, 'pseudo-labels.jsonl'), lines.map((each) => `${JSON.stringify(each)}\n`).join(''));
-    const texts = ['k1', 'k2'].map((key) => ({ itemKey: key, splitGroup: `g${key}`, text: `文 ${key}` }));
+    const texts = ['k1', 'k2'].map((key) => ({
+      itemKey: key,
+      splitGroup: `g${key}`,
+      text: `文 ${key}`,
+      reservoir: true,
+    }));
     appendFileSync(join(folder, 'unlabelled.jsonl'), texts.map((each) => `${JSON.stringify(each)}\n`).join(''));
     expect(await reproductions.pseudoLabels(run, 2, 1)).toEqual({
       totalCount: 3,

@@ -37,6 +37,11 @@ class RunData:
     a template names: older ones may, where a revision brought the field."""
 
     @property
+    def reservoir(self) -> list[dict]:
+        """The unlabelled rows that are a uniform sample of the traffic."""
+        return [row for row, sampled in zip(self.unlabelled, in_reservoir(self.unlabelled), strict=True) if sampled]
+
+    @property
     def classes(self) -> int:
         """Width of a distribution: labels of the task, or the largest number of choices."""
         rows = (*self.train, *self.dev, *self.unlabelled)
@@ -50,6 +55,14 @@ class RunData:
         given = self.settings.get("prior")
         prior = np.full(len(self.task.labels), 1.0) if given is None else np.asarray(given, dtype=np.float64)
         return prior / prior.sum()
+
+
+def in_reservoir(rows: list[dict]) -> np.ndarray:
+    """Which unlabelled rows are of the reservoir, the uniform sample of the task's traffic [N]: those marked so. The
+    others were chosen, because they are hard or contested, and a mean over them says nothing of the traffic. Where none
+    is marked nobody chose, and all are."""
+    marked = np.array([row.get("reservoir", False) for row in rows], dtype=bool)
+    return marked if marked.any() else ~marked
 
 
 def read_run(folder: Path) -> RunData:

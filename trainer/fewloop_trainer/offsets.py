@@ -11,8 +11,9 @@ from fewloop_trainer.shrink import beats_guessing
 def match_base(run: Run) -> dict[str, np.ndarray]:
     """Offsets [templates, C] at which the base model's predictions match the prior, and its scores of the labelled
     rows [PET teachers, N, C]: the zero-shot that training starts from."""
-    # With hardly any unlabelled text the labelled rows have to do: they are balanced by nothing but chance.
-    rows = run.data.unlabelled if len(run.data.unlabelled) >= 50 else [*run.data.unlabelled, *run.data.train]
+    rows = run.data.reservoir
+    if len(rows) < 50:  # the labelled ones have to do too: they are balanced by nothing but chance
+        rows = [*rows, *run.data.train]
     chosen = np.random.default_rng(run.seed + 1).permutation(len(rows))[:MATCHING_TEXTS]
     offsets = np.zeros((len(run.task.templates), run.classes))
     scores: dict[int, np.ndarray] = {}

@@ -14,6 +14,7 @@ import numpy as np
 
 from fewloop_trainer import calibrate
 from fewloop_trainer.budget import PASSES, affordable_candidates, asked_job, round_job, student_steps
+from fewloop_trainer.data import in_reservoir
 from fewloop_trainer.distill import LABELLED_SHARE, student_targets
 from fewloop_trainer.learners import ClassifierLearner, PetLearner
 from fewloop_trainer.run_state import Run, Teacher
@@ -116,7 +117,8 @@ def _first_round(run: Run, fit: OutOfFoldFit) -> Opinion:
     said = run.shared(jobs, lambda done: run.report(0.7 + 0.08 * done / len(jobs) / run.task.rounds))
     scores = np.stack([of_teacher for (of_teacher,) in said])
     if run.shrinkage.matched and run.data.prior is not None:
-        run.served_offsets = [match_priors(x, run.data.prior) for x in scores]
+        sample = in_reservoir(run.candidates)
+        run.served_offsets = [match_priors(x[sample], run.data.prior) for x in scores]
     return Opinion(scores, run.served_offsets, fit.temperature)
 
 
@@ -132,7 +134,7 @@ def _later_round(run: Run, fit: OutOfFoldFit, earlier: PseudoLabels, number: int
     for teacher, (candidates, texts) in zip(run.teachers, said, strict=True):
         learner = run.learners[teacher.id]
         if run.shrinkage.matched and run.data.prior is not None:
-            offsets.append(match_priors(candidates, run.data.prior))
+            offsets.append(match_priors(candidates[in_reservoir(run.candidates)], run.data.prior))
         else:
             offsets.append(run.prior_offsets() + (learner.offsets if isinstance(learner, PetLearner) else 0.0))
         of_candidates.append(candidates)

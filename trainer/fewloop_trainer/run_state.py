@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fewloop_trainer.data import RunData, RunError, file_digest, read_run, targets
+from fewloop_trainer.data import RunData, RunError, file_digest, in_reservoir, read_run, targets
 from fewloop_trainer.encoder import load_model, load_tokenizer, present, require_own_tokenizer
 from fewloop_trainer.learners import ClassifierLearner, Learner, PetLearner, learner_of
 from fewloop_trainer.observe import Observations
@@ -95,8 +95,7 @@ class Run:
         self.rows = [encoded(self.learners[t.id], self.data.train) for t in self.teachers]
         for teacher in self.teachers:  # what dev rows lack is better told now than when all is trained
             encoded(self.learners[teacher.id], self.data.dev)
-        order = np.random.default_rng(self.seed).permutation(len(self.data.unlabelled))
-        self.calibration = [self.data.unlabelled[i] for i in order[: min(CALIBRATION_TEXTS, len(order) // 4)]]
+        self.calibration, self.drawn = draw(self.data.unlabelled, self.seed)
         self.candidates = self.all_candidates()
         self.tunes_all = len(self.wanted) >= FEWEST_ROWS_FOR_ALL_WEIGHTS
         self.base_knows = True
@@ -117,9 +116,7 @@ class Run:
 
     def all_candidates(self) -> list[dict]:
         """Whether there is time to score them or not; `candidates` are the first of them."""
-        order = np.random.default_rng(self.seed).permutation(len(self.data.unlabelled))
-        rest = order[len(self.calibration) :][: self.task.unlabelled or PSEUDO_CANDIDATES]
-        return [self.data.unlabelled[i] for i in rest]
+        return self.drawn[: self.task.unlabelled or PSEUDO_CANDIDATES]
 
     def enter(self, stage: str, fraction: float) -> None:
         now = time.monotonic()
@@ -243,6 +240,17 @@ class Run:
             learner.train(model, rows, wanted, balance, settings, on_step)
         self.plan.trained(job, taken, time.monotonic() - started)
         self.workspace.took(name, taken, time.monotonic() - started, self.place.rank)
+
+
+def draw(unlabelled: list[dict], seed: int) -> tuple[list[dict], list[dict]]:
+    """Calibration texts, of the reservoir; and the others in random order, but for MATCHING_TEXTS of the reservoir that
+    come first, so that there are some to match offsets on however few there is time for."""
+    order = np.random.default_rng(seed).permutation(len(unlabelled))
+    sample = order[in_reservoir(unlabelled)[order]]
+    held = min(CALIBRATION_TEXTS, len(sample) // 4)
+    first = sample[: held + MATCHING_TEXTS]
+    rows = [unlabelled[i] for i in (*first, *order[~np.isin(order, first)])]
+    return rows[:held], rows[held:]
 
 
 def encoded(learner: Learner, rows: list[dict]) -> list:

@@ -14,7 +14,7 @@ import numpy as np
 
 from fewloop_trainer import calibrate
 from fewloop_trainer.budget import student_job, trial_job, trial_of
-from fewloop_trainer.data import targets
+from fewloop_trainer.data import in_reservoir, targets
 from fewloop_trainer.learners import PetLearner
 from fewloop_trainer.pseudo import PSEUDO_LABELS, PseudoLabels, learn
 from fewloop_trainer.run_state import Run, Teacher
@@ -127,14 +127,16 @@ def _train_and_ask(
 ) -> dict[str, np.ndarray]:
     """Scores of the fold's rows and of the calibration texts, given what the fold's teachers say of candidates."""
     learner, held = _learner(run, variant), fit.fold == k
-    matched = run.shrinkage.matched and run.data.prior is not None
-    offsets = [match_priors(x, run.data.prior) for x in scores] if matched else run.served_offsets
+    # Those that the fold's teachers scored; on a slow machine the run itself may have gone on with fewer.
+    candidates = run.all_candidates()[: scores.shape[1]]
+    offsets = run.served_offsets
+    if run.shrinkage.matched and run.data.prior is not None:
+        sample = in_reservoir(candidates)
+        offsets = [match_priors(x[sample], run.data.prior) for x in scores]
     members = np.stack([run.observe.probabilities(x, o) for x, o in zip(scores, offsets, strict=True)])
     tempered = np.stack([run.observe.temper(p, fit.temperature) for p in members])
     combined = run.observe.temper(members.mean(0), fit.temperature)
     chosen = select(tempered, combined, run.task.selection, run.data.prior, PSEUDO_LABELS, run.thresholds)
-    # Those that the fold's teachers scored; on a slow machine the run itself may have gone on with fewer.
-    candidates = run.all_candidates()
     texts, soft = [candidates[p.row] for p in chosen], combined[[p.row for p in chosen]]
     seed = run.seed + 30_011 + 101 * number + k
     model = learn(run, trial_job(number, k), learner, np.flatnonzero(~held), texts, soft, seed)

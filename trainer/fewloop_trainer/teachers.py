@@ -8,7 +8,7 @@ import numpy as np
 
 from fewloop_trainer import calibrate, ensemble
 from fewloop_trainer.budget import fold_job, folds_for
-from fewloop_trainer.data import targets
+from fewloop_trainer.data import in_reservoir, targets
 from fewloop_trainer.keys import split_group
 from fewloop_trainer.learners import PetLearner
 from fewloop_trainer.offsets import first_offsets
@@ -133,7 +133,7 @@ def _tune_head(run: Run, learner: PetLearner, model: Any, number: int, index: np
 def _choose_shrinkage(run: Run, near: OutOfFold, far: OutOfFold | None) -> tuple[np.ndarray, np.ndarray]:
     """Shrinkage; the probabilities [T, N, C] and [T, M, C] of rows and texts out of fold."""
     # Too few candidates to match on later: then not here either.
-    prior = run.data.prior if len(run.candidates) >= FEWEST_MATCHING_TEXTS else None
+    prior = run.data.prior if in_reservoir(run.candidates).sum() >= FEWEST_MATCHING_TEXTS else None
     by_teacher = np.stack(run.served_offsets)
 
     def flat(part: OutOfFold) -> OutOfFold:
