@@ -104,7 +104,7 @@ export class StreamItemsRepository {
   /** Those that wait are found by an index of them alone: there may be millions of others. */
   async countPending(task: string): Promise<number> {
     const [row] = await this.dataSource.manager.query<[{ count: number }]>(
-      `SELECT count(*)::int AS count FROM stream_item WHERE task = $1 AND state = 'PENDING'`,
+      `SELECT count(*)::float8 AS count FROM stream_item WHERE task = $1 AND state = 'PENDING'`,
       [task],
     );
     return row.count;
@@ -112,8 +112,8 @@ export class StreamItemsRepository {
 
   async countDone(task: string): Promise<Record<Exclude<StreamItemState, 'PENDING'>, number>> {
     const [row] = await this.dataSource.manager.query<[{ SCORED: number; FAILED: number }]>(
-      `SELECT count(*) FILTER (WHERE state = 'SCORED')::int AS "SCORED",
-         count(*) FILTER (WHERE state = 'FAILED')::int AS "FAILED"
+      `SELECT count(*) FILTER (WHERE state = 'SCORED')::float8 AS "SCORED",
+         count(*) FILTER (WHERE state = 'FAILED')::float8 AS "FAILED"
        FROM stream_item WHERE task = $1 AND state <> 'PENDING'`,
       [task],
     );
