@@ -375,11 +375,12 @@ export const typeDefs = /* GraphQL */ `
     "Open candidates whose scores are of another version than the active one: they are being scored anew, the most uncertain first."
     outdated: Int!
   }
+  "Whole numbers, which may be more than an Int holds."
   type StreamStats {
     "In Kafka the lag of the task's input topic, whichever tasks read it."
-    pending: Int!
-    scored: Int!
-    failed: Int!
+    pending: Float!
+    scored: Float!
+    failed: Float!
   }
 
   enum QuestionReason {

@@ -16,6 +16,7 @@ import { FirstApproval1795860000001 } from '../../migrations/1795860000001-first
 import { RunStores1795860000002 } from '../../migrations/1795860000002-run-stores.js';
 import { NewestExamples1795870000000 } from '../../migrations/1795870000000-newest-examples.js';
 import { Forgotten1795880000000 } from '../../migrations/1795880000000-forgotten.js';
+import { StreamClaims1795880000001 } from '../../migrations/1795880000001-stream-claims.js';
 import { Trials1795800000000 } from '../../migrations/1795800000000-trials.js';
 import { Webhooks1795760000000 } from '../../migrations/1795760000000-webhooks.js';
 import { ReplicaFailures1795750000000 } from '../../migrations/1795750000000-replica-failures.js';
@@ -111,6 +112,7 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       RunStores1795860000002,
       NewestExamples1795870000000,
       Forgotten1795880000000,
+      StreamClaims1795880000001,
     ],
     migrationsTransactionMode: 'each',
     namingStrategy: new PostgresNames(),

@@ -15,6 +15,19 @@ export type StreamItemOutcome =
   /** Not this item's fault, as far as one can tell: tried again alone, later. */
   | { seq: string; state: 'PENDING'; code: string; message: string; retryAfterMs: number };
 
+type ItemHead = Pick<StreamItemRow, 'seq' | 'task' | 'attempts'>;
+
+/** So many times a batch are looked at, so that one is left that no other worker holds. */
+const LOOKED_AT = 4;
+const READY = `s.state = 'PENDING' AND (s.retry_at IS NULL OR s.retry_at <= now())`;
+
+/**
+ * To be ordered by task and seq. Of an equation PostgreSQL knows that seq alone is the order, which the primary key has
+ * too, and may walk through the items of all tasks: it takes a task's share of those that wait for its share of all.
+ */
+const ofTask = (name: string): string => `s.task BETWEEN ${name} AND ${name}`;
+const FAILED = `SELECT s.seq FROM stream_item AS s WHERE ${ofTask('$1')} AND s.state = 'FAILED' ORDER BY s.task, s.seq LIMIT $2`;
+
 @Injectable()
 export class StreamItemsRepository {
   constructor(@Inject(DataSource) private readonly dataSource: DataSource) {}
@@ -44,20 +57,33 @@ export class StreamItemsRepository {
    * them. An item that was tried before comes alone, so that it cannot take others down with it again.
    */
   async claim(limit: number, exceptTasks: string[], tx: Tx): Promise<StreamItemRow[]> {
-    const ready = `state = 'PENDING' AND (retry_at IS NULL OR retry_at <= now())`;
-    const [first] = await tx.query<{ seq: string; task: string; attempts: number }[]>(
-      `SELECT seq, task, attempts FROM stream_item WHERE ${ready} AND NOT task = ANY($1)
-       ORDER BY seq LIMIT 1 FOR UPDATE SKIP LOCKED`,
-      [exceptTasks],
-    );
+    const first = await this.oldest(LOOKED_AT * limit, exceptTasks, tx);
     if (!first) return [];
     if (first.attempts > 0) return tx.findBy(StreamItemRow, { seq: first.seq });
     const rows = await tx.query<{ seq: string }[]>(
-      `SELECT seq FROM stream_item WHERE ${ready} AND task = $1 AND attempts = 0
-       ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED`,
+      `SELECT s.seq FROM stream_item AS s WHERE ${READY} AND ${ofTask('$1')} AND s.attempts = 0
+       ORDER BY s.task, s.seq LIMIT $2 FOR UPDATE SKIP LOCKED`,
       [first.task, limit],
     );
     return tx.find(StreamItemRow, { where: { seq: In(rows.map((row) => row.seq)) }, order: { seq: 'ASC' } });
+  }
+
+  /** Of the items that are ready, of all tasks but these, the oldest that nobody holds; it is held from now on. */
+  private async oldest(most: number, exceptTasks: string[], tx: Tx): Promise<ItemHead | undefined> {
+    const ready = await tx.query<{ seq: string }[]>(
+      `SELECT r.seq FROM task AS t CROSS JOIN LATERAL (
+         SELECT s.seq FROM stream_item AS s WHERE ${READY} AND ${ofTask('t.name')} ORDER BY s.task, s.seq LIMIT $2) AS r
+       WHERE NOT t.name = ANY($1) ORDER BY r.seq LIMIT $2`,
+      [exceptTasks, most],
+    );
+    if (ready.length === 0) return undefined;
+    const [free] = await tx.query<ItemHead[]>(
+      `SELECT s.seq, s.task, s.attempts FROM stream_item AS s WHERE s.seq = ANY($1) AND ${READY}
+       ORDER BY s.seq LIMIT 1 FOR UPDATE SKIP LOCKED`,
+      [ready.map(({ seq }) => seq)],
+    );
+    // Others hold all of them: there may be more behind.
+    return free || ready.length < most ? free : this.oldest(LOOKED_AT * most, exceptTasks, tx);
   }
 
   async record(outcomes: StreamItemOutcome[], tx: Tx): Promise<void> {
@@ -78,7 +104,7 @@ export class StreamItemsRepository {
   /** Those that wait are found by an index of them alone: there may be millions of others. */
   async countPending(task: string): Promise<number> {
     const [row] = await this.dataSource.manager.query<[{ count: number }]>(
-      `SELECT count(*)::int AS count FROM stream_item WHERE task = $1 AND state = 'PENDING'`,
+      `SELECT count(*)::float8 AS count FROM stream_item WHERE task = $1 AND state = 'PENDING'`,
       [task],
     );
     return row.count;
@@ -86,12 +112,20 @@ export class StreamItemsRepository {
 
   async countDone(task: string): Promise<Record<Exclude<StreamItemState, 'PENDING'>, number>> {
     const [row] = await this.dataSource.manager.query<[{ SCORED: number; FAILED: number }]>(
-      `SELECT count(*) FILTER (WHERE state = 'SCORED')::int AS "SCORED",
-         count(*) FILTER (WHERE state = 'FAILED')::int AS "FAILED"
+      `SELECT count(*) FILTER (WHERE state = 'SCORED')::float8 AS "SCORED",
+         count(*) FILTER (WHERE state = 'FAILED')::float8 AS "FAILED"
        FROM stream_item WHERE task = $1 AND state <> 'PENDING'`,
       [task],
     );
     return row;
+  }
+
+  async countFailed(task: string): Promise<number> {
+    const [row] = await this.dataSource.manager.query<[{ count: number }]>(
+      `SELECT count(*)::int AS count FROM stream_item WHERE task = $1 AND state = 'FAILED'`,
+      [task],
+    );
+    return row.count;
   }
 
   /** Of all tasks: items that wait, and since when the oldest does, in seconds. */
@@ -105,11 +139,11 @@ export class StreamItemsRepository {
   }
 
   /** Oldest first. */
-  failed(task: string, limit: number): Promise<StreamItemRow[]> {
+  async failed(task: string, limit: number): Promise<StreamItemRow[]> {
+    const rows = await this.dataSource.manager.query<{ seq: string }[]>(FAILED, [task, limit]);
     return this.dataSource.manager.find(StreamItemRow, {
-      where: { task, state: 'FAILED' },
+      where: { seq: In(rows.map((row) => row.seq)) },
       order: { seq: 'ASC' },
-      take: limit,
     });
   }
 
@@ -117,7 +151,7 @@ export class StreamItemsRepository {
   async retryFailed(task: string, limit: number): Promise<number> {
     const [, count] = await this.dataSource.manager.query<[unknown, number]>(
       `UPDATE stream_item SET state = 'PENDING', attempts = 0, retry_at = NULL, error_code = NULL, error_message = NULL
-       WHERE seq IN (SELECT seq FROM stream_item WHERE task = $1 AND state = 'FAILED' ORDER BY seq LIMIT $2)`,
+       WHERE seq IN (${FAILED})`,
       [task, limit],
     );
     return count;
@@ -126,7 +160,7 @@ export class StreamItemsRepository {
   async deleteFailed(task: string, limit: number): Promise<number> {
     const [, count] = await this.dataSource.manager.query<[unknown, number]>(
       `DELETE FROM stream_item
-       WHERE seq IN (SELECT seq FROM stream_item WHERE task = $1 AND state = 'FAILED' ORDER BY seq LIMIT $2)`,
+       WHERE seq IN (${FAILED})`,
       [task, limit],
     );
     return count;

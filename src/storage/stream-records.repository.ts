@@ -123,9 +123,10 @@ export class StreamRecordsRepository {
     return row.count;
   }
 
+  /** As numbers of more than 32 bits: what was pruned counts for ever. */
   async countByState(task: string): Promise<Record<StreamRecordRow['state'], number>> {
     const rows = await this.dataSource.manager.query<{ state: StreamRecordRow['state']; count: number }[]>(
-      `SELECT state, sum(count)::int AS count FROM (
+      `SELECT state, sum(count)::float8 AS count FROM (
          SELECT state, count(*) AS count FROM stream_record WHERE task = $1 GROUP BY state
          UNION ALL SELECT state, count FROM stream_pruned WHERE task = $1) AS counted
        GROUP BY state`,

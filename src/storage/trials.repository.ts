@@ -19,6 +19,9 @@ export interface TrialCounts {
 
 export type Flip = Pick<TrialFlipRow, 'champion' | 'challenger' | 'texts'>;
 
+/** A trial may go on until somebody stops it: what is more than an integer holds stays at the most that it does. */
+const more = (column: string, count: string): string => `least(${column}::bigint + ${count}, ${2 ** 31 - 1})`;
+
 @Injectable()
 export class TrialsRepository {
   constructor(@Inject(DataSource) private readonly dataSource: DataSource) {}
@@ -69,8 +72,9 @@ export class TrialsRepository {
   async add(id: string, counts: TrialCounts, flips: Flip[]): Promise<void> {
     await this.dataSource.transaction(async (tx) => {
       await tx.query(
-        `UPDATE trial SET answered = answered + $2, compared = compared + $3, changed = changed + $4, failed = failed + $5,
-           missed = missed + $6, asked = asked + $7 WHERE id = $1`,
+        `UPDATE trial SET answered = ${more('answered', '$2')}, compared = ${more('compared', '$3')},
+           changed = ${more('changed', '$4')}, failed = ${more('failed', '$5')}, missed = ${more('missed', '$6')},
+           asked = ${more('asked', '$7')} WHERE id = $1`,
         [id, counts.answered, counts.compared, counts.changed, counts.failed, counts.missed, counts.asked],
       );
       // In one order, so that replicas which add at once do not wait for each other in a circle.
@@ -79,7 +83,7 @@ export class TrialsRepository {
          SELECT $1, r.champion, r.challenger, r.texts
          FROM jsonb_to_recordset($2::jsonb) AS r(champion text, challenger text, texts integer)
          ORDER BY r.champion, r.challenger
-         ON CONFLICT (trial, champion, challenger) DO UPDATE SET texts = trial_flip.texts + excluded.texts`,
+         ON CONFLICT (trial, champion, challenger) DO UPDATE SET texts = ${more('trial_flip.texts', 'excluded.texts')}`,
         [id, JSON.stringify(flips)],
       );
     });

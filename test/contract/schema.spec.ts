@@ -1,5 +1,5 @@
 /** The schema that is served holds all of the contract's, under the same names and types. */
-import { buildSchema, findBreakingChanges } from 'graphql';
+import { buildSchema, findBreakingChanges, graphql } from 'graphql';
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { typeDefs } from '../../src/api/schema.js';
@@ -20,5 +20,12 @@ describe('the schema', () => {
       const changed = buildSchema(typeDefs.replace(from, to));
       expect(findBreakingChanges(contract, changed)).not.toEqual([]);
     }
+  });
+
+  it('has room for what the stream counts for ever', async () => {
+    const stream = { pending: 3e9, scored: 5e9, failed: 4e9 };
+    const source = '{ task(name: "t") { stream { pending scored failed } } }';
+    const answer = await graphql({ schema: buildSchema(typeDefs), source, rootValue: { task: { stream } } });
+    expect(answer).toEqual({ data: { task: { stream } } });
   });
 });

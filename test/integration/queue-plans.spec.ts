@@ -7,7 +7,7 @@ import { CandidatesRepository } from '../../src/storage/candidates.repository.js
 import { ExamplesRepository } from '../../src/storage/examples.repository.js';
 import { QuestionsRepository, type QuestionFilter } from '../../src/storage/questions.repository.js';
 import { createDatabase } from '../fixtures/database.js';
-import { explain, fillPool } from '../fixtures/large-pool.js';
+import { explain, fillPool, nodesOf, rowsRead } from '../fixtures/large-pool.js';
 
 const ROWS = 20_000;
 const PAGE = 21;
@@ -25,19 +25,6 @@ afterAll(async () => {
   await database?.drop();
 });
 
-interface PlanNode {
-  'Node Type': string;
-  'Relation Name'?: string;
-  Alias?: string;
-  'Index Name'?: string;
-  'Actual Rows': number;
-  'Actual Loops': number;
-  'Rows Removed by Filter'?: number;
-  Plans?: PlanNode[];
-}
-
-const nodes = (plan: PlanNode): PlanNode[] => [plan, ...(plan.Plans ?? []).flatMap(nodes)];
-
 /** How the candidates to be asked are found: by which index, and how many rows are read for a page. */
 async function found(strategy: QueryStrategyName, filter: QuestionFilter) {
   const questions = new QuestionsRepository(source);
@@ -45,12 +32,12 @@ async function found(strategy: QueryStrategyName, filter: QuestionFilter) {
   const [explained] = await explain(source, 'JSON', () =>
     questions.chosen('t', order, null, PAGE, { by: 'ann', filter }),
   );
-  const all = nodes((explained as [{ Plan: PlanNode }])[0].Plan);
+  const all = nodesOf(explained);
   const scan = all.find(({ Alias, 'Node Type': type }) => Alias === 'c' && type.includes('Scan'))!;
   return {
     types: all.map((node) => node['Node Type']),
     index: scan['Index Name'],
-    read: (scan['Actual Rows'] + (scan['Rows Removed by Filter'] ?? 0)) * scan['Actual Loops'],
+    read: rowsRead(scan),
   };
 }
 
@@ -86,9 +73,7 @@ describe('a page of questions', () => {
     await source.query('ANALYZE example');
     const examples = new ExamplesRepository(source);
     const [explained] = await explain(source, 'JSON', () => examples.taughtSince('t', 1, 64));
-    const scans = nodes((explained as [{ Plan: PlanNode }])[0].Plan).filter(
-      (node) => node['Relation Name'] === 'example',
-    );
+    const scans = nodesOf(explained).filter((node) => node['Relation Name'] === 'example');
     expect(scans).toMatchObject([{ 'Index Name': 'example_created_idx', 'Actual Rows': 64 }]);
   });
 });
@@ -100,9 +85,7 @@ it('sees without reading the pool that every open candidate is of the active ver
   await source.query('VACUUM ANALYZE candidate');
   const candidates = new CandidatesRepository(source);
   const [explained] = await explain(source, 'JSON', () => candidates.findStale('t', 2, 64));
-  const scans = nodes((explained as [{ Plan: PlanNode }])[0].Plan).filter(
-    (node) => node['Relation Name'] === 'candidate' && node['Actual Loops'] > 0,
-  );
+  const scans = nodesOf(explained).filter((node) => node['Relation Name'] === 'candidate' && node['Actual Loops'] > 0);
   expect(scans.map((node) => [node['Index Name'], node['Actual Rows']])).toEqual([
     ['candidate_version_idx', 1],
     ['candidate_version_idx', 1],

@@ -7,7 +7,9 @@ import { connect, Database } from '../../src/storage/database.js';
 import { Notifications } from '../../src/storage/notifications.js';
 import { PromotionsRepository } from '../../src/storage/promotions.repository.js';
 import { RunsRepository } from '../../src/storage/runs.repository.js';
+import { StreamRecordsRepository } from '../../src/storage/stream-records.repository.js';
 import { TasksRepository } from '../../src/storage/tasks.repository.js';
+import { TrialsRepository } from '../../src/storage/trials.repository.js';
 import { VersionsRepository } from '../../src/storage/versions.repository.js';
 import { createDatabase } from '../fixtures/database.js';
 
@@ -108,6 +110,34 @@ describe('rows', () => {
       expect(await promotions.decide(two.id, decision, tx)).toBe(true);
     });
     expect((await promotions.find(one.id))?.decision).toBe('SUPERSEDED');
+  });
+});
+
+describe('counts', () => {
+  it('of the stream go on beyond 32 bits', async () => {
+    await source.query(`INSERT INTO stream_pruned VALUES ('t', 'SCORED', 3000000000), ('t', 'FAILED', 1)`);
+    const records = new StreamRecordsRepository(source);
+    expect(await records.countByState('t')).toEqual({ SCORED: 3_000_000_000, FAILED: 1 });
+  });
+
+  it('of a trial stay at what a column holds, and the others go on', async () => {
+    await saveTask('t');
+    const trials = new TrialsRepository(source);
+    const trial = {
+      task: 't',
+      version: 2,
+      against: 1,
+      percent: null,
+      startedBy: 'a',
+      startedAt: new Date(),
+      endsAt: null,
+    };
+    const { id } = (await source.transaction((tx) => trials.insert({ ...trial, kind: 'SHADOW' }, tx)))!;
+    const counts = { answered: 0, compared: 1, changed: 1, failed: 0, missed: 2_000_000_000, asked: 0 };
+    const flip = { champion: 'a', challenger: 'b', texts: 2_000_000_000 };
+    for (let i = 0; i < 2; i++) await trials.add(id, counts, [flip]);
+    expect(await trials.find(id)).toMatchObject({ compared: 2, missed: 2_147_483_647 });
+    expect(await trials.flips(id, 1)).toMatchObject([{ texts: 2_147_483_647 }]);
   });
 });
 

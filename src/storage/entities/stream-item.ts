@@ -12,7 +12,8 @@ export type StreamItemState = 'PENDING' | 'SCORED' | 'FAILED';
  */
 @Entity('stream_item')
 @Unique(['task', 'externalId'])
-@Index('stream_item_pending_idx', ['seq'], { where: `state = 'PENDING'` })
+@Index('stream_item_pending_idx', ['task', 'seq'], { where: `state = 'PENDING'` })
+@Index('stream_item_failed_idx', ['task', 'seq'], { where: `state = 'FAILED'` })
 @Index('stream_item_done_idx', ['task', 'seq'], { where: `state <> 'PENDING'` })
 @Index('stream_item_task_split_group_idx', ['task', 'splitGroup'])
 export class StreamItemRow extends ItemColumns {

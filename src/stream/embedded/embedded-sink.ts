@@ -29,7 +29,7 @@ export class EmbeddedSink implements TextSink, DeadLetters {
 
   async list({ name }: TaskDefinition, first: number): Promise<{ letters: DeadLetter[]; total: number }> {
     const rows = await this.items.failed(name, first);
-    const { FAILED: total } = await this.items.countDone(name);
+    const total = await this.items.countFailed(name);
     const letters = rows.map((row): DeadLetter => {
       const { externalId: source, text, textPair, choices, fields, receivedAt: at } = row;
       const value = JSON.stringify({ id: source, text, textPair, choices, fields });
