@@ -3,6 +3,7 @@
  * that several templates or items share is tokenized once (tokenize.ts).
  * Twin of `trainer/fewloop_trainer/render.py`; `test/contract/rendering.json` holds both to the same ids.
  */
+import { LRUCache } from 'lru-cache';
 import { badInput } from '../common/errors.js';
 import { parseTemplate, type Piece } from '../task/template.js';
 import type { Item } from '../task/types.js';
@@ -11,6 +12,8 @@ export type RenderedPiece =
   | { kind: 'literal'; text: string }
   | { kind: 'mask' }
   | { kind: 'sep' }
+  /** The place of a label's description. */
+  | { kind: 'hypothesis' }
   | { kind: 'field'; text: string; spans: Span[] }
   /** The masks stand between the two. */
   | { kind: 'blank'; left: string; right: string };
@@ -21,17 +24,24 @@ export interface Span {
   text: string;
 }
 
+/** Templates of the tasks that are served here. */
+const parsed = new LRUCache<string, Piece[]>({ max: 1000, memoMethod: (template) => parseTemplate(template) });
+
 /**
- * Throws BAD_INPUT where the item lacks a field that the template names, or the field its marker. `hypothesis`: the
- * label's description, for templates that show it; like a literal it is never cut. `cutsAtEnds`: fields have no spans.
+ * Throws BAD_INPUT where the item lacks a field that the template names, or the field its marker. The place of a label's
+ * description is left open, so that an item is rendered once for all labels. `cutsAtEnds`: fields have no spans.
  */
-export function render(template: string, item: Item, hypothesis?: string, cutsAtEnds = false): RenderedPiece[] {
-  const pieces = parseTemplate(template);
+export function render(template: string, item: Item, cutsAtEnds = false): RenderedPiece[] {
+  const pieces = parsed.memo(template);
   const further = pieces.flatMap((piece) => (piece.kind === 'field' && !isOwn(piece.name) ? [piece.name] : []));
-  return pieces.map((piece) => {
-    if (piece.kind === 'hypothesis') return { kind: 'literal', text: hypothesis ?? missing('hypothesis') };
-    return piece.kind === 'field' ? renderField(piece, item, cutsAtEnds ? [] : further) : piece;
-  });
+  return pieces.map((piece) => (piece.kind === 'field' ? renderField(piece, item, cutsAtEnds ? [] : further) : piece));
+}
+
+/** The same, asking about one label by its description, which like a literal is never cut. BAD_INPUT where it has none. */
+export function withHypothesis(pieces: RenderedPiece[], hypothesis: string | undefined): RenderedPiece[] {
+  return pieces.map((piece) =>
+    piece.kind === 'hypothesis' ? { kind: 'literal', text: hypothesis ?? missing('hypothesis') } : piece,
+  );
 }
 
 function renderField({ name, blank }: Extract<Piece, { kind: 'field' }>, item: Item, further: string[]): RenderedPiece {

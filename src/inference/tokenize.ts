@@ -76,7 +76,7 @@ export class Vocabulary {
 
 export function textsOf(pieces: RenderedPiece[]): string[] {
   return pieces.flatMap((piece) => {
-    if (piece.kind === 'mask' || piece.kind === 'sep') return [];
+    if (piece.kind === 'mask' || piece.kind === 'sep' || piece.kind === 'hypothesis') return [];
     if (piece.kind === 'blank') return [piece.left, piece.right];
     const spans = piece.kind === 'field' ? piece.spans : [];
     return [piece.text, ...spans.flatMap(({ before, text }) => [before, text])];
@@ -90,7 +90,7 @@ export function assemble(pieces: RenderedPiece[], vocabulary: Vocabulary, masks:
     if (piece.kind === 'mask') return [maskRun];
     if (piece.kind === 'sep') return [[vocabulary.sep]];
     if (piece.kind === 'blank') return [vocabulary.ids(piece.left), vocabulary.ids(piece.right)];
-    return [vocabulary.ids(piece.text)];
+    return piece.kind === 'hypothesis' ? [] : [vocabulary.ids(piece.text)];
   });
   let budget = maxLength - 2;
   const lengths: number[] = [];
