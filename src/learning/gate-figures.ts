@@ -7,6 +7,7 @@
  * Calibration error: over ten bins of equal mass (Nixon et al. 2019), as the trainer's evaluate.py has it. Drawn rows
  * keep the bins of all rows, so that a draw costs a sum.
  */
+import { bootstrap, type Statistic } from '../common/bootstrap.js';
 import type { Interval } from './gate-statistics.js';
 
 /** What one version said of one row. */
@@ -28,11 +29,7 @@ export interface ComparedFigure {
 }
 
 const BINS = 10;
-const RESAMPLES = 500;
 const LEAST_ROWS = 10;
-
-/** A figure of the rows with these numbers, which may repeat. */
-type Statistic = (rows: ArrayLike<number>) => number;
 
 export function isRight({ labels, answer }: Pick<JudgedRow, 'labels' | 'answer'>): boolean {
   return labels.length === answer.length && labels.every((label) => answer.includes(label));
@@ -153,24 +150,4 @@ function binOf(rank: number, total: number): number {
   const larger = total % BINS;
   const inLarger = larger * (size + 1);
   return rank < inLarger ? Math.floor(rank / (size + 1)) : larger + Math.floor((rank - inLarger) / size);
-}
-
-function bootstrap(rows: number, difference: Statistic): Interval {
-  const random = generator();
-  const drawn = new Int32Array(rows);
-  const values = Array.from({ length: RESAMPLES }, () => {
-    for (let i = 0; i < rows; i++) drawn[i] = Math.floor(random() * rows);
-    return difference(drawn);
-  }).sort((a, b) => a - b);
-  const at = (share: number) => values[Math.round(share * (RESAMPLES - 1))]!;
-  return { low: at(0.025), high: at(0.975) };
-}
-
-/** Uniform in [0, 1), the same sequence each time: a linear congruential generator (Numerical Recipes, section 7.1). */
-function generator(): () => number {
-  let state = 1;
-  return () => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return state / 2 ** 32;
-  };
 }

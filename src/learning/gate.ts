@@ -22,7 +22,7 @@ import { ExamplesRepository } from '../storage/examples.repository.js';
 import { TasksRepository } from '../storage/tasks.repository.js';
 import { TrainingTextsRepository } from '../storage/training-texts.repository.js';
 import { VersionsRepository } from '../storage/versions.repository.js';
-import { canonicalJson, sha256 } from '../task/keys.js';
+import { dataSetDigest } from '../task/keys.js';
 import type { Item, TaskDefinition } from '../task/types.js';
 import { currentLabels, itemOf, namedNow, presentName } from './data-set.js';
 import { confusionChanges, flipsOf, labelFigures } from './gate-differences.js';
@@ -143,7 +143,9 @@ export class GateService {
       }),
       traffic: champion && (await this.onTraffic(definition, challenger, champion)),
       cost: { champion: asked[1]?.cost ?? null, challenger: asked[0]!.cost },
-      heldOutDigest: digestOf(answered.map((i) => heldOut.rows[i]!)),
+      heldOutDigest: dataSetDigest(
+        answered.map((i) => ({ itemKey: heldOut.rows[i]!.example.itemKey, labels: heldOut.rows[i]!.labels })),
+      ),
       ...(champion ? {} : { challengerAlone: alone }),
       heldOut: {
         test: splits.filter((split) => split === 'test').length,
@@ -331,16 +333,6 @@ function latencyOf(times: number[]): Pick<Cost, 'medianMs' | 'p95Ms'> {
   const sorted = (times.length > 1 ? times.slice(1) : times).toSorted((a, b) => a - b);
   const at = (share: number) => sorted[Math.ceil(share * sorted.length) - 1] ?? null;
   return { medianMs: at(0.5), p95Ms: at(0.95) };
-}
-
-/** SHA-256 (hex) of what was compared on: the rows' keys and labels, whatever their order. */
-function digestOf(rows: HeldOutRow[]): string {
-  return sha256(
-    rows
-      .map(({ example, labels }) => canonicalJson([example.itemKey, labels]))
-      .toSorted()
-      .join('\n'),
-  );
 }
 
 /** Whether the task has labels that exclude each other. */

@@ -7,6 +7,7 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { bootstrap, type Statistic } from '../common/bootstrap.js';
 import { packageVersion } from '../common/package-version.js';
 import { Config } from '../config/config.js';
 import type { InferenceEngine } from '../inference/engine.js';
@@ -14,7 +15,7 @@ import { contextualCalibration, matchPriors, meanDistribution } from '../inferen
 import type { Member, ServedModel } from '../inference/types.js';
 import { HostPool } from '../runtime/host-pool.js';
 import { definitionDigest } from '../task/definition.js';
-import { itemKey } from '../task/keys.js';
+import { dataSetDigest, itemKey } from '../task/keys.js';
 import type { MeasuredPrior } from '../task/lint.js';
 import type { Item, TaskDefinition } from '../task/types.js';
 import { digest, fileDigest } from './bundle.js';
@@ -38,13 +39,28 @@ export interface ZeroShotRequest {
 }
 
 /** `report.json` of a zero-shot version. */
-interface ZeroShotReport extends Record<string, unknown> {
+interface ZeroShotReport extends Record<'accuracy' | 'macroF1' | 'ece' | 'augrc', typeof NO_LABELS> {
   kind: 'zero-shot';
+  latency: Latency;
   /** What the offsets were matched on: there is nothing to match where a choice is a label of one item alone. */
   priorFrom: 'texts' | 'empty-text' | 'none';
   texts: number;
   prior?: number[];
   members?: MemberReport[];
+}
+
+type Matching = Pick<ZeroShotReport, 'priorFrom' | 'texts' | 'prior' | 'members'>;
+
+/** Mean milliseconds a text, rendering and tokenizing included, of texts asked one at a time. */
+interface Latency {
+  value: number;
+  /** 95 %. */
+  interval: [number, number];
+  /** Of the texts, as `dataSetDigest` has it. */
+  digest: string;
+  unit: 'ms';
+  /** The task's own, or golden ones where it has none. */
+  texts: number;
 }
 
 /** PET has no shortlist, so that a member is in the manifest what it is in memory. */
@@ -60,7 +76,14 @@ interface MemberReport {
 /** More texts hardly move the offsets (a share's standard error is under 2.3 % already) and cost seconds. */
 const TEXTS_TO_MATCH = 512;
 const ITEMS_AT_ONCE = 64;
+const TIMED_ANSWERS = 20;
 const GRAPH = 'base';
+const NO_LABELS = {
+  value: null,
+  interval: null,
+  digest: null,
+  reason: 'no labelled row took part: the gate measures the version beside the one that comes after it',
+};
 
 @Injectable()
 export class ZeroShotBuilder {
@@ -85,9 +108,12 @@ export class ZeroShotBuilder {
     const bundle = { manifest: draft, members: drafted, tokenizerJson, graphs };
     const { model, release } = await openBundle(bundle, this.hostPool);
     try {
-      const { members, report } = await matchMembers(this.engine, model, drafted, request);
+      const { members, matching } = await matchMembers(this.engine, model, drafted, request);
       const items = goldenItems(request.definition);
       const golden = await goldenOf(this.engine, { ...model, members }, items);
+      const texts = sample(request.items).slice(0, TIMED_ANSWERS);
+      const latency = await latencyOf(this.engine, model, texts.length > 0 ? texts : items);
+      const report = reportOf(matching, latency);
       return await writeBundle(request, { ...draft, members }, { tokenizerJson, golden, report });
     } finally {
       await release();
@@ -161,10 +187,8 @@ async function matchMembers(
   model: ServedModel,
   drafted: PetMember[],
   { definition, items, prior }: ZeroShotRequest,
-): Promise<{ members: PetMember[]; report: ZeroShotReport }> {
-  if (definition.kind === 'multiple-choice') {
-    return { members: drafted, report: { kind: 'zero-shot', priorFrom: 'none', texts: 0 } };
-  }
+): Promise<{ members: PetMember[]; matching: Matching }> {
+  if (definition.kind === 'multiple-choice') return { members: drafted, matching: { priorFrom: 'none', texts: 0 } };
   const texts = sample(items);
   const from = texts.length > 0 ? texts : [madeItem(definition, '', undefined)];
   const scores = await scoresOf(engine, model, from);
@@ -176,7 +200,26 @@ async function matchMembers(
     return { ...member, offsets: Object.fromEntries(definition.labels.map(({ name }, i) => [name, offsets[i]!])) };
   });
   const priorFrom = texts.length > 0 ? 'texts' : 'empty-text';
-  return { members, report: { kind: 'zero-shot', priorFrom, texts: texts.length, prior, members: reports } };
+  return { members, matching: { priorFrom, texts: texts.length, prior, members: reports } };
+}
+
+function reportOf(matching: Matching, latency: Latency): ZeroShotReport {
+  const unknown = { accuracy: NO_LABELS, macroF1: NO_LABELS, ece: NO_LABELS, augrc: NO_LABELS };
+  return { kind: 'zero-shot', ...unknown, latency, ...matching };
+}
+
+/** Of few texts each is asked several times. */
+async function latencyOf(engine: InferenceEngine, model: ServedModel, items: Item[]): Promise<Latency> {
+  const times: number[] = [];
+  for (let i = 0; i < TIMED_ANSWERS; i++) {
+    const startedAtMs = performance.now();
+    await rawScores(engine, model, [items[i % items.length]!]);
+    times.push(performance.now() - startedAtMs);
+  }
+  const mean: Statistic = (drawn) => Array.from(drawn, (i) => times[i]!).reduce((sum, ms) => sum + ms) / drawn.length;
+  const { low, high } = bootstrap(times.length, mean);
+  const digest = dataSetDigest(items.map((item) => ({ itemKey: itemKey(item), labels: [] })));
+  return { value: mean([...times.keys()]), interval: [low, high], digest, unit: 'ms', texts: items.length };
 }
 
 /** The items whose keys are smallest: a random sample that is the same each time. */

@@ -28,6 +28,15 @@ export function itemKey(item: Item): string {
   return sha256(fields === null ? JSON.stringify(all) : canonicalJson(all));
 }
 
+/**
+ * SHA-256 (hex) of rows by their item keys and labels, whatever their order: of `[itemKey, labels]` as canonical JSON,
+ * sorted, one a line. Unlabelled ones have no labels.
+ */
+export function dataSetDigest(rows: readonly { itemKey: string; labels: readonly string[] }[]): string {
+  const lines = rows.map(({ itemKey: key, labels }) => canonicalJson([key, labels]));
+  return sha256(lines.toSorted().join('\n'));
+}
+
 /** 70 % train, 10 % dev, 20 % test, for ever the same for one group. */
 export function splitOf(group: string): Split {
   const bucket = Number.parseInt(sha256(`split:${group}`).slice(0, 8), 16) % 100;

@@ -288,7 +288,23 @@ def key_vectors() -> list[dict]:
     ]
 
 
+def data_set_vectors() -> list[dict]:
+    keys_of = {name: keys.split_group(text) for name, text in TEXTS.items()}
+    rows = [
+        [[key, ["正"]] for key in keys_of.values()],
+        [[keys_of["emoji"], []], [keys_of["plain"], ['引"号\\\n\u0001\u2028', "😀", "a"]]],
+        [],
+    ]
+    return [{"rows": each, "digest": keys.data_set_digest(each)} for each in rows]
+
+
 if __name__ == "__main__":
     folder = Path(__file__).parent
-    for name, content in [("keys", key_vectors()), ("rendering", rendering()), ("scores", score_vectors())]:
+    vectors = {
+        "keys": key_vectors(),
+        "data-sets": data_set_vectors(),
+        "rendering": rendering(),
+        "scores": score_vectors(),
+    }
+    for name, content in vectors.items():
         (folder / f"{name}.json").write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n")

@@ -6,7 +6,7 @@ import { assemble, textsOf, Vocabulary, wordTokens } from '../../src/inference/t
 import type { Encoding, TextTokenizer } from '../../src/inference/types.js';
 import { canonicalDefinition, parseTask } from '../../src/task/definition.js';
 import { labelsOf, validateItem } from '../../src/task/item.js';
-import { normalise, splitGroup } from '../../src/task/keys.js';
+import { dataSetDigest, normalise, splitGroup } from '../../src/task/keys.js';
 import { inputOf } from '../../src/task/template.js';
 import type { Item, TaskDefinition } from '../../src/task/types.js';
 
@@ -33,6 +33,13 @@ describe('keys', () => {
     expect(normalise(row.text)).toBe(row.normalised);
     expect(splitGroup(row.text)).toBe(row.splitGroup);
   });
+});
+
+it('digests of data sets', () => {
+  const cases = vectors('data-sets') as { rows: [string, string[]][]; digest: string }[];
+  for (const { rows, digest } of cases) {
+    expect(dataSetDigest(rows.map(([itemKey, labels]) => ({ itemKey, labels })))).toBe(digest);
+  }
 });
 
 describe('rendering, id for id as the trainer', () => {

@@ -223,6 +223,14 @@ describe('bundles', () => {
     ]);
     const report = bundle.report as { priorFrom: string; texts: number; members: { after: number[] }[] };
     expect(report).toMatchObject({ kind: 'zero-shot', priorFrom: 'texts', texts: TEXTS.length });
+    const unknown = { value: null, interval: null, digest: null, reason: expect.stringMatching(/no labelled row/) };
+    const latency = {
+      value: expect.any(Number),
+      unit: 'ms',
+      texts: TEXTS.length,
+      digest: expect.stringMatching(/^[0-9a-f]{64}$/),
+    };
+    expect(report).toMatchObject({ accuracy: unknown, macroF1: unknown, ece: unknown, augrc: unknown, latency });
     for (const { after } of report.members) for (const p of after) expect(p).toBeCloseTo(0.5, 5);
     expect(bundle.golden.rows.length).toBeGreaterThanOrEqual(6);
     expect(manifest.libraries['onnxruntime-node']).toMatch(/^\d+\.\d+/);

@@ -7,6 +7,7 @@ with PyTorch on every golden row, or there is no bundle. Graphs in further preci
 import importlib.metadata
 import platform
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,8 +20,9 @@ import onnxruntime
 import torch
 
 from fewloop_trainer.admission import Served, further_precisions
-from fewloop_trainer.data import RunData, RunError, file_digest
+from fewloop_trainer.data import RunData, RunError, file_digest, labelled_digest
 from fewloop_trainer.encoder import load_model, load_tokenizer
+from fewloop_trainer.evaluate import figure_of, with_intervals
 from fewloop_trainer.export import PET_INPUTS, PetGraph, export_pet
 from fewloop_trainer.files import write_json
 from fewloop_trainer.learners import Learner
@@ -40,6 +42,7 @@ GOLDEN_TEXTS = (
     "太差了！客服不理人，东西用了两天就坏。",
     "iPhone 8 ABC，价格¥199.00……😀 还行吧\u3000（一般）",
 )
+TIMED_TEXTS = 20
 GOLDEN_SPAN = "客服"
 GOLDEN_CHOICES = ("好", "大")
 OVER_LONG = "房间不大，但是很干净，早餐也不错。" * 60
@@ -81,13 +84,17 @@ def write_bundle(
     rows = [{"item": item, "members": []} for item in items]
     graphs, entries, largest = [], [], 0.0
     teachers = [member.id for member in members if member.role == "teacher"]
+    timed = _timed_rows(data)
+    milliseconds = {role: np.zeros(len(timed)) for role in ("teacher", "student")}
     for index, member in enumerate(members):
         at_work()
         model = member.load()
         path = partial / f"g{index}.onnx"
         member.learner.export(model, base_folder, path)
         offsets = np.zeros(data.classes) if member.offsets is None else member.offsets
-        largest = max(largest, _golden(rows, items, task, member, model, offsets, session(path, threads)))
+        runtime = session(path, threads)
+        largest = max(largest, _golden(rows, items, task, member, model, offsets, runtime))
+        milliseconds[member.role] += _milliseconds(member.learner, model, runtime, timed)
         graph = {"id": f"g{index}", "kind": member.learner.graph, "precision": "fp32", "base": False}
         graphs.append(graph | file_entry(path))
         taught_by = {"teachers": teachers} if member.role == "student" else {}
@@ -107,7 +114,8 @@ def write_bundle(
                 graph.setdefault("variants", []).append({"precision": precision} | file_entry(path))
     shutil.copyfile(base_folder / "tokenizer.json", partial / "tokenizer.json")
     write_json(partial / "golden.json", {"rows": rows})
-    write_json(partial / "report.json", report | {"parity": largest, "precisions": precisions})
+    latency = _latency(data, timed, milliseconds, threads)
+    write_json(partial / "report.json", report | {"latency": latency, "parity": largest, "precisions": precisions})
     manifest = {
         "formatVersion": 1,
         "task": settings["task"],
@@ -209,6 +217,34 @@ def _member_entry(task: Task, member: TrainedMember, model: Any, graph: str, fol
         "weight": float(member.weight),
         "offsets": {} if member.offsets is None else _by_label(task, member.offsets),
     }
+
+
+def _timed_rows(data: RunData) -> list[dict]:
+    """A sample of the labelled ones."""
+    rows = [*data.dev, *data.train]
+    order = np.random.default_rng(int(data.settings["seed"]) + 3).permutation(len(rows))
+    return [rows[i] for i in order[:TIMED_TEXTS]]
+
+
+def _milliseconds(learner: Learner, model: Any, runtime: onnxruntime.InferenceSession, items: list[dict]) -> np.ndarray:
+    """That the exported graph takes for each item, asked alone."""
+    found = []
+    for row in learner.encode(items):
+        started = time.perf_counter()
+        learner.served(runtime, model, [row])
+        found.append(1000 * (time.perf_counter() - started))
+    return np.array(found)
+
+
+def _latency(data: RunData, timed: list[dict], by_role: dict[str, np.ndarray], threads: int) -> dict[str, object]:
+    """Mean milliseconds a text: of the policy that the task file has, as run_report.py's figures, and of each."""
+    policies = {
+        policy: with_intervals({"mean": lambda i, each=by_role[role]: float(each[i].mean())}, len(timed), 0)["mean"]
+        for policy, role in (("ensemble", "teacher"), ("student", "student"))
+    }
+    own = policies["student" if data.task.serving.policy == "student" else "ensemble"]
+    figure = figure_of(own, len(timed), labelled_digest(data.task, timed))
+    return figure | {"unit": "ms", "texts": len(timed), "threads": threads, "byPolicy": policies}
 
 
 def _by_label(task: Task, values: np.ndarray) -> dict[str, float]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fewloop_trainer.keys import split_group, split_of
+from fewloop_trainer.keys import data_set_digest, split_group, split_of
 from fewloop_trainer.task import Field, Task, load_task, parse_template
 
 
@@ -168,6 +168,11 @@ def answers_of(task: Task, row: dict) -> list[str]:
     if task.kind != "multi-label":
         return [row["label"]]
     return sorted(row["labels"], key=lambda name: task.label_names.index(name) if name in task.label_names else -1)
+
+
+def labelled_digest(task: Task, rows: list[dict]) -> str:
+    """Of the data set that a figure is of."""
+    return data_set_digest((row["itemKey"], answers_of(task, row)) for row in rows)
 
 
 def targets(task: Task, rows: list[dict]) -> np.ndarray:

@@ -1,16 +1,21 @@
-"""Accuracy, macro-F1 and calibration error of distributions, each with a 95 % interval."""
+"""Accuracy, macro-F1, calibration error and AUGRC of distributions, each with a 95 % interval."""
 
 from collections.abc import Callable
 
 import numpy as np
 from scipy.stats import binomtest, bootstrap
 
+from fewloop_trainer.reliability import risk_coverage
+from fewloop_trainer.scores import least_certain
+
 BINS = 10
+FEWEST_ROWS = 10
+"""Of fewer a bootstrap says nothing."""
 RESAMPLES = 500
 
 
 def evaluate(distribution: np.ndarray, wanted: np.ndarray, seed: int = 0) -> dict[str, object]:
-    """Of rows [N, C] with labels [N]: accuracy (Wilson's interval), macroF1 and ece (bootstrap over rows)."""
+    """Of rows [N, C] with labels [N]: accuracy (Wilson's interval), macroF1, ece and augrc (bootstrap over rows)."""
     rows = len(wanted)
     if rows == 0:
         return {"rows": 0}
@@ -29,15 +34,18 @@ def evaluate(distribution: np.ndarray, wanted: np.ndarray, seed: int = 0) -> dic
     def ece(index: np.ndarray) -> float:
         return calibration_error(confidence[index], (predicted == wanted)[index])
 
-    return result | _with_intervals({"macroF1": f1, "ece": ece}, rows, seed)
+    def augrc(index: np.ndarray) -> float:
+        return risk_coverage(confidence[index], (predicted == wanted)[index])["augrc"]
+
+    return result | with_intervals({"macroF1": f1, "ece": ece, "augrc": augrc}, rows, seed)
 
 
-def _with_intervals(statistics: dict[str, Callable[[np.ndarray], float]], rows: int, seed: int) -> dict[str, object]:
+def with_intervals(statistics: dict[str, Callable[[np.ndarray], float]], rows: int, seed: int) -> dict[str, object]:
     """Each statistic of all rows, and from ten rows on its interval over resampled ones."""
     everything, result = np.arange(rows), {}
     for name, statistic in statistics.items():
         result[name] = {"value": statistic(everything)}
-        if rows >= 10:
+        if rows >= FEWEST_ROWS:
             interval = bootstrap(
                 (everything,), statistic, n_resamples=RESAMPLES, vectorized=False, method="percentile", rng=seed
             ).confidence_interval
@@ -45,19 +53,30 @@ def _with_intervals(statistics: dict[str, Callable[[np.ndarray], float]], rows: 
     return result
 
 
+def figure_of(found: dict[str, object], rows: int, digest: str | None) -> dict[str, object]:
+    """A figure of a version's report, of as many rows, with their digest; null with a reason where there is none."""
+    figure = {"value": None, "interval": None, "digest": digest} | found
+    if figure["interval"] is not None:
+        return figure
+    few = f"{rows} rows, and an interval takes {FEWEST_ROWS}"
+    return figure | {"reason": few if rows else "there is no labelled row that it was not trained on"}
+
+
 def evaluate_sets(
     probabilities: np.ndarray, wanted: np.ndarray, thresholds: np.ndarray, seed: int = 0
 ) -> dict[str, object]:
     """Of label sets [N, C] given as probabilities: accuracy (of whole sets, Wilson's interval), macroF1 over labels
-    that occur, microF1, and ece over all decisions, a label taken or left."""
+    that occur, microF1, ece over all decisions, a label taken or left, and augrc of whole sets."""
     rows = len(wanted)
     if rows == 0:
         return {"rows": 0}
     chosen = probabilities >= thresholds
-    hits = int((chosen == wanted).all(1).sum())
+    whole = (chosen == wanted).all(1)
+    hits = int(whole.sum())
     wilson = binomtest(hits, rows).proportion_ci(method="wilson")
     right = np.where(wanted, probabilities, 1 - probabilities)
     sure = np.maximum(probabilities, 1 - probabilities)
+    confidence = least_certain(probabilities, chosen)
     result: dict[str, object] = {
         "rows": rows,
         "accuracy": {"value": hits / rows, "interval": [float(wilson.low), float(wilson.high)]},
@@ -67,8 +86,9 @@ def evaluate_sets(
         "macroF1": lambda i: sets_f1(chosen[i], wanted[i])[0],
         "microF1": lambda i: sets_f1(chosen[i], wanted[i])[1],
         "ece": lambda i: calibration_error(sure[i].ravel(), ((probabilities[i] >= 0.5) == wanted[i]).ravel()),
+        "augrc": lambda i: risk_coverage(confidence[i], whole[i])["augrc"],
     }
-    return result | _with_intervals(statistics, rows, seed)
+    return result | with_intervals(statistics, rows, seed)
 
 
 def sets_f1(chosen: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:

@@ -5,8 +5,10 @@ All items of one text share a split group, so that no text stands in two splits.
 """
 
 import hashlib
+import json
 import re
 import unicodedata
+from collections.abc import Iterable
 
 # Written out because Python's and JavaScript's `\\s` differ (U+FEFF, U+0085, U+001C to U+001F).
 _WHITESPACE = re.compile("[\t-\r\x1c- \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+")
@@ -20,6 +22,13 @@ def normalise(text: str) -> str:
 def split_group(text: str) -> str:
     """SHA-256 (hex) of the normalised text in UTF-8."""
     return hashlib.sha256(normalise(text).encode()).hexdigest()
+
+
+def data_set_digest(rows: Iterable[tuple[str, list[str]]]) -> str:
+    """SHA-256 (hex) of rows by their item keys and labels, whatever their order: of `[itemKey, labels]` as canonical
+    JSON, sorted, one a line."""
+    lines = (json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows)
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def twentieth(text: str) -> int:

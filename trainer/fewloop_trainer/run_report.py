@@ -6,8 +6,9 @@ from dataclasses import asdict
 import numpy as np
 from scipy.stats import binomtest
 
-from fewloop_trainer.data import targets
+from fewloop_trainer.data import labelled_digest, targets
 from fewloop_trainer.ensemble import weights_of_rows
+from fewloop_trainer.evaluate import FEWEST_ROWS, figure_of
 from fewloop_trainer.pseudo import PseudoLabels, label_of
 from fewloop_trainer.reliability import conformal_sets, risk_coverage
 from fewloop_trainer.run_state import Run
@@ -33,8 +34,11 @@ def report_of(
     untempered_dev = combine_members(dev, fit.weights)
     ensemble_dev = run.observe.temper(untempered_dev, temperatures.ensemble)
     student_dev = run.observe.temper(student.dev, student.temperature)
+    out_of_fold = _evaluate(run, fit.ensemble, run.wanted)
+    on_dev = {"ensemble": _evaluate(run, ensemble_dev, dev_wanted), "student": _evaluate(run, student_dev, dev_wanted)}
     return {
         "kind": "run",
+        **figures_of_version(run, out_of_fold, on_dev),
         "labelled": len(run.wanted),
         "dev": len(run.data.dev),
         "unlabelled": len(run.data.unlabelled),
@@ -47,7 +51,7 @@ def report_of(
             "seeds": _spread_over_seeds(run, fit),
             "reliability": _reliability(run, untempered, fit.ensemble, run.wanted),
             "members": {t.id: _evaluate(run, p, run.wanted) for t, p in zip(run.teachers, fit.rows, strict=True)},
-            "ensemble": _evaluate(run, fit.ensemble, run.wanted),
+            "ensemble": out_of_fold,
             "inTurn": _in_turn(run, fit, temperatures.cascade),
             "shortlistRecall": _shortlist_recall(run, fit.rows),
             "rows": [
@@ -56,8 +60,7 @@ def report_of(
             ],
         },
         "onDev": {
-            "ensemble": _evaluate(run, ensemble_dev, dev_wanted),
-            "student": _evaluate(run, student_dev, dev_wanted),
+            **on_dev,
             "reliability": {
                 "ensemble": _reliability(run, untempered_dev, ensemble_dev, dev_wanted),
                 "student": _reliability(run, student.dev, student_dev, dev_wanted),
@@ -87,6 +90,19 @@ def report_of(
         },
         "notes": _notes(run, fit),
     }
+
+
+def figures_of_version(run: Run, out_of_fold: dict, on_dev: dict[str, dict]) -> dict[str, object]:
+    """The contract's figures, of the policy that the task file has (for a cascade the ensemble) on dev rows; the
+    ensemble's out of fold where those are too few for an interval."""
+    policy = "student" if run.task.serving.policy == "student" else "ensemble"
+    where, rows, found = "dev", run.data.dev, on_dev[policy]
+    if len(rows) < FEWEST_ROWS and policy == "ensemble":
+        where, rows, found = "outOfFold", run.data.train, out_of_fold
+    digest = labelled_digest(run.task, rows) if rows else None
+    of_rows = {"policy": policy, "from": where, "rows": len(rows)}
+    names = ("accuracy", "macroF1", "ece", "augrc")
+    return {"figures": of_rows} | {name: figure_of(found.get(name, {}), len(rows), digest) for name in names}
 
 
 def summary_of(report: dict) -> dict[str, object]:

@@ -30,6 +30,12 @@ def test_keys(row):
     assert keys.twentieth(row["text"]) == row["twentieth"]
 
 
+def test_digests_of_data_sets():
+    for case in vectors("data-sets"):
+        assert keys.data_set_digest(case["rows"]) == case["digest"]
+        assert keys.data_set_digest(reversed(case["rows"])) == case["digest"]
+
+
 def test_rendering(tokenizer):
     for case in vectors("rendering"):
         task = load_task(case["definition"])

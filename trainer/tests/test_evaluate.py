@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from fewloop_trainer.evaluate import calibration_error, evaluate, macro_f1
+from fewloop_trainer.evaluate import calibration_error, evaluate, figure_of, macro_f1
 
 
 def predictions(hits: int, rows: int, confidence: float = 0.8) -> tuple[np.ndarray, np.ndarray]:
@@ -47,6 +47,8 @@ def test_intervals_hold_the_value_and_shrink_with_rows():
             low, high = result[name]["interval"]
             assert low <= high
             widths.append(high - low)
+        low, high = result["augrc"]["interval"]
+        assert low <= result["augrc"]["value"] <= high
         low, high = result["macroF1"]["interval"]
         assert low <= result["macroF1"]["value"] <= high
     assert widths[2] < widths[0]
@@ -56,6 +58,16 @@ def test_intervals_hold_the_value_and_shrink_with_rows():
 def test_few_rows_have_no_bootstrap_interval_and_none_no_measure():
     assert "interval" not in evaluate(*predictions(4, 9))["macroF1"]
     assert evaluate(np.zeros((0, 2)), np.zeros(0, int)) == {"rows": 0}
+
+
+def test_a_figure_that_lacks_something_says_why():
+    whole = {"value": 0.5, "interval": [0.0, 1.0]}
+    assert figure_of(whole, 10, "d") == whole | {"digest": "d"}
+    few = figure_of({"value": 0.5}, 9, "d")
+    assert few == {"value": 0.5, "interval": None, "digest": "d", "reason": "9 rows, and an interval takes 10"}
+    none = figure_of({}, 0, None)
+    assert none.pop("reason") == "there is no labelled row that it was not trained on"
+    assert none == {"value": None, "interval": None, "digest": None}
 
 
 def test_calibration_error_of_known_cases():

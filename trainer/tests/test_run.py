@@ -1,6 +1,7 @@
 """Whole runs on the tiny model: what one leaves, that it goes on where it was ended, that it keeps its budget."""
 
 import hashlib
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +15,8 @@ from safetensors.torch import load_file
 
 from bundles import broken_entries, largest_golden_difference
 from fewloop_trainer import admission, budget, pet, plan, run, run_state, training
+from fewloop_trainer.keys import data_set_digest
+from fewloop_trainer.run_report import figures_of_version
 from fewloop_trainer.task import load_task
 from fewloop_trainer.workspace import Workspace
 from folders import (
@@ -134,6 +137,39 @@ class TestFinishedRun:
         assert report["unlabelledDropped"] == 20
         assert all(steps > plan.MINIMUM_STEPS for steps in report["steps"].values())
 
+    def test_reported_the_figures_of_the_contract_with_interval_and_data(self, finished_run):
+        report = read_json(finished_run.folder / "bundle/report.json")
+        rows = read_lines(finished_run.folder / "labelled.jsonl")
+        dev = data_set_digest((row["itemKey"], [row["label"]]) for row in rows if row["split"] == "dev")
+        assert report["figures"] == {"policy": "ensemble", "from": "dev", "rows": 11}
+        for name in ("accuracy", "macroF1", "ece", "augrc"):
+            assert report[name] == report["onDev"]["ensemble"][name] | {"digest": dev}
+            assert len(report[name]["interval"]) == 2
+        assert report["augrc"]["value"] == report["onDev"]["reliability"]["ensemble"]["riskCoverage"]["augrc"]
+        latency = report["latency"]
+        assert (latency["unit"], latency["texts"], latency["threads"]) == ("ms", 20, 1)
+        assert 0 < latency["interval"][0] <= latency["value"] <= latency["interval"][1]
+        assert latency["byPolicy"]["ensemble"] == {name: latency[name] for name in ("value", "interval")}
+        assert latency["byPolicy"]["student"]["value"] > 0
+        assert re.fullmatch("[0-9a-f]{64}", latency["digest"])
+
+
+def test_without_dev_rows_the_figures_are_out_of_fold_and_a_student_has_none():
+    train = [row | {"itemKey": row["text"]} for row in reviews(6)]
+    figure, none, found = {"value": 0, "interval": [0, 1]}, {"rows": 0}, {}
+    out_of_fold = {"rows": 12, "accuracy": figure, "macroF1": figure, "ece": figure, "augrc": figure}
+    for policy in ("ensemble", "cascade", "student"):
+        task = load_task(definition_of(serving={"policy": policy}))
+        of = SimpleNamespace(task=task, data=SimpleNamespace(dev=[], train=train))
+        found[policy] = figures_of_version(of, out_of_fold, {"ensemble": none, "student": none})
+    digest = data_set_digest((row["itemKey"], [row["label"]]) for row in train)
+    assert found["ensemble"] == found["cascade"]
+    assert found["ensemble"]["figures"] == {"policy": "ensemble", "from": "outOfFold", "rows": 12}
+    assert found["ensemble"]["augrc"] == figure | {"digest": digest}
+    assert found["student"]["figures"] == {"policy": "student", "from": "dev", "rows": 0}
+    assert found["student"]["accuracy"]["value"] is None
+    assert found["student"]["accuracy"]["reason"] == "there is no labelled row that it was not trained on"
+
 
 def end_at(folder: Path, model: str, number: str) -> tuple[int, float]:
     """Runs the folder in another process until `model` trains, then signals it; status, and seconds to its end."""
@@ -174,7 +210,7 @@ class TestEndedRun:
             assert (folder / name).read_bytes() == (finished_run.folder / name).read_bytes(), name
         reports = [read_json(f / "bundle/report.json") for f in (folder, finished_run.folder)]
         for report in reports:
-            del report["seconds"], report["peakMemoryBytes"]
+            del report["seconds"], report["peakMemoryBytes"], report["latency"]
         assert reports[0] == reports[1]
         manifests = [read_json(f / "bundle/manifest.json") for f in (folder, finished_run.folder)]
         assert manifests[0]["policies"] == manifests[1]["policies"]
