@@ -1,9 +1,12 @@
-"""Temperatures (Guo et al. 2017), with a Gaussian prior on log T and bounds, because there are few rows."""
+"""Temperatures (Guo et al. 2017), with a Gaussian prior on log T and bounds, because there are few rows; of label sets
+offsets and thresholds, too."""
+
+from collections.abc import Callable
 
 import numpy as np
 from scipy.optimize import brentq, minimize_scalar
 
-from fewloop_trainer.scores import apply_temperature
+from fewloop_trainer.scores import NOT_LISTED, apply_temperature, independent_of
 
 CALIBRATED_ROWS = 100
 """Labelled rows that a temperature needs before predictions may call themselves calibrated. With 100 rows the standard
@@ -15,6 +18,9 @@ FEWEST_POSITIVES = 8
 LOG_BOUNDS = (np.log(0.25), np.log(4.0))
 LOG_DEVIATION = 0.5
 EPSILON = 1e-12
+OFFSET_DEVIATION = 2.0
+OFFSET_ROUNDS = 10
+"""Of offsets and temperature by turns; further ones move no probability by a hundredth."""
 
 
 def fit_temperature(distribution: np.ndarray, wanted: np.ndarray) -> float:
@@ -43,6 +49,33 @@ def match_confidence(distribution: np.ndarray, confidence: float) -> float:
     if excess(high) >= 0:
         return float(np.exp(high))
     return float(np.exp(brentq(excess, low, high, xtol=1e-6)))
+
+
+def fit_offsets(scores: np.ndarray, wanted: np.ndarray, temperature_of: Callable[[np.ndarray], float]) -> np.ndarray:
+    """Of label sets: the maximum a posteriori offset of each label [C] for rows' scores [N, C] whose probabilities are
+    to be `wanted` [N, C]. The mean of a label's is then about its share of the rows (that list it, of a shortlist).
+
+    That is so at the temperature that `temperature_of` fits to probabilities [N, C]: it moves them towards a half, and
+    with them the mean of a rare label.
+    """
+    offsets, temperature = np.zeros(scores.shape[1]), 1.0
+    for _ in range(OFFSET_ROUNDS if len(scores) else 0):
+        offsets = np.array([_offset(s, w, temperature) for s, w in zip(scores.T, wanted.T, strict=True)])
+        temperature = temperature_of(independent_of(scores, offsets))
+    return offsets
+
+
+def _offset(scores: np.ndarray, wanted: np.ndarray, temperature: float) -> float:
+    listed = scores != NOT_LISTED
+    scores, wanted = scores[listed], wanted[listed]
+
+    def slope(offset: float) -> float:
+        missing = (wanted - independent_of(scores / temperature, offset / temperature)).sum() / temperature
+        return float(missing - offset / OFFSET_DEVIATION**2)
+
+    # Beyond these the prior outweighs all rows together.
+    most = OFFSET_DEVIATION**2 * len(scores) / temperature + EPSILON
+    return float(brentq(slope, -most, most, xtol=1e-6))
 
 
 def fit_thresholds(probabilities: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from fewloop_trainer.learners import ClassifierLearner, PetLearner
 from fewloop_trainer.run_state import Run, Teacher
 from fewloop_trainer.scores import apply_temperature, chosen_of, combine_members, match_priors
 from fewloop_trainer.select import PseudoLabel, select
-from fewloop_trainer.teachers import OutOfFoldFit
+from fewloop_trainer.teachers import OutOfFoldFit, offsets_like_teachers
 from fewloop_trainer.training import TrainSettings
 
 PSEUDO_LABELS = 600
@@ -133,7 +133,9 @@ def _later_round(run: Run, fit: OutOfFoldFit, earlier: PseudoLabels, number: int
     said = run.shared(jobs, lambda done: run.report(0.7 + 0.08 * (number - 1 + done / len(jobs)) / run.task.rounds))
     for teacher, (candidates, texts) in zip(run.teachers, said, strict=True):
         learner = run.learners[teacher.id]
-        if run.shrinkage.matched and run.data.prior is not None:
+        if run.observe.sets:
+            offsets.append(offsets_like_teachers(run, fit, teacher.method, texts))
+        elif run.shrinkage.matched and run.data.prior is not None:
             offsets.append(match_priors(candidates[in_reservoir(run.candidates)], run.data.prior))
         else:
             offsets.append(run.prior_offsets() + (learner.offsets if isinstance(learner, PetLearner) else 0.0))

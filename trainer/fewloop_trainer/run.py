@@ -128,7 +128,7 @@ def policies_of(run: Run, temperatures: ServingTemperatures, student: Student) -
 def members_of(run: Run, weights: np.ndarray, student: Student) -> list[TrainedMember]:
     def member(teacher: Teacher, role: str, weight: float, offsets: np.ndarray) -> TrainedMember:
         learner = run.learners[teacher.id]
-        served = offsets if run.data.prior is not None else None
+        served = offsets if run.data.prior is not None or run.observe.sets else None
         return TrainedMember(teacher.id, role, learner, weight, served, lambda: run.trained(teacher)[1])
 
     teachers = [member(t, "teacher", w, o) for t, w, o in zip(run.teachers, weights, run.served_offsets, strict=True)]

@@ -150,9 +150,29 @@ def shortlist_of(embeddings: np.ndarray, vectors: np.ndarray, size: int) -> np.n
 
 
 def match_priors(scores: np.ndarray, prior: Sequence[float]) -> np.ndarray:
-    """Offsets of mean zero under which the mean of softmax(scores [rows, labels] + offsets) is `prior`."""
+    """Offsets of mean zero under which the mean of softmax(scores [rows, labels] + offsets) is `prior`.
+
+    Of shortlists, which the service's twin never sees, it is as near to that as can be reached; a label that no row
+    lists gets 0.
+    """
     aim = np.maximum(np.asarray(prior, dtype=np.float64), 1e-6)
     aim /= aim.sum()
+    listed = np.asarray(scores) != NOT_LISTED
+    if listed.all():
+        return _matched(scores, aim)
+    ever, offsets = listed.any(0), np.zeros(len(aim))
+    offsets[ever] = _matched(np.asarray(scores)[:, ever], _within_reach(listed[:, ever], aim[ever] / aim[ever].sum()))
+    return offsets
+
+
+def _within_reach(listed: np.ndarray, aim: np.ndarray) -> np.ndarray:
+    """Where labels are listed [rows, labels] too seldom for `aim`, no offsets reach it, and those sought grow without
+    end. So half of each row is split among its labels as `aim` has them, half as brings the mean nearest to `aim`."""
+    alike = np.where(listed, 0.0, NOT_LISTED)
+    return (distribution_of(alike, np.log(aim)).mean(0) + distribution_of(alike, _matched(alike, aim)).mean(0)) / 2
+
+
+def _matched(scores: np.ndarray, aim: np.ndarray) -> np.ndarray:
     offsets = np.zeros(len(aim))
     damping, last = 1.0, np.inf
     for _ in range(500 if len(scores) else 0):

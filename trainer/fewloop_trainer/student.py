@@ -21,7 +21,7 @@ from fewloop_trainer.run_state import Run, Teacher
 from fewloop_trainer.scores import apply_temperature, combine_members, match_priors
 from fewloop_trainer.select import select
 from fewloop_trainer.shrink import FEWEST_MATCHING_TEXTS, gain_exceeds, tempered_losses
-from fewloop_trainer.teachers import OutOfFoldFit
+from fewloop_trainer.teachers import OutOfFoldFit, offsets_like_teachers
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def calibrate_student(
     run: Run, member: Teacher, fit: OutOfFoldFit, temperature: float, trials: dict[str, float] | None
 ) -> Student:
     """The trained student with the offsets and the temperature that it is served with; `temperature`: the teachers'."""
-    offsets, dev, held = _distributions(run, member)
+    offsets, dev, held = _distributions(run, member, fit)
     teachers = combine_members(fit.texts, fit.weights)
     return Student(member, offsets, dev, *_temperature(run, dev, held, teachers, temperature), trials)
 
@@ -117,7 +117,7 @@ def _try(run: Run, fit: OutOfFoldFit, variants: list[Teacher]) -> list[np.ndarra
     )
     rows = np.zeros((len(variants), len(run.wanted), run.classes))
     for (number, k), (scores, texts) in zip(where, said, strict=True):
-        offsets = _offsets(run, _learner(run, variants[number]), texts)
+        offsets = _offsets(run, fit, _learner(run, variants[number]), texts)
         rows[number, fit.fold == k] = run.observe.probabilities(scores, offsets)
     return [tempered_losses(run.observe.flat(x), run.observe.flat_wanted(run.wanted)) for x in rows]
 
@@ -147,18 +147,20 @@ def _train_and_ask(
     }
 
 
-def _offsets(run: Run, learner, texts: np.ndarray) -> np.ndarray:
+def _offsets(run: Run, fit: OutOfFoldFit, learner, texts: np.ndarray) -> np.ndarray:
     """[C]: matched on scores of calibration texts [M, C], else those of training and the prior's part."""
+    if run.observe.sets:
+        return offsets_like_teachers(run, fit, learner.method, texts)
     if run.shrinkage.matched and run.data.prior is not None and len(texts) >= FEWEST_MATCHING_TEXTS:
         return match_priors(texts, run.data.prior)
     return run.prior_offsets() + (learner.offsets if isinstance(learner, PetLearner) else 0.0)
 
 
-def _distributions(run: Run, student: Teacher) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _distributions(run: Run, student: Teacher, fit: OutOfFoldFit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The student's offsets [C], and its probabilities of the dev rows and of the calibration texts."""
     learner, model = run.trained(student)
     texts = run.predict(learner, model, learner.encode(run.calibration))
-    offsets = _offsets(run, learner, texts)
+    offsets = _offsets(run, fit, learner, texts)
     dev = run.predict(learner, model, learner.encode(run.data.dev))
     return offsets, run.observe.probabilities(dev, offsets), run.observe.probabilities(texts, offsets)
 

@@ -47,7 +47,10 @@ def fit_out_of_fold(run: Run, offsets: np.ndarray) -> OutOfFoldFit:
     groups = [split_group(row["text"]) for row in run.data.train]
     fold = ensemble.folds_of(run.balance, groups, folds_for(run.balance), run.seed)
     near, far, stages = _cross_fit(run, fold)
-    run.served_offsets = [first_offsets(run, t, offsets) for t in run.teachers]
+    run.served_offsets = [
+        _offsets_of_sets(run, scores) if run.observe.sets else first_offsets(run, t, offsets)
+        for t, scores in zip(run.teachers, near.rows, strict=True)
+    ]
     rows, texts = _choose_shrinkage(run, near, far)
     weights, weighing = ensemble.choose_weights(
         run.observe.flat(rows), run.observe.flat_wanted(run.wanted), run.observe.per_row(fold, run.classes)
@@ -83,6 +86,24 @@ def _cross_fit(run: Run, fold: np.ndarray) -> tuple[OutOfFold, OutOfFold | None,
         for part, said_of_rows, said_of_texts in zip(found, rows, texts, strict=True):
             part.rows[number, fold == k], part.texts[number, fold_of_text == k] = said_of_rows, said_of_texts
     return found[0], found[1] if run.tunes_all else None, candidates
+
+
+def _offsets_of_sets(run: Run, scores: np.ndarray) -> np.ndarray:
+    """[C], given scores [N, C] out of fold. Batches favour rows with rare labels, and EFL's hypotheses that are right;
+    how much that adds to a label's log-odds is seen by its mean probability, which is to be its share."""
+    return calibrate.fit_offsets(scores, run.wanted, lambda p: run.observe.fit_temperature(p, run.wanted))
+
+
+def offsets_like_teachers(run: Run, fit: OutOfFoldFit, method: str, scores: np.ndarray) -> np.ndarray:
+    """Of label sets: the offsets [C] of a model that has learned pseudo-labels, given its scores [M, C] of the
+    calibration texts, at which it says there what the cross-fitted teachers do; with too few texts, those of the
+    teachers of its method."""
+    if len(scores) < FEWEST_MATCHING_TEXTS:
+        own = [o for t, o in zip(run.teachers, run.served_offsets, strict=True) if t.method == method]
+        return np.mean(own, axis=0)
+    said = run.observe.temper(combine_members(fit.texts, fit.weights), fit.temperature)
+    confidence = float(run.observe.flat(said).max(-1).mean())
+    return calibrate.fit_offsets(scores, said, lambda p: calibrate.match_confidence(run.observe.flat(p), confidence))
 
 
 def _at_share(run: Run, stages: list[list[np.ndarray]]) -> list[np.ndarray]:

@@ -2,11 +2,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from fewloop_trainer import calibrate
 from fewloop_trainer.observe import Observations
-from fewloop_trainer.scores import apply_temperature
-from fewloop_trainer.teachers import ServingTemperatures, serving_temperatures
+from fewloop_trainer.scores import NOT_LISTED, apply_temperature, independent_of
+from fewloop_trainer.teachers import ServingTemperatures, offsets_like_teachers, serving_temperatures
 
 
 def overconfident(true_temperature: float, rows: int = 40_000) -> tuple[np.ndarray, np.ndarray]:
@@ -82,3 +83,77 @@ def test_the_teachers_are_served_with_temperatures_of_dev_rows_too_where_train_r
     sets = Observations(SimpleNamespace(kind="multi-label"))
     of_sets = serving_temperatures(SimpleNamespace(**vars(run) | {"observe": sets}), fit, dev)
     assert of_sets == ServingTemperatures(fit.temperature, None, rows)
+
+
+class TestOffsetsOfLabelSets:
+    SETS = Observations(SimpleNamespace(kind="multi-label"))
+
+    def drawn_evenly(self, rows: int, sharpness: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Labels of shares from a half to 2 %, and scores of a learner that saw each in half of its batches and is
+        `sharpness` times too sure; [rows, 3] each. What has to be taken from the scores, [3]."""
+        rng = np.random.default_rng(4)
+        log_odds = rng.normal(0, 2, (rows, 3)) + np.array([0.0, -3.0, -5.5])
+        wanted = rng.random((rows, 3)) < expit(log_odds)
+        share = wanted.mean(0)
+        added = np.log((1 - share) / share)
+        return sharpness * (log_odds + added), wanted, sharpness * added
+
+    def test_take_out_what_balanced_batches_added(self):
+        scores, wanted, added = self.drawn_evenly(4000, 1.5)
+        offsets = calibrate.fit_offsets(scores, wanted, lambda p: self.SETS.fit_temperature(p, wanted))
+        np.testing.assert_allclose(offsets, -added, atol=0.3)
+        p = independent_of(scores, offsets)
+        tempered = self.SETS.temper(p, self.SETS.fit_temperature(p, wanted))
+        np.testing.assert_allclose(tempered.mean(0), wanted.mean(0), rtol=0.05)
+        assert self.SETS.calibration_error(tempered, wanted) < 0.02
+        before = independent_of(scores)
+        before = self.SETS.temper(before, self.SETS.fit_temperature(before, wanted))
+        assert before[:, 2].mean() > 3 * wanted[:, 2].mean()
+
+    def test_move_less_for_a_few_rows_than_for_many(self):
+        scores, wanted = np.full((3, 1), 2.0), np.array([[True], [False], [False]])
+        few, some, many = (
+            calibrate.fit_offsets(np.repeat(scores, n, 0), np.repeat(wanted, n, 0), lambda p: 1.0).item()
+            for n in (1, 10, 1000)
+        )
+        assert 0 > few > some > many
+        assert many == pytest.approx(np.log(1 / 2) - 2, abs=0.01)
+
+    @pytest.mark.parametrize("always", [False, True])
+    def test_are_finite_where_all_rows_have_a_label_or_none(self, always):
+        offsets = calibrate.fit_offsets(np.linspace(-3, 3, 20)[:, None], np.full((20, 1), always), lambda p: 1.0)
+        assert 1 < abs(offsets[0]) < 10
+        assert (offsets[0] > 0) == always
+
+    def test_know_nothing_of_rows_that_do_not_list_the_label(self):
+        scores, wanted, _ = self.drawn_evenly(600, 1.0)
+        half = np.arange(600) < 300
+        listed = np.where(half[:, None], scores, NOT_LISTED)
+        listed[:, 2] = NOT_LISTED
+        offsets, of_half = (
+            calibrate.fit_offsets(s, w, lambda p: 1.0) for s, w in ((listed, wanted), (scores[half], wanted[half]))
+        )
+        np.testing.assert_allclose(offsets, [*of_half[:2], 0], atol=1e-9)
+
+    def test_without_rows_are_none(self):
+        assert calibrate.fit_offsets(np.zeros((0, 3)), np.zeros((0, 3)), lambda p: 1.0).tolist() == [0, 0, 0]
+
+    @pytest.mark.parametrize("texts", [40, 600])
+    def test_of_a_student_make_it_say_what_the_teachers_do_or_are_theirs(self, texts):
+        scores, _, _ = self.drawn_evenly(texts, 1.0)
+        teachers = np.stack([expit(scores - 2.0), expit(scores - 3.0)])
+        own = [np.array([0.0, -1.0, -2.0]), np.array([0.0, -3.0, -2.0]), np.full(3, 9.0)]
+        methods = ("fine-tune", "fine-tune", "efl")
+        run = SimpleNamespace(
+            observe=self.SETS, teachers=[SimpleNamespace(method=m) for m in methods], served_offsets=own
+        )
+        fit = SimpleNamespace(texts=teachers, weights=np.array([0.5, 0.5]), temperature=1.2)
+        offsets = offsets_like_teachers(run, fit, "fine-tune", scores)
+        if texts < 50:
+            assert offsets.tolist() == [0, -2, -2]
+        else:
+            said = self.SETS.temper(teachers.mean(0), 1.2)
+            own = independent_of(scores, offsets)
+            confidence = self.SETS.flat(said).max(-1).mean()
+            served = self.SETS.temper(own, calibrate.match_confidence(self.SETS.flat(own), confidence))
+            np.testing.assert_allclose(served.mean(0), said.mean(0), rtol=0.05)

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -579,5 +580,11 @@ class TestMethods:
         assert set(report["outOfFold"]["ensemble"]) >= {"accuracy", "macroF1", "microF1", "ece"}
         manifest = read_json(folder / "bundle/manifest.json")
         assert set(manifest["thresholds"]) == {"positive", "negative", "long"}
+        for member in manifest["members"]:
+            assert set(member["offsets"]) == {"positive", "negative", "long"}
+            assert all(member["offsets"].values()), "none is left as training had it"
+        said = np.mean([row["distribution"] for row in report["outOfFold"]["rows"]], axis=0)
+        shares = [np.mean([name in row["labels"] for row in rows[60:84]]) for name in manifest["thresholds"]]
+        np.testing.assert_allclose(said, shares, atol=0.1)
         for line in read_lines(folder / "pseudo-labels.jsonl"):
             assert set(line["labels"]) <= {"positive", "negative", "long"}
