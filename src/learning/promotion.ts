@@ -295,6 +295,9 @@ export class PromotionService {
     const comparison = await this.gate.compare(stale.task, stale.version);
     const promotion = await this.transactions.run(async (tx) => {
       await this.tasks.lock(stale.task, tx);
+      // To compare takes minutes, and the first decision stands.
+      const now = await this.promotions.find(stale.id, tx);
+      if (now?.decision) throw decided(now.decision);
       return this.insert(tx, stale.task, stale.version, comparison);
     });
     return new FewloopError(
