@@ -4,7 +4,7 @@
  *
  *   approved ──▶ CANARY ──its time is over, no reason against it──▶ ACTIVE
  *                   ├── a reason (guard-rules.ts), or a person ──▶ REJECTED
- *                   └── another version became active ──▶ CANDIDATE
+ *                   └── another version became active ──▶ CANDIDATE: who approves it again has the two compared
  */
 import { Inject, Injectable } from '@nestjs/common';
 import { ActivationService } from '../registry/activation.js';

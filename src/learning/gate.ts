@@ -284,7 +284,7 @@ async function patiently<T>(action: () => Promise<T>): Promise<T> {
 }
 
 /** Texts that one of the two failed on are left out. */
-function trafficFigures(before: (Answer | null)[], now: (Answer | null)[]): TrafficFigures {
+async function trafficFigures(before: (Answer | null)[], now: (Answer | null)[]): Promise<TrafficFigures> {
   const named = (answer: Answer) => answer.labels.toSorted().join('\n');
   const both = before.flatMap((one, i) => (one && now[i] ? [[named(one), named(now[i])] as const] : []));
   const counts = (side: 0 | 1) =>
@@ -293,7 +293,7 @@ function trafficFigures(before: (Answer | null)[], now: (Answer | null)[]): Traf
   return {
     texts: both.length,
     agreement: both.length === 0 ? null : same / both.length,
-    labelShift: labelShift(counts(0), counts(1)).shift,
+    labelShift: (await labelShift(counts(0), counts(1))).shift,
   };
 }
 

@@ -11,7 +11,7 @@ import type { ServedWindow } from '../inference/served-windows.js';
 import { countCells, jensenShannon } from './divergence.js';
 import { wilson } from './gate-statistics.js';
 import type { Accuracy } from './live-accuracy.js';
-import { generatorOf, permutationTest } from './permutation.js';
+import { generatorOf, permutationTestByTurns } from './permutation.js';
 
 export interface Watched {
   before: ServedWindow;
@@ -34,8 +34,9 @@ const LEVEL = 1e-4;
 const MAX_DRAWS = Math.ceil(2 / LEVEL);
 
 /** Why it goes back, for people; none: it stays. */
-export function reasonsToGoBack(watched: Watched): string[] {
-  return [failures(watched), latency(watched), labels(watched), audited(watched)].filter((reason) => reason !== null);
+export async function reasonsToGoBack(watched: Watched): Promise<string[]> {
+  const reasons = [failures(watched), latency(watched), await labels(watched), audited(watched)];
+  return reasons.filter((reason) => reason !== null);
 }
 
 function failures({ before, now }: Watched): string | null {
@@ -54,10 +55,11 @@ function latency({ before, now }: Watched): string | null {
   return `one request in twenty takes ${own.toFixed(0)} ms or more, before ${old.toFixed(0)} ms`;
 }
 
-function labels({ before, now, expectedShift }: Watched): string | null {
+async function labels({ before, now, expectedShift }: Watched): Promise<string | null> {
   if (expectedShift === null || Math.min(before.answered, now.answered) < LEAST_LABELLED) return null;
-  const distance = labelShift(before.labels, now.labels);
-  if (distance.p > LEVEL || distance.shift <= expectedShift + SHIFT) return null;
+  const least = expectedShift + SHIFT;
+  const distance = await labelShift(before.labels, now.labels, least);
+  if (distance.p > LEVEL || distance.shift <= least) return null;
   const shares = [...now.labels].map(([label, count]) => {
     const [share, usual] = [count / now.answered, (before.labels.get(label) ?? 0) / before.answered];
     return { label, share, usual };
@@ -76,11 +78,15 @@ function audited({ audit }: Watched): string | null {
   return `${percent(now.accuracy!)} of ${now.rows} audit answers have it right, before ${percent(before.accuracy!)}`;
 }
 
-/** `shift`: the Jensen-Shannon distance of two samples of labels in [0, 1], without what chance adds. */
-export function labelShift(
+/**
+ * `shift`: the Jensen-Shannon distance of two samples of labels in [0, 1], without what chance adds. Where that cannot be
+ * more than `least` it is not told from nothing: the draws of a test cost a good part of a second.
+ */
+export async function labelShift(
   a: ReadonlyMap<string, number>,
   b: ReadonlyMap<string, number>,
-): { shift: number; p: number } {
+  least = 0,
+): Promise<{ shift: number; p: number }> {
   const names = [...new Set([...a.keys(), ...b.keys()])];
   const cellsOf = (counts: ReadonlyMap<string, number>) =>
     names.flatMap((name, cell) => Array.from({ length: counts.get(name) ?? 0 }, () => cell));
@@ -92,7 +98,8 @@ export function labelShift(
       countCells(cells, names.length, order, 0, first.length),
       countCells(cells, names.length, order, first.length, cells.length),
     );
-  const { observed, p, nullMean } = permutationTest(cells.length, divergence, MAX_DRAWS, generatorOf(1));
+  if (Math.sqrt(divergence(Int32Array.from(cells.keys()))) <= least) return { shift: 0, p: 1 };
+  const { observed, p, nullMean } = await permutationTestByTurns(cells.length, divergence, MAX_DRAWS, generatorOf(1));
   return { shift: Math.sqrt(Math.max(0, observed - nullMean)), p };
 }
 

@@ -79,7 +79,7 @@ export class GuardService implements OnApplicationBootstrap, BeforeApplicationSh
     const definition = task.definition as TaskDefinition;
     const promotion = await this.promotionRows.ofVersion(name, version);
     const { traffic = null } = (promotion?.report ?? {}) as { traffic?: TrafficFigures | null };
-    const reasons = reasonsToGoBack({
+    const reasons = await reasonsToGoBack({
       before: renamed(this.windows.of(name, before, 0), definition),
       now: renamed(this.windows.of(name, version, since.getTime()), definition),
       expectedShift: traffic && traffic.labelShift,

@@ -1,3 +1,5 @@
+import { setImmediate } from 'node:timers/promises';
+
 /**
  * A permutation test that stops early (Besag & Clifford 1991, Biometrika 78:301-304). Pure; the draws follow a seed.
  * The p-value holds for every level: under the null P(p <= level) <= level, whatever the statistic and its ties. What is
@@ -17,14 +19,36 @@ export interface PermutationResult {
 
 /** So many draws as great as what was observed tell that it is nothing rare. */
 const ENOUGH = 20;
+/** The process does nothing else for so long. */
+const TURN_MS = 10;
+
+type Arguments = [rows: number, statistic: TwoSampleStatistic, maxDraws: number, random: () => number];
 
 /** `maxDraws` of at least 1 / level - 1, or no p-value can reach the level. */
-export function permutationTest(
-  rows: number,
-  statistic: TwoSampleStatistic,
-  maxDraws: number,
-  random: () => number,
-): PermutationResult {
+export function permutationTest(...test: Arguments): PermutationResult {
+  const drawing = draw(...test);
+  let step = drawing.next();
+  while (!step.done) step = drawing.next();
+  return step.value;
+}
+
+/** The same, for a process that has others to answer meanwhile. */
+export async function permutationTestByTurns(...test: Arguments): Promise<PermutationResult> {
+  const drawing = draw(...test);
+  let turnEndsAt = performance.now() + TURN_MS;
+  let step = drawing.next();
+  while (!step.done) {
+    if (performance.now() >= turnEndsAt) {
+      await setImmediate();
+      turnEndsAt = performance.now() + TURN_MS;
+    }
+    step = drawing.next();
+  }
+  return step.value;
+}
+
+/** May be left for a while after each draw. */
+function* draw(...[rows, statistic, maxDraws, random]: Arguments): Generator<void, PermutationResult> {
   const order = Int32Array.from({ length: rows }, (_, i) => i);
   const observed = statistic(order);
   // Sums in another order differ in their last digits: what is equal but for those counts as as great.
@@ -36,6 +60,7 @@ export function permutationTest(
     draws += 1;
     sum += drawn;
     if (drawn >= bar) asGreat += 1;
+    yield;
   }
   const p = asGreat === ENOUGH ? ENOUGH / draws : (asGreat + 1) / (draws + 1);
   return { observed, p, nullMean: draws === 0 ? 0 : sum / draws, draws };

@@ -10,6 +10,8 @@
  *                 because the champion it was compared with is no longer the active one, or the task has another serving
  *                 policy now, by which other members answer
  *
+ * An APPROVED one whose canary another active version cut short may be approved again: the two are compared, as a new one.
+ *
  * Invariants: the first decision stands; an approval is of the comparison that the engineer saw; whatever becomes
  * active was opened and checked against its golden texts in this process first.
  */
@@ -127,14 +129,19 @@ export class PromotionService {
   /**
    * Where the task asks for four eyes two people take part: who started the run, and another who approves; of a run that
    * a trigger started the first to approve is only noted down, and the promotion stays open for a second. Throws
-   * PROMOTION_NOT_FOUND; CONFLICT where it is decided, its champion is no longer the active version, or the task's
-   * serving policy another one (the comparison is then made again, as a new promotion that the message names); FORBIDDEN
-   * by the task's four eyes; GATE_NOT_PASSED, also by what the task asks of live traffic (`shadowMinutes`); BAD_INPUT on
-   * `comment`, also for an override without one; BUNDLE_INVALID where the version cannot serve.
+   * PROMOTION_NOT_FOUND; CONFLICT where it is decided, its champion is no longer the active version, its canary was cut
+   * short, or the task's serving policy is another one (the comparison is then made again, as a new promotion that the
+   * message names); FORBIDDEN by the task's four eyes; GATE_NOT_PASSED, also by what the task asks of live traffic
+   * (`shadowMinutes`); BAD_INPUT on `comment`, also for an override without one; BUNDLE_INVALID where the version cannot
+   * serve.
    */
   async approve(id: string, { by, comment = null, override = false }: Approval): Promise<PromotionRow> {
     if (comment !== null) checkCharacters('comment', comment);
-    const promotion = await this.open(id);
+    const promotion = await this.get(id);
+    await this.requireUnsettled(promotion);
+    if (promotion.decision) {
+      throw await this.comparedAgain(promotion, 'its canary ended when another version became active');
+    }
     const task = await this.taskOf(promotion);
     const isFirst = await this.isFirstOfTwo(promotion, task, by);
     const changed = changedSince(promotion, task);
@@ -225,6 +232,24 @@ export class PromotionService {
     return promotion;
   }
 
+  /**
+   * Throws CONFLICT where it is decided, unless it was approved for a canary that was cut short: the version is a
+   * candidate again, and nothing was asked for since.
+   */
+  private async requireUnsettled({ id, task, version, decision }: PromotionRow, tx?: Tx): Promise<void> {
+    if (decision === null) return;
+    const newest = await this.promotions.ofVersion(task, version, tx);
+    const state = (await this.versions.find(task, version, tx))?.state;
+    const isCutShort = decision === 'APPROVED' && (state === 'CANDIDATE' || state === 'SHADOW') && newest?.id === id;
+    if (!isCutShort) throw decided(decision);
+    const open = await this.promotions.undecided(task, tx);
+    if (!open) return;
+    throw new FewloopError(
+      'CONFLICT',
+      `version ${open.version} is to be decided on first: promotion ${open.id} is open`,
+    );
+  }
+
   private async taskOf(promotion: PromotionRow): Promise<TaskRow> {
     const task = await this.tasks.find(promotion.task);
     if (!task) throw new FewloopError('TASK_NOT_FOUND', `there is no task ${promotion.task}`);
@@ -298,6 +323,8 @@ export class PromotionService {
     const comparison = await this.gate.compare(stale.task, stale.version);
     const promotion = await this.transactions.run(async (tx) => {
       await this.tasks.lock(stale.task, tx);
+      // To compare takes minutes, and the first decision stands.
+      await this.requireUnsettled((await this.promotions.find(stale.id, tx))!, tx);
       return this.insert(tx, stale.task, stale.version, comparison);
     });
     return new FewloopError(

@@ -109,15 +109,22 @@ export class TaskService {
       await this.examples.renameLabels(name, renames, tx);
       await this.candidates.renameLabels(name, renames, tx);
       await this.answers.renameLabels(name, renames, tx);
-      if (!retire && kind !== 'multiple-choice') await this.requireLabelsKept(definition, tx);
+      if (!retire && kind !== 'multiple-choice') {
+        const before = (known.definition as TaskDefinition).labels.map(
+          (label) => renames.get(label.name) ?? label.name,
+        );
+        await this.requireLabelsKept(before, definition, tx);
+      }
     }
     const revision = (known?.revision ?? 0) + 1;
     await this.tasks.saveRevision({ name, kind, revision, definition, definitionDigest: digest, appliedBy: by }, tx);
   }
 
-  private async requireLabelsKept(definition: TaskDefinition, tx: Tx): Promise<void> {
+  /** Of the labels `before`: what an earlier revision took away is gone already, and its examples are still there. */
+  private async requireLabelsKept(before: string[], definition: TaskDefinition, tx: Tx): Promise<void> {
     const labels = new Set(definition.labels.map(({ name }) => name));
-    const lost = (await this.examples.labelsInUse(definition.name, tx)).filter((label) => !labels.has(label));
+    const inUse = new Set(await this.examples.labelsInUse(definition.name, tx));
+    const lost = before.filter((label) => inUse.has(label) && !labels.has(label));
     if (lost.length === 0) return;
     const hint = 'name its successor with `was`, or apply with --retire';
     throw badInput('labels', `${lost.join(', ')} would be gone and has examples: ${hint}`);

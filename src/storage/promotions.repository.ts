@@ -32,8 +32,8 @@ export class PromotionsRepository {
   }
 
   /** At most one of a task is open. */
-  undecided(task: string): Promise<PromotionRow | null> {
-    return this.dataSource.manager.findOneBy(PromotionRow, { task, decision: IsNull() });
+  undecided(task: string, tx?: Tx): Promise<PromotionRow | null> {
+    return (tx ?? this.dataSource.manager).findOneBy(PromotionRow, { task, decision: IsNull() });
   }
 
   /** Newest first. */
@@ -46,8 +46,9 @@ export class PromotionsRepository {
   }
 
   /** The newest of a version; null where none was ever asked for. */
-  ofVersion(task: string, version: number): Promise<PromotionRow | null> {
-    return this.dataSource.manager.findOne(PromotionRow, { where: { task, version }, order: { requestedAt: 'DESC' } });
+  ofVersion(task: string, version: number, tx?: Tx): Promise<PromotionRow | null> {
+    const manager = tx ?? this.dataSource.manager;
+    return manager.findOne(PromotionRow, { where: { task, version }, order: { requestedAt: 'DESC' } });
   }
 
   /** False where it was decided before: the first decision stands. */

@@ -298,6 +298,12 @@ describe('tasks', () => {
     const lost = taskFile({ labels: [{ name: 'other', words: ['很'] }, labels[1]] });
     await expect(tasks.apply(lost, 'test')).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'labels' });
     expect(await tasks.apply(lost, 'test', { retire: true })).toMatchObject({ revision: 3 });
+    // What is gone is asked about no more; what is there still is.
+    await examples.import('tiny', [{ text: '差', labels: ['negative'] }], 'test');
+    const other = { name: 'third', words: ['你'] };
+    const later = (...kept: object[]) => taskFile({ labels: [{ name: 'other', words: ['很'] }, ...kept] });
+    expect(await tasks.apply(later(labels[1]!, other), 'test')).toMatchObject({ revision: 4 });
+    await expect(tasks.apply(later(other), 'test')).rejects.toThrow('negative would be gone');
     await expect(tasks.apply(taskFile({ templats: [] }), 'test')).rejects.toThrow('did you mean "templates"');
   });
 });

@@ -136,6 +136,32 @@ describe('approval', () => {
     expect(await active()).toBe(3);
   });
 
+  it('of a stale one leaves what was decided while it is compared again, and what was asked for', async () => {
+    await applyTinyTask(service, dataDir);
+    for (const version of [2, 3, 4]) await addVersion(version);
+    await promotions.approve(await request(2, 'BETTER'), { by: 'ann' });
+    const gate = service.get(GateService);
+    const comparing = async (id: string, meanwhile: () => Promise<unknown>) => {
+      vi.spyOn(gate, 'compare').mockImplementationOnce(async () => {
+        await meanwhile();
+        return { championVersion: 2, verdict: 'BETTER', report: {} };
+      });
+      return promotions.approve(id, { by: 'ann' }).catch(({ code, message }: FewloopError) => `${code}: ${message}`);
+    };
+    const third = await request(3, 'BETTER', 1);
+    const rejected = await comparing(third, () => promotions.reject(third, { by: 'bob', comment: 'odd answers' }));
+    expect(rejected).toBe('CONFLICT: the promotion is rejected already');
+    expect(await service.get(VersionsRepository).find('tiny', 3)).toMatchObject({ state: 'REJECTED' });
+    expect((await promotions.list('tiny'))[0]).toMatchObject({ id: third, decision: 'REJECTED' });
+
+    const fourth = await request(4, 'BETTER', 1);
+    let fifth = '';
+    expect(await comparing(fourth, async () => (fifth = await request(5, 'BETTER', 2)))).toBe(
+      'CONFLICT: the promotion is superseded already',
+    );
+    expect((await promotions.list('tiny'))[0]).toMatchObject({ id: fifth, decision: null });
+  });
+
   it('is of the policy that was compared: where the task has another one since, it is compared again', async () => {
     await applyTinyTask(service, dataDir, {
       learning: { promotion: { minVerdict: 'worse' }, trigger: { newLabels: null } },

@@ -393,6 +393,30 @@ describe('a canary', () => {
     expect(await state(2)).toBe('CANDIDATE');
   });
 
+  it('that another active version cut short is compared with that one when it is approved again', async () => {
+    await approve({ canaryPercent: 20, minVerdict: 'worse' });
+    const [first] = await promotions.list('tiny');
+    const again = () => promotions.approve(first!.id, { by: 'ann' }).catch(({ message }: FewloopError) => message);
+    expect(await again()).toBe('the promotion is approved already');
+    await addVersion(3);
+    await service.get(Transactions).run((tx) => service.get(ModelRegistry).setActive('tiny', 3, tx));
+    await trials.look();
+    // What a newer run asks for goes first.
+    await addVersion(4);
+    const newer = await request(4, 3);
+    expect(await again()).toBe(`version 4 is to be decided on first: promotion ${newer} is open`);
+    await promotions.reject(newer, { by: 'ann', comment: 'no' });
+    expect(await again()).toMatch(/^its canary ended when another version became active; compared again as promotion/u);
+    const [second] = await promotions.list('tiny');
+    expect(second).toMatchObject({ version: 2, championVersion: 3, decision: null });
+    expect(await promotions.get(first!.id)).toMatchObject({ decision: 'APPROVED' });
+    // Once: the new one is what is to be decided.
+    expect(await again()).toBe('the promotion is approved already');
+    await promotions.approve(second!.id, { by: 'ann' });
+    expect(await state(2)).toBe('CANARY');
+    expect(await newest()).toMatchObject({ kind: 'CANARY', against: 3, endedAt: null });
+  });
+
   it('is the same in every process, and ends once', async () => {
     const second = await startService({ url: database.url, dataDir, mode: 'succeed', clock });
     try {
