@@ -3,7 +3,7 @@
  * made it and without what proves the key.
  */
 import { Inject, Injectable } from '@nestjs/common';
-import { badInput, FewloopError } from '../common/errors.js';
+import { badInput, checkCharacters, FewloopError } from '../common/errors.js';
 import { LedgerService, NO_TASK } from '../learning/ledger.js';
 import { AccessKeysRepository } from '../storage/access-keys.repository.js';
 import type { AccessKeyRow, AccessSecretRow } from '../storage/entities/access-key.js';
@@ -124,6 +124,7 @@ function check({ name, tasks, expiresInDays, ...limits }: NewKey): void {
   if (tasks !== null && (tasks.length === 0 || tasks.length > MAX_TASKS)) {
     throw badInput('tasks', `must be 1 to ${MAX_TASKS} names; leave it out for all tasks`);
   }
+  tasks?.forEach((task, i) => checkCharacters(`tasks.${i}`, task));
   checkDays(expiresInDays);
   for (const field of ['requestsPerMinute', 'tokensPerMinute', 'subscriptions'] as const) {
     const limit = limits[field];

@@ -7,6 +7,7 @@ import { inSpan, traceOf } from '../common/tracing/tracing.js';
 import { Config } from '../config/config.js';
 import { tokensOf } from '../inference/cost.js';
 import { InferenceEngine } from '../inference/engine.js';
+import { whileAwaited } from '../inference/infer.js';
 import { countPredictions } from '../inference/prediction-metrics.js';
 import { ActivationService } from '../registry/activation.js';
 import type { Item, ServingPolicy } from '../task/types.js';
@@ -42,14 +43,16 @@ export class ClassifyResolver {
     @Context() context: WorkContext & { reply: FastifyReply },
   ) {
     checkCount('inputs', inputs, this.config.textsPerRequest);
-    const request = readOptions(options ?? {});
-    const lease = await this.activation.current(task, inputs[0]?.text);
+    const { headers, socket } = context.reply.request;
+    const request = { ...readOptions(options ?? {}), signal: hangUpOf(socket) };
+    // A model that rests takes seconds to open; for whoever asks next it is open then.
+    const opening = this.activation.current(task, inputs[0]?.text);
+    const lease = await whileAwaited(request, opening, (unused) => unused.release());
     try {
       const items = inputs.map(readItem);
       await this.work.charge(context, tokensOf(lease.model, items, request.policy));
       const attributes = { 'fewloop.task': task, 'fewloop.texts': items.length };
-      const { headers, socket } = context.reply.request;
-      const asked = { ...request, items, priority: 'interactive' as const, signal: hangUpOf(socket) };
+      const asked = { ...request, items, priority: 'interactive' as const };
       const outcomes = await inSpan('classify', traceOf(headers), { kind: 'server', attributes }, (trace) =>
         this.engine.classify(lease.model, { ...asked, trace }),
       );

@@ -54,3 +54,10 @@ export class FewloopError extends Error {
 export function badInput(field: string, message: string, cause?: unknown): FewloopError {
   return new FewloopError('BAD_INPUT', `${field}: ${message}`, { field, cause });
 }
+
+/** Throws BAD_INPUT where it could not be kept, in the ledger for one. */
+export function checkCharacters(field: string, value: string): void {
+  if (!value.isWellFormed()) throw badInput(field, 'holds half of a surrogate pair');
+  // PostgreSQL cannot store it; every other control character is kept and the tokenizer drops it.
+  if (value.includes('\0')) throw badInput(field, 'holds the character U+0000');
+}

@@ -66,6 +66,9 @@ interface Lane {
   inFlight: number;
 }
 
+/** Whoever waits for an answer, and for how long. */
+type Asker = Pick<ClassifyRequest, 'deadlineAt' | 'signal'>;
+
 /** Whose rows they are, and how long somebody waits for them. */
 export type SubmitOptions = Pick<ClassifyRequest, 'priority' | 'deadlineAt' | 'signal' | 'trace'>;
 
@@ -145,23 +148,14 @@ export class BatchQueue {
    * When the deadline passes or whoever asked is gone, rows still unanswered fail: pending ones never reach a model,
    * and their place is free at once. Others that ask the same have rows of their own. Returns what ends the watch.
    */
-  private watch(lane: Lane, waiting: Waiting[], { deadlineAt, signal }: SubmitOptions): () => void {
-    const drop = (error: FewloopError) => {
+  private watch(lane: Lane, waiting: Waiting[], options: SubmitOptions): () => void {
+    return onDropped(options, (error) => {
       const late = new Set(waiting.filter((entry) => !entry.settled));
       const dropped = lane.pending.filter((entry) => late.has(entry));
       lane.pending = lane.pending.filter((entry) => !late.has(entry));
       for (const { row, priority } of dropped) this.admission.wait(-tokensOf([row]), priority);
       for (const entry of late) entry.settle(error);
-    };
-    const onAbort = () => drop(cancelled());
-    signal?.addEventListener('abort', onAbort, { once: true });
-    // A longer delay than setTimeout holds would fire at once.
-    const delayMs = deadlineAt === undefined ? undefined : Math.min(deadlineAt - Date.now(), 2 ** 31 - 1);
-    const timer = delayMs === undefined ? undefined : setTimeout(() => drop(deadlineExceeded()), delayMs);
-    return () => {
-      clearTimeout(timer);
-      signal?.removeEventListener('abort', onAbort);
-    };
+    });
   }
 
   private pump(hosts: object, lane: Lane): void {
@@ -250,9 +244,36 @@ function tokensOf(rows: Row[]): number {
 }
 
 /** What becomes of work that nobody waits for any more, if it is that. */
-export function whyDropped({ deadlineAt, signal }: Pick<ClassifyRequest, 'deadlineAt' | 'signal'>) {
+export function whyDropped({ deadlineAt, signal }: Asker) {
   if (signal?.aborted) return cancelled();
   return deadlineAt !== undefined && deadlineAt <= Date.now() ? deadlineExceeded() : undefined;
+}
+
+/** Calls when from now on nobody waits any more. Returns what ends the watch. */
+function onDropped({ deadlineAt, signal }: Asker, drop: (error: FewloopError) => void): () => void {
+  const onAbort = () => drop(cancelled());
+  signal?.addEventListener('abort', onAbort, { once: true });
+  // A longer delay than setTimeout holds would fire at once.
+  const delayMs = deadlineAt === undefined ? undefined : Math.min(deadlineAt - Date.now(), 2 ** 31 - 1);
+  const timer = delayMs === undefined ? undefined : setTimeout(() => drop(deadlineExceeded()), delayMs);
+  return () => {
+    clearTimeout(timer);
+    signal?.removeEventListener('abort', onAbort);
+  };
+}
+
+/** As `work` ends, or fails as soon as nobody waits for it any more: what it still comes to is then for `late`. */
+export async function whileAwaited<T>(asker: Asker, work: Promise<T>, late: (value: T) => void): Promise<T> {
+  const { promise: dropped, reject } = Promise.withResolvers<never>();
+  const unwatch = onDropped(asker, reject);
+  try {
+    return await Promise.race([work, dropped]);
+  } catch (error) {
+    void work.then(late, () => undefined);
+    throw error;
+  } finally {
+    unwatch();
+  }
 }
 
 function deadlineExceeded(): FewloopError {

@@ -69,13 +69,14 @@ export class LearningEvents implements OnApplicationBootstrap {
     this.#send({ from: this.#self, kind: 'examples', task });
   }
 
-  /** Passes a sample on. */
-  predicted(event: PredictionEvent): void {
+  /** Passes a sample on, without the members, which are most of it and shown to nobody who watches. */
+  predicted({ task, id, prediction }: PredictionEvent): void {
     const second = Math.floor(Date.now() / 1000);
-    const before = this.#samples.get(event.task);
+    const before = this.#samples.get(task);
     const sent = before?.second === second ? before.sent : 0;
     if (sent >= SAMPLES_PER_SECOND) return;
-    this.#samples.set(event.task, { second, sent: sent + 1 });
+    this.#samples.set(task, { second, sent: sent + 1 });
+    const event = { task, id, prediction: { ...prediction, members: [] } };
     this.predictions$.next(event);
     this.#send({ from: this.#self, kind: 'prediction', ...event });
   }

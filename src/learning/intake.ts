@@ -1,5 +1,5 @@
 /** From what a caller sent to what is stored: the item, checked, with its keys. Pure. */
-import { badInput, FewloopError, type ErrorCode } from '../common/errors.js';
+import { badInput, checkCharacters, FewloopError, type ErrorCode } from '../common/errors.js';
 import type { KeyedItem } from '../storage/entities/item-columns.js';
 import { labelsOf, validateItem, type ItemLimits } from '../task/item.js';
 import { itemKey, splitGroup } from '../task/keys.js';
@@ -44,7 +44,7 @@ export function checkedId(id: unknown): string | null {
   if (id === undefined || id === null) return null;
   if (typeof id !== 'string' || id === '') throw badInput('id', 'must be a string that is not empty');
   if (id.length > MAX_ID_LENGTH) throw badInput('id', `is longer than ${MAX_ID_LENGTH} characters`);
-  if (!id.isWellFormed() || id.includes('\0')) throw badInput('id', 'holds a character that cannot be stored');
+  checkCharacters('id', id);
   return id;
 }
 

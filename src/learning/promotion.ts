@@ -15,7 +15,7 @@
 import { Inject, Injectable } from '@nestjs/common';
 
 import { Clock } from '../common/clock.js';
-import { badInput, FewloopError } from '../common/errors.js';
+import { badInput, checkCharacters, FewloopError } from '../common/errors.js';
 import { ActivationService } from '../registry/activation.js';
 import { ModelRegistry } from '../registry/versions.js';
 import type { ModelVersionRow } from '../storage/entities/model-version.js';
@@ -128,10 +128,11 @@ export class PromotionService {
    * a trigger started the first to approve is only noted down, and the promotion stays open for a second. Throws
    * PROMOTION_NOT_FOUND; CONFLICT where it is decided, or its champion is no longer the active version (the
    * comparison is then made again, as a new promotion that the message names); FORBIDDEN by the task's four eyes;
-   * GATE_NOT_PASSED, also by what the task asks of live traffic (`shadowMinutes`); BAD_INPUT for an override without a
-   * comment; BUNDLE_INVALID where the version cannot serve.
+   * GATE_NOT_PASSED, also by what the task asks of live traffic (`shadowMinutes`); BAD_INPUT on `comment`, also for an
+   * override without one; BUNDLE_INVALID where the version cannot serve.
    */
   async approve(id: string, { by, comment = null, override = false }: Approval): Promise<PromotionRow> {
+    if (comment !== null) checkCharacters('comment', comment);
     const promotion = await this.open(id);
     const task = await this.taskOf(promotion);
     const isFirst = await this.isFirstOfTwo(promotion, task, by);
@@ -158,9 +159,10 @@ export class PromotionService {
     return this.get(id);
   }
 
-  /** Throws PROMOTION_NOT_FOUND, CONFLICT where it is decided, BAD_INPUT without a comment. */
+  /** Throws PROMOTION_NOT_FOUND, CONFLICT where it is decided, BAD_INPUT on `comment`, which is needed. */
   async reject(id: string, { by, comment }: { by: string; comment: string }): Promise<PromotionRow> {
     if (!comment.trim()) throw badInput('comment', 'a rejection says why');
+    checkCharacters('comment', comment);
     const promotion = await this.open(id);
     await this.transactions.run(async (tx) => {
       await this.tasks.lock(promotion.task, tx);
@@ -176,13 +178,14 @@ export class PromotionService {
 
   /**
    * Back to the version that was active before the one that is; again, and it goes forth. Where a canary answers a share
-   * of the requests, that ends, and nothing else changes. Throws TASK_NOT_FOUND, BAD_INPUT without a reason, CONFLICT where none was active before, BUNDLE_INVALID where it can no longer serve.
+   * of the requests, that ends, and nothing else changes. Throws TASK_NOT_FOUND, BAD_INPUT on `reason`, which is needed, CONFLICT where none was active before, BUNDLE_INVALID where it can no longer serve.
    * `onlyFrom`: CONFLICT where another version is active.
    */
   async rollback(taskName: string, reason: string, by: string, onlyFrom?: number): Promise<ModelVersionRow> {
     const task = await this.tasks.find(taskName);
     if (!task) throw new FewloopError('TASK_NOT_FOUND', `there is no task ${taskName}`);
     if (!reason.trim()) throw badInput('reason', 'a rollback says why');
+    checkCharacters('reason', reason);
     const trial = onlyFrom === undefined ? await this.trials.openOf(taskName) : null;
     if (trial?.kind === 'CANARY') {
       await this.canary.stop(trial, 'STOPPED', { by, reason });

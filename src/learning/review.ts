@@ -10,7 +10,7 @@
  *                                                                  └── otherwise: no example until a third decides
  */
 import { Inject, Injectable } from '@nestjs/common';
-import { badInput, FewloopError } from '../common/errors.js';
+import { checkCharacters, FewloopError } from '../common/errors.js';
 import { AnswersRepository } from '../storage/answers.repository.js';
 import { CandidatesRepository, type CandidateAnswer } from '../storage/candidates.repository.js';
 import type { BeforeAnswer } from '../storage/entities/answer.js';
@@ -120,9 +120,7 @@ export class ReviewService {
    * `reason`, CONFLICT where it was answered.
    */
   async skip(id: string, reason: string | null, by: string, strategy: string | null = null): Promise<Question> {
-    if (reason !== null && (!reason.isWellFormed() || reason.includes('\0'))) {
-      throw badInput('reason', 'holds a character that cannot be stored');
-    }
+    if (reason !== null) checkCharacters('reason', reason);
     return this.answer(id, async (candidate, tx) => {
       if (candidate.state === 'SKIPPED') return;
       if (isFirst(candidate)) requireOpen(candidate);

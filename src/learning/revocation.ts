@@ -5,7 +5,7 @@
  * Pseudo-labels need no revoking: each run makes its own, from the labels that it has.
  */
 import { Inject, Injectable } from '@nestjs/common';
-import { badInput } from '../common/errors.js';
+import { badInput, checkCharacters } from '../common/errors.js';
 import type { ExampleOrigin } from '../storage/entities/example.js';
 import { ExamplesRepository } from '../storage/examples.repository.js';
 import { SourcesRepository, type Source } from '../storage/sources.repository.js';
@@ -46,7 +46,7 @@ export class RevocationService {
     @Inject(Transactions) private readonly transactions: Transactions,
   ) {}
 
-  /** Throws TASK_NOT_FOUND; BAD_INPUT where no source is named, or no time lies in the range. */
+  /** Throws TASK_NOT_FOUND; BAD_INPUT where no source is named or could be, or no time lies in the range. */
   async revoke(task: string, request: RevocationRequest, by: string): Promise<Revocation> {
     await this.tasks.get(task);
     const source = checkedSource(request);
@@ -76,6 +76,7 @@ function checkedSource({
   if ([labeler, origin, strategy, since, until].every((named) => named === null)) {
     throw badInput('labeler', 'name a source: a labeler, an origin, a strategy, a time range, or several of them');
   }
+  if (labeler !== null) checkCharacters('labeler', labeler);
   if (since && until && since >= until) throw badInput('until', 'must be later than since');
   return { labeler, origin, strategy, since, until };
 }

@@ -15,7 +15,7 @@ import {
 } from '@nestjs/common';
 import { hostname } from 'node:os';
 import { Clock } from '../common/clock.js';
-import { badInput, FewloopError } from '../common/errors.js';
+import { badInput, checkCharacters, FewloopError } from '../common/errors.js';
 import { METRICS, type Metrics } from '../common/metrics/metrics.js';
 import { Config } from '../config/config.js';
 import { AnswerTap } from '../inference/answer-tap.js';
@@ -137,6 +137,7 @@ export class TrialService implements OnApplicationBootstrap, BeforeApplicationSh
   /** A shadow is a candidate again; a canary is rejected. Throws CONFLICT where the task has none, BAD_INPUT. */
   async stop(task: string, reason: string, by: string): Promise<TrialRow> {
     if (!reason.trim()) throw badInput('reason', 'a trial is stopped for a reason');
+    checkCharacters('reason', reason);
     const trial = await this.trials.openOf(task);
     if (!trial) throw new FewloopError('CONFLICT', `no version of ${task} is on trial`);
     await this.#end(trial, 'STOPPED', { by, reason });

@@ -12,6 +12,9 @@ type Handler = (payload: string) => void;
 const RECONNECT_MS = 1_000;
 /** PostgreSQL refuses longer ones. */
 const MAX_PAYLOAD_BYTES = 7_900;
+/** Of a payload that is longer: which of how many, and the piece in base64. No other payload looks so. */
+const PART = /^part (\d+)\/(\d+) ([\w+/=]+)$/;
+const PIECES = new RegExp(`.{1,${MAX_PAYLOAD_BYTES - 'part 1000/1000 '.length}}`, 'g');
 
 @Injectable()
 export class Notifications implements OnApplicationBootstrap, OnApplicationShutdown {
@@ -21,6 +24,8 @@ export class Notifications implements OnApplicationBootstrap, OnApplicationShutd
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
   #listening: Promise<unknown> = Promise.resolve();
+  /** Of the payload that is coming in parts. */
+  #pieces: string[] = [];
 
   constructor(
     @Inject(Database) private readonly database: Database,
@@ -46,11 +51,12 @@ export class Notifications implements OnApplicationBootstrap, OnApplicationShutd
     return () => handlers.delete(handler);
   }
 
-  /** False where the payload is too long to send. */
-  async notify(channel: string, payload: string): Promise<boolean> {
-    if (Buffer.byteLength(payload) > MAX_PAYLOAD_BYTES) return false;
-    await this.dataSource.query('SELECT pg_notify($1, $2)', [channel, payload]);
-    return true;
+  /** A payload of any length. */
+  async notify(channel: string, payload: string): Promise<void> {
+    await this.dataSource.query('SELECT pg_notify($1, part) FROM unnest($2::text[]) AS part', [
+      channel,
+      parts(payload),
+    ]);
   }
 
   /** One after the other, as the client wants it. */
@@ -86,7 +92,9 @@ export class Notifications implements OnApplicationBootstrap, OnApplicationShutd
     }
   }
 
-  #deliver(channel: string, payload: string): void {
+  #deliver(channel: string, sent: string): void {
+    const payload = this.#whole(sent);
+    if (payload === undefined) return;
     for (const handler of this.#handlers.get(channel) ?? []) {
       try {
         handler(payload);
@@ -95,4 +103,21 @@ export class Notifications implements OnApplicationBootstrap, OnApplicationShutd
       }
     }
   }
+
+  /** The parts of one payload are of one transaction, so they come in order and nothing comes between them. */
+  #whole(sent: string): string | undefined {
+    const part = PART.exec(sent);
+    if (!part) return sent;
+    const [, number, count, piece] = part;
+    if (number === '1') this.#pieces = [];
+    this.#pieces.push(piece!);
+    return number === count ? Buffer.from(this.#pieces.join(''), 'base64').toString() : undefined;
+  }
+}
+
+function parts(payload: string): string[] {
+  const bytes = Buffer.from(payload);
+  if (bytes.length <= MAX_PAYLOAD_BYTES) return [payload];
+  const pieces = bytes.toString('base64').match(PIECES)!;
+  return pieces.map((piece, i) => `part ${i + 1}/${pieces.length} ${piece}`);
 }

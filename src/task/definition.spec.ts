@@ -105,6 +105,9 @@ describe('parseTask', () => {
     ['nothing', '', 'definition', 'mapping'],
     ['no YAML', 'a: [', 'definition', 'neither YAML nor JSON'],
     ['a lone surrogate', MINIMAL.replace('good', '\ud800'), 'definition', 'surrogate'],
+    ['no number', `${MINIMAL}routing: {accept: .nan}`, 'definition', 'NaN'],
+    ['no finite number', `${MINIMAL}maxLength: .inf`, 'definition', 'Infinity'],
+    ['what holds itself', `${MINIMAL}pool: &pool {capacity: *pool}`, 'definition', 'Circular'],
     ['U+0000', MINIMAL.replace('name: good', 'name: "a\\0b"'), 'definition', 'cannot be stored'],
   ])('refuses %s', (_, source, field, message) => {
     const error = refusal(source);

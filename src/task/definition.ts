@@ -51,7 +51,12 @@ function readSource(source: string): unknown {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw badInput('definition', 'a task file is a mapping with the keys name, kind, labels, templates');
   }
-  const text = canonicalJson(value);
+  let text: string;
+  try {
+    text = canonicalJson(value);
+  } catch (cause) {
+    throw badInput('definition', `no JSON could hold it: ${(cause as Error).message}`, cause);
+  }
   if (/\\u0000|\\ud[89a-f]/iu.test(text)) throw badInput('definition', 'holds a character that cannot be stored');
   return value;
 }

@@ -1,5 +1,5 @@
 /** Items: what may be classified by a task, checked before anything is stored or scored. */
-import { badInput } from '../common/errors.js';
+import { badInput, checkCharacters } from '../common/errors.js';
 import { normalise } from './keys.js';
 import { templateFields, templatesOf } from './template.js';
 import type { Item, TaskDefinition } from './types.js';
@@ -62,12 +62,6 @@ function checkText(field: string, value: unknown, limits: ItemLimits): asserts v
   checkCharacters(field, value);
   // A letter or a digit is one in any normal form.
   if (!/[\p{L}\p{N}]/u.test(value) && normalise(value) === '') throw badInput(field, 'is empty');
-}
-
-function checkCharacters(field: string, value: string): void {
-  if (!value.isWellFormed()) throw badInput(field, 'holds half of a surrogate pair');
-  // PostgreSQL cannot store it; every other control character is kept and the tokenizer drops it.
-  if (value.includes('\0')) throw badInput(field, 'holds the character U+0000');
 }
 
 function checkChoices(definition: TaskDefinition, { choices }: Item, limits: ItemLimits, fieldPrefix: string): void {

@@ -15,6 +15,7 @@ type Change = {
   kind?: string;
   method?: string;
   input?: string;
+  stream?: { input?: string; output?: string };
 };
 
 function task(change: Change = {}) {
@@ -37,6 +38,8 @@ const label = (name: string, ...words: string[]) => ({ name, words });
 describe('lintTask', () => {
   it('finds nothing in a good task', async () => {
     expect(await lintTask(task(), speller, 512)).toEqual([]);
+    const topics = { input: 'A_0.b-'.padEnd(245, 'c'), output: 'd'.repeat(249) };
+    expect(await lintTask(task({ stream: topics }), speller, 512)).toEqual([]);
     const choices = task({ kind: 'multiple-choice', labels: [], templates: ['{text|blank:#idiom#}'] });
     expect(await lintTask(choices, speller, 512)).toEqual([]);
   });
@@ -57,6 +60,14 @@ describe('lintTask', () => {
     ['an unknown option', { templates: ['{text|cut:3}{mask}'] }, 'templates.0', 'blank:MARKER'],
     ['no template', { templates: [] }, 'templates', 'at least one'],
     ['the same template twice', { templates: ['{text}{mask}', '{text}{mask}'] }, 'templates.1', 'twice'],
+    ['a topic that Kafka cannot have', { stream: { input: '评论 texts' } }, 'stream.input', 'letters'],
+    ['a topic of dots', { stream: { output: '..' } }, 'stream.output', 'letters'],
+    ['no room for dead letters', { stream: { input: 'a'.repeat(246) } }, 'stream.input', 'at most 245'],
+    ['an input that is its output', { stream: { input: 'a', output: 'a' } }, 'stream.output', 'name another'],
+    ["the events' topic as input", { stream: { input: 'fewloop.events' } }, 'stream.input', 'name another'],
+    ["the events' topic as output", { stream: { output: 'fewloop.events' } }, 'stream.output', 'name another'],
+    ['dead letters as input', { stream: { input: 'a.dlq' } }, 'stream.input', 'name another'],
+    ['dead letters as output', { stream: { output: 'fewloop.texts.dlq' } }, 'stream.output', 'name another'],
     ['too long for the model', { maxLength: 600 }, 'maxLength', '512'],
     ['too long a template', { maxLength: 8, templates: ['一二三四五{text}{mask}'] }, 'templates.0', 'leaves none'],
   ])('refuses %s', async (_, change, field, message) => {

@@ -4,6 +4,7 @@
  */
 import { suggest } from './suggest.js';
 import { parseTemplate, templateFields, templateSyntaxError, type Piece } from './template.js';
+import { DEAD_LETTERS, deadLetterTopic, EVENTS_TOPIC, isTopicName } from './topics.js';
 import type { TaskDefinition } from './types.js';
 
 export interface LintFinding {
@@ -53,6 +54,7 @@ export async function lintTask(
   if (definition.kind !== 'multiple-choice' && definition.labels.length < 2) {
     error('labels', 'one label is nothing to decide between; at least two are needed');
   }
+  lintTopics(definition, error);
   const inputTokens = await lintInput(definition, tokenizer, error, warning);
   if (definition.method.includes('efl') && definition.kind !== 'sentence-pair') {
     await lintDescriptions(definition, inputTokens, tokenizer, error, warning);
@@ -65,6 +67,30 @@ export async function lintTask(
 }
 
 type Report = (field: string, message: string) => void;
+
+/** Whether Kafka takes the names, and nothing that the service writes comes back as a text. */
+function lintTopics({ stream: { input, output } }: TaskDefinition, error: Report): void {
+  for (const [field, topic] of [
+    ['stream.input', input],
+    ['stream.output', output],
+  ] as const) {
+    if (!isTopicName(topic)) {
+      error(field, `"${topic}" is no name for a topic: take letters (a-z, A-Z), digits, dots, hyphens and underscores`);
+    }
+    if (topic === EVENTS_TOPIC) error(field, `${EVENTS_TOPIC} is where lifecycle events go; name another topic`);
+    if (topic.endsWith(DEAD_LETTERS)) {
+      error(field, `ends in ${DEAD_LETTERS}, as topics do where records go that cannot be scored; name another one`);
+    }
+  }
+  if (isTopicName(input) && !isTopicName(deadLetterTopic(input))) {
+    error(
+      'stream.input',
+      `is ${input.length} characters long; its ${DEAD_LETTERS} topic needs a shorter name, at most 245`,
+    );
+  }
+  if (input === output)
+    error('stream.output', 'is the input too, where predictions would be texts; name another topic');
+}
 
 /**
  * Looked at even where no method reads it yet: a mistake is not to wait for the one that does. Returns the tokens that it

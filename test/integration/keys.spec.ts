@@ -64,6 +64,10 @@ describe('the ledger of keys', () => {
     await expect(keys.create(newKey('shop'), 'key:admin')).rejects.toMatchObject({ code: 'CONFLICT' });
     await expect(keys.revoke('shop', 'key:admin')).rejects.toMatchObject({ code: 'CONFLICT' });
     await expect(keys.revoke('nobody', 'key:admin')).rejects.toMatchObject({ code: 'BAD_INPUT' });
+    await expect(keys.create({ ...newKey('half'), tasks: ['\ud83d'] }, 'key:admin')).rejects.toMatchObject({
+      code: 'BAD_INPUT',
+      field: 'tasks.0',
+    });
     expect(await ledger.verify()).toEqual(before);
   });
 });

@@ -189,7 +189,9 @@ describe('a revoked source', () => {
     const hour = 3_600_000;
     expect(await revoke({ since: new Date(Date.now() - hour), dryRun: true })).toMatchObject({ examples: 4 });
     expect(await revoke({ until: new Date(Date.now() - hour), dryRun: true })).toMatchObject({ examples: 0 });
-    await expect(revoke({})).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'labeler' });
+    for (const nobody of [{}, { labeler: 'half \ud83d of a pair' }]) {
+      await expect(revoke(nobody)).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'labeler' });
+    }
     const backwards = { since: new Date(), until: new Date(Date.now() - hour) };
     await expect(revoke(backwards)).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'until' });
   });

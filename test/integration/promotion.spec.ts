@@ -231,6 +231,10 @@ describe('requests', () => {
     await addVersion(2);
     const id = await request(2, 'BETTER');
     await expect(promotions.reject(id, { by: 'ann', comment: '' })).rejects.toMatchObject({ code: 'BAD_INPUT' });
+    const half = { by: 'ann', comment: 'half \ud83d of a pair' };
+    const refusal = { code: 'BAD_INPUT', field: 'comment' };
+    await expect(promotions.reject(id, half)).rejects.toMatchObject(refusal);
+    await expect(promotions.approve(id, half)).rejects.toMatchObject(refusal);
     expect(await promotions.reject(id, { by: 'ann', comment: 'odd answers' })).toMatchObject({ decision: 'REJECTED' });
     expect(await service.get(VersionsRepository).find('tiny', 2)).toMatchObject({ state: 'REJECTED' });
     expect(await ledgerKinds()).toEqual(['promotion-rejected']);
@@ -321,7 +325,12 @@ describe('rollback', () => {
     await expect(promotions.rollback('tiny', 'why', 'ann')).rejects.toMatchObject({ code: 'CONFLICT' });
     await addVersion(2);
     await promotions.approve(await request(2, 'BETTER'), { by: 'ann' });
-    await expect(promotions.rollback('tiny', ' ', 'ann')).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'reason' });
+    for (const reason of [' ', 'half \ud83d of a pair']) {
+      await expect(promotions.rollback('tiny', reason, 'ann')).rejects.toMatchObject({
+        code: 'BAD_INPUT',
+        field: 'reason',
+      });
+    }
     await expect(promotions.rollback('none', 'why', 'ann')).rejects.toMatchObject({ code: 'TASK_NOT_FOUND' });
     expect(await promotions.rollback('tiny', 'complaints', 'ann')).toMatchObject({ version: 1, state: 'ACTIVE' });
     expect(await active()).toBe(1);

@@ -112,7 +112,7 @@ describe('rows', () => {
 });
 
 describe('notifications', () => {
-  it('arrive, in other processes too, and again after the connection was lost', async () => {
+  it('arrive, in other processes too, at any length, and again after the connection was lost', async () => {
     const address = new Database(database.url, () => Promise.resolve());
     const notifications = new Notifications(address, source);
     const heard: string[] = [];
@@ -136,7 +136,15 @@ describe('notifications', () => {
       },
       { timeout: 10_000, interval: 200 },
     );
-    expect(await notifications.notify('fewloop_test', 'x'.repeat(9000))).toBe(false);
+    const sent = ['x', '评', '😀', 'xx'].flatMap((piece) =>
+      [7_899, 7_900, 7_901, 60_000].map((length) => piece.repeat(length)),
+    );
+    heard.length = 0;
+    await Promise.all(sent.map((payload) => notifications.notify('fewloop_test', payload)));
+    await vi.waitFor(
+      () => expect(heard.filter((payload) => payload !== 'two').toSorted()).toEqual(sent.toSorted()),
+      10_000,
+    );
     off();
     await notifications.onApplicationShutdown();
   });

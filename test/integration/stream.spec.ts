@@ -101,6 +101,25 @@ describe('the embedded stream', () => {
     expect(seen[0]).toMatchObject({ task: 'tiny', id: expect.stringMatching(/^r\d+$/) as string });
   });
 
+  it('shows a sample in other processes too, however many labels and members there are', async () => {
+    const [one, two] = [await start('api'), await start('api')];
+    const seen: PredictionEvent[] = [];
+    two.get(LearningEvents).predictions$.subscribe((event) => seen.push(event));
+    const distribution = Array.from({ length: 1000 }, (_, i) => ({ label: `标签${i}`, probability: 1 / (i + 3) }));
+    const [label] = distribution.map((score) => score.label);
+    const member = { member: 'm', weight: 1, label: label!, labels: [label!], distribution };
+    const scores = { label: label!, labels: [label!], confidence: 1 / 3, calibrated: true, margin: 0.1, entropy: 0.9 };
+    const origin = { disagreement: null, route: 'REVIEW', modelVersion: 1, taskRevision: 1 } as const;
+    const prediction = { ...scores, ...origin, distribution, members: [member, member] };
+    // Until it listens.
+    const told = () => {
+      one.get(LearningEvents).predicted({ task: 'tiny', id: 'r1', prediction });
+      expect(seen.length).toBeGreaterThan(0);
+    };
+    await vi.waitFor(told, { timeout: 10_000, interval: 100 });
+    expect(seen[0]).toEqual({ task: 'tiny', id: 'r1', prediction: { ...prediction, members: [] } });
+  });
+
   it('refuses bad texts one by one and takes the rest', async () => {
     const service = await start('api');
     await service.get(TaskService).apply(taskFile(), 'test');

@@ -170,7 +170,9 @@ describe('a shadow', () => {
   it('ends when it is stopped, and is a candidate again', async () => {
     await applyTask();
     await trials.startShadow('tiny', 2, 'ann', 5);
-    await expect(trials.stop('tiny', ' ', 'ben')).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'reason' });
+    for (const reason of [' ', 'half \ud83d of a pair']) {
+      await expect(trials.stop('tiny', reason, 'ben')).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'reason' });
+    }
     expect(await trials.stop('tiny', 'seen enough', 'ben')).toMatchObject({
       outcome: 'STOPPED',
       reason: 'seen enough',

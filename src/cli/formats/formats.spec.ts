@@ -51,7 +51,12 @@ async function write(format: WrittenFormat, records: OutgoingRecord[], names: st
   return content;
 }
 
-const text = fc.string({ unit: 'binary', minLength: 1 }).filter((s) => s.trim() !== '');
+/** U+FEFF is a byte-order mark at the start of a file, and nowhere else. */
+const character = fc.oneof(
+  { weight: 9, arbitrary: fc.string({ unit: 'binary', minLength: 1, maxLength: 1 }) },
+  { weight: 1, arbitrary: fc.constant('\ufeff') },
+);
+const text = fc.string({ unit: character, minLength: 1 }).filter((s) => s.trim() !== '');
 const split = fc.constantFrom('TRAIN' as const, 'DEV' as const, 'TEST' as const);
 const fields = fc.dictionary(
   fc.string({ minLength: 1 }).filter((key) => key !== '__proto__'),
@@ -126,6 +131,12 @@ describe('export and import', () => {
 });
 
 describe('reading', () => {
+  it('keeps U+FEFF that a tool has escaped', async () => {
+    const rows = String.raw`[{"text":"\ufeff好\uFEFF","label":"a\ufeff"}]`;
+    const { values, errors } = await readAll(EXAMPLE_READERS[await detectExamples(sourceOf(rows))], sourceOf(rows));
+    expect([values, errors]).toEqual([[{ text: '\ufeff好\ufeff', labels: ['a\ufeff'] }], []]);
+  });
+
   it('takes 99 of 100 lines and names line 57', async () => {
     const lines = Array.from({ length: 100 }, (_, i) => JSON.stringify({ text: `第${i}条`, label: 'a' }));
     lines[56] = '{"text": "断';

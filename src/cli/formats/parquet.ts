@@ -24,6 +24,9 @@ const MAGIC = 'PAR1';
 const GROUP_ROWS = 1000;
 const LARGEST_GROUP = 2 ** 30;
 const TEXT_COLUMNS = ['text', 'review', 'sentence', 'content'];
+/** hyparquet's own leaves U+FEFF out at the start of a string. */
+const DECODER = new TextDecoder('utf-8', { ignoreBOM: true });
+const parsers = { stringFromBytes: (bytes: Uint8Array | undefined) => bytes && DECODER.decode(bytes) };
 
 export function isParquet(head: string): boolean {
   return head.startsWith(MAGIC);
@@ -51,7 +54,7 @@ export async function* parquetRowsIn(
       );
     }
     const rowEnd = rowStart + Number(group.num_rows);
-    const rows = (await parquetReadObjects({ file, metadata, rowStart, rowEnd, compressors })) as JsonObject[];
+    const rows = (await parquetReadObjects({ file, metadata, rowStart, rowEnd, compressors, parsers })) as JsonObject[];
     for (const [i, row] of rows.entries()) yield { line: rowStart + i + 1, value: named(row, names) };
     rowStart = rowEnd;
     onRead((size * rowEnd) / total);

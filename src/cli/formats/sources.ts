@@ -118,6 +118,9 @@ async function startsWithBracket(source: Source): Promise<boolean> {
 /** What cannot be read ends the array: nothing behind it has a place. */
 async function* arrayEntries(chunks: AsyncIterable<string>): AsyncGenerator<Entry<JsonObject>> {
   const parser = new JSONParser({ paths: ['$.*'], keepStack: false });
+  // Its own decoder takes U+FEFF for a byte-order mark within strings too, escaped or not, and leaves it out.
+  const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+  Object.assign(parser['tokenizer']['bufferedString'], { decoder });
   let found: unknown[] = [];
   let line = 0;
   let length = 0;

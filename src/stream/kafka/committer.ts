@@ -7,11 +7,11 @@ import { Logger } from '@nestjs/common';
 import type { Admin, Consumer, Kafka } from 'kafkajs';
 import { badInput, FewloopError } from '../../common/errors.js';
 import type { StreamHistory } from '../../learning/stream-history.js';
+import { deadLetterTopic } from '../../task/topics.js';
 import { committedOffsets, type KafkaSettings } from './client.js';
 import type { Claim, InputPartition } from './input-partition.js';
 import type { TopicIds } from './internals.js';
 import { withDead, type Results } from './results.js';
-import { deadLetterTopic } from './topics.js';
 import { AtLeastOnceWriter, REQUEST_BYTES, RequestTooLarge, TransactionalWriter, type Writer } from './writer.js';
 
 /** A worker that was fenced hears of it from the group by then; to go on before would fence the rightful owner. */

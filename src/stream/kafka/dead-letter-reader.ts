@@ -3,8 +3,8 @@
  * One reader at a time in a process; two processes that replay at once may both replay the same ones.
  */
 import type { IHeaders, Kafka } from 'kafkajs';
+import { deadLetterTopic } from '../../task/topics.js';
 import { uncommittedRanges, withAdmin, type KafkaSettings } from './client.js';
-import { deadLetterTopic } from './topics.js';
 
 export interface StoredLetter {
   partition: number;

@@ -10,8 +10,8 @@ import type { Kafka, Message, Producer } from 'kafkajs';
 import { Config } from '../../config/config.js';
 import { CLOUD_EVENT_TYPE, cloudEventOf, type LifecycleEvent } from '../../learning/cloud-event.js';
 import { Outbox } from '../../learning/outbox.js';
+import { EVENTS_TOPIC } from '../../task/topics.js';
 import { compressionOf, connectKafka, PRODUCER } from './client.js';
-import { EVENTS_TOPIC } from './topics.js';
 
 const POLL_MS = 2_000;
 

@@ -6,10 +6,11 @@ import { Logger } from '@nestjs/common';
 import type { Batch, Consumer, Kafka } from 'kafkajs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { PartHealth } from '../../common/health.js';
+import { deadLetterTopic, EVENTS_TOPIC } from '../../task/topics.js';
 import type { KafkaSettings } from './client.js';
 import { LogCut, neverSetBackFromEnd, type TopicIds } from './internals.js';
 import type { TaskDirectory } from './task-directory.js';
-import { deadLetterTopic, ensureTopics, EVENTS_TOPIC } from './topics.js';
+import { ensureTopics } from './topics.js';
 
 export interface ConsumerHandlers {
   /** All partitions that are this worker's from now on, each to be read from its committed offset. */

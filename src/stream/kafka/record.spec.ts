@@ -77,7 +77,7 @@ describe('what is read', () => {
     [Buffer.from([0xff, 0xfe]), 'is not UTF-8'],
     ['', 'text: is empty'],
     ['{"id":7,"text":"一"}', 'id: '],
-    ['{"id":"\\u0000","text":"一"}', 'id: holds a character'],
+    ['{"id":"\\u0000","text":"一"}', 'id: holds the character'],
     ['{"text":7}', 'text: '],
     ['{"texts":"一"}', 'text: '],
     ['{"text":"a\\ud800"}', 'surrogate'],

@@ -1,11 +1,11 @@
 /** What a batch became. Pure. */
 import type { FewloopError } from '../../common/errors.js';
 import type { HistoryEntry } from '../../learning/stream-history.js';
+import { deadLetterTopic } from '../../task/topics.js';
 import type { Kept } from '../kept-metrics.js';
 import type { RecordOutcome } from '../records.js';
 import { deadLetterMessage, fault, isReadable, outputMessage, type Readable, type Refused } from './record.js';
 import type { RecordTraces } from './record-traces.js';
-import { deadLetterTopic } from './topics.js';
 import type { Outgoing } from './writer.js';
 
 /** A record, its entry and its message, each at the same place, in order. */

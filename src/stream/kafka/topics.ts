@@ -1,15 +1,11 @@
 /** The topics that the service needs, created where the principal may. */
 import type { Kafka } from 'kafkajs';
+import { DEAD_LETTERS } from '../../task/topics.js';
 import { withAdmin } from './client.js';
 import type { TopicIds } from './internals.js';
 
-export const EVENTS_TOPIC = 'fewloop.events';
 /** Dead letters carry headers beside a value that may be as large as its own topic takes. */
 const DLQ_MAX_BYTES = 16 * 1024 * 1024;
-
-export function deadLetterTopic(input: string): string {
-  return `${input}.dlq`;
-}
 
 /** Those of the topics that are there in the end, and the reason where some are not. */
 export async function ensureTopics(
@@ -24,7 +20,9 @@ export async function ensureTopics(
   let reason = '';
   await withAdmin(kafka, async (admin) => {
     for (const topic of absent) {
-      const configEntries = topic.endsWith('.dlq') ? [{ name: 'max.message.bytes', value: String(DLQ_MAX_BYTES) }] : [];
+      const configEntries = topic.endsWith(DEAD_LETTERS)
+        ? [{ name: 'max.message.bytes', value: String(DLQ_MAX_BYTES) }]
+        : [];
       // Each by itself: one that is refused must not keep the others away. Leaders are waited for by who uses them.
       const one = { topics: [{ topic, configEntries }], waitForLeaders: false };
       await admin.createTopics(one).catch((error: unknown) => (reason = messageOf(error)));
