@@ -1,7 +1,7 @@
 /** CSV with a header, quoted as spreadsheets quote, with or without a byte-order mark. */
 import { type CsvError, parse } from 'csv-parse';
 import { stringify } from 'csv-stringify/sync';
-import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream';
 import {
   type Entry,
   type ExampleRecord,
@@ -22,7 +22,8 @@ const LONGEST_ROW = 32 * 2 ** 20;
 /** Rows by the names of the header. */
 export async function* csvRowsIn(chunks: AsyncIterable<string>): AsyncGenerator<Entry<JsonObject>> {
   const skipped: Entry<never>[] = [];
-  const parser = Readable.from(chunks).pipe(
+  const parser = pipeline(
+    chunks,
     parse({
       bom: true,
       columns: (header: string[]) => header.map((name) => name.trim()),
@@ -36,6 +37,8 @@ export async function* csvRowsIn(chunks: AsyncIterable<string>): AsyncGenerator<
         return undefined;
       },
     }),
+    // What fails in the chunks is thrown to whoever reads the rows.
+    () => undefined,
   );
   for await (const { record, info } of parser as AsyncIterable<{ record: JsonObject; info: { lines: number } }>) {
     yield* skipped.splice(0);

@@ -186,7 +186,9 @@ describe('reading', () => {
   it('refuses what is no UTF-8, no file, or no Parquet file, and says which', async () => {
     const path = join(folder, 'latin.csv');
     writeFileSync(path, Buffer.from([0x74, 0x65, 0x78, 0x74, 0x0a, 0xff, 0xfe]));
-    await expect(readAll(TEXT_READERS.lines, fileSource(path))).rejects.toThrow(`${path} is not UTF-8`);
+    for (const reader of [TEXT_READERS.lines, TEXT_READERS.csv, EXAMPLE_READERS.jsonl]) {
+      await expect(readAll(reader, fileSource(path))).rejects.toThrow(`${path} is not UTF-8: save it as UTF-8`);
+    }
     expect(() => fileSource(folder)).toThrow('it is a folder');
     expect(() => fileSource(join(folder, 'none'))).toThrow('cannot read');
     const broken = join(folder, 'broken.parquet');

@@ -32,25 +32,18 @@ export function fileSource(path: string): Source {
     throw unreadable(error);
   }
   async function* chunks(onRead?: (bytes: number) => void): AsyncGenerator<string> {
-    const decoder = new TextDecoder('utf-8', { fatal: true });
     let bytes = 0;
-    const stream = createReadStream(path);
-    const decode = (piece?: Buffer) => {
-      try {
-        return decoder.decode(piece, { stream: piece !== undefined });
-      } catch {
-        throw new Failure(`${path} is not UTF-8`);
-      }
-    };
-    try {
-      for await (const piece of stream as AsyncIterable<Buffer>) {
+    async function* pieces() {
+      for await (const piece of createReadStream(path) as AsyncIterable<Buffer>) {
         onRead?.((bytes += piece.length));
-        yield decode(piece);
+        yield piece;
       }
+    }
+    try {
+      yield* decoded(pieces(), path);
     } catch (error) {
       throw error instanceof Failure ? error : unreadable(error);
     }
-    yield decode();
   }
   const head = async () => {
     const file = await open(path);
@@ -59,6 +52,20 @@ export function fileSource(path: string): Source {
     return new TextDecoder().decode(buffer.subarray(0, bytesRead));
   };
   return { path, size, head, chunks };
+}
+
+/** Without a byte-order mark. Throws Failure where `name` is not UTF-8. */
+export async function* decoded(pieces: AsyncIterable<Buffer>, name: string): AsyncGenerator<string> {
+  const decoder = new TextDecoder('utf-8', { fatal: true });
+  const decode = (piece?: Buffer) => {
+    try {
+      return decoder.decode(piece, { stream: piece !== undefined });
+    } catch {
+      throw new Failure(`${name} is not UTF-8: save it as UTF-8 (in Excel: CSV UTF-8) and try again`);
+    }
+  };
+  for await (const piece of pieces) yield decode(piece);
+  yield decode();
 }
 
 /** Lines end in \n alone (or \r\n): U+2028 and its like are characters of a text. Empty lines are left out. */
