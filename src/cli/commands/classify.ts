@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
-import { createInterface } from 'node:readline';
 import { type AnswerError, type Client, failureOf, patiently } from '../client.js';
 import { contextOf } from '../context.js';
+import { decoded, linesIn } from '../formats/sources.js';
 import { print, say } from '../output.js';
 
 const CHUNK = 64;
@@ -68,7 +68,5 @@ function describe(error: AnswerError | undefined): object {
 }
 
 async function* standardInput(): AsyncGenerator<string> {
-  for await (const line of createInterface({ input: process.stdin, crlfDelay: Infinity })) {
-    if (line.trim() !== '') yield line;
-  }
+  for await (const { value } of linesIn(decoded(process.stdin, 'standard input'))) yield value;
 }

@@ -1,0 +1,35 @@
+import { Readable } from 'node:stream';
+import { describe, expect, it, vi } from 'vitest';
+import { runCommand } from '../../../test/fixtures/command.js';
+
+describe('texts from standard input', () => {
+  const piped = async (...pieces: Buffer[]) => {
+    const asked: string[] = [];
+    const stdin = vi.spyOn(process, 'stdin', 'get').mockReturnValue(Readable.from(pieces) as typeof process.stdin);
+    const { code, err } = await runCommand(
+      ({ variables }) => {
+        const inputs = variables['inputs'] as { text: string }[];
+        asked.push(...inputs.map(({ text }) => text));
+        const prediction = { labels: ['正面'], confidence: 0.9, route: 'STUDENT' };
+        return { data: { classify: inputs.map(() => prediction) } };
+      },
+      'classify',
+      'reviews',
+    );
+    stdin.mockRestore();
+    return { code, err, asked };
+  };
+
+  it('are its lines, whatever pieces they come in', async () => {
+    const bytes = Buffer.from('\ufeff很好\r\n\n一\u2028般\n差');
+    const { code, asked } = await piped(bytes.subarray(0, 4), bytes.subarray(4, 20), bytes.subarray(20));
+    expect([code, asked]).toEqual([0, ['很好', '一\u2028般', '差']]);
+  });
+
+  it('are refused where it is not UTF-8', async () => {
+    const gbk = Buffer.from([0xba, 0xdc, 0xba, 0xc3, 0x0a]);
+    const { code, err, asked } = await piped(gbk);
+    expect([code, asked]).toEqual([1, []]);
+    expect(err).toContain('fewloop: standard input is not UTF-8: save it as UTF-8');
+  });
+});
