@@ -166,6 +166,20 @@ describe('reading', () => {
     expect(errors).toEqual([5]);
   });
 
+  it('refuses CSV as a whole where its header has no place for what each row needs', async () => {
+    const refused = (reader: Reader<unknown>, content: string) => expect(readAll(reader, sourceOf(content))).rejects;
+    const { csv } = EXAMPLE_READERS;
+    await refused(csv, 'cat,review\n好,一\n').toThrow(/columns are: cat, review; it needs label or labels$/u);
+    await refused(csv, '这家店很好\n差\n').toThrow(/: 这家店很好; it needs text or review .*, and label or labels$/u);
+    await refused(csv, `${'长'.repeat(5000)}\n`).toThrow(new RegExp(`: 长{40}; it needs`, 'u'));
+    await refused(TEXT_READERS.csv, 'cat,评论\n好,一\n').toThrow(/it needs text or review or sentence or content$/u);
+    expect(await readAll(TEXT_READERS.csv, sourceOf('cat,review\n好,一\n'))).toEqual({
+      values: [{ text: '一' }],
+      errors: [],
+    });
+    expect(await readAll(csv, sourceOf(''))).toEqual({ values: [], errors: [] });
+  });
+
   it('reads several labels a text, and none, from CSV', async () => {
     const { values } = await readAll(EXAMPLE_READERS.csv, 'text,labels\n一,a|b\n二,"[""a""]"\n三,\n');
     expect(values.map(({ labels }) => labels)).toEqual([['a', 'b'], ['a'], []]);
