@@ -226,6 +226,16 @@ describe('filters', () => {
   });
 });
 
+it('an import says with which labels the same text stands before', async () => {
+  const rows = [
+    { text: '很好', labels: ['positive'] },
+    { text: '很好', labels: ['negative'] },
+  ];
+  const { added, rejected } = await service.get(ExampleService).import('tiny', rows, 'file');
+  const message = 'labels: the same text stands before it with "positive"';
+  expect([added, rejected]).toEqual([1, [{ index: 1, code: 'BAD_INPUT', message }]]);
+});
+
 describe('the strategy that asked', () => {
   it('is kept with the answer and its example, and its labels can be revoked', async () => {
     await admit(texts(120));
