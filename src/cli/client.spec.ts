@@ -1,4 +1,4 @@
-import { createServer, type RequestListener } from 'node:http';
+import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { json } from 'node:stream/consumers';
 import { describe, expect, it } from 'vitest';
@@ -28,13 +28,13 @@ describe('a request', () => {
   };
 
   it('carries what it asks and the key, and has the answer whatever characters it is of', async () => {
-    const { asked, close } = await asking(async (request, response) => {
+    const respond = async (request: IncomingMessage, response: ServerResponse) => {
       const { query } = (await json(request)) as { query: string };
       const { authorization, 'content-type': type } = request.headers;
-      response.end(
-        JSON.stringify({ data: { ok: [request.method, type, authorization, query, '好'.repeat(1e5)].join() } }),
-      );
-    });
+      const ok = [request.method, type, authorization, query, '好'.repeat(1e5)].join();
+      response.end(JSON.stringify({ data: { ok } }));
+    };
+    const { asked, close } = await asking((request, response) => void respond(request, response));
     expect((await asked).ok).toBe(`POST,application/json,Bearer key,{ ok },${'好'.repeat(1e5)}`);
     await close();
   });
