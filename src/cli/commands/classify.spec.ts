@@ -26,6 +26,16 @@ describe('texts from standard input', () => {
     expect([code, asked]).toEqual([0, ['很好', '一\u2028般', '差']]);
   });
 
+  it('are told by their beginning where one is not answered', async () => {
+    const stdin = vi
+      .spyOn(process, 'stdin', 'get')
+      .mockReturnValue(Readable.from([Buffer.from(`${'长'.repeat(9000)}\n短\n`)]) as typeof process.stdin);
+    const errors = [0, 1].map((i) => ({ message: 'no', path: ['classify', i], extensions: { code: 'BAD_INPUT' } }));
+    const { code, err } = await runCommand(() => ({ data: { classify: [null, null] }, errors }), 'classify', 'reviews');
+    stdin.mockRestore();
+    expect([code, err]).toEqual([1, `${'长'.repeat(60)}…: no\n短: no\n`]);
+  });
+
   it('are refused where it is not UTF-8', async () => {
     const gbk = Buffer.from([0xba, 0xdc, 0xba, 0xc3, 0x0a]);
     const { code, err, asked } = await piped(gbk);
