@@ -1,5 +1,6 @@
-import { createServer } from 'node:http';
+import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { json } from 'node:stream/consumers';
 import { describe, expect, it } from 'vitest';
 import { Client, Failure, patiently } from './client.js';
 
@@ -16,6 +17,45 @@ async function serving<T>(answers: object[], use: (url: string) => Promise<T>): 
     server.close();
   }
 }
+
+describe('a request', () => {
+  const asking = async (respond: RequestListener) => {
+    const server = createServer(respond);
+    await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const close = () => new Promise((done) => server.close(done));
+    return { url, close, asked: new Client(url, 'key').request<{ ok: string }>('{ ok }') };
+  };
+
+  it('carries what it asks and the key, and has the answer whatever characters it is of', async () => {
+    const respond = async (request: IncomingMessage, response: ServerResponse) => {
+      const { query } = (await json(request)) as { query: string };
+      const { authorization, 'content-type': type } = request.headers;
+      const ok = [request.method, type, authorization, query, '好'.repeat(1e5)].join();
+      response.end(JSON.stringify({ data: { ok } }));
+    };
+    const { asked, close } = await asking((request, response) => void respond(request, response));
+    expect((await asked).ok).toBe(`POST,application/json,Bearer key,{ ok },${'好'.repeat(1e5)}`);
+    await close();
+  });
+
+  it('that nobody takes is told from one whose answer is lost', async () => {
+    const { url, asked, close } = await asking(
+      (request) => void request.resume().on('end', () => request.socket.destroy()),
+    );
+    await expect(asked).rejects.toThrow(/ended before the answer \(ECONNRESET\); the service may still be at it/u);
+    await close();
+    const after = new Client(url, undefined).request('{ ok }');
+    await expect(after).rejects.toThrow(`no service answers at ${url} (ECONNREFUSED)`);
+    await expect(new Client('nowhere', undefined).request('{ ok }')).rejects.toThrow('(ERR_INVALID_URL)');
+  });
+
+  it('that a proxy gave up may still be at work', async () => {
+    const { asked, close } = await asking((_, response) => void response.writeHead(504).end('<html>'));
+    await expect(asked).rejects.toThrow(/answered 504: no answer in its time; the service may still be at it/u);
+    await close();
+  });
+});
 
 const failing = (code: string, retryAfterMs?: number) => ({
   data: null,

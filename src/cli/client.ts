@@ -1,4 +1,7 @@
 /** The service over GraphQL: requests by HTTP, subscriptions by WebSocket. */
+import { request as overHttp } from 'node:http';
+import { request as overHttps } from 'node:https';
+import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createClient } from 'graphql-ws';
 import { WebSocket } from 'ws';
@@ -44,6 +47,17 @@ export async function patiently<T>(work: () => Promise<T>, onWait: (seconds: num
   }
 }
 
+const GATEWAY_TIMEOUT = 504;
+const AT_IT = 'the service may still be at it: look before you ask again';
+
+function parsed(body: string): unknown {
+  try {
+    return JSON.parse(body);
+  } catch {
+    return null;
+  }
+}
+
 export class Client {
   constructor(
     readonly url: string,
@@ -71,18 +85,34 @@ export class Client {
 
   /** Data and errors, for answers of which a part may fail. */
   async ask<T>(query: string, variables: object): Promise<Answer<T>> {
-    const body = JSON.stringify({ query, variables });
-    const response = await fetch(this.url, { method: 'POST', headers: this.headers(), body }).catch(
-      (error: unknown) => {
-        const cause = error instanceof Error ? (error.cause as { code?: string } | undefined)?.code : undefined;
-        throw new Failure(`no service answers at ${this.url} (${cause ?? String(error)}); start it with npm start`);
-      },
-    );
-    const answer = (await response.json().catch(() => null)) as { data?: T | null; errors?: AnswerError[] } | null;
+    const { status, body } = await this.post(JSON.stringify({ query, variables }));
+    const answer = parsed(body) as { data?: T | null; errors?: AnswerError[] } | null;
     if (!answer || (!answer.data && !answer.errors)) {
-      throw new Failure(`${this.url} answered ${response.status}, and not as GraphQL does`);
+      const why = status === GATEWAY_TIMEOUT ? `: no answer in its time; ${AT_IT}` : ', and not as GraphQL does';
+      throw new Failure(`${this.url} answered ${status}${why}`);
     }
     return { data: answer.data ?? null, errors: answer.errors ?? [] };
+  }
+
+  /** As late as it answers: fetch gives up after five minutes, and a comparison of versions may take longer. */
+  private async post(body: string): Promise<{ status: number; body: string }> {
+    let isSent = false;
+    try {
+      return await new Promise((resolve, reject) => {
+        const send = this.url.startsWith('https:') ? overHttps : overHttp;
+        const request = send(this.url, { method: 'POST', headers: this.headers() }, (response) => {
+          text(response).then((received) => resolve({ status: response.statusCode!, body: received }), reject);
+        });
+        request.on('finish', () => (isSent = true)).on('error', reject);
+        request.end(body);
+      });
+    } catch (error) {
+      const cause = (error as NodeJS.ErrnoException).code ?? String(error);
+      const why = isSent
+        ? `the connection to ${this.url} ended before the answer (${cause}); ${AT_IT}`
+        : `no service answers at ${this.url} (${cause}); start it with npm start`;
+      throw new Failure(why);
+    }
   }
 
   /** Every payload until the service ends the subscription. */

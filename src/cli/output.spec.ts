@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { onOutputError, progress } from './output.js';
+import { longWork, onOutputError, progress } from './output.js';
 
 const HIDDEN = '\u001b[?25l';
 const SHOWN = '\u001b[?25h';
@@ -58,4 +58,17 @@ describe('a bar on a terminal', () => {
 
 it('another failure of the output is one', () => {
   expect(() => onOutputError(Object.assign(new Error('no space'), { code: 'ENOSPC' }))).toThrow('no space');
+});
+
+it('says of long work alone that it is still waiting', async () => {
+  vi.useFakeTimers();
+  const write = vi.spyOn(process.stderr, 'write').mockReturnValue(true);
+  const { promise, resolve } = Promise.withResolvers<string>();
+  const waiting = longWork(promise, 'still waiting');
+  expect(await longWork(Promise.resolve('at once'), 'never said')).toBe('at once');
+  vi.advanceTimersByTime(60_000);
+  expect(write.mock.calls).toEqual([['still waiting\n']]);
+  resolve('late');
+  expect(await waiting).toBe('late');
+  vi.useRealTimers();
 });

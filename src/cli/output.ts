@@ -52,6 +52,16 @@ function widthOf(text: string): number {
   );
 }
 
+/** Says so where the work takes longer than people think it would. */
+export async function longWork<T>(work: Promise<T>, message: string): Promise<T> {
+  const timer = setTimeout(() => say(message), LONG_MS);
+  try {
+    return await work;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 export interface Progress {
   update(done: number, stage?: string): void;
   /** How much of long work is done, in words. */
@@ -85,6 +95,7 @@ export function progress(total: number, unit: string): Progress {
 }
 
 const COUNT_EVERY_MS = 5000;
+const LONG_MS = 5000;
 
 function plainProgress(): Progress {
   let last = '';

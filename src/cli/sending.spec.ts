@@ -87,3 +87,24 @@ test('a state folder that is named by nothing is the usual one', async () => {
   await expect(sending(service('https://staging/graphql', 1).client)).rejects.toThrow('away');
   expect(existsSync(path.join(dir, '.local/state/fewloop/sending'))).toBe(true);
 });
+
+test.each([
+  ['', 'ended after 500 entries: the same command goes on there\n'],
+  ['rows.jsonl', 'ended after 500 entries: the same command begins anew\n'],
+])('a signal ends it with a word on what the same command does (state in "%s")', async (state, word) => {
+  vi.stubEnv('XDG_STATE_HOME', path.join(dir, state));
+  const before = process.listenerCount('SIGINT');
+  const said = vi.spyOn(process.stderr, 'write').mockReturnValue(true);
+  const kill = vi.spyOn(process, 'kill').mockReturnValue(true);
+  const { client } = service('https://staging/graphql', 9);
+  let asked = 0;
+  const request = async (query: string, variables: object) => {
+    if (++asked === 2) process.emit('SIGINT', 'SIGINT');
+    return client.request(query, variables);
+  };
+  await sending({ url: client.url, request } as unknown as Client);
+  expect(said.mock.calls.at(-1)).toEqual([word]);
+  expect(kill.mock.calls).toEqual([[process.pid, 'SIGINT']]);
+  expect(process.listenerCount('SIGINT')).toBe(before);
+  for (const spy of [said, kill]) spy.mockRestore();
+});

@@ -90,6 +90,9 @@ export async function send(sending: Sending): Promise<Sent> {
     if (rejects !== undefined && found.length > 0)
       appendFileSync(rejects, found.map((one) => `${JSON.stringify(one)}\n`).join(''));
   };
+  const ending = onEnded(() =>
+    say(`ended after ${state.entries} entries: the same command ${keeper.keeps() ? 'goes on there' : 'begins anew'}`),
+  );
   try {
     for await (const chunk of chunksOf(
       skip(
@@ -118,10 +121,23 @@ export async function send(sending: Sending): Promise<Sent> {
       bar.count(bytes, `${state.entries} rows`);
     }
   } finally {
+    ending.forget();
     bar.stop();
   }
   keeper.forget();
   return { ...state, resumedAfter };
+}
+
+/** What is told where a signal ends the process, which then ends by it. */
+function onEnded(tell: () => void): { forget(): void } {
+  const forget = () => void process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
+  const onSignal = (signal: NodeJS.Signals) => {
+    forget();
+    tell();
+    process.kill(process.pid, signal);
+  };
+  process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
+  return { forget };
 }
 
 async function* skip<T>(entries: AsyncIterable<T>, count: number): AsyncGenerator<T> {
@@ -166,6 +182,8 @@ function readCheckpoint(file: string): Checkpoint | null {
 interface Keeper {
   keep(state: Checkpoint): void;
   forget(): void;
+  /** Whether it could so far. */
+  keeps(): boolean;
 }
 
 /** Tries the folder at once, so that a failure is told before anything is sent; it is told once, and nothing kept since. */
@@ -192,6 +210,7 @@ function keeperOf(file: string): Keeper {
         renameSync(`${file}.partial`, file);
       });
     },
+    keeps: () => able,
     forget: () => attempt(() => rmSync(file, { force: true })),
   };
 }

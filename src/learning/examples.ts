@@ -98,7 +98,9 @@ export class ExampleService {
       }
       const twin = seen.get(rest.itemKey);
       if (twin && !sameLabels(twin.labels, rest.labels)) {
-        throw badInput('labels', `the same text stands at ${twin.index} with other labels`);
+        // No place: what is an index here may be any line of a file.
+        const others = twin.labels.map((label) => `"${label.slice(0, 100)}"`).join(', ');
+        throw badInput('labels', `the same text stands before it with ${others || 'no labels'}`);
       }
       seen.set(rest.itemKey, example);
       splits.set(rest.splitGroup, split);

@@ -228,7 +228,10 @@ export class PromotionService {
 
   private async open(id: string): Promise<PromotionRow> {
     const promotion = await this.get(id);
-    if (promotion.decision) throw decided(promotion.decision);
+    if (promotion.decision) {
+      const newer = promotion.decision === 'SUPERSEDED' ? await this.promotions.undecided(promotion.task) : null;
+      throw decided(promotion.decision, newer);
+    }
     return promotion;
   }
 
@@ -397,6 +400,7 @@ function rulesOf(task: TaskRow): TaskDefinition['learning']['promotion'] {
   return (task.definition as TaskDefinition).learning.promotion;
 }
 
-function decided(decision: string): FewloopError {
-  return new FewloopError('CONFLICT', `the promotion is ${decision.toLowerCase()} already`);
+function decided(decision: string, newer: PromotionRow | null = null): FewloopError {
+  const open = newer ? `; open is ${newer.id}, of version ${newer.version}` : '';
+  return new FewloopError('CONFLICT', `the promotion is ${decision.toLowerCase()} already${open}`);
 }

@@ -10,7 +10,7 @@
  *                                                                  └── otherwise: no example until a third decides
  */
 import { Inject, Injectable } from '@nestjs/common';
-import { checkCharacters, FewloopError } from '../common/errors.js';
+import { badInput, checkCharacters, FewloopError } from '../common/errors.js';
 import { AnswersRepository } from '../storage/answers.repository.js';
 import { CandidatesRepository, type CandidateAnswer } from '../storage/candidates.repository.js';
 import type { BeforeAnswer } from '../storage/entities/answer.js';
@@ -21,6 +21,7 @@ import { Transactions, type Tx } from '../storage/transactions.js';
 import { fraction } from '../task/keys.js';
 import type { TaskDefinition } from '../task/types.js';
 import { AnswerExamples, sameLabels } from './answer-examples.js';
+import { presentName } from './data-set.js';
 import { LearningEvents } from './events.js';
 import { checkedLabels } from './intake.js';
 import { QuestionQueue, type Question, type QueuePage, type QueueRequest } from './question-queue.js';
@@ -50,7 +51,7 @@ export class ReviewService {
    * TASK_NOT_FOUND; BAD_INPUT on `first`, `after`, `filter`.
    */
   async queue(task: string, request: QueueRequest, by = ''): Promise<QueuePage> {
-    await this.tasks.get(task);
+    checkPredicted((await this.tasks.get(task)).definition as TaskDefinition, request);
     const { edges, ...page } = await this.questions.page(task, request, by);
     const nodes = await this.questions.counted(edges.map(({ node }) => node));
     return { ...page, edges: edges.map(({ cursor }, i) => ({ cursor, node: nodes[i]! })) };
@@ -66,7 +67,7 @@ export class ReviewService {
    * hold. Throws as `queue`.
    */
   async lease(task: string, request: Omit<QueueRequest, 'after'>, by: string): Promise<Question[]> {
-    await this.tasks.get(task);
+    checkPredicted((await this.tasks.get(task)).definition as TaskDefinition, request);
     const held = new Map<string, CandidateRow>();
     const first = request.first ?? 20;
     for (let round = 0; ; round++) {
@@ -245,6 +246,17 @@ const isFirst = ({ reason }: Pick<CandidateAnswer, 'reason'>) => reason === null
 function strategyOf({ audit, leasedBy, leasedStrategy }: CandidateRow, by: string, said: string | null): string | null {
   if (audit) return 'RANDOM_AUDIT';
   return said ?? (leasedBy === by ? leasedStrategy : null);
+}
+
+/**
+ * What a filter may name: by a former name too, which texts have that were scored before. Throws BAD_INPUT on
+ * `filter.label`.
+ */
+function checkPredicted(definition: TaskDefinition, { filter }: QueueRequest): void {
+  const label = filter?.label ?? null;
+  if (label === null || definition.kind === 'multiple-choice' || presentName(definition, label) !== null) return;
+  const names = definition.labels.map(({ name }) => name).join(', ');
+  throw badInput('filter.label', `"${label.slice(0, 100)}" is not one of ${names}`);
 }
 
 const DONE = { reason: null, priority: 0 };

@@ -29,6 +29,7 @@ import type { TaskDefinition } from '../../src/task/types.js';
 import { createDatabase } from '../fixtures/database.js';
 import { startIntake, taskFile, texts } from '../fixtures/intake.js';
 import { keyed } from '../fixtures/keyed.js';
+import { renameLabel } from '../fixtures/learning.js';
 
 const AUDIT_RATE = 0.2;
 
@@ -226,6 +227,26 @@ describe('filters', () => {
       expect(rows.length - chosen.length).toBe(audits);
     }
   });
+
+  it('by a label take those of the task, by former names too', async () => {
+    const unknown = { code: 'BAD_INPUT', message: 'filter.label: "sport" is not one of fine, negative' };
+    await renameLabel(service, 'positive', 'fine');
+    for (const label of ['fine', 'positive']) {
+      await expect(review.queue('tiny', { filter: { label } })).resolves.toBeDefined();
+    }
+    await expect(review.queue('tiny', { filter: { label: 'sport' } })).rejects.toMatchObject(unknown);
+    await expect(review.lease('tiny', { filter: { label: 'sport' } }, 'ann')).rejects.toMatchObject(unknown);
+  });
+});
+
+it('an import says with which labels the same text stands before', async () => {
+  const rows = [
+    { text: '很好', labels: ['positive'] },
+    { text: '很好', labels: ['negative'] },
+  ];
+  const { added, rejected } = await service.get(ExampleService).import('tiny', rows, 'file');
+  const message = 'labels: the same text stands before it with "positive"';
+  expect([added, rejected]).toEqual([1, [{ index: 1, code: 'BAD_INPUT', message }]]);
 });
 
 describe('the strategy that asked', () => {

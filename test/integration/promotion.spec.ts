@@ -132,6 +132,10 @@ describe('approval', () => {
     const [again, stale] = await promotions.list('tiny');
     expect(stale).toMatchObject({ id: third, decision: 'SUPERSEDED' });
     expect(again).toMatchObject({ version: 3, championVersion: 2, verdict: 'INCONCLUSIVE', decision: null });
+    await expect(promotions.approve(third, { by: 'ann' })).rejects.toMatchObject({
+      code: 'CONFLICT',
+      message: `the promotion is superseded already; open is ${again!.id}, of version 3`,
+    });
     await promotions.approve(again!.id, { by: 'ann' });
     expect(await active()).toBe(3);
   });

@@ -5,6 +5,8 @@ import { decoded, linesIn } from '../formats/sources.js';
 import { print, say } from '../output.js';
 
 const CHUNK = 64;
+/** Characters of a text that is not answered. */
+const SHOWN = 60;
 /** Of a text that has none of a multi-label task's labels. */
 const NONE = '-';
 const CLASSIFY = `query ($task: String!, $inputs: [TextInput!]!) { classify(task: $task, inputs: $inputs) {
@@ -58,9 +60,15 @@ async function classifyChunk(client: Client, task: string, texts: string[], json
       print(
         `${prediction.labels.join(',') || NONE}\t${prediction.confidence.toFixed(3)}\t${prediction.route}\t${text}`,
       );
-    else say(`${text}: ${error?.message ?? 'not answered'}`);
+    else say(`${beginning(text)}: ${error?.message ?? 'not answered'}`);
     if (!prediction) process.exitCode = 1;
   });
+}
+
+/** A text may be too long for the service, and is for a line then. */
+function beginning(text: string): string {
+  const characters = Array.from(text);
+  return characters.length > SHOWN ? `${characters.slice(0, SHOWN).join('')}…` : text;
 }
 
 function describe(error: AnswerError | undefined): object {

@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -69,5 +69,22 @@ describe('an export for machines', () => {
     } finally {
       rmSync(folder, { recursive: true });
     }
+  });
+
+  it.each([
+    ['.', 'it is a folder'],
+    ['none/examples', 'ENOENT'],
+    ['file/examples', 'ENOTDIR'],
+  ])('is not begun where it cannot be written: %s', async (name, why) => {
+    const folder = mkdtempSync(join(tmpdir(), 'fewloop-files-'));
+    writeFileSync(join(folder, 'file'), '');
+    const out = join(folder, name);
+    for (const format of ['jsonl', 'parquet']) {
+      const { code, err } = await run(true, '--format', format, '--out', out);
+      expect([code, err]).toEqual([1, expect.stringContaining(`fewloop: cannot write ${out}: ${why}`)]);
+      expect(err.trimEnd().split('\n')).toHaveLength(1);
+    }
+    expect(readdirSync(folder)).toEqual(['file']);
+    rmSync(folder, { recursive: true });
   });
 });

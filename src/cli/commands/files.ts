@@ -1,6 +1,6 @@
 /** Files into the service and out of it: import, ingest, export, forget. */
 import type { Command } from 'commander';
-import { renameSync, rmSync } from 'node:fs';
+import { renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { type Client, Failure } from '../client.js';
 import { contextOf, oneOf } from '../context.js';
@@ -188,13 +188,14 @@ async function exportRows(client: Client, task: string, options: ExportOptions):
   const { task: found } = await client.request<{ task: ExportedTask | null }>(LABELS, { task });
   if (!found) throw new Failure(`there is no task ${task}`, 'TASK_NOT_FOUND');
   const { kind, labels, examples } = found;
+  const partial = `${out}.partial`;
+  if (out !== undefined) begin(partial, out);
   const bar = progress(examples.train + examples.dev + examples.test, 'examples');
   let count = 0;
   const records = counted(questions ? questionsOf(client, task) : examplesOf(client, task, predictions), () => {
     count += 1;
     if (count % 100 === 0) bar.count(count, `${count} rows`);
   });
-  const partial = `${out}.partial`;
   try {
     if (format === 'parquet') {
       if (out === undefined) throw new Failure('parquet is no text: name a file by --out', 'BAD_INPUT');
@@ -219,6 +220,16 @@ async function exportRows(client: Client, task: string, options: ExportOptions):
     bar.stop();
   }
   return count;
+}
+
+/** Before anything is asked for. Throws Failure where `out` cannot be written. */
+function begin(partial: string, out: string): void {
+  try {
+    if (statSync(out, { throwIfNoEntry: false })?.isDirectory()) throw new Error('it is a folder');
+    writeFileSync(partial, '');
+  } catch (error) {
+    throw new Failure(`cannot write ${out}: ${(error as Error).message}`, 'BAD_INPUT');
+  }
 }
 
 interface ExportedTask {

@@ -1,6 +1,6 @@
-import { PassThrough } from 'node:stream';
-import { describe, expect, it, vi } from 'vitest';
-import { refused, runCommand } from '../../../test/fixtures/command.js';
+import { PassThrough, Readable } from 'node:stream';
+import { afterAll, describe, expect, it, vi } from 'vitest';
+import { type Asked, refused, runCommand } from '../../../test/fixtures/command.js';
 import { chosenBy, namedBy, onKeys } from './label.js';
 
 const few = ['sport', 'Sports', '财经', '财经/股票', 'IT', 'it'];
@@ -33,9 +33,9 @@ it('a name is the label’s own, whatever its case, or its beginning', () => {
 
 describe('what is pressed', () => {
   const said = vi.spyOn(process.stderr, 'write').mockReturnValue(true);
-  const output = () => said.mock.calls.map(([text]) => String(text)).join('');
+  afterAll(() => said.mockRestore());
   const labels = { options: many.slice(0, 33), all: many };
-  const line = { byLine: true, next: () => Promise.resolve(null), close: () => undefined };
+  const line = { byLine: true, line: 1, next: () => Promise.resolve(null), close: () => undefined };
   const typing = (text: string) => {
     const keys = Array.from(text);
     return { ...line, byLine: false, next: () => Promise.resolve(keys.shift() ?? null) };
@@ -55,12 +55,21 @@ describe('what is pressed', () => {
   });
 
   it('lists all that begin so, and then is no answer', async () => {
-    said.mockClear();
     expect(await chosenBy('1 /label 11', labels, line)).toEqual(['label 0', 'label 11']);
-    expect(await chosenBy('1 /label 3 /label', labels, line)).toBeNull();
-    expect(output()).toContain(`which? ${many.join(', ')}`);
-    expect(await chosenBy('/', labels, typing('x\r'))).toBeNull();
-    expect(output()).toContain('none begins with x');
+    expect(await chosenBy('1 /label 3 /label', labels, line)).toEqual({
+      kind: 'none',
+      why: `which? ${many.join(', ')}`,
+    });
+    expect(await chosenBy('/', labels, typing('x\r'))).toEqual({ kind: 'none', why: 'none begins with x' });
+  });
+
+  it('on a terminal is nothing where the key has no label, in a line it is no answer', async () => {
+    const labels = { options: few, all: few };
+    expect(await chosenBy('9', labels, typing(''))).toEqual([]);
+    expect(await chosenBy('19 0', labels, line)).toEqual({
+      kind: 'none',
+      why: '9 is the key of no label; 0 is the key of no label',
+    });
   });
 });
 
@@ -79,4 +88,53 @@ it('gives the terminal back where no question can be had', async () => {
   stdin.mockRestore();
   expect([code, err]).toEqual([1, 'fewloop: no model yet\n']);
   expect([terminal.isRaw, terminal.readableFlowing]).toEqual([false, null]);
+});
+
+describe('answers from a pipe', () => {
+  const leased = (kind: string, texts: string[]) => {
+    const asked: Asked[] = [];
+    const rest = { textPair: null, choices: null, duplicates: 0, reason: 'STRATEGY', presentLabels: null };
+    const questions = texts.map((text) => ({
+      ...rest,
+      id: text,
+      text,
+      prediction: { confidence: 0.5, disagreement: null, distribution: [] },
+    }));
+    const answer = (one: Asked) => {
+      asked.push(one);
+      if (one.query.includes('leaseQuestions'))
+        return { data: { leaseQuestions: { totalCount: questions.length, questions } } };
+      if (one.query.includes('task(')) return { data: { task: { kind, labels: ['书籍', '平板', '水果'] } } };
+      return { data: { label: { id: '1' } } };
+    };
+    const answered = () => asked.flatMap(({ variables: { labels } }) => (labels ? [labels] : []));
+    return { answer, answered, released: () => asked.some(({ query }) => query.includes('releaseQuestions')) };
+  };
+  const piped = async (lines: string, kind: string) => {
+    const service = leased(kind, ['一', '二', '三', '四']);
+    const stdin = vi.spyOn(process, 'stdin', 'get').mockReturnValue(Readable.from([lines]) as typeof process.stdin);
+    const { code, out, err } = await runCommand(service.answer, '--json', 'label', 'topics');
+    stdin.mockRestore();
+    return { code, out, err, answered: service.answered(), released: service.released() };
+  };
+
+  it.each([
+    ['9', '9 is the key of no label'],
+    ['foo', 'f is the key of no label; o is the key of no label; o is the key of no label'],
+    ['1 2', 'a text has one label, and it names 2'],
+    ['', 'a text has one label, and it names none'],
+    ['/', 'which? 书籍, 平板, 水果'],
+    ['/天气', 'none begins with 天气'],
+  ])('end at the line that is none: %s', async (bad, why) => {
+    const { code, out, answered, released } = await piped(`1\n/平\n${bad}\n/水\n`, 'SINGLE_LABEL');
+    expect([code, answered, released]).toEqual([1, [['书籍'], ['平板']], true]);
+    const message = expect.stringContaining(`line 3 is no answer: ${why}; the 2 before it were taken`);
+    expect(JSON.parse(out)).toEqual({ error: { code: 'BAD_INPUT', message } });
+  });
+
+  it('are none of several labels where one key of them is unknown; a label is named twice, and is there', async () => {
+    const { code, out, answered } = await piped('12\n11 /书\n\n3foo\n1\n', 'MULTI_LABEL');
+    expect([code, answered]).toEqual([1, [['书籍', '平板'], ['书籍'], []]]);
+    expect(out).toContain('line 4 is no answer: f is the key of no label');
+  });
 });

@@ -1,7 +1,8 @@
 /**
  * Review in the terminal: a key a label. Where a text may have several, keys put labels on and take them off, and enter
  * is the answer. `/` takes a label by its name: where there are more of them than keys, the most probable have the keys.
- * Without a terminal a line holds the keys of one answer and names (`1 /name`), or `s` and the reason of a skip.
+ * Without a terminal a line holds the keys of one answer and names (`1 /name`), or `s` and the reason of a skip; one that
+ * is no answer ends the command, for what follows it would answer other texts than it was written for.
  * Questions are leased, so that two who label at once are not asked the same.
  */
 import type { Command } from 'commander';
@@ -100,11 +101,16 @@ async function label(task: string, options: Options, command: Command): Promise<
   let { questions, totalCount: left } = await lease();
   // After what may fail: a terminal that is left to single keys takes no Ctrl-C, and keeps the process alive.
   const keys = keyReader();
+  let refused: Failure | null = null;
   try {
     while (questions.length > 0) {
       const question = questions[0]!;
       const answer = await ask(question, found, left, keys);
       if (answer.kind === 'quit') break;
+      if (answer.kind === 'none') {
+        refused = new Failure(`line ${keys.line} is no answer: ${answer.why}; ${linesTaken(keys.line)}`, 'BAD_INPUT');
+        break;
+      }
       if (answer.kind === 'undo') {
         const again = await undo(client, task);
         if (!again) continue;
@@ -125,9 +131,15 @@ async function label(task: string, options: Options, command: Command): Promise<
   } finally {
     keys.close();
   }
+  if (refused) throw refused;
   if (json) printJson(counts);
   else
     print(`${counts.answered} answered, ${counts.skipped} skipped${counts.undone ? `, ${counts.undone} undone` : ''}`);
+}
+
+function linesTaken(bad: number): string {
+  const before = bad > 1 ? `the ${bad - 1} before it were taken, ` : '';
+  return `${before}it and what follows were not: mend it, and give label the lines from it on`;
 }
 
 /** The question that is to be answered anew; null where no answer can be taken back. */
@@ -141,8 +153,17 @@ async function undo(client: Client, task: string): Promise<Question | null> {
   }
 }
 
+interface NoAnswer {
+  kind: 'none';
+  why: string;
+}
+
 type Answer =
-  { kind: 'labels'; labels: string[] } | { kind: 'skip'; reason: string | null } | { kind: 'undo' } | { kind: 'quit' };
+  | { kind: 'labels'; labels: string[] }
+  | { kind: 'skip'; reason: string | null }
+  | { kind: 'undo' }
+  | { kind: 'quit' }
+  | NoAnswer;
 
 const WHY: Record<string, string> = {
   SECOND_ANSWER: ', asked of two labelers',
@@ -197,27 +218,33 @@ interface Labels {
   all: string[];
 }
 
-/** For each key its label, if it has one, then labels by their names; null where a name is nobody's or several labels'. */
+/** Labels of keys, then of names. On a terminal a key that has none is nothing; in a line it is no answer. */
 export async function chosenBy(
   pressed: string,
   { options, all }: Labels,
   keys: KeyReader,
-): Promise<(string | undefined)[] | null> {
+): Promise<string[] | NoAnswer> {
   const [single = '', ...names] = pressed.split(/(?:^|\s+)\//u);
   if (names.length > 0 && !keys.byLine) {
     say('  its name, or the beginning of it; enter alone lists all');
     const text = await typed(keys);
     say('');
-    if (text === null) return null;
+    if (text === null) return [];
     names[0] = text;
   }
-  const found = names.map((name) => namedBy(name, all));
-  for (const [i, labels] of found.entries()) {
-    if (labels.length === 0) say(`  none begins with ${names[i]}`);
-    if (labels.length > 1) say(`  which? ${labels.join(', ')}`);
-  }
-  if (found.some(({ length }) => length !== 1)) return null;
-  return [...Array.from(single, (key) => options[KEYS.indexOf(key)]), ...found.flat()];
+  const ofKeys = Array.from(single.replaceAll(/\s/gu, ''), (key) => ({ key, label: options[KEYS.indexOf(key)] }));
+  const found = names.map((name) => ({ name, labels: namedBy(name, all) }));
+  const wrong = [
+    ...ofKeys.flatMap(({ key, label }) =>
+      keys.byLine && label === undefined ? [`${key} is the key of no label`] : [],
+    ),
+    ...found.flatMap(({ name, labels }) => {
+      if (labels.length === 1) return [];
+      return [labels.length === 0 ? `none begins with ${name}` : `which? ${labels.join(', ')}`];
+    }),
+  ];
+  if (wrong.length > 0) return { kind: 'none', why: wrong.join('; ') };
+  return [...ofKeys.flatMap(({ label }) => label ?? []), ...found.flatMap(({ labels }) => labels)];
 }
 
 async function answerOne(labels: Labels, keys: KeyReader): Promise<Answer> {
@@ -225,8 +252,12 @@ async function answerOne(labels: Labels, keys: KeyReader): Promise<Answer> {
     const pressed = await nextKey(keys);
     const other = await otherThanLabels(pressed, keys);
     if (other) return other;
-    const [chosen, ...more] = (await chosenBy(pressed!, labels, keys)) ?? [];
-    if (chosen !== undefined && more.length === 0) return { kind: 'labels', labels: [chosen] };
+    const chosen = await chosenBy(pressed!, labels, keys);
+    if (!Array.isArray(chosen)) {
+      if (keys.byLine) return chosen;
+      say(`  ${chosen.why}`);
+    } else if (chosen.length === 1) return { kind: 'labels', labels: chosen };
+    else if (keys.byLine) return { kind: 'none', why: `a text has one label, and it names ${chosen.length || 'none'}` };
   }
 }
 
@@ -237,11 +268,13 @@ async function answerSeveral(labels: Labels, keys: KeyReader): Promise<Answer> {
     const other = await otherThanLabels(pressed, keys);
     if (other) return other;
     const found = await chosenBy(pressed!, labels, keys);
-    if (found === null) continue;
-    for (const label of found) {
-      if (label !== undefined && !chosen.delete(label)) chosen.add(label);
+    if (keys.byLine) return Array.isArray(found) ? { kind: 'labels', labels: [...new Set(found)] } : found;
+    if (!Array.isArray(found)) {
+      say(`  ${found.why}`);
+      continue;
     }
-    if (keys.byLine || pressed === ENTER) return { kind: 'labels', labels: [...chosen] };
+    for (const label of found) if (!chosen.delete(label)) chosen.add(label);
+    if (pressed === ENTER) return { kind: 'labels', labels: [...chosen] };
     say(`  = ${[...chosen].join(', ') || 'none'}`);
   }
 }
@@ -282,6 +315,8 @@ async function typed(keys: KeyReader): Promise<string | null> {
 interface KeyReader {
   /** Whether what comes next is a line, which is an answer, or a key. */
   byLine: boolean;
+  /** How many lines have been read. */
+  readonly line: number;
   /** Null at the end of the input, and on Ctrl-C. */
   next(): Promise<string | null>;
   close(): void;
@@ -292,11 +327,17 @@ function keyReader(): KeyReader {
   if (!stdin.isTTY) {
     const lines = createInterface({ input: stdin });
     const iterator = lines[Symbol.asyncIterator]();
+    let line = 0;
     return {
       byLine: true,
+      get line() {
+        return line;
+      },
       next: async () => {
         const { done, value } = await iterator.next();
-        return done ? null : value.trim();
+        if (done) return null;
+        line += 1;
+        return value.trim();
       },
       close: () => lines.close(),
     };
@@ -305,6 +346,7 @@ function keyReader(): KeyReader {
   stdin.resume();
   return {
     byLine: false,
+    line: 0,
     next: async () => {
       const [bytes] = (await once(stdin, 'data')) as [Buffer];
       const key = bytes.toString('utf8');

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { Failure } from '../client.js';
 import { contextOf } from '../context.js';
-import { print, printJson, table } from '../output.js';
+import { longWork, print, printJson, table } from '../output.js';
 
 const FIELDS = `id verdict firstApprovalBy decision decidedBy comment requestedAt decidedAt report
   version { task version state } champion { version } replicas { id state serves message }`;
@@ -13,6 +13,9 @@ const REJECT = `mutation ($id: ID!, $comment: String!) { rejectPromotion(id: $id
 const ROLLBACK = `mutation ($task: String!, $reason: String!) {
   rollback(task: $task, reason: $reason) { task version state }
 }`;
+
+const WAITING =
+  'still waiting: the version is tried, and compared again where another became active since, which takes minutes';
 
 interface Promotion {
   id: string;
@@ -58,7 +61,8 @@ async function promotions(task: string, _: object, command: Command): Promise<vo
 async function approve(id: string, options: { comment?: string; override?: boolean }, command: Command): Promise<void> {
   const { client, json } = contextOf(command);
   const variables = { id, comment: options.comment, override: options.override ?? false };
-  const { approvePromotion } = await client.request<{ approvePromotion: Promotion }>(APPROVE, variables);
+  const asked = client.request<{ approvePromotion: Promotion }>(APPROVE, variables);
+  const { approvePromotion } = await longWork(asked, WAITING);
   printDecision(approvePromotion, json);
 }
 

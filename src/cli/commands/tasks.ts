@@ -100,7 +100,7 @@ async function lint(file: string, _: object, command: Command): Promise<void> {
   const { json } = contextOf(command);
   const findings = await findingsOf(readText(file));
   if (json) printJson(findings);
-  else if (findings.length === 0) print(`${file}: nothing to say`);
+  else if (findings.length === 0) print(`${file}: nothing to say without the model; priors of templates apply shows`);
   else findings.forEach(({ severity, field, message }) => print(`${file}: ${severity}: ${field}: ${message}`));
   if (findings.some(({ severity }) => severity === 'error')) process.exitCode = 1;
 }
@@ -114,7 +114,14 @@ async function findingsOf(source: string): Promise<LintFinding[]> {
     return await lintTask(definition, openSpeller(baseModel), longest);
   } catch (error) {
     if (!(error instanceof FewloopError)) throw error;
-    return [{ severity: 'error', field: error.field ?? '', message: error.message }];
+    const { field = '', message } = error;
+    return [
+      {
+        severity: 'error',
+        field,
+        message: message.startsWith(`${field}: `) ? message.slice(field.length + 2) : message,
+      },
+    ];
   }
 }
 

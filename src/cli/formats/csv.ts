@@ -1,7 +1,8 @@
 /** CSV with a header, quoted as spreadsheets quote, with or without a byte-order mark. */
 import { type CsvError, parse } from 'csv-parse';
 import { stringify } from 'csv-stringify/sync';
-import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream';
+import { Failure } from '../client.js';
 import {
   type Entry,
   type ExampleRecord,
@@ -19,13 +20,20 @@ const TEXT_COLUMNS = ['text', 'review', 'sentence', 'content'];
 const COLUMNS = ['text', 'textPair', 'choices', 'fields', 'labels', 'split'];
 const LONGEST_ROW = 32 * 2 ** 20;
 
-/** Rows by the names of the header. */
-export async function* csvRowsIn(chunks: AsyncIterable<string>): AsyncGenerator<Entry<JsonObject>> {
+/** Of each list the header has one. */
+export const TEXT_HEADER: Header = [TEXT_COLUMNS];
+export const EXAMPLE_HEADER: Header = [TEXT_COLUMNS, ['label', 'labels']];
+type Header = readonly (readonly string[])[];
+
+/** Rows by the names of the header. Throws Failure where that lacks one: each row would be refused, or it is no CSV. */
+export async function* csvRowsIn(chunks: AsyncIterable<string>, needed: Header): AsyncGenerator<Entry<JsonObject>> {
+  let columns: string[] | undefined;
   const skipped: Entry<never>[] = [];
-  const parser = Readable.from(chunks).pipe(
+  const parser = pipeline(
+    chunks,
     parse({
       bom: true,
-      columns: (header: string[]) => header.map((name) => name.trim()),
+      columns: (header: string[]) => (columns = header.map((name) => name.trim())),
       info: true,
       max_record_size: LONGEST_ROW,
       skip_empty_lines: true,
@@ -36,12 +44,24 @@ export async function* csvRowsIn(chunks: AsyncIterable<string>): AsyncGenerator<
         return undefined;
       },
     }),
+    // What fails in the chunks is thrown to whoever reads the rows.
+    () => undefined,
   );
   for await (const { record, info } of parser as AsyncIterable<{ record: JsonObject; info: { lines: number } }>) {
+    checkHeader(columns, needed);
     yield* skipped.splice(0);
     yield { line: info.lines, value: record };
   }
+  checkHeader(columns, needed);
   yield* skipped;
+}
+
+function checkHeader(columns: string[] | undefined, needed: Header): void {
+  const lacking = needed.filter((names) => columns && !names.some((name) => columns.includes(name)));
+  if (!columns || lacking.length === 0) return;
+  const given = columns.map((name) => name.slice(0, 40)).slice(0, 20);
+  const missing = lacking.map((names) => names.join(' or ')).join(', and ');
+  throw new Failure(`read as CSV, whose columns are: ${given.join(', ')}; it needs ${missing}`, 'BAD_INPUT');
 }
 
 export function readCsvRow(row: JsonObject): ExampleRecord {

@@ -166,6 +166,27 @@ describe('reading', () => {
     expect(errors).toEqual([5]);
   });
 
+  it('refuses CSV as a whole where its header has no place for what each row needs', async () => {
+    const { csv } = EXAMPLE_READERS;
+    await expect(readAll(csv, sourceOf('cat,review\n好,一\n'))).rejects.toThrow(
+      /columns are: cat, review; it needs label or labels$/u,
+    );
+    await expect(readAll(csv, sourceOf('这家店很好\n差\n'))).rejects.toThrow(
+      /: 这家店很好; it needs text or review .*, and label or labels$/u,
+    );
+    await expect(readAll(csv, sourceOf(`${'长'.repeat(5000)}\n`))).rejects.toThrow(
+      new RegExp(`: 长{40}; it needs`, 'u'),
+    );
+    await expect(readAll(TEXT_READERS.csv, sourceOf('cat,评论\n好,一\n'))).rejects.toThrow(
+      /it needs text or review or sentence or content$/u,
+    );
+    expect(await readAll(TEXT_READERS.csv, sourceOf('cat,review\n好,一\n'))).toEqual({
+      values: [{ text: '一' }],
+      errors: [],
+    });
+    expect(await readAll(csv, sourceOf(''))).toEqual({ values: [], errors: [] });
+  });
+
   it('reads several labels a text, and none, from CSV', async () => {
     const { values } = await readAll(EXAMPLE_READERS.csv, 'text,labels\n一,a|b\n二,"[""a""]"\n三,\n');
     expect(values.map(({ labels }) => labels)).toEqual([['a', 'b'], ['a'], []]);
@@ -186,7 +207,9 @@ describe('reading', () => {
   it('refuses what is no UTF-8, no file, or no Parquet file, and says which', async () => {
     const path = join(folder, 'latin.csv');
     writeFileSync(path, Buffer.from([0x74, 0x65, 0x78, 0x74, 0x0a, 0xff, 0xfe]));
-    await expect(readAll(TEXT_READERS.lines, fileSource(path))).rejects.toThrow(`${path} is not UTF-8`);
+    for (const reader of [TEXT_READERS.lines, TEXT_READERS.csv, EXAMPLE_READERS.jsonl]) {
+      await expect(readAll(reader, fileSource(path))).rejects.toThrow(`${path} is not UTF-8: save it as UTF-8`);
+    }
     expect(() => fileSource(folder)).toThrow('it is a folder');
     expect(() => fileSource(join(folder, 'none'))).toThrow('cannot read');
     const broken = join(folder, 'broken.parquet');

@@ -1,6 +1,6 @@
 /** The formats by name, and which of them a file is in. */
 import { extname } from 'node:path';
-import { csvRowsIn, readCsvRow, readCsvText, writeCsvRow } from './csv.js';
+import { csvRowsIn, EXAMPLE_HEADER, readCsvRow, readCsvText, TEXT_HEADER, writeCsvRow } from './csv.js';
 import { isFewclue, readFewclueRow, writeFewclueRow } from './fewclue.js';
 import { readJsonlRow, readJsonlText, writeDoccanoRow, writeJsonlRow } from './jsonl.js';
 import { isLabelStudio, labelStudioEnd, readLabelStudioRow, writeLabelStudioRow } from './label-studio.js';
@@ -25,9 +25,9 @@ const objects =
   (source, onRead) =>
     readEach(objectsIn(source, onRead), read);
 const csv =
-  <T>(read: (row: JsonObject) => T | null): Reader<T> =>
+  <T>(read: (row: JsonObject) => T | null, header: typeof TEXT_HEADER): Reader<T> =>
   (source, onRead) =>
-    readEach(csvRowsIn(source.chunks(onRead)), read);
+    readEach(csvRowsIn(source.chunks(onRead), header), read);
 const parquet =
   <T>(read: (row: JsonObject) => T | null): Reader<T> =>
   (source, onRead) =>
@@ -35,7 +35,7 @@ const parquet =
 
 export const EXAMPLE_READERS = {
   jsonl: objects(readJsonlRow),
-  csv: csv(readCsvRow),
+  csv: csv(readCsvRow, EXAMPLE_HEADER),
   fewclue: objects(readFewclueRow),
   'label-studio': objects(readLabelStudioRow),
   doccano: objects(readJsonlRow),
@@ -45,7 +45,7 @@ export const EXAMPLE_READERS = {
 
 export const TEXT_READERS = {
   jsonl: objects(readJsonlText),
-  csv: csv(readCsvText),
+  csv: csv(readCsvText, TEXT_HEADER),
   lines: (source: Source, onRead?: OnRead) => readEach(linesIn(source.chunks(onRead)), (text) => ({ text })),
   parquet: parquet(readParquetText),
 } satisfies Record<string, Reader<TextRecord>>;

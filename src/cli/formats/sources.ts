@@ -47,7 +47,7 @@ export function fileSource(path: string): Source {
   return { path, size, head, chunks };
 }
 
-/** As Source has it. `name`: for people. */
+/** As Source has it. `name`: for people. Throws Failure where it is not UTF-8. */
 export async function* decoded(
   pieces: AsyncIterable<Buffer>,
   name: string,
@@ -58,7 +58,7 @@ export async function* decoded(
     try {
       return decoder.decode(piece, { stream: piece !== undefined });
     } catch {
-      throw new Failure(`${name} is not UTF-8`);
+      throw new Failure(`${name} is not UTF-8: save it as UTF-8 (in Excel: CSV UTF-8) and try again`);
     }
   };
   let bytes = 0;
