@@ -17,6 +17,7 @@ import { inTurn } from './in-turn.js';
 import { BatchQueue, whyDropped, type QueueLimits } from './infer.js';
 import { membersOf, policyOf } from './policy.js';
 import { predict, scoreInTurn, scoreMembers, type ItemScores } from './pipeline.js';
+import { inPortions, LABELS_A_ROW } from './portions.js';
 import { RecentAnswers } from './recent.js';
 import type { ServedWindows } from './served-windows.js';
 import type { Answered, ClassifyRequest, ServedModel } from './types.js';
@@ -160,14 +161,18 @@ export class InferenceEngine {
     const scores = error
       ? [...items].map((): ItemScores => ({ ok: false, error }))
       : await score(model, members, [...items.values()], this.queue, request);
-    return new Map(
-      [...items.keys()].map((itemKey, i): [string, Outcome] => {
+    const weight = (members.length * model.definition.labels.length) / LABELS_A_ROW;
+    const outcomes = await inPortions(
+      items.keys(),
+      () => weight,
+      (itemKey, i): [string, Outcome] => {
         const scored = scores[i]!;
         if (!scored.ok) return [itemKey, scored];
         const prediction = predict(model, members, policy, scored);
         return [itemKey, { ok: true, prediction, embedding: scored.embedding, itemKey }];
-      }),
+      },
     );
+    return new Map(outcomes);
   }
 
   private check(model: ServedModel, item: Item): string | FewloopError {

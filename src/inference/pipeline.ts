@@ -10,13 +10,14 @@ import { inOrder } from './by-label.js';
 import { fewestAsked, isDecided } from './in-turn.js';
 import { DEFAULT_THRESHOLD } from './independent.js';
 import type { BatchQueue, RowOutcome, RowResult, SubmitOptions } from './infer.js';
+import { inPortions, LABELS_A_ROW } from './portions.js';
 import {
   everyRow,
   layOut,
-  layOutText,
   questionOf,
   scoresOf,
   shortlisted,
+  TEXT_ALONE,
   textsOfQuestion,
   type Question,
 } from './question.js';
@@ -51,9 +52,12 @@ export async function scoreMembers(
   options: SubmitOptions,
   vocabulary = new Vocabulary(model.tokenizer),
 ): Promise<ItemScores[]> {
-  const asked = items.map((item) => attempt(() => members.map((member) => questionOf(model, member, item))));
+  const asked = await inPortions(
+    items,
+    () => members.length,
+    (item) => attempt(() => members.map((member) => questionOf(model, member, item))),
+  );
   const all = asked.flatMap((questions) => (questions instanceof FewloopError ? [] : questions));
-  await vocabulary.learn(all.flatMap(textsOfQuestion));
   const answers = await answer(model, all, vocabulary, (rows) => askOnce(model, rows, queue, options));
   const answerTo = new Map(all.map((question, i) => [question, answers[i]!]));
   return asked.map((questions): ItemScores => {
@@ -111,8 +115,9 @@ function bothOf(before: ItemScores, after: ItemScores): ItemScores {
 export async function encodingsOf(model: ServedModel, member: Member, item: Item): Promise<Encoding[]> {
   const question = questionOf(model, member, item);
   const vocabulary = new Vocabulary(model.tokenizer);
-  await vocabulary.learn(textsOfQuestion(question));
-  return layOut(model, question, everyRow(question), vocabulary).map(({ encoding }) => encoding);
+  const rows = everyRow(question);
+  await vocabulary.learn(textsOfQuestion(question, rows));
+  return layOut(model, question, rows, vocabulary).map(({ encoding }) => encoding);
 }
 
 /** score → route; of those of the `members` who were asked, the first ones. */
@@ -161,32 +166,56 @@ async function answer(
   vocabulary: Vocabulary,
   ask: Ask,
 ): Promise<(Answer | FewloopError)[]> {
-  const first = await ask(
-    questions.map((question) =>
-      attempt(() =>
-        question.textAlone
-          ? layOutText(model, question, vocabulary)
-          : layOut(model, question, everyRow(question), vocabulary),
-      ),
-    ),
-  );
-  const listed = questions.map((question, i) => {
-    const results = first[i]!;
-    if (!question.textAlone || results instanceof FewloopError) return everyRow(question);
-    return shortlisted(question, results[0]!.embedding);
+  const before = questions.map((question) => (question.textAlone ? [TEXT_ALONE] : everyRow(question)));
+  const first = await ask(await rowsOf(model, questions, before, vocabulary));
+  let listed: number[][] = [];
+  let second: typeof first = [];
+  if (questions.some(({ textAlone }) => textAlone)) {
+    listed = await inPortions(questions, weightOfLabels, (question, i) => {
+      const alone = first[i]!;
+      return alone instanceof FewloopError || !question.textAlone ? [] : shortlisted(question, alone[0]!.embedding);
+    });
+    second = await ask(await rowsOf(model, questions, listed, vocabulary));
+  }
+  return inPortions(questions, weightOfLabels, (question, i) => {
+    const began = first[i]!;
+    return question.textAlone
+      ? answerOf(question, listed[i]!, second[i]!, began)
+      : answerOf(question, before[i]!, began);
   });
-  const second = await ask(
-    questions.map((question, i) => {
-      if (!question.textAlone || first[i] instanceof FewloopError) return [];
-      return attempt(() => layOut(model, question, listed[i]!, vocabulary));
-    }),
-  );
-  return questions.map((question, i) => {
-    const [began, own] = [first[i]!, (question.textAlone ? second : first)[i]!];
-    if (began instanceof FewloopError) return began;
-    if (own instanceof FewloopError) return own;
-    return { scores: scoresOf(question, listed[i]!, own), embedding: began[0]!.embedding };
+}
+
+/** What the rows with the numbers `which` said; `began`: the rows that were asked first, where those are others. */
+function answerOf(
+  question: Question,
+  which: number[],
+  said: RowResult[] | FewloopError,
+  began = said,
+): Answer | FewloopError {
+  if (began instanceof FewloopError) return began;
+  if (said instanceof FewloopError) return said;
+  return { scores: scoresOf(question, which, said), embedding: began[0]!.embedding };
+}
+
+/** Of each question the rows with its numbers, tokenized and laid out. */
+async function rowsOf(
+  model: ServedModel,
+  questions: Question[],
+  which: number[][],
+  vocabulary: Vocabulary,
+): Promise<(Row[] | FewloopError)[]> {
+  const asked = questions.map((question, i) => ({ question, rows: which[i]! }));
+  const weightOf = ({ rows }: { rows: number[] }) => rows.length;
+  const texts = new Set<string>();
+  await inPortions(asked, weightOf, ({ question, rows }) => {
+    for (const text of textsOfQuestion(question, rows)) texts.add(text);
   });
+  await vocabulary.learn(texts);
+  return inPortions(asked, weightOf, ({ question, rows }) => attempt(() => layOut(model, question, rows, vocabulary)));
+}
+
+function weightOfLabels({ labels }: Pick<Question, 'labels'>): number {
+  return labels.length / LABELS_A_ROW;
 }
 
 /** A rendering that several items or members share is scored once. */
@@ -197,7 +226,8 @@ async function askOnce(
   options: SubmitOptions,
 ): Promise<(RowResult[] | FewloopError)[]> {
   const distinct = new Map<string, { row: Row; index: number }>();
-  const indices = asked.map((rows) => {
+  const weightOf = (rows: Row[] | FewloopError) => (rows instanceof FewloopError ? 0 : rows.length);
+  const indices = await inPortions(asked, weightOf, (rows) => {
     if (rows instanceof FewloopError) return rows;
     return rows.map((row) => {
       const key = rowKey(row);

@@ -132,6 +132,28 @@ describe('the shortlist', () => {
     expect(outcome).toMatchObject({ prediction: { distribution: [{}, {}, { label: 'good', probability: 0 }] } });
   });
 
+  it('tokenizes nothing of the labels that it leaves out', async () => {
+    const { model, engine } = setup([{ ...tagging, shortlist: { size: 2, vectors } }], { c0: 2 });
+    const encoded: string[] = [];
+    const encode = (texts: string[]) => (encoded.push(...texts), model.tokenizer.encode(texts));
+    const tokenizer = { ...model.tokenizer, encode };
+    await engine.classify({ ...model, tokenizer }, { items: [{ text: '不错' }], priority: 'interactive' });
+    expect(encoded).toEqual(['不错', '这是差评。', '与此无关。']);
+  });
+
+  it.each([
+    ['a text', 1, false],
+    ['many texts', 500, true],
+  ])('%s: others get their turn: %s', async (_name, count, expected) => {
+    const { model, engine } = setup([{ ...tagging, shortlist: { size: 2, vectors } }], { c0: 2 });
+    const items = Array.from({ length: count }, (_, i) => ({ text: `第${i}条` }));
+    let hadTurn = false;
+    const turn = setImmediate(() => (hadTurn = true));
+    const outcomes = await engine.classify(model, { items, priority: 'interactive' });
+    clearImmediate(turn);
+    expect([outcomes.every(({ ok }) => ok), hadTurn]).toEqual([true, expected]);
+  });
+
   it('ranks by the text as the task’s input shows it', async () => {
     const member = { ...tagging, template: '{title}{sep}{text}{sep}{hypothesis}', shortlist: { size: 1, vectors } };
     const { runner, engine, model } = setup([member], { c0: 2 }, { method: 'efl', input: '{title}{sep}{text}' });

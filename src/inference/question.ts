@@ -11,9 +11,12 @@ import type { Item } from '../task/types.js';
 import type { Row } from './batch.js';
 import { labelScores } from './combine.js';
 import type { RowResult } from './infer.js';
-import { render, type RenderedPiece } from './render.js';
+import { render, withHypothesis, type RenderedPiece } from './render.js';
 import { assemble, textsOf, Vocabulary, wordTokens } from './tokenize.js';
 import type { Member, ServedModel } from './types.js';
+
+/** In place of the number of a row: the one that is asked about first where there is a shortlist. */
+export const TEXT_ALONE = -1;
 
 /** Score of a label outside the shortlist: its probability is 0. */
 const NOT_LISTED = -1e9;
@@ -24,8 +27,8 @@ export interface Question {
   /** Label words, flat, and how many of them each label has; none but for PET. */
   words: string[];
   wordCounts: number[];
-  /** One a row: with hypotheses one a label, in order. */
-  renderings: RenderedPiece[][];
+  /** Of each row; with hypotheses there is one a label, in order, and the place of its own is open. */
+  rendering: RenderedPiece[];
   /** Null without a shortlist. */
   textAlone: RenderedPiece[] | null;
 }
@@ -33,7 +36,7 @@ export interface Question {
 /** Throws BAD_INPUT where the item cannot be rendered. */
 export function questionOf(model: ServedModel, member: Member, item: Item): Question {
   const labels = labelsOf(model.definition, item);
-  const { template, hypotheses, shortlist } = member;
+  const { template, shortlist } = member;
   const ownWords = model.definition.kind === 'multiple-choice';
   const words =
     member.method === 'pet' ? labels.map((label) => (ownWords ? [label] : (member.labelWords[label] ?? []))) : [];
@@ -42,20 +45,22 @@ export function questionOf(model: ServedModel, member: Member, item: Item): Ques
     labels,
     words: words.flat(),
     wordCounts: words.map(({ length }) => length),
-    renderings: hypotheses
-      ? labels.map((label) => render(template, item, hypotheses[label]))
-      : [render(template, item)],
+    rendering: render(template, item),
     textAlone: shortlist ? render(inputOf(model.definition), item) : null,
   };
 }
 
-export function textsOfQuestion({ words, renderings, textAlone }: Question): string[] {
-  return [...words, ...renderings.flatMap(textsOf), ...textsOf(textAlone ?? [])];
+/** What is to be tokenized for the rows with the numbers `which`. */
+export function textsOfQuestion(question: Question, which: number[]): string[] {
+  if (which.length === 0) return [];
+  const { words, rendering, textAlone } = question;
+  const hypotheses = which.flatMap((row) => hypothesisOf(question, row) ?? []);
+  return [...words, ...textsOf(rendering), ...hypotheses, ...textsOf(textAlone ?? [])];
 }
 
-/** Numbers of all rows of a question. */
-export function everyRow({ renderings }: Question): number[] {
-  return [...renderings.keys()];
+/** Numbers of all rows of a question, but for the text alone. */
+export function everyRow({ member, labels }: Question): number[] {
+  return member.hypotheses ? [...labels.keys()] : [0];
 }
 
 /**
@@ -63,33 +68,19 @@ export function everyRow({ renderings }: Question): number[] {
  * out costs. Throws BAD_INPUT where a label word cannot be spelled or a template leaves no room.
  */
 export function layOut(model: ServedModel, question: Question, which: number[], vocabulary: Vocabulary): Row[] {
-  return rowsOf(
-    model,
-    question,
-    which.map((row) => question.renderings[row]!),
-    vocabulary,
-  );
-}
-
-/** The row that is asked about first: that of the text alone. */
-export function layOutText(model: ServedModel, question: Question, vocabulary: Vocabulary): Row[] {
-  return rowsOf(model, question, [question.textAlone!], vocabulary);
-}
-
-function rowsOf(
-  model: ServedModel,
-  { member, words }: Question,
-  all: RenderedPiece[][],
-  vocabulary: Vocabulary,
-): Row[] {
+  if (which.length === 0) return [];
   const { kind, maxLength } = model.definition;
+  const { member, words, rendering, textAlone } = question;
   const tokens = wordTokens(words, vocabulary, kind === 'multiple-choice' ? 'choices' : 'labels');
   const masks = tokens[0]?.length ?? 0;
-  return all.map((pieces) => ({
-    graph: member.graph,
-    encoding: assemble(pieces, vocabulary, masks, maxLength),
-    words: tokens,
-  }));
+  return which.map((row) => {
+    const pieces = row === TEXT_ALONE ? textAlone! : withHypothesis(rendering, hypothesisOf(question, row));
+    return { graph: member.graph, encoding: assemble(pieces, vocabulary, masks, maxLength), words: tokens };
+  });
+}
+
+function hypothesisOf({ member, labels }: Question, row: number): string | undefined {
+  return member.hypotheses?.[labels[row]!];
 }
 
 /** Which of the question's rows are worth asking, by the embedding of the text alone: those of the likeliest labels. */

@@ -3,6 +3,7 @@
  * that several templates or items share is tokenized once (tokenize.ts).
  * Twin of `trainer/fewloop_trainer/render.py`; `test/contract/rendering.json` holds both to the same ids.
  */
+import { LRUCache } from 'lru-cache';
 import { badInput } from '../common/errors.js';
 import { parseTemplate, type Piece } from '../task/template.js';
 import type { Item } from '../task/types.js';
@@ -11,19 +12,28 @@ export type RenderedPiece =
   | { kind: 'literal'; text: string }
   | { kind: 'mask' }
   | { kind: 'sep' }
+  /** The place of a label's description. */
+  | { kind: 'hypothesis' }
   | { kind: 'field'; text: string }
   /** The masks stand between the two. */
   | { kind: 'blank'; left: string; right: string };
 
+/** Templates of the tasks that are served here. */
+const parsed = new LRUCache<string, Piece[]>({ max: 1000, memoMethod: (template) => parseTemplate(template) });
+
 /**
- * Throws BAD_INPUT where the item lacks a field that the template names, or the field its marker. `hypothesis`: the
- * label's description, for templates that show it; like a literal it is never cut.
+ * Throws BAD_INPUT where the item lacks a field that the template names, or the field its marker. The place of a label's
+ * description is left open, so that an item is rendered once for all labels.
  */
-export function render(template: string, item: Item, hypothesis?: string): RenderedPiece[] {
-  return parseTemplate(template).map((piece) => {
-    if (piece.kind === 'hypothesis') return { kind: 'literal', text: hypothesis ?? missing('hypothesis') };
-    return piece.kind === 'field' ? renderField(piece, item) : piece;
-  });
+export function render(template: string, item: Item): RenderedPiece[] {
+  return parsed.memo(template).map((piece) => (piece.kind === 'field' ? renderField(piece, item) : piece));
+}
+
+/** The same, asking about one label by its description, which like a literal is never cut. BAD_INPUT where it has none. */
+export function withHypothesis(pieces: RenderedPiece[], hypothesis: string | undefined): RenderedPiece[] {
+  return pieces.map((piece) =>
+    piece.kind === 'hypothesis' ? { kind: 'literal', text: hypothesis ?? missing('hypothesis') } : piece,
+  );
 }
 
 function renderField({ name, blank }: Extract<Piece, { kind: 'field' }>, item: Item): RenderedPiece {

@@ -69,8 +69,9 @@ export function scoreIndependent(
   const tempered = temperIndependent(combined, temperature);
   const ranked = rank(labels, tempered);
   const chosen = chosenOf(tempered, thresholds);
+  const places = new Map(labels.map((label, i) => [label, i]));
   const taken = (decisions: boolean[], order: LabelScore[]) =>
-    order.map(({ label }) => label).filter((label) => decisions[labels.indexOf(label)]);
+    order.map(({ label }) => label).filter((label) => decisions[places.get(label)!]);
   const names = taken(chosen, ranked);
   return {
     label: names[0] ?? null,

@@ -76,7 +76,7 @@ export class Vocabulary {
 
 export function textsOf(pieces: RenderedPiece[]): string[] {
   return pieces.flatMap((piece) => {
-    if (piece.kind === 'mask' || piece.kind === 'sep') return [];
+    if (piece.kind === 'mask' || piece.kind === 'sep' || piece.kind === 'hypothesis') return [];
     return piece.kind === 'blank' ? [piece.left, piece.right] : [piece.text];
   });
 }

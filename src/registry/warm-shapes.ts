@@ -33,7 +33,7 @@ async function graphsOf(model: ServedModel): Promise<Pick<HostBatch, 'graph' | '
   const [item] = goldenItems(model.definition);
   const questions = model.members.map((member) => questionOf(model, member, item!));
   const vocabulary = new Vocabulary(model.tokenizer);
-  await vocabulary.learn(questions.flatMap(textsOfQuestion));
+  await vocabulary.learn(questions.flatMap((question) => textsOfQuestion(question, [0])));
   const rows = questions.flatMap((question) => layOut(model, question, [0], vocabulary));
   return [...Map.groupBy(rows, groupOf).values()].map(([row]) => {
     const { graph, words } = row!;

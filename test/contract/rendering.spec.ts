@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { Tokenizer } from 'tokenizers';
 import { describe, expect, it } from 'vitest';
-import { render } from '../../src/inference/render.js';
+import { render, withHypothesis } from '../../src/inference/render.js';
 import { assemble, textsOf, Vocabulary, wordTokens } from '../../src/inference/tokenize.js';
 import type { Encoding, TextTokenizer } from '../../src/inference/types.js';
 import { canonicalDefinition, parseTask } from '../../src/task/definition.js';
@@ -40,7 +40,7 @@ describe('rendering, id for id as the trainer', () => {
     it.each(rows)(`${templates.join(' | ')}: $item.text`, async ({ item, hypothesis, words, encodings }) => {
       const own = definition.kind === 'multiple-choice';
       const spelled = own ? labelsOf(definition, item) : definition.labels.flatMap((label) => label.words);
-      const pieces = templates.map((template) => render(template, item, hypothesis));
+      const pieces = templates.map((template) => withHypothesis(render(template, item), hypothesis));
       const vocabulary = new Vocabulary(tokenizer);
       await vocabulary.learn([...spelled, ...pieces.flatMap(textsOf)]);
       expect(wordTokens(spelled, vocabulary, 'labels')).toEqual(words);
