@@ -41,6 +41,13 @@ interface Scored {
   embedding: Float32Array;
 }
 
+/** A graph that overflows, or whose weights are damaged, prefers no label: the first one is not its answer. */
+export class NoNumber extends FewloopError {
+  constructor({ id }: Pick<Member, 'id'>) {
+    super('INTERNAL', `member ${id}: what its graph answered is no number`);
+  }
+}
+
 export type ItemScores = Scored | { ok: false; error: FewloopError };
 
 /** render → tokenize → batch → infer → combine: what each of `members` says of each item, in order. */
@@ -177,11 +184,12 @@ async function answer(
     });
     second = await ask(await rowsOf(model, questions, listed, vocabulary));
   }
-  return inPortions(questions, weightOfLabels, (question, i) =>
-    question.textAlone
-      ? answerOf(question, listed[i]!, second[i]!, first[i]!)
-      : answerOf(question, before[i]!, first[i]!),
-  );
+  return inPortions(questions, weightOfLabels, (question, i) => {
+    const began = first[i]!;
+    return question.textAlone
+      ? answerOf(question, listed[i]!, second[i]!, began)
+      : answerOf(question, before[i]!, began);
+  });
 }
 
 /** What the rows with the numbers `which` said; `began`: the rows that were asked first, where those are others. */
@@ -193,7 +201,11 @@ function answerOf(
 ): Answer | FewloopError {
   if (began instanceof FewloopError) return began;
   if (said instanceof FewloopError) return said;
-  return { scores: scoresOf(question, which, said), embedding: began[0]!.embedding };
+  const scores = scoresOf(question, which, said);
+  const { embedding } = began[0]!;
+  // By the embedding of the text alone the labels were chosen.
+  const isNumeric = scores.every(Number.isFinite) && (!question.textAlone || embedding.every(Number.isFinite));
+  return isNumeric ? { scores, embedding } : new NoNumber(question.member);
 }
 
 /** Of each question the rows with its numbers, tokenized and laid out. */

@@ -100,6 +100,22 @@ describe('members of other methods than PET', () => {
     expect(members[0]!.scores).toEqual(sums.map((sum) => sin(sum + 1) - sin(sum)));
   });
 
+  it.each([Number.NaN, Number.NEGATIVE_INFINITY])('fails the text alone of which a score is %s', async (score) => {
+    const { model, engine, runner } = setup([classifierMember({})], { c0: 3 });
+    const run = runner.run.bind(runner);
+    runner.run = async (batch) => {
+      const result = await run(batch);
+      for (let row = 0; row < batch.rows; row++) {
+        const ids = [...batch.inputIds].slice(row * batch.length, (row + 1) * batch.length);
+        if (asText(ids).includes('坏')) result.logits[row * 3 + 1] = score;
+      }
+      return result;
+    };
+    const outcomes = await engine.classify(model, { items: [{ text: '不错' }, { text: '太坏' }], priority: 'bulk' });
+    expect(outcomes).toMatchObject([{ ok: true }, { ok: false, error: { code: 'INTERNAL' } }]);
+    expect(runner.batches).toHaveLength(1);
+  });
+
   it('works beside a PET member, and its offsets count', async () => {
     const pet = classifierMember({
       id: 'p',
@@ -179,6 +195,14 @@ describe('the shortlist', () => {
     const { ask } = setup([{ ...tagging, shortlist: { size: 1, vectors: same } }], { c0: 2 });
     const { members } = await ask('不错');
     expect(members[0]!.scores.map((score) => score > -1e9)).toEqual([true, false, false]);
+  });
+
+  it('fails the item whose embedding is no number: no label is near to it', async () => {
+    const { runner, model, engine } = setup([{ ...tagging, shortlist: { size: 2, vectors } }], { c0: 2 });
+    const run = runner.run.bind(runner);
+    runner.run = async (batch) => ({ ...(await run(batch)), embeddings: new Float32Array(batch.rows * 2).fill(NaN) });
+    const [outcome] = await engine.classify(model, { items: [{ text: '不错' }], priority: 'interactive' });
+    expect(outcome).toMatchObject({ ok: false, error: { code: 'INTERNAL' } });
   });
 
   it('fails the item where the graph fails', async () => {

@@ -4,7 +4,7 @@
  */
 import { FewloopError } from '../common/errors.js';
 import type { InferenceEngine } from '../inference/engine.js';
-import { encodingsOf, offsetsOf, type ItemScores } from '../inference/pipeline.js';
+import { encodingsOf, NoNumber, offsetsOf, type ItemScores } from '../inference/pipeline.js';
 import { memberDistribution } from '../inference/score.js';
 import type { Member, ServedModel } from '../inference/types.js';
 import type { Item, Precision } from '../task/types.js';
@@ -24,8 +24,9 @@ export async function verifyGolden(
   const tolerances = new Map(model.members.map((member) => [member.id, TOLERANCE[precisionOf(member)]]));
   const items = golden.rows.map(({ item }) => item);
   const actual = await goldenOf(engine, model, items).catch((cause: unknown) => {
-    if (!(cause instanceof FewloopError && cause.code === 'BAD_INPUT')) throw cause;
-    throw invalid(`a golden text cannot be scored: ${cause.message}`, cause);
+    if (cause instanceof NoNumber || (cause instanceof FewloopError && cause.code === 'BAD_INPUT'))
+      throw invalid(`a golden text cannot be scored: ${cause.message}`, cause);
+    throw cause;
   });
   golden.rows.forEach(({ members }, row) => {
     for (const expected of members) {

@@ -189,16 +189,16 @@ async function addStudentInInt8(world: World, version: number): Promise<void> {
   world.rows.get(`tiny/${version}`)!.digest = sha256(await readFile(join(folder, 'manifest.json')));
 }
 
-/** A scale of weights many times what it was: a graph that loads and answers something else. */
-function otherScale(graph: Buffer): Buffer {
+/** With another scale of weights: a graph that loads and answers something else. */
+const withScale = (to: number) => (graph: Buffer) => {
   const name = Buffer.from('int8.scale');
   const scale = Buffer.alloc(4);
   scale.writeFloatLE(1 / 127);
   const at = graph.lastIndexOf(scale, graph.lastIndexOf(name) + 64);
   const spoilt = Buffer.from(graph);
-  spoilt.writeFloatLE(1, at);
+  spoilt.writeFloatLE(to, at);
   return spoilt;
-}
+};
 
 describe('bundles', () => {
   let dataDir: string;
@@ -345,19 +345,25 @@ describe('bundles', () => {
     await exact.activation.onApplicationShutdown();
   });
 
-  it('falls back to fp32 where int8 fails its golden texts, and refuses it where it was asked for', async () => {
-    await world.version(1, { own: true });
-    await addInt8(world, 1, otherScale);
-    await world.activation.activate('tiny', 1);
-    expect(world.activation.precisionOf('tiny', 1)).toBe('fp32');
-    const strict = new World(dataDir, { hosts: 1, precision: 'int8' });
-    strict.rows.set('tiny/1', world.rows.get('tiny/1')!);
-    await expect(strict.activation.activate('tiny', 1)).rejects.toMatchObject({
-      code: 'BUNDLE_INVALID',
-      message: expect.stringMatching(/probability differs/),
-    });
-    await strict.activation.onApplicationShutdown();
-  });
+  it.each([
+    ['by a probability', 1, /probability differs/],
+    ['by what is no number', Number.NaN, /no number/],
+  ])(
+    'falls back to fp32 where int8 fails its golden texts %s, and refuses it where it was asked for',
+    async (_how, scale, message) => {
+      await world.version(1, { own: true });
+      await addInt8(world, 1, withScale(scale));
+      await world.activation.activate('tiny', 1);
+      expect(world.activation.precisionOf('tiny', 1)).toBe('fp32');
+      const strict = new World(dataDir, { hosts: 1, precision: 'int8' });
+      strict.rows.set('tiny/1', world.rows.get('tiny/1')!);
+      await expect(strict.activation.activate('tiny', 1)).rejects.toMatchObject({
+        code: 'BUNDLE_INVALID',
+        message: expect.stringMatching(message),
+      });
+      await strict.activation.onApplicationShutdown();
+    },
+  );
 
   it('refuses a bundle whose int8 graph was changed, whatever is served', async () => {
     await world.version(1, { own: true });
