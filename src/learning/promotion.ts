@@ -228,11 +228,12 @@ export class PromotionService {
 
   private async open(id: string): Promise<PromotionRow> {
     const promotion = await this.get(id);
-    if (promotion.decision) {
-      const newer = promotion.decision === 'SUPERSEDED' ? await this.promotions.undecided(promotion.task) : null;
-      throw decided(promotion.decision, newer);
-    }
+    if (promotion.decision) throw await this.decidedAlready(promotion.task, promotion.decision);
     return promotion;
+  }
+
+  private async decidedAlready(task: string, decision: string, tx?: Tx): Promise<FewloopError> {
+    return decided(decision, decision === 'SUPERSEDED' ? await this.promotions.undecided(task, tx) : null);
   }
 
   /**
@@ -244,7 +245,7 @@ export class PromotionService {
     const newest = await this.promotions.ofVersion(task, version, tx);
     const state = (await this.versions.find(task, version, tx))?.state;
     const isCutShort = decision === 'APPROVED' && (state === 'CANDIDATE' || state === 'SHADOW') && newest?.id === id;
-    if (!isCutShort) throw decided(decision);
+    if (!isCutShort) throw await this.decidedAlready(task, decision, tx);
     const open = await this.promotions.undecided(task, tx);
     if (!open) return;
     throw new FewloopError(

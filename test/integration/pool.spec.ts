@@ -160,6 +160,7 @@ it('takes a label of any length, as a choice may have, and finds its questions b
   await activate(2);
   const again = async () => [{ ...said, modelVersion: 2 }];
   expect(await service.get(PoolService).refresh({ task: 'tiny', version: 2 }, 2, again)).toBe(true);
+  await rows(`UPDATE task SET definition = definition || '{"kind": "multiple-choice"}'`);
   const found = async (filter: { label: string }) =>
     (await service.get(ReviewService).queue('tiny', { strategy: 'BREAKING_TIES', filter })).edges.map(
       ({ node }) => (node.prediction as Prediction).label,

@@ -161,7 +161,7 @@ describe('approval', () => {
     const fourth = await request(4, 'BETTER', 1);
     let fifth = '';
     expect(await comparing(fourth, async () => (fifth = await request(5, 'BETTER', 2)))).toBe(
-      'CONFLICT: the promotion is superseded already',
+      `CONFLICT: the promotion is superseded already; open is ${fifth}, of version 5`,
     );
     expect((await promotions.list('tiny'))[0]).toMatchObject({ id: fifth, decision: null });
   });
