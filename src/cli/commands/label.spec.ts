@@ -120,7 +120,7 @@ describe('answers from a pipe', () => {
 
   it.each([
     ['9', '9 is the key of no label'],
-    ['foo', 'f is the key of no label; o is the key of no label; o is the key of no label'],
+    ['foo', 'f is the key of no label; o is the key of no label'],
     ['1 2', 'a text has one label, and it names 2'],
     ['', 'a text has one label, and it names none'],
     ['/', 'which? 书籍, 平板, 水果'],

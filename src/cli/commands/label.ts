@@ -138,8 +138,8 @@ async function label(task: string, options: Options, command: Command): Promise<
 }
 
 function linesTaken(bad: number): string {
-  const before = bad > 1 ? `the ${bad - 1} before it were taken, ` : '';
-  return `${before}it and what follows were not: mend it, and give label the lines from it on`;
+  const taken = bad > 1 ? `the ${bad - 1} before it were taken, it and what follows were not` : 'nothing was taken';
+  return `${taken}: mend it, and give label the lines from it on`;
 }
 
 /** The question that is to be answered anew; null where no answer can be taken back. */
@@ -243,7 +243,7 @@ export async function chosenBy(
       return [labels.length === 0 ? `none begins with ${name}` : `which? ${labels.join(', ')}`];
     }),
   ];
-  if (wrong.length > 0) return { kind: 'none', why: wrong.join('; ') };
+  if (wrong.length > 0) return { kind: 'none', why: [...new Set(wrong)].join('; ') };
   return [...ofKeys.flatMap(({ label }) => label ?? []), ...found.flatMap(({ labels }) => labels)];
 }
 
