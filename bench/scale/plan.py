@@ -70,6 +70,8 @@ def main() -> None:
         return min(partitions(rate) * RECORDS_KEPT, rate * 86_400 * DAYS_KEPT)
 
     def gb(size: float) -> str:
+        if size < 1e9:
+            return f"{size / 1e6:,.0f} MB"
         return f"{size / 1e9:,.0f} GB" if size < 1e13 else f"{size / 1e12:,.0f} TB"
 
     row("GraphQL: replicas of 2 cores", lambda rate: f"{replicas(single)(rate):,}")

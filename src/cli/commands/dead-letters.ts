@@ -8,6 +8,7 @@ const LIST = `query ($task: String!, $first: Int) { deadLetters(task: $task, fir
 } }`;
 const REPLAY = 'mutation ($task: String!, $first: Int) { count: replayDeadLetters(task: $task, first: $first) }';
 const DROP = 'mutation ($task: String!, $first: Int) { count: dropDeadLetters(task: $task, first: $first) }';
+const LEFT = `query ($task: String!) { deadLetters(task: $task, first: 1) { totalCount nodes { source } } }`;
 const SHOWN = 60;
 
 interface DeadLetter {
@@ -17,6 +18,11 @@ interface DeadLetter {
   key: string | null;
   value: string | null;
   at: string;
+}
+
+interface Left {
+  totalCount: number;
+  nodes: object[];
 }
 
 interface Options {
@@ -63,4 +69,8 @@ async function change(mutation: string, done: string, task: string, { first }: O
   const { count: changed } = await client.request<{ count: number }>(mutation, { task, first });
   if (json) printJson({ [done]: changed });
   else print(`${changed} ${done}`);
+  if (changed < first) return;
+  const { deadLetters: left } = await client.request<{ deadLetters: Left }>(LEFT, { task });
+  // In Kafka markers of transactions count too, also where no letter is left.
+  if (left.nodes.length > 0) say(`at most ${left.totalCount} are left: a call takes ${first} (--first)`);
 }

@@ -99,7 +99,7 @@ export const DESCRIPTIONS = {
     LATENCY,
   ),
   fewloop_stream_lag_records: gauge(
-    'Records that this worker has to score, by input topic (`embedded` without Kafka); markers of transactions are not records',
+    'Records that this worker has to score, by input topic; without Kafka all that wait, told by every worker (`embedded`); markers of transactions are not records',
     'topic',
   ),
   fewloop_stream_lag_seconds: gauge(
@@ -107,9 +107,11 @@ export const DESCRIPTIONS = {
     'topic',
   ),
   fewloop_stream_drain_seconds: gauge(
-    'Time that the lag of this worker takes at the rate of its last busy minutes; absent until there is a rate',
+    'Time that the lag of this worker takes at the rate of its last busy minutes; absent until there is a rate, and without Kafka',
   ),
-  fewloop_stream_consumption_rate: gauge('Records a second that this worker keeps while it is busy'),
+  fewloop_stream_consumption_rate: gauge(
+    'Records a second that this worker keeps while it is busy; absent without Kafka',
+  ),
 
   fewloop_pool_candidates: summed('Candidates of the pool, by state', 'task', 'state'),
   fewloop_review_questions: summed(
