@@ -11,6 +11,7 @@ import { PoolService } from '../../src/learning/pool.js';
 import { RetentionService } from '../../src/learning/retention.js';
 import { ReviewService } from '../../src/learning/review.js';
 import { TaskService } from '../../src/learning/task-service.js';
+import { splitGroup, splitOf } from '../../src/task/keys.js';
 import type { TaskDefinition } from '../../src/task/types.js';
 import { createDatabase } from '../fixtures/database.js';
 import { startIntake, taskFile } from '../fixtures/intake.js';
@@ -110,6 +111,34 @@ it('erases texts that nobody labelled after their days, wherever they are, and n
   expect(await retention.erase('tiny', 30)).toEqual({ streamItems: 0, candidates: 0, runs: 0 });
   const files = readdirSync(join(dataDir, 'runs', 'tiny'), { recursive: true, encoding: 'utf8' });
   expect(files.filter((name) => name.includes('partial'))).toEqual([]);
+});
+
+it('opens what the first of answers that differ had closed, where that is erased and the younger are not', async () => {
+  await service
+    .get(TaskService)
+    .apply(
+      taskFile({ retention: { days: 30 }, learning: { agreement: { share: 1 } }, pool: { auditRate: 0 } }),
+      'test',
+    );
+  const definition = (await service.get(TaskService).get('tiny')).definition as TaskDefinition;
+  const base = '这家店的东西质量很好，发货也很快，包装完整，客服态度不错，下次还会再来购买，推荐给大家';
+  const twins = Array.from({ length: 40 }, (_, i) => `${base}${String.fromCharCode(0x4e00 + i)}`)
+    .filter((text) => splitOf(splitGroup(text)) === 'train')
+    .slice(0, 3);
+  await service.get(PoolService).admit(
+    definition,
+    twins.map((text) => ({ item: keyed(text), prediction: doubtful })),
+  );
+  const review = service.get(ReviewService);
+  const [question] = (await review.queue('tiny', { first: 1 })).edges.map(({ node }) => node);
+  await review.label(question!.id, ['positive'], 'ann');
+  await review.label(question!.id, ['negative'], 'ben');
+  const younger = twins.findLast((text) => text !== question!.text)!;
+  await age('candidate', 'received_at', 31, `text <> '${younger}'`);
+  expect(await retention.erase('tiny', 30)).toMatchObject({ candidates: 2 });
+  expect(await sql('SELECT text, state, labels, served_by FROM candidate')).toEqual([
+    { text: younger, state: 'OPEN', labels: null, served_by: null },
+  ]);
 });
 
 it('a trainer by itself erases the texts of its runs', async () => {
