@@ -114,7 +114,8 @@ export class RetentionService implements OnApplicationBootstrap, BeforeApplicati
       const file = path.join(this.config.dataDir, runFolder(task, id), UNLABELLED_FILE);
       const known = await stat(file).catch(() => null);
       if (!known || known.size === 0) continue;
-      await rm(file);
+      // Another process of the same volume may have removed it meanwhile.
+      await rm(file, { force: true });
       erased += 1;
     }
     return erased;

@@ -113,6 +113,13 @@ it('erases texts that nobody labelled after their days, wherever they are, and n
   expect(files.filter((name) => name.includes('partial'))).toEqual([]);
 });
 
+it('two processes of one volume erase at the same time', async () => {
+  const runs: ((name: string) => string | null)[] = [];
+  for (let i = 0; i < 20; i++) runs.push(await addRun('SUCCEEDED', 31));
+  await Promise.all([retention.erase('tiny', 30), retention.erase('tiny', 30)]);
+  expect(runs.map((run) => run('unlabelled'))).toEqual(runs.map(() => null));
+});
+
 it('opens what the first of answers that differ had closed, where that is erased and the younger are not', async () => {
   await service
     .get(TaskService)
