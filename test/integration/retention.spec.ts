@@ -6,6 +6,7 @@ import { DataSource } from 'typeorm';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import type { Environment } from '../../src/config/environment.js';
 import type { Prediction } from '../../src/inference/types.js';
+import { dataDigest } from '../../src/launch/run-folder.js';
 import { IngestService } from '../../src/learning/ingest.js';
 import { PoolService } from '../../src/learning/pool.js';
 import { RetentionService } from '../../src/learning/retention.js';
@@ -61,7 +62,11 @@ const age = (table: string, column: string, days: number, where: string) =>
   sql(`UPDATE ${table} SET ${column} = now() - $1 * interval '1 day' WHERE ${where}`, [days]);
 
 /** A run of that long ago, its two files in its folder; returns how to read them, null where one is gone. */
-async function addRun(state: 'SUCCEEDED' | 'RUNNING', daysAgo: number): Promise<(name: string) => string | null> {
+async function addRun(
+  state: 'SUCCEEDED' | 'RUNNING',
+  daysAgo: number,
+  { unlabelled = 'x', began = unlabelled }: { unlabelled?: string; began?: string } = {},
+): Promise<(name: string) => string | null> {
   const id = crypto.randomUUID();
   const finishedAt = state === 'RUNNING' ? null : new Date(Date.now() - daysAgo * 86_400_000);
   await sql(`INSERT INTO training_run (id, task, trigger, state, finished_at) VALUES ($1, 'tiny', 'MANUAL', $2, $3)`, [
@@ -71,7 +76,11 @@ async function addRun(state: 'SUCCEEDED' | 'RUNNING', daysAgo: number): Promise<
   ]);
   const folder = join(dataDir, 'runs', 'tiny', id);
   mkdirSync(folder, { recursive: true });
-  for (const name of ['labelled', 'unlabelled']) writeFileSync(join(folder, `${name}.jsonl`), 'x');
+  const write = (name: string, lines: string) => writeFileSync(join(folder, `${name}.jsonl`), lines);
+  write('labelled', 'x');
+  write('unlabelled', began);
+  await sql('UPDATE training_run SET data_digest = $2 WHERE id = $1', [id, await dataDigest(folder)]);
+  write('unlabelled', unlabelled);
   return (name) => {
     const file = join(folder, `${name}.jsonl`);
     return existsSync(file) ? readFileSync(file, 'utf8') : null;
@@ -111,6 +120,14 @@ it('erases texts that nobody labelled after their days, wherever they are, and n
   expect(await retention.erase('tiny', 30)).toEqual({ streamItems: 0, candidates: 0, runs: 0 });
   const files = readdirSync(join(dataDir, 'runs', 'tiny'), { recursive: true, encoding: 'utf8' });
   expect(files.filter((name) => name.includes('partial'))).toEqual([]);
+});
+
+it('an empty file goes where its lines alone were erased, and stays where it never had any', async () => {
+  const emptied = await addRun('SUCCEEDED', 31, { unlabelled: '', began: 'x' });
+  const never = await addRun('SUCCEEDED', 31, { unlabelled: '' });
+  expect(await retention.erase('tiny', 30)).toMatchObject({ runs: 1 });
+  expect([emptied('unlabelled'), never('unlabelled')]).toEqual([null, '']);
+  expect(await retention.erase('tiny', 30)).toMatchObject({ runs: 0 });
 });
 
 it('two processes of one volume erase at the same time', async () => {
