@@ -494,7 +494,7 @@ describe('forgetting', () => {
     await expect(again).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'id' });
   });
 
-  it('reaches what a trial holds of answers, in every process, and brings no disagreement back', async () => {
+  it('reaches what is held of answers in every process, and brings no disagreement back', async () => {
     const asked = (text: string) =>
       splitOf(splitGroup(text)) === 'train' && fraction('audit', 'tiny', splitGroup(text)) > 0.1;
     const [secret, other] = texts(30, '秘密').filter(asked);
@@ -503,8 +503,11 @@ describe('forgetting', () => {
     const offer = (text: string) =>
       tap.offer('tiny', 1, new Map([[text, { text }]]), [{ ok: true, itemKey: text } as { ok: boolean }]);
     offer(secret!);
+    const told: string[] = [];
+    service.get(ForgetService).forgotten$.subscribe((task) => told.push(task));
     await service.get(ForgetService).forget('tiny', { text: secret! }, 'test');
     expect(tap.waiting('tiny')).toBe(0);
+    expect(told).toContain('tiny');
     // Another process's word; the own one may come meanwhile.
     offer(secret!);
     await service.get(Notifications).notify(FORGOTTEN_CHANNEL, 'tiny');
