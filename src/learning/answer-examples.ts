@@ -7,6 +7,8 @@ import type { ExampleRow } from '../storage/entities/example.js';
 import { ExamplesRepository, type LabelSource } from '../storage/examples.repository.js';
 import { SourcesRepository } from '../storage/sources.repository.js';
 import type { Tx } from '../storage/transactions.js';
+import type { TaskDefinition } from '../task/types.js';
+import { namedNow } from './data-set.js';
 import { LedgerService } from './ledger.js';
 
 type ExampleBefore = NonNullable<BeforeAnswer['example']>;
@@ -45,8 +47,8 @@ export class AnswerExamples {
     if (known && known.origin !== 'IMPORT') await this.examples.delete(known.id, tx);
   }
 
-  /** As it was before the answer. What the answer did not make is a later file's or another labeler's, and stays. */
-  async restore(candidate: CandidateRow, answer: AnswerRow, tx: Tx): Promise<void> {
+  /** As it was before the answer, by its labels' present names. What the answer did not make is a later file's or another labeler's, and stays. */
+  async restore(definition: TaskDefinition, candidate: CandidateRow, answer: AnswerRow, tx: Tx): Promise<void> {
     const before = answer.before.example;
     const known = await this.find(candidate, tx);
     if (known && !isOf(known, answer)) return;
@@ -54,13 +56,14 @@ export class AnswerExamples {
       if (known) await this.examples.delete(known.id, tx);
       return;
     }
+    const labels = namedNow(definition, before.labels);
     const source = await this.sourceNow(candidate.task, before, answer.answeredAt, tx);
     if (known) {
       // Revoked since the answer: taking that back is no restoring.
       const revokedAt = known.revokedAt ?? source.revokedAt;
-      await this.examples.setLabels(known.id, before.labels, before.origin, { ...source, revokedAt }, tx);
+      await this.examples.setLabels(known.id, labels, before.origin, { ...source, revokedAt }, tx);
     } else {
-      await this.insert(candidate, before.labels, before.origin, source, tx);
+      await this.insert(candidate, labels, before.origin, source, tx);
     }
   }
 

@@ -14,6 +14,6 @@ it('counts examples by label, one that is called as what every object has among 
     labelCounts: async () => counts,
     countRevoked: async () => 0,
   } as unknown as ExamplesRepository;
-  const examples = new ExampleService(none, none, repository, none, none, none);
+  const examples = new ExampleService(none, none, none, repository, none, none, none);
   expect((await examples.stats('a')).byLabel).toEqual({ constructor: 3, good: 4 });
 });

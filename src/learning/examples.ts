@@ -9,6 +9,7 @@ import { CandidatesRepository } from '../storage/candidates.repository.js';
 import type { SplitValue } from '../storage/entities/item-columns.js';
 import type { ExampleRow } from '../storage/entities/example.js';
 import { ExamplesRepository, type NewExample } from '../storage/examples.repository.js';
+import { TasksRepository } from '../storage/tasks.repository.js';
 import { Transactions, type Tx } from '../storage/transactions.js';
 import { splitOf } from '../task/keys.js';
 import type { TaskDefinition } from '../task/types.js';
@@ -48,6 +49,7 @@ export class ExampleService {
   constructor(
     @Inject(Config) private readonly config: Config,
     @Inject(TaskService) private readonly tasks: TaskService,
+    @Inject(TasksRepository) private readonly taskRows: TasksRepository,
     @Inject(ExamplesRepository) private readonly examples: ExamplesRepository,
     @Inject(CandidatesRepository) private readonly candidates: CandidatesRepository,
     @Inject(Transactions) private readonly transactions: Transactions,
@@ -56,18 +58,22 @@ export class ExampleService {
 
   /** Takes what it can and says of the rest why not. Throws TASK_NOT_FOUND. */
   async import(task: string, inputs: ExampleInput[], by: string): Promise<ImportResult> {
-    const definition = (await this.tasks.get(task)).definition as TaskDefinition;
-    const { taken, refused } = takeEach(inputs, (input, index): CheckedExample => {
-      const keyed = keyedItem(definition, input, this.config);
-      const labels = checkedLabels(definition, keyed, input.labels);
-      const asked = input.split ?? null;
-      if (asked !== null && !SPLITS.includes(asked)) throw badInput('split', 'must be train, dev or test');
-      return { ...keyed, task, labels, origin: 'IMPORT', answeredBy: by, asked, index };
+    await this.tasks.get(task);
+    const result = await this.transactions.run(async (tx) => {
+      await this.examples.lockTask(task, tx);
+      const definition = (await this.taskRows.find(task, tx))!.definition as TaskDefinition;
+      const { taken, refused } = takeEach(inputs, (input, index): CheckedExample => {
+        const keyed = keyedItem(definition, input, this.config);
+        const labels = checkedLabels(definition, keyed, input.labels);
+        const asked = input.split ?? null;
+        if (asked !== null && !SPLITS.includes(asked)) throw badInput('split', 'must be train, dev or test');
+        return { ...keyed, task, labels, origin: 'IMPORT', answeredBy: by, asked, index };
+      });
+      const stored = await this.store(task, taken, tx);
+      return { ...stored, rejected: [...refused, ...stored.rejected].sort((a, b) => a.index - b.index) };
     });
-    const result = await this.transactions.run((tx) => this.store(task, taken, tx));
     if (result.added + result.updated > 0) this.events.examplesChanged(task);
-    const rejected = [...refused, ...result.rejected].sort((a, b) => a.index - b.index);
-    return { ...result, rejected };
+    return result;
   }
 
   async stats(task: string): Promise<ExampleStats> {
@@ -80,7 +86,6 @@ export class ExampleService {
   }
 
   private async store(task: string, checked: CheckedExample[], tx: Tx): Promise<ImportResult> {
-    await this.examples.lockTask(task, tx);
     const keys = checked.map(({ itemKey }) => itemKey);
     const known = new Map((await this.examples.findByKeys(task, keys, tx)).map((row) => [row.itemKey, row]));
     const groups = checked.map(({ splitGroup }) => splitGroup);

@@ -6,6 +6,7 @@
  * or delete.
  */
 import { Inject, Injectable, type OnApplicationBootstrap } from '@nestjs/common';
+import { Subject } from 'rxjs';
 import { badInput } from '../common/errors.js';
 import { AnswerTap } from '../inference/answer-tap.js';
 import { InferenceEngine } from '../inference/engine.js';
@@ -47,6 +48,9 @@ interface Named {
 
 @Injectable()
 export class ForgetService implements OnApplicationBootstrap {
+  /** Tasks of which a text was forgotten, here or in another process: who keeps some of theirs lets them go. */
+  readonly forgotten$ = new Subject<string>();
+
   constructor(
     @Inject(TaskService) private readonly tasks: TaskService,
     @Inject(StreamItemsRepository) private readonly items: StreamItemsRepository,
@@ -115,6 +119,7 @@ export class ForgetService implements OnApplicationBootstrap {
   private letGo(task: string): void {
     this.engine.forgetRecent();
     this.tap.forget(task);
+    this.forgotten$.next(task);
   }
 
   private async digestsOf(task: string, { text, id, digest }: Named): Promise<string[]> {

@@ -16,7 +16,7 @@ import { rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { Clock } from '../common/clock.js';
 import { Config } from '../config/config.js';
-import { UNLABELLED_FILE } from '../launch/run-folder.js';
+import { dataDigest, UNLABELLED_FILE } from '../launch/run-folder.js';
 import { CandidatesRepository } from '../storage/candidates.repository.js';
 import { RunsRepository } from '../storage/runs.repository.js';
 import { StreamItemsRepository } from '../storage/stream-items.repository.js';
@@ -106,15 +106,19 @@ export class RetentionService implements OnApplicationBootstrap, BeforeApplicati
 
   /**
    * With the file, not its lines alone: a run without it says that it cannot be repeated, and the gate that it does not
-   * know what was trained on. Split groups would tell it that, but a short text can be guessed from its digest.
+   * know what was trained on. Split groups would tell it that, but a short text can be guessed from its digest. A file
+   * that is empty and was not so when the run began had its lines erased alone, by an earlier release.
    */
   async #eraseFromRuns(task: string, before: Date): Promise<number> {
     let erased = 0;
-    for (const { id } of await this.runs.endedBefore(task, before)) {
-      const file = path.join(this.config.dataDir, runFolder(task, id), UNLABELLED_FILE);
+    for (const run of await this.runs.endedBefore(task, before)) {
+      const folder = path.join(this.config.dataDir, runFolder(task, run.id));
+      const file = path.join(folder, UNLABELLED_FILE);
       const known = await stat(file).catch(() => null);
-      if (!known || known.size === 0) continue;
-      await rm(file);
+      if (!known) continue;
+      if (known.size === 0 && (await dataDigest(folder).catch(() => null)) === run.dataDigest) continue;
+      // Another process of the same volume may have removed it meanwhile.
+      await rm(file, { force: true });
       erased += 1;
     }
     return erased;

@@ -21,7 +21,7 @@ import { Transactions, type Tx } from '../storage/transactions.js';
 import { fraction } from '../task/keys.js';
 import type { TaskDefinition } from '../task/types.js';
 import { AnswerExamples, sameLabels } from './answer-examples.js';
-import { presentName } from './data-set.js';
+import { namedNow, presentName } from './data-set.js';
 import { LearningEvents } from './events.js';
 import { checkedLabels } from './intake.js';
 import { QuestionQueue, type Question, type QueuePage, type QueueRequest } from './question-queue.js';
@@ -151,13 +151,18 @@ export class ReviewService {
         throw new FewloopError('CONFLICT', 'somebody has answered the same question since');
       }
       await this.answers.markUndone(last.id, tx);
-      const { answeredAt, ...before } = last.before.candidate;
-      const restored = { ...before, answeredAt: answeredAt === null ? null : new Date(answeredAt) };
+      const definition = (await this.taskRows.find(task, tx))!.definition as TaskDefinition;
+      const { answeredAt, labels, ...before } = last.before.candidate;
+      const restored = {
+        ...before,
+        labels: labels && namedNow(definition, labels),
+        answeredAt: answeredAt === null ? null : new Date(answeredAt),
+      };
       await this.candidates.setAnswer(candidate.id, restored, tx);
       // Theirs to answer anew.
       await this.candidates.lease([candidate.id], by, LEASE_SECONDS, last.strategy, tx);
       if (before.state === 'OPEN' && isFirst(before)) await this.candidates.reopenServed([candidate.id], tx);
-      if (last.labels) await this.answerExamples.restore(candidate, last, tx);
+      if (last.labels) await this.answerExamples.restore(definition, candidate, last, tx);
       return candidate.id;
     });
     this.events.examplesChanged(task);

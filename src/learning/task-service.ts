@@ -99,6 +99,8 @@ export class TaskService {
   private async save(definition: TaskDefinition, by: string, retire: boolean, tx: Tx): Promise<void> {
     const { name, kind } = definition;
     const digest = definitionDigest(definition);
+    // Before the task's row, as answers and imports do, which check labels by the file that is applied.
+    await this.examples.lockTask(name, tx);
     const known = await this.tasks.lock(name, tx);
     if (known?.definitionDigest === digest) return;
     if (known && known.kind !== kind) {
@@ -110,9 +112,10 @@ export class TaskService {
       await this.candidates.renameLabels(name, renames, tx);
       await this.answers.renameLabels(name, renames, tx);
       if (!retire && kind !== 'multiple-choice') {
-        const before = (known.definition as TaskDefinition).labels.map(
-          (label) => renames.get(label.name) ?? label.name,
-        );
+        // Former names too: by the file before, examples that have one still are their label's.
+        const before = (known.definition as TaskDefinition).labels
+          .flatMap((label) => [label.name, ...label.was])
+          .map((label) => renames.get(label) ?? label);
         await this.requireLabelsKept(before, definition, tx);
       }
     }

@@ -318,17 +318,23 @@ export class CandidatesRepository {
     }
   }
 
-  /** Up to `batch` that came before and that nobody labelled, those that an answer closed among them. Returns how many. */
-  async eraseUnlabelled(task: string, before: Date, batch: number): Promise<number> {
-    const [, count] = await this.dataSource.manager.query<[unknown, number]>(
-      `DELETE FROM candidate WHERE id IN (
-         SELECT id FROM candidate
-         WHERE task = $1 AND received_at < $2 AND (state IN ('OPEN', 'SKIPPED') OR served_by IS NOT NULL)
-           AND (leased_until IS NULL OR leased_until < now())
-         LIMIT $3 FOR UPDATE SKIP LOCKED)`,
-      [task, before, batch],
-    );
-    return count;
+  /**
+   * Up to `batch` that came before and that nobody labelled, those that an answer closed among them. What was closed by
+   * the first of answers that differ, and is younger, is open again. Returns how many are gone.
+   */
+  eraseUnlabelled(task: string, before: Date, batch: number): Promise<number> {
+    return this.dataSource.transaction(async (tx) => {
+      const [gone] = await tx.query<[{ id: string }[], number]>(
+        `DELETE FROM candidate WHERE id IN (
+           SELECT id FROM candidate
+           WHERE task = $1 AND received_at < $2 AND (state IN ('OPEN', 'SKIPPED') OR served_by IS NOT NULL)
+             AND (leased_until IS NULL OR leased_until < now())
+           LIMIT $3 FOR UPDATE SKIP LOCKED)
+         RETURNING id`,
+        [task, before, batch],
+      );
+      return this.reopened(gone, tx);
+    });
   }
 
   /** What the answers to them closed is open again. Returns how many are gone. */
@@ -337,7 +343,11 @@ export class CandidatesRepository {
       `DELETE FROM candidate WHERE task = $1 AND split_group = $2 RETURNING id`,
       [task, splitGroup],
     );
-    // Afterwards: an answer that was being given then was waited for.
+    return this.reopened(gone, tx);
+  }
+
+  /** Afterwards: an answer that was being given when they went was waited for. */
+  private async reopened(gone: { id: string }[], tx: Tx): Promise<number> {
     await this.reopenServed(
       gone.map(({ id }) => id),
       tx,

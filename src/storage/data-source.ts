@@ -17,6 +17,7 @@ import { RunStores1795860000002 } from '../../migrations/1795860000002-run-store
 import { NewestExamples1795870000000 } from '../../migrations/1795870000000-newest-examples.js';
 import { Forgotten1795880000000 } from '../../migrations/1795880000000-forgotten.js';
 import { StreamClaims1795880000001 } from '../../migrations/1795880000001-stream-claims.js';
+import { AnswersTidied1795890000000 } from '../../migrations/1795890000000-answers-tidied.js';
 import { Trials1795800000000 } from '../../migrations/1795800000000-trials.js';
 import { Webhooks1795760000000 } from '../../migrations/1795760000000-webhooks.js';
 import { ReplicaFailures1795750000000 } from '../../migrations/1795750000000-replica-failures.js';
@@ -113,6 +114,7 @@ export function dataSourceOptions(url: string): DataSourceOptions {
       NewestExamples1795870000000,
       Forgotten1795880000000,
       StreamClaims1795880000001,
+      AnswersTidied1795890000000,
     ],
     migrationsTransactionMode: 'each',
     namingStrategy: new PostgresNames(),

@@ -32,7 +32,10 @@ const INSERT_ROWS = 500;
 export class ExamplesRepository {
   constructor(@Inject(DataSource) private readonly dataSource: DataSource) {}
 
-  /** One writer of a task's examples at a time, until the transaction ends: a group's split is decided once. */
+  /**
+   * One writer of a task's examples at a time, until the transaction ends: a group's split is decided once, and a label
+   * is stored by its name in the file that is applied.
+   */
   async lockTask(task: string, tx: Tx): Promise<void> {
     await tx.query(`SELECT pg_advisory_xact_lock(hashtextextended('examples:' || $1, 0))`, [task]);
   }

@@ -1,4 +1,5 @@
 import { getEventListeners } from 'node:events';
+import { Subject } from 'rxjs';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { FewloopError } from '../common/errors.js';
 import type { Outcome } from '../inference/engine.js';
@@ -73,6 +74,7 @@ const refresh = vi.fn<PoolService['refresh']>(async ({ task }, limit, score) => 
 const runs = { training: false };
 let loaded: string[];
 let port: MemoryStream;
+let forgotten$: Subject<string>;
 let worker: StreamWorker;
 
 beforeEach(() => {
@@ -83,6 +85,7 @@ beforeEach(() => {
   members = [{ role: 'teacher' } as Member];
   runs.training = false;
   port = new MemoryStream();
+  forgotten$ = new Subject();
   worker = new StreamWorker(
     { role: 'all' },
     port,
@@ -93,6 +96,7 @@ beforeEach(() => {
     { predicted },
     runs,
     { register: () => undefined },
+    { forgotten$ },
   );
 });
 afterEach(() => worker.beforeApplicationShutdown());
@@ -163,6 +167,24 @@ it('blames no text where one that was scored before fails too', async () => {
     ['一', true],
     ['二', false],
   ]);
+});
+
+it.each([
+  [
+    'asks about the one that was scored before where a text of another task was forgotten',
+    'b',
+    ['一', '二', '二', '一'],
+  ],
+  ['asks about none that was scored before a text of the task was forgotten', 'a', ['一', '二', '二']],
+])('%s', async (_name, task, asked) => {
+  port.pending.push(batch('a', '一'));
+  worker.onApplicationBootstrap();
+  await expect.poll(() => port.kept).toHaveLength(1);
+  forgotten$.next(task);
+  for (let i = 0; i < 2; i++) classify.mockRejectedValueOnce(new Error('no host'));
+  port.pending.push(batch('a', '二'));
+  await expect.poll(() => port.kept.at(-1)?.state).toBe('failed');
+  expect(classify.mock.calls.map(([, { items }]) => items[0]!.text)).toEqual(asked);
 });
 
 it('leaves nothing behind of a wait that is over', async () => {

@@ -23,6 +23,7 @@ import { tokensOf } from '../inference/cost.js';
 import { InferenceEngine } from '../inference/engine.js';
 import type { ClassifyRequest, Prediction, ServedModel } from '../inference/types.js';
 import { LearningEvents } from '../learning/events.js';
+import { ForgetService } from '../learning/forget.js';
 import { PoolService } from '../learning/pool.js';
 import { RunWorker } from '../learning/run-worker.js';
 import { ZeroShotVersions } from '../learning/zero-shot-versions.js';
@@ -54,7 +55,10 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
   #pausedFor = '';
   /** Tasks that nothing can be scored for now → until when, by a clock that nobody sets. */
   readonly #blocked = new Map<string, number>();
-  /** Of each task, an item that was scored: where it fails too, the model is at fault and not the texts. */
+  /**
+   * Of each task, an item that was scored: where it fails too, the model is at fault and not the texts. Until a text of
+   * the task is forgotten, which this may be.
+   */
   readonly #control = new Map<string, Item>();
   #lastFailure = '';
   #lanes: Promise<unknown> = Promise.resolve();
@@ -69,12 +73,14 @@ export class StreamWorker implements OnApplicationBootstrap, BeforeApplicationSh
     @Inject(LearningEvents) private readonly events: Pick<LearningEvents, 'predicted'>,
     @Inject(RunWorker) private readonly runs: Pick<RunWorker, 'training'>,
     @Inject(Health) private readonly health: Pick<Health, 'register'>,
+    @Inject(ForgetService) private readonly forgetting: Pick<ForgetService, 'forgotten$'>,
   ) {}
 
   onApplicationBootstrap(): void {
     if (!['all', 'stream'].includes(this.config.role)) return;
     // Where requests are answered too, they are while Kafka is away.
     this.health.register('stream', () => this.#state(), { required: this.config.role === 'stream' });
+    this.forgetting.forgotten$.subscribe((task) => this.#control.delete(task));
     const lanes = () => Promise.all(Array.from({ length: LANES }, (_, lane) => this.#run(lane)));
     this.#lanes = this.port.open().then(lanes);
   }

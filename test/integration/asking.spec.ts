@@ -428,6 +428,22 @@ describe('agreement', () => {
     expect(await service.get(AgreementService).of('several')).toMatchObject({ questions: 1, disagreements: 0 });
   });
 
+  it('is of answers that were taken back by the names that their labels have now', async () => {
+    const [question] = await queue('anna');
+    const { id, text } = question!;
+    await review.label(id, ['positive'], 'anna');
+    await review.label(id, ['negative'], 'ben');
+    const labels = [
+      { name: 'good', words: ['好'], was: ['positive'] },
+      { name: 'negative', words: ['差'] },
+    ];
+    await service.get(TaskService).apply(taskFile({ labels, learning: { agreement: { share: 1 } } }), 'test');
+    await review.undo('tiny', 'ben');
+    expect(await stored(text)).toMatchObject({ reason: 'SECOND_ANSWER', labels: ['good'] });
+    expect(await example(text)).toMatchObject({ labels: ['good'], answeredBy: 'anna' });
+    expect(await review.label(id, ['good'], 'chen')).toMatchObject({ reason: null, labels: ['good'] });
+  });
+
   it('a second labeler may skip; the question waits for another', async () => {
     const [question] = await queue('anna');
     await review.label(question!.id, ['positive'], 'anna');

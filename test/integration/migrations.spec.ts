@@ -3,8 +3,10 @@
  * one, the release before reads and writes what a migration has already changed. So a migration may add, and take away
  * nothing that the release before uses; and each goes down to what was there.
  */
+import { randomUUID } from 'node:crypto';
 import { DataSource, type MigrationInterface } from 'typeorm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { AnswersTidied1795890000000 } from '../../migrations/1795890000000-answers-tidied.js';
 import { dataSourceOptions } from '../../src/storage/data-source.js';
 import { createDatabase } from '../fixtures/database.js';
 
@@ -88,6 +90,58 @@ describe('what the rule refuses', () => {
       await runner.release();
     }
   });
+});
+
+it('what faults left in answered rows is mended, and no other row changes', async () => {
+  await source.query(
+    `INSERT INTO task (name, kind, revision, definition, definition_digest) VALUES ('t', 'multi-label', 1, '{}', '')`,
+  );
+  const answered = randomUUID();
+  /** By its answer the others were closed, or by one that is gone. */
+  const candidates = [
+    { id: answered, labels: ['b', 'a', 'b'], servedBy: null },
+    { id: randomUUID(), labels: ['a', 'b'], servedBy: answered },
+    { id: randomUUID(), labels: ['a', 'b'], servedBy: randomUUID() },
+  ];
+  for (const { id, labels, servedBy } of candidates) {
+    await source.query(
+      `INSERT INTO candidate (id, task, item_key, split_group, near_group, text, split, prediction, model_version,
+         confidence, margin, entropy, vote_entropy, dissenting, route, audit, state, labels, answered_by, answered_at,
+         served_by)
+       VALUES ($1::uuid, 't', $1::uuid, '', '', '', 'train', '{}', 1, 0, 0, 0, 0, 0, 'REVIEW', false, 'LABELLED', $2, 'anna',
+         now(), $3)`,
+      [id, labels, servedBy],
+    );
+  }
+  await source.query(
+    `INSERT INTO example (task, item_key, split_group, text, labels, split, origin)
+     VALUES ('t', 'a', '', '', '{c,a,c}', 'train', 'ANSWER'), ('t', 'b', '', '', '{}', 'train', 'ANSWER')`,
+  );
+  await source.query(
+    `INSERT INTO answer (task, candidate, answered_by, asked, labels, before)
+     VALUES ('t', $1, 'anna', 'STRATEGY', '{b,a,b}', '{}'), ('t', $1, 'ben', 'SECOND_ANSWER', NULL, '{}')`,
+    [answered],
+  );
+  await apply(new AnswersTidied1795890000000(), 'up');
+  expect(
+    await source.query(
+      `SELECT id, state, labels, answered_by AS by, served_by AS "servedBy" FROM candidate ORDER BY id`,
+    ),
+  ).toEqual(
+    [
+      { id: answered, state: 'LABELLED', labels: ['b', 'a'], by: 'anna', servedBy: null },
+      { id: candidates[1]!.id, state: 'LABELLED', labels: ['a', 'b'], by: 'anna', servedBy: answered },
+      { id: candidates[2]!.id, state: 'OPEN', labels: null, by: null, servedBy: null },
+    ].toSorted((a, b) => (a.id < b.id ? -1 : 1)),
+  );
+  expect(await source.query('SELECT labels FROM example ORDER BY item_key')).toEqual([
+    { labels: ['c', 'a'] },
+    { labels: [] },
+  ]);
+  expect(await source.query('SELECT labels FROM answer ORDER BY seq')).toEqual([
+    { labels: ['b', 'a'] },
+    { labels: null },
+  ]);
 });
 
 /** What of the new schema would fail a program that was written for the old one. */

@@ -21,6 +21,7 @@ import { ReviewService } from '../../src/learning/review.js';
 import { TaskService } from '../../src/learning/task-service.js';
 import { ZeroShotVersions } from '../../src/learning/zero-shot-versions.js';
 import { CandidatesRepository } from '../../src/storage/candidates.repository.js';
+import { ExamplesRepository } from '../../src/storage/examples.repository.js';
 import { StreamItemsRepository } from '../../src/storage/stream-items.repository.js';
 import { Transactions } from '../../src/storage/transactions.js';
 import { TrainingTextsRepository } from '../../src/storage/training-texts.repository.js';
@@ -76,6 +77,10 @@ async function admit(items: ScoredItem[]): Promise<void> {
     await service.get(PoolService).admit(definition, items.slice(at, at + 500));
   }
 }
+
+/** Who waits for a lock of the kind that one writer of a task's rows holds. */
+const WAITING = `SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`;
 
 const rows = <T>(sql: string): Promise<T[]> => service.get(DataSource).query<T[]>(sql);
 
@@ -307,6 +312,42 @@ describe('tasks', () => {
     await expect(tasks.apply(later(other), 'test')).rejects.toThrow('negative would be gone');
     await expect(tasks.apply(taskFile({ templats: [] }), 'test')).rejects.toThrow('did you mean "templates"');
   });
+
+  it('an example under a former name is not lost with the name', async () => {
+    const tasks = service.get(TaskService);
+    const labels = (was: string[]) => [
+      { name: 'good', words: ['好'], was },
+      { name: 'negative', words: ['差'] },
+    ];
+    await tasks.apply(taskFile({ labels: labels(['positive']) }), 'test');
+    await service.get(ExampleService).import('tiny', [{ text: '好', labels: ['good'] }], 'test');
+    // As an earlier release stored what it had checked before the file was applied.
+    await rows(`UPDATE example SET labels = '{positive}'`);
+    await expect(tasks.apply(taskFile({ labels: labels([]) }), 'test')).rejects.toThrow('positive would be gone');
+    await tasks.apply(taskFile({ labels: labels(['positive']), maxLength: 31 }), 'test');
+    expect((await service.get(ExampleService).stats('tiny')).byLabel).toEqual({ good: 1 });
+    expect(await tasks.apply(taskFile({ labels: labels([]) }), 'test')).toMatchObject({ revision: 4 });
+  });
+
+  it('an import that is under way when a label is renamed stores its new name', async () => {
+    const labels = [
+      { name: 'good', words: ['好'], was: ['positive'] },
+      { name: 'negative', words: ['差'] },
+    ];
+    const waiting = async () => (await rows(WAITING)).length;
+    let isApplied = false;
+    const { under } = await service.get(Transactions).run(async (tx) => {
+      await service.get(ExamplesRepository).lockTask('tiny', tx);
+      const importing = service.get(ExampleService).import('tiny', [{ text: '好', labels: ['positive'] }], 'test');
+      await expect.poll(waiting).toBe(1);
+      const applying = service.get(TaskService).apply(taskFile({ labels }), 'test');
+      const applied = applying.finally(() => (isApplied = true));
+      await expect.poll(async () => isApplied || (await waiting()) === 2, { timeout: 30_000 }).toBe(true);
+      return { under: Promise.all([importing, applied]) };
+    });
+    expect((await under)[0]).toMatchObject({ added: 1 });
+    expect((await service.get(ExampleService).stats('tiny')).byLabel).toEqual({ good: 1 });
+  });
 });
 
 describe('skewed priors', () => {
@@ -453,7 +494,7 @@ describe('forgetting', () => {
     await expect(again).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'id' });
   });
 
-  it('reaches what a trial holds of answers, in every process, and brings no disagreement back', async () => {
+  it('reaches what is held of answers in every process, and brings no disagreement back', async () => {
     const asked = (text: string) =>
       splitOf(splitGroup(text)) === 'train' && fraction('audit', 'tiny', splitGroup(text)) > 0.1;
     const [secret, other] = texts(30, '秘密').filter(asked);
@@ -462,8 +503,11 @@ describe('forgetting', () => {
     const offer = (text: string) =>
       tap.offer('tiny', 1, new Map([[text, { text }]]), [{ ok: true, itemKey: text } as { ok: boolean }]);
     offer(secret!);
+    const told: string[] = [];
+    service.get(ForgetService).forgotten$.subscribe((task) => told.push(task));
     await service.get(ForgetService).forget('tiny', { text: secret! }, 'test');
     expect(tap.waiting('tiny')).toBe(0);
+    expect(told).toContain('tiny');
     // Another process's word; the own one may come meanwhile.
     offer(secret!);
     await service.get(Notifications).notify(FORGOTTEN_CHANNEL, 'tiny');

@@ -6,11 +6,13 @@ import { DataSource } from 'typeorm';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import type { Environment } from '../../src/config/environment.js';
 import type { Prediction } from '../../src/inference/types.js';
+import { dataDigest } from '../../src/launch/run-folder.js';
 import { IngestService } from '../../src/learning/ingest.js';
 import { PoolService } from '../../src/learning/pool.js';
 import { RetentionService } from '../../src/learning/retention.js';
 import { ReviewService } from '../../src/learning/review.js';
 import { TaskService } from '../../src/learning/task-service.js';
+import { splitGroup, splitOf } from '../../src/task/keys.js';
 import type { TaskDefinition } from '../../src/task/types.js';
 import { createDatabase } from '../fixtures/database.js';
 import { startIntake, taskFile } from '../fixtures/intake.js';
@@ -60,7 +62,11 @@ const age = (table: string, column: string, days: number, where: string) =>
   sql(`UPDATE ${table} SET ${column} = now() - $1 * interval '1 day' WHERE ${where}`, [days]);
 
 /** A run of that long ago, its two files in its folder; returns how to read them, null where one is gone. */
-async function addRun(state: 'SUCCEEDED' | 'RUNNING', daysAgo: number): Promise<(name: string) => string | null> {
+async function addRun(
+  state: 'SUCCEEDED' | 'RUNNING',
+  daysAgo: number,
+  { unlabelled = 'x', began = unlabelled }: { unlabelled?: string; began?: string } = {},
+): Promise<(name: string) => string | null> {
   const id = crypto.randomUUID();
   const finishedAt = state === 'RUNNING' ? null : new Date(Date.now() - daysAgo * 86_400_000);
   await sql(`INSERT INTO training_run (id, task, trigger, state, finished_at) VALUES ($1, 'tiny', 'MANUAL', $2, $3)`, [
@@ -70,7 +76,11 @@ async function addRun(state: 'SUCCEEDED' | 'RUNNING', daysAgo: number): Promise<
   ]);
   const folder = join(dataDir, 'runs', 'tiny', id);
   mkdirSync(folder, { recursive: true });
-  for (const name of ['labelled', 'unlabelled']) writeFileSync(join(folder, `${name}.jsonl`), 'x');
+  const write = (name: string, lines: string) => writeFileSync(join(folder, `${name}.jsonl`), lines);
+  write('labelled', 'x');
+  write('unlabelled', began);
+  await sql('UPDATE training_run SET data_digest = $2 WHERE id = $1', [id, await dataDigest(folder)]);
+  write('unlabelled', unlabelled);
   return (name) => {
     const file = join(folder, `${name}.jsonl`);
     return existsSync(file) ? readFileSync(file, 'utf8') : null;
@@ -110,6 +120,49 @@ it('erases texts that nobody labelled after their days, wherever they are, and n
   expect(await retention.erase('tiny', 30)).toEqual({ streamItems: 0, candidates: 0, runs: 0 });
   const files = readdirSync(join(dataDir, 'runs', 'tiny'), { recursive: true, encoding: 'utf8' });
   expect(files.filter((name) => name.includes('partial'))).toEqual([]);
+});
+
+it('an empty file goes where its lines alone were erased, and stays where it never had any', async () => {
+  const emptied = await addRun('SUCCEEDED', 31, { unlabelled: '', began: 'x' });
+  const never = await addRun('SUCCEEDED', 31, { unlabelled: '' });
+  expect(await retention.erase('tiny', 30)).toMatchObject({ runs: 1 });
+  expect([emptied('unlabelled'), never('unlabelled')]).toEqual([null, '']);
+  expect(await retention.erase('tiny', 30)).toMatchObject({ runs: 0 });
+});
+
+it('two processes of one volume erase at the same time', async () => {
+  const runs: ((name: string) => string | null)[] = [];
+  for (let i = 0; i < 20; i++) runs.push(await addRun('SUCCEEDED', 31));
+  await Promise.all([retention.erase('tiny', 30), retention.erase('tiny', 30)]);
+  expect(runs.map((run) => run('unlabelled'))).toEqual(runs.map(() => null));
+});
+
+it('opens what the first of answers that differ had closed, where that is erased and the younger are not', async () => {
+  await service
+    .get(TaskService)
+    .apply(
+      taskFile({ retention: { days: 30 }, learning: { agreement: { share: 1 } }, pool: { auditRate: 0 } }),
+      'test',
+    );
+  const definition = (await service.get(TaskService).get('tiny')).definition as TaskDefinition;
+  const base = '这家店的东西质量很好，发货也很快，包装完整，客服态度不错，下次还会再来购买，推荐给大家';
+  const twins = Array.from({ length: 40 }, (_, i) => `${base}${String.fromCharCode(0x4e00 + i)}`)
+    .filter((text) => splitOf(splitGroup(text)) === 'train')
+    .slice(0, 3);
+  await service.get(PoolService).admit(
+    definition,
+    twins.map((text) => ({ item: keyed(text), prediction: doubtful })),
+  );
+  const review = service.get(ReviewService);
+  const [question] = (await review.queue('tiny', { first: 1 })).edges.map(({ node }) => node);
+  await review.label(question!.id, ['positive'], 'ann');
+  await review.label(question!.id, ['negative'], 'ben');
+  const younger = twins.findLast((text) => text !== question!.text)!;
+  await age('candidate', 'received_at', 31, `text <> '${younger}'`);
+  expect(await retention.erase('tiny', 30)).toMatchObject({ candidates: 2 });
+  expect(await sql('SELECT text, state, labels, served_by FROM candidate')).toEqual([
+    { text: younger, state: 'OPEN', labels: null, served_by: null },
+  ]);
 });
 
 it('a trainer by itself erases the texts of its runs', async () => {

@@ -6,7 +6,7 @@ import { TaskRow } from './task.js';
 /** Why a question was asked. */
 export type QuestionReason = 'STRATEGY' | 'AUDIT' | CheckReason;
 
-/** What an answer found, so that it can be taken back. */
+/** What an answer found, so that it can be taken back; its labels by the names of that day. */
 export interface BeforeAnswer {
   candidate: {
     state: CandidateState;
