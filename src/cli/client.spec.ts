@@ -1,7 +1,10 @@
+import dns from 'node:dns';
+import { once } from 'node:events';
 import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { createServer as createTcpServer, type AddressInfo } from 'node:net';
 import { json } from 'node:stream/consumers';
-import { describe, expect, it } from 'vitest';
+import { setImmediate } from 'node:timers/promises';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { Client, Failure, patiently } from './client.js';
 
 /** Answers each request with the next of `answers`, and its last one from then on. */
@@ -54,6 +57,63 @@ describe('a request', () => {
     const { asked, close } = await asking((_, response) => void response.writeHead(504).end('<html>'));
     await expect(asked).rejects.toThrow(/answered 504: no answer in its time; the service may still be at it/u);
     await close();
+  });
+});
+
+describe('a connection', () => {
+  beforeEach(() => void vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] }));
+  afterEach(() => {
+    vi.useRealTimers();
+    vi.restoreAllMocks();
+  });
+
+  const tcp = async (scheme: string, respond?: RequestListener) => {
+    const server = respond ? createServer(respond) : createTcpServer();
+    await once(server.listen(0, '127.0.0.1'), 'listening');
+    return { server, url: `${scheme}://127.0.0.1:${(server.address() as AddressInfo).port}` };
+  };
+
+  it.each(['http', 'https'])('that never comes about is given up after ten seconds: %s', async (scheme) => {
+    // As an address that swallows connections, and of which a test can be sure: its name is looked up for ever.
+    const { promise: connecting, resolve: lookedUp } = Promise.withResolvers<void>();
+    vi.spyOn(dns, 'lookup').mockImplementation(() => lookedUp());
+    const url = `${scheme}://swallows.test`;
+    const asked = new Client(url, 'key').request('{ ok }');
+    await connecting;
+    // The request has its socket a tick later.
+    await setImmediate();
+    vi.advanceTimersByTime(9_999);
+    expect(vi.getTimerCount()).toBe(1);
+    vi.advanceTimersByTime(1);
+    await expect(asked).rejects.toThrow(`no service answers at ${url} (ETIMEDOUT)`);
+  });
+
+  it('whose other end never shakes hands is given up too', async () => {
+    const { server, url } = await tcp('https');
+    const accepted = once(server, 'connection');
+    const asked = new Client(url, 'key').request('{ ok }');
+    await accepted;
+    vi.advanceTimersByTime(10_000);
+    await expect(asked).rejects.toThrow(`no service answers at ${url} (ETIMEDOUT)`);
+    server.close();
+  });
+
+  it('that is there waits for the answer as long as it takes', async () => {
+    const { promise: request, resolve: arrived } = Promise.withResolvers<ServerResponse>();
+    const { server, url } = await tcp('http', (_, response) => arrived(response));
+    const asked = new Client(url, 'key').request('{ ok }');
+    const response = await request;
+    expect(vi.getTimerCount()).toBe(0);
+    response.end('{"data":{"ok":1}}');
+    expect(await asked).toEqual({ ok: 1 });
+    server.close();
+  });
+
+  it('that is refused leaves no timer, which would keep the command from its end', async () => {
+    const { server, url } = await tcp('http');
+    await once(server.close(), 'close');
+    await expect(new Client(url, 'key').request('{ ok }')).rejects.toThrow('(ECONNREFUSED)');
+    await vi.waitFor(() => expect(vi.getTimerCount()).toBe(0));
   });
 });
 

@@ -1,5 +1,5 @@
 /** The service over GraphQL: requests by HTTP, subscriptions by WebSocket. */
-import { request as overHttp } from 'node:http';
+import { request as overHttp, type ClientRequest } from 'node:http';
 import { request as overHttps } from 'node:https';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -48,6 +48,8 @@ export async function patiently<T>(work: () => Promise<T>, onWait: (seconds: num
 }
 
 const GATEWAY_TIMEOUT = 504;
+/** TCP's own tries take more than two minutes. */
+const CONNECT_MS = 10_000;
 const AT_IT = 'the service may still be at it: look before you ask again';
 
 function parsed(body: string): unknown {
@@ -56,6 +58,18 @@ function parsed(body: string): unknown {
   } catch {
     return null;
   }
+}
+
+/** Ends a request that has no connection in time; for its answer it may wait. */
+function connectInTime(request: ClientRequest, connected: 'connect' | 'secureConnect'): void {
+  request.once('socket', (socket) => {
+    // One that was kept alive is connected.
+    if (!socket.connecting) return;
+    const late = Object.assign(new Error('no connection in time'), { code: 'ETIMEDOUT' });
+    const timer = setTimeout(() => request.destroy(late), CONNECT_MS);
+    const stop = () => clearTimeout(timer);
+    socket.once(connected, stop).once('close', stop);
+  });
 }
 
 export class Client {
@@ -99,10 +113,12 @@ export class Client {
     let isSent = false;
     try {
       return await new Promise((resolve, reject) => {
-        const send = this.url.startsWith('https:') ? overHttps : overHttp;
+        const isSecure = this.url.startsWith('https:');
+        const send = isSecure ? overHttps : overHttp;
         const request = send(this.url, { method: 'POST', headers: this.headers() }, (response) => {
           text(response).then((received) => resolve({ status: response.statusCode!, body: received }), reject);
         });
+        connectInTime(request, isSecure ? 'secureConnect' : 'connect');
         request.on('finish', () => (isSent = true)).on('error', reject);
         request.end(body);
       });

@@ -1,5 +1,5 @@
 import { PassThrough, Readable } from 'node:stream';
-import { afterAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, afterEach, describe, expect, it, vi } from 'vitest';
 import { type Asked, refused, runCommand } from '../../../test/fixtures/command.js';
 import { chosenBy, namedBy, onKeys } from './label.js';
 
@@ -73,43 +73,101 @@ describe('what is pressed', () => {
   });
 });
 
-it('gives the terminal back where no question can be had', async () => {
-  const terminal = Object.assign(new PassThrough(), { isTTY: true, isRaw: false, setRawMode });
-  function setRawMode(raw: boolean) {
-    terminal.isRaw = raw;
-  }
-  const stdin = vi.spyOn(process, 'stdin', 'get').mockReturnValue(terminal as unknown as typeof process.stdin);
-  const task = { data: { task: { kind: 'SINGLE_LABEL', labels: few } } };
-  const { code, err } = await runCommand(
-    ({ query }) => (query.includes('leaseQuestions') ? refused('NO_ACTIVE_MODEL', 'no model yet') : task),
-    'label',
-    'news',
-  );
-  stdin.mockRestore();
-  expect([code, err]).toEqual([1, 'fewloop: no model yet\n']);
-  expect([terminal.isRaw, terminal.readableFlowing]).toEqual([false, null]);
+const leased = (kind: string, texts: string[]) => {
+  const asked: Asked[] = [];
+  const rest = { textPair: null, choices: null, duplicates: 0, reason: 'STRATEGY', presentLabels: null };
+  const questions = texts.map((text) => ({
+    ...rest,
+    id: text,
+    text,
+    prediction: { confidence: 0.5, disagreement: null, distribution: [] },
+  }));
+  const answer = (one: Asked) => {
+    asked.push(one);
+    if (one.query.includes('leaseQuestions'))
+      return { data: { leaseQuestions: { totalCount: questions.length, questions } } };
+    if (one.query.includes('task(')) return { data: { task: { kind, labels: ['书籍', '平板', '水果'] } } };
+    return { data: { label: { id: '1' } } };
+  };
+  const answered = () => asked.flatMap(({ variables: { labels } }) => (labels ? [labels] : []));
+  return { answer, answered, released: () => asked.some(({ query }) => query.includes('releaseQuestions')) };
+};
+
+describe('a terminal', () => {
+  afterEach(() => void vi.restoreAllMocks());
+  const onTerminal = () => {
+    const terminal = Object.assign(new PassThrough(), { isTTY: true, isRaw: false, setRawMode });
+    function setRawMode(raw: boolean) {
+      terminal.isRaw = raw;
+    }
+    vi.spyOn(process, 'stdin', 'get').mockReturnValue(terminal as unknown as typeof process.stdin);
+    return { terminal, kill: vi.spyOn(process, 'kill').mockReturnValue(true) };
+  };
+  /** Once a key is waited for the `nth` time. */
+  const waitsForKey = (nth: number) =>
+    vi.waitFor(() => {
+      const said = vi.mocked(process.stderr.write).mock.calls.map(([text]) => String(text));
+      expect(said.filter((text) => text.includes('quit'))).toHaveLength(nth);
+    });
+
+  it('is given back where no question can be had', async () => {
+    const { terminal } = onTerminal();
+    const task = { data: { task: { kind: 'SINGLE_LABEL', labels: few } } };
+    const { code, err } = await runCommand(
+      ({ query }) => (query.includes('leaseQuestions') ? refused('NO_ACTIVE_MODEL', 'no model yet') : task),
+      'label',
+      'news',
+    );
+    expect([code, err]).toEqual([1, 'fewloop: no model yet\n']);
+    expect([terminal.isRaw, terminal.readableFlowing]).toEqual([false, null]);
+  });
+
+  it('ends by Ctrl-C while the service is asked', async () => {
+    const { terminal, kill } = onTerminal();
+    const service = leased('SINGLE_LABEL', ['一']);
+    const rawAtKill: boolean[] = [];
+    kill.mockImplementation(() => {
+      rawAtKill.push(terminal.isRaw);
+      return true;
+    });
+    const ran = runCommand(
+      (asked) => {
+        if (!asked.query.includes('label(')) return service.answer(asked);
+        terminal.write('2\u0003');
+        return refused('INTERNAL');
+      },
+      'label',
+      'topics',
+    );
+    await waitsForKey(1);
+    terminal.write('1');
+    expect((await ran).code).toBe(1);
+    expect([kill.mock.calls, rawAtKill]).toEqual([[[process.pid, 'SIGINT']], [false]]);
+  });
+
+  it('has a key answer the question that is shown alone, and Ctrl-C end it there', async () => {
+    const { terminal, kill } = onTerminal();
+    const service = leased('SINGLE_LABEL', ['一', '二', '三']);
+    const ran = runCommand(
+      (asked) => {
+        if (asked.query.includes('label(')) terminal.write('2');
+        return service.answer(asked);
+      },
+      'label',
+      'topics',
+    );
+    for (const [nth, key] of ['1', '3', '1\u0003'].entries()) {
+      await waitsForKey(nth + 1);
+      terminal.write(key);
+    }
+    expect(await ran).toMatchObject({ code: 0, out: '2 answered, 0 skipped\n' });
+    expect([service.answered(), service.released()]).toEqual([[['书籍'], ['水果']], true]);
+    expect(kill).not.toHaveBeenCalled();
+    expect([terminal.isRaw, terminal.isPaused(), terminal.listenerCount('data')]).toEqual([false, true, 0]);
+  });
 });
 
 describe('answers from a pipe', () => {
-  const leased = (kind: string, texts: string[]) => {
-    const asked: Asked[] = [];
-    const rest = { textPair: null, choices: null, duplicates: 0, reason: 'STRATEGY', presentLabels: null };
-    const questions = texts.map((text) => ({
-      ...rest,
-      id: text,
-      text,
-      prediction: { confidence: 0.5, disagreement: null, distribution: [] },
-    }));
-    const answer = (one: Asked) => {
-      asked.push(one);
-      if (one.query.includes('leaseQuestions'))
-        return { data: { leaseQuestions: { totalCount: questions.length, questions } } };
-      if (one.query.includes('task(')) return { data: { task: { kind, labels: ['书籍', '平板', '水果'] } } };
-      return { data: { label: { id: '1' } } };
-    };
-    const answered = () => asked.flatMap(({ variables: { labels } }) => (labels ? [labels] : []));
-    return { answer, answered, released: () => asked.some(({ query }) => query.includes('releaseQuestions')) };
-  };
   const piped = async (lines: string, kind: string) => {
     const service = leased(kind, ['一', '二', '三', '四']);
     const stdin = vi.spyOn(process, 'stdin', 'get').mockReturnValue(Readable.from([lines]) as typeof process.stdin);

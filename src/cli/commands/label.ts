@@ -17,6 +17,8 @@ const UNDO = 'u';
 const QUIT = 'q';
 const NAME = '/';
 const ENTER = '\r';
+const CTRL_C = '\u0003';
+const CTRL_D = '\u0004';
 const BACKSPACE = ['\u007f', '\b'];
 const KEYS = Array.from('1234567890abcdefghijklmnoprtvwxyz');
 const PAGE = 10;
@@ -317,7 +319,7 @@ interface KeyReader {
   byLine: boolean;
   /** How many lines have been read. */
   readonly line: number;
-  /** Null at the end of the input, and on Ctrl-C. */
+  /** Null at the end of the input, and on Ctrl-C. On a terminal the next key from now on, none that was pressed before. */
   next(): Promise<string | null>;
   close(): void;
 }
@@ -342,19 +344,32 @@ function keyReader(): KeyReader {
       close: () => lines.close(),
     };
   }
+  let isWanted = false;
+  const close = () => {
+    stdin.off('data', onKey);
+    stdin.setRawMode(false);
+    stdin.pause();
+  };
+  // In raw mode Ctrl-C is a key, and nobody waits for one while the service is asked: it ends the command all the same.
+  const onKey = (bytes: Buffer) => {
+    if (!isWanted && bytes.includes(CTRL_C)) {
+      close();
+      process.kill(process.pid, 'SIGINT');
+    }
+    isWanted = false;
+  };
   stdin.setRawMode(true);
+  stdin.on('data', onKey);
   stdin.resume();
   return {
     byLine: false,
     line: 0,
     next: async () => {
+      isWanted = true;
       const [bytes] = (await once(stdin, 'data')) as [Buffer];
       const key = bytes.toString('utf8');
-      return key === '\u0003' || key === '\u0004' ? null : key;
+      return key.includes(CTRL_C) || key === CTRL_D ? null : key;
     },
-    close: () => {
-      stdin.setRawMode(false);
-      stdin.pause();
-    },
+    close,
   };
 }
