@@ -8,19 +8,20 @@ export interface ServedWindow {
   answered: number;
   /** By a defect: what callers do wrong, and what a busy service refuses, is not among them. */
   failed: number;
-  /** Texts by label; several labels, a line each, or none are one. */
+  /**
+   * Texts by label, each once, by what was said of it last; several labels, a line each, or none are one. A text that
+   * comes often is no evidence often: a canary's share of the requests is chosen by text, and has it always or never.
+   */
   labels: Map<string, number>;
   /** Of interactive requests, from request to answer. */
   latenciesMs: number[];
 }
 
-type Served = { ok: true; prediction: { labels: readonly string[] } } | { ok: false; error: FewloopError };
+type Served =
+  { ok: true; itemKey: string; prediction: { labels: readonly string[] } } | { ok: false; error: FewloopError };
 
-interface Noted {
-  atMs: number;
-  /** Null: it failed. */
-  label: string | null;
-}
+/** Without a label: it failed. */
+type Noted = { atMs: number; label: null } | { atMs: number; label: string; itemKey: string };
 
 const ANSWERS = 2000;
 const VERSIONS = 3;
@@ -37,8 +38,9 @@ class Ring<T> {
     this.#next = (this.#next + 1) % this.size;
   }
 
-  values(): readonly T[] {
-    return this.#kept;
+  /** The oldest first. */
+  values(): T[] {
+    return [...this.#kept.slice(this.#next), ...this.#kept.slice(0, this.#next)];
   }
 }
 
@@ -54,8 +56,10 @@ export class ServedWindows {
     const { answers, latencies } = this.#ringsOf(task, version);
     const atMs = Date.now();
     for (const outcome of outcomes) {
-      if (outcome.ok) answers.add({ atMs, label: outcome.prediction.labels.toSorted().join('\n') });
-      else if (outcome.error.code === 'INTERNAL') answers.add({ atMs, label: null });
+      if (outcome.ok) {
+        const { itemKey, prediction } = outcome;
+        answers.add({ atMs, label: prediction.labels.toSorted().join('\n'), itemKey });
+      } else if (outcome.error.code === 'INTERNAL') answers.add({ atMs, label: null });
     }
     if (latencyMs !== null) latencies.add([atMs, latencyMs]);
   }
@@ -65,14 +69,16 @@ export class ServedWindows {
     const window: ServedWindow = { answered: 0, failed: 0, labels: new Map(), latenciesMs: [] };
     const rings = this.#tasks.get(task)?.get(version);
     if (!rings) return window;
-    for (const { atMs, label } of rings.answers.values()) {
-      if (atMs < sinceMs) continue;
-      if (label === null) window.failed += 1;
+    const labelsOf = new Map<string, string>();
+    for (const noted of rings.answers.values()) {
+      if (noted.atMs < sinceMs) continue;
+      if (noted.label === null) window.failed += 1;
       else {
         window.answered += 1;
-        window.labels.set(label, (window.labels.get(label) ?? 0) + 1);
+        labelsOf.set(noted.itemKey, noted.label);
       }
     }
+    for (const label of labelsOf.values()) window.labels.set(label, (window.labels.get(label) ?? 0) + 1);
     window.latenciesMs = rings.latencies.values().flatMap(([atMs, ms]) => (atMs < sinceMs ? [] : [ms]));
     return window;
   }

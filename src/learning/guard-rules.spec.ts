@@ -1,9 +1,11 @@
 import { describe, expect, it, vi } from 'vitest';
-import type { ServedWindow } from '../inference/served-windows.js';
+import { ServedWindows, type ServedWindow } from '../inference/served-windows.js';
+import { fraction, itemKey } from '../task/keys.js';
 import { labelShift, reasonsToGoBack, type Watched } from './guard-rules.js';
 import type { Accuracy } from './live-accuracy.js';
 import { wilson } from './gate-statistics.js';
 import * as permutation from './permutation.js';
+import { generatorOf } from './permutation.js';
 
 vi.mock('./permutation.js', { spy: true });
 
@@ -73,7 +75,7 @@ describe('labels', () => {
 
   it('go back where they moved further than on the same texts', async () => {
     expect(await reasonsToGoBack(watched({ now }))).toEqual([
-      expect.stringMatching(/is 90.0 % of the answers, before 50.0 %/u),
+      expect.stringMatching(/is 90.0 % of the texts, before 50.0 %/u),
     ]);
   });
 
@@ -87,6 +89,33 @@ describe('labels', () => {
     expect((await labelShift(new Map([['a', 10]]), new Map([['a', 300]]))).shift).toBe(0);
     expect((await labelShift(new Map([['a', 300]]), new Map([['b', 300]]))).shift).toBeGreaterThan(0.99);
     expect(await labelShift(new Map(), new Map([['a', 1]]))).toEqual({ shift: 0, p: 1 });
+  });
+});
+
+describe('labels of a canary that gets 10 % of the requests, by text', () => {
+  const isCanarys = (text: string) => fraction('canary', 't', text) < 0.1;
+  /** 4,000 requests, one in five of them for `hot`, most of the others for a text of its own. */
+  async function wentBack({ hot, canarysLabel }: { hot: string; canarysLabel: (usual: string) => string }) {
+    const windows = new ServedWindows();
+    const random = generatorOf(7);
+    for (let i = 0; i < 4000; i++) {
+      const text = random() < 0.2 ? hot : `text ${Math.floor(1e6 * random())}`;
+      const usual = text === hot ? 'rare' : fraction('audit', 't', text) < 0.5 ? 'a' : 'b';
+      const labels = [isCanarys(text) ? canarysLabel(usual) : usual];
+      windows.note('t', isCanarys(text) ? 2 : 1, [{ ok: true, itemKey: itemKey({ text }), prediction: { labels } }], 5);
+    }
+    return reasonsToGoBack(watched({ before: windows.of('t', 1, 0), now: windows.of('t', 2, 0) }));
+  }
+  const hotTexts = Array.from({ length: 100 }, (_, i) => `hot ${i}`);
+  const [canarys, others] = [hotTexts.find(isCanarys)!, hotTexts.find((text) => !isCanarys(text))!];
+
+  it.each([canarys, others])('stay though one text makes up much of what one version answers: %s', async (hot) => {
+    expect(await wentBack({ hot, canarysLabel: (usual) => usual })).toEqual([]);
+  });
+
+  it.each([canarys, others])('go back all the same where it says something else of many texts: %s', async (hot) => {
+    const now = await wentBack({ hot, canarysLabel: (usual) => (usual === 'b' ? 'a' : usual) });
+    expect(now).toEqual([expect.stringMatching(/is (99|100)\.\d % of the texts, before [45]\d\.\d %$/u)]);
   });
 });
 

@@ -3,8 +3,9 @@
  * difference that chance does not make, and for one that matters:
  * - failures: Wilson's 95 % intervals of the shares apart (Wilson 1927), by a point at least;
  * - latency: at the 95th percentile more than twice as long, and longer by 50 ms;
- * - labels: the Jensen-Shannon distance between what the two answered, without what chance adds, larger by 0.15 than it was
- *   on the same texts before the swap, which is the part that the new version is meant to have; by a permutation test;
+ * - labels: the Jensen-Shannon distance between what the two said of texts, each once, without what chance adds, larger by
+ *   0.15 than it was on the same texts before the swap, which is the part that the new version is meant to have; by a
+ *   permutation test;
  * - audit answers: Wilson's 95 % intervals of the accuracies apart.
  */
 import type { ServedWindow } from '../inference/served-windows.js';
@@ -56,18 +57,19 @@ function latency({ before, now }: Watched): string | null {
 }
 
 async function labels({ before, now, expectedShift }: Watched): Promise<string | null> {
-  if (expectedShift === null || Math.min(before.answered, now.answered) < LEAST_LABELLED) return null;
+  const [old, own] = [textsOf(before), textsOf(now)];
+  if (expectedShift === null || Math.min(old, own) < LEAST_LABELLED) return null;
   const least = expectedShift + SHIFT;
   const distance = await labelShift(before.labels, now.labels, least);
   if (distance.p > LEVEL || distance.shift <= least) return null;
   const shares = [...now.labels].map(([label, count]) => {
-    const [share, usual] = [count / now.answered, (before.labels.get(label) ?? 0) / before.answered];
+    const [share, usual] = [count / own, (before.labels.get(label) ?? 0) / old];
     return { label, share, usual };
   });
   const most = shares.toSorted((a, b) => Math.abs(b.share - b.usual) - Math.abs(a.share - a.usual))[0]!;
   return (
     `its labels are ${distance.shift.toFixed(2)} from the version's before (Jensen-Shannon distance), on the same texts ` +
-    `they were ${expectedShift.toFixed(2)}: ${most.label.replaceAll('\n', ' + ') || '(none)'} is ${percent(most.share)} of the answers, ` +
+    `they were ${expectedShift.toFixed(2)}: ${most.label.replaceAll('\n', ' + ') || '(none)'} is ${percent(most.share)} of the texts, ` +
     `before ${percent(most.usual)}`
   );
 }
@@ -107,5 +109,7 @@ function percentile(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
   return sorted[Math.ceil(0.95 * sorted.length) - 1]!;
 }
+
+const textsOf = ({ labels }: ServedWindow) => [...labels.values()].reduce((sum, texts) => sum + texts, 0);
 
 const percent = (share: number) => `${(100 * share).toFixed(1)} %`;

@@ -1,5 +1,6 @@
 /** Promotions decided on a real database, with real model hosts behind the activation. */
 import type { INestApplicationContext } from '@nestjs/common';
+import { randomUUID } from 'node:crypto';
 import { appendFileSync, cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DataSource } from 'typeorm';
@@ -503,7 +504,10 @@ describe('the gate, where a label was renamed after the training', () => {
 
 describe('the guard', () => {
   const said = (label: string, count: number) =>
-    Array.from({ length: count }, () => ({ ok: true, prediction: { labels: [label] } }) as const);
+    Array.from(
+      { length: count },
+      () => ({ ok: true, itemKey: randomUUID(), prediction: { labels: [label] } }) as const,
+    );
   const defects = (count: number) =>
     Array.from({ length: count }, () => ({ ok: false, error: new FewloopError('INTERNAL', 'a defect') }) as const);
   let windows: ServedWindows;
@@ -558,7 +562,7 @@ describe('the guard', () => {
 
   it('goes back where labels moved further than on the same texts', async () => {
     windows.note('tiny', 2, said('negative', 300), 5);
-    expect(await guard.look('tiny')).toEqual([expect.stringContaining('negative is 100.0 % of the answers')]);
+    expect(await guard.look('tiny')).toEqual([expect.stringContaining('negative is 100.0 % of the texts')]);
     expect(await active()).toBe(1);
   });
 
@@ -573,7 +577,7 @@ describe('the guard', () => {
       await request(3 + i, 'BETTER', 2);
     }
     windows.note('tiny', 2, said('negative', 300), 5);
-    expect(await guard.look('tiny')).toEqual([expect.stringContaining('negative is 100.0 % of the answers')]);
+    expect(await guard.look('tiny')).toEqual([expect.stringContaining('negative is 100.0 % of the texts')]);
     expect(await active()).toBe(1);
   });
 

@@ -1,5 +1,6 @@
 /** Versions tried on live traffic, on a real database and real model hosts: shadow and canary. */
 import type { INestApplicationContext } from '@nestjs/common';
+import { randomUUID } from 'node:crypto';
 import { renameSync, rmSync } from 'node:fs';
 import { constants, getPriority } from 'node:os';
 import { join } from 'node:path';
@@ -348,7 +349,10 @@ describe('a canary', () => {
     await approve({ canaryPercent: 20 });
     await renameLabel(service, 'positive', 'good');
     const said = (label: string) =>
-      Array.from({ length: 300 }, () => ({ ok: true, prediction: { labels: [label] } }) as const);
+      Array.from(
+        { length: 300 },
+        () => ({ ok: true, itemKey: randomUUID(), prediction: { labels: [label] } }) as const,
+      );
     const windows = service.get(ServedWindows);
     windows.note('tiny', 1, said('good'), 5);
     windows.note('tiny', 2, said('positive'), 5);
@@ -358,7 +362,7 @@ describe('a canary', () => {
     await trials.look();
     expect(await newest()).toMatchObject({
       outcome: 'WENT_BACK',
-      reason: expect.stringContaining('good is 33.3 % of the answers, before 100.0 %'),
+      reason: expect.stringContaining('good is 33.3 % of the texts, before 100.0 %'),
     });
   });
 
