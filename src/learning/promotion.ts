@@ -157,7 +157,7 @@ export class PromotionService {
       if (meanwhile !== null) throw new FewloopError('CONFLICT', `${meanwhile}: look again`);
       await this.decide(tx, promotion, 'APPROVED', { by, comment, override: overridden });
       await this.promotions.supersedeOpen(promotion.task, id, SERVICE, tx);
-      await this.endTrial(tx, promotion.task);
+      await this.endTrial(tx, promotion.task, by);
       if (shares) return this.canary.begin(tx, promotion, rules, by);
       await this.registry.setActive(promotion.task, promotion.version, tx);
       const { task: name, version, championVersion: from } = promotion;
@@ -176,7 +176,7 @@ export class PromotionService {
       await this.tasks.lock(promotion.task, tx);
       await this.decide(tx, promotion, 'REJECTED', { by, comment, override: false });
       const version = await this.versions.find(promotion.task, promotion.version, tx);
-      if (version?.state === 'SHADOW') await this.endTrial(tx, promotion.task);
+      if (version?.state === 'SHADOW') await this.endTrial(tx, promotion.task, by);
       if (version?.state === 'CANDIDATE' || version?.state === 'SHADOW') {
         await this.versions.setState(promotion.task, promotion.version, 'REJECTED', tx);
       }
@@ -309,7 +309,7 @@ export class PromotionService {
   }
 
   /** A shadow's; a canary of another version is to be stopped by people. Throws CONFLICT. */
-  private async endTrial(tx: Tx, task: string): Promise<void> {
+  private async endTrial(tx: Tx, task: string, by: string): Promise<void> {
     const trial = await this.trials.openOf(task, tx);
     if (!trial) return;
     if (trial.kind === 'CANARY') {
@@ -318,8 +318,11 @@ export class PromotionService {
         `version ${trial.version} of ${task} is a canary now: stop it first (stopTrial)`,
       );
     }
-    await this.trials.end(trial.id, this.clock.now(), 'SUPERSEDED', 'a version was decided on', tx);
-    await this.versions.setState(task, trial.version, 'CANDIDATE', tx);
+    const { version, against: champion } = trial;
+    const end = { outcome: 'SUPERSEDED', reason: 'a version was decided on' } as const;
+    await this.trials.end(trial.id, this.clock.now(), end.outcome, end.reason, tx);
+    await this.versions.setState(task, version, 'CANDIDATE', tx);
+    await this.outbox.add('shadow.ended', task, { version, champion, ...end, by }, tx);
     await tx.query('SELECT pg_notify($1, $2)', [TRIALS_CHANNEL, task]);
   }
 

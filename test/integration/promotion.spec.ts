@@ -32,9 +32,11 @@ import {
   addExamples,
   admitAnswered,
   applyTinyTask,
+  event,
   makeDataDir,
   renameLabel,
   startService,
+  takeEvents,
 } from '../fixtures/learning.js';
 
 let database: Awaited<ReturnType<typeof createDatabase>>;
@@ -86,7 +88,10 @@ describe('approval', () => {
     const activated: number[] = [];
     service.get(LearningEvents).modelActivated$.subscribe(({ version }) => activated.push(version));
     const id = await request(2, 'NOT_WORSE');
+    const comparison = { version: 2, championVersion: 1, verdict: 'NOT_WORSE' };
+    expect(await takeEvents(service)).toEqual([event('promotion.requested', { promotion: id, ...comparison })]);
     const approved = await promotions.approve(id, { by: 'ann', comment: 'fine' });
+    expect(await takeEvents(service)).toEqual([event('model.activated', { version: 2, from: 1, by: 'ann' })]);
     expect(approved).toMatchObject({ decision: 'APPROVED', decidedBy: 'ann', comment: 'fine', override: false });
     expect(await active()).toBe(2);
     expect(service.get(ActivationService).served()).toMatchObject({ tiny: 2 });
@@ -399,7 +404,10 @@ describe('rollback', () => {
       });
     }
     await expect(promotions.rollback('none', 'why', 'ann')).rejects.toMatchObject({ code: 'TASK_NOT_FOUND' });
+    await takeEvents(service);
     expect(await promotions.rollback('tiny', 'complaints', 'ann')).toMatchObject({ version: 1, state: 'ACTIVE' });
+    const told = { version: 1, from: 2, by: 'ann', reason: 'complaints' };
+    expect(await takeEvents(service)).toEqual([event('model.rolled-back', told)]);
     expect(await active()).toBe(1);
     expect(service.get(ActivationService).served()).toMatchObject({ tiny: 1 });
     expect(await ledgerKinds()).toEqual(['rolled-back', 'promotion-approved']);

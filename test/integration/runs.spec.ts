@@ -18,7 +18,7 @@ import { RunsRepository } from '../../src/storage/runs.repository.js';
 import { Transactions } from '../../src/storage/transactions.js';
 import { VersionsRepository } from '../../src/storage/versions.repository.js';
 import { createDatabase } from '../fixtures/database.js';
-import { addExamples, applyTinyTask, makeDataDir, startService } from '../fixtures/learning.js';
+import { addExamples, applyTinyTask, event, makeDataDir, startService, takeEvents } from '../fixtures/learning.js';
 import { isAlive } from '../fixtures/processes.js';
 import { keyed } from '../fixtures/keyed.js';
 
@@ -110,6 +110,11 @@ describe('a run', () => {
       // The zero-shot champion trained on nothing: both train rows count, and the fake trainer has them right.
       outOfFold: { figures: { folds: 2 }, comparison: { rows: 2, challengerAccuracy: 1 } },
     });
+    const comparison = { version: 2, championVersion: 1, verdict: 'INCONCLUSIVE' };
+    expect(await takeEvents(service)).toEqual([
+      event('promotion.requested', { promotion: promotion?.id, ...comparison }),
+      event('run.finished', { run: id, state: 'SUCCEEDED', trigger: 'MANUAL', version: 2, error: null }),
+    ]);
   });
 
   it('has what its models doubt asked, with the label that the row has', async () => {
@@ -219,6 +224,8 @@ describe('a run', () => {
     const pid = await trainerPid(id);
     await runs.cancel(id);
     expect(await settled(service, id)).toMatchObject({ state: 'CANCELLED' });
+    const told = { run: id, state: 'CANCELLED', trigger: 'MANUAL', version: null, error: null };
+    expect(await takeEvents(service)).toEqual([event('run.finished', told)]);
     expect(isAlive(pid)).toBe(false);
     await expect(runs.cancel(id)).rejects.toMatchObject({ code: 'CONFLICT' });
     await runs.start('tiny', 'MANUAL', 'ann');
@@ -228,7 +235,10 @@ describe('a run', () => {
     const service = await startWithTask('refuse');
     const { id } = await service.get(RunService).start('tiny', 'MANUAL', 'ann');
     const run = await settled(service, id);
-    expect(run).toMatchObject({ state: 'FAILED', error: 'TOO_FEW_ROWS: label negative has no row' });
+    const error = 'TOO_FEW_ROWS: label negative has no row';
+    expect(run).toMatchObject({ state: 'FAILED', error });
+    const told = { run: id, state: 'FAILED', trigger: 'MANUAL', version: null, error };
+    expect(await takeEvents(service)).toEqual([event('run.finished', told)]);
     expect(attemptsOf(id)).toBe(1);
   });
 

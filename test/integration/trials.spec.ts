@@ -26,7 +26,7 @@ import { VersionsRepository } from '../../src/storage/versions.repository.js';
 import { fraction, splitGroup, splitOf } from '../../src/task/keys.js';
 import type { TaskDefinition } from '../../src/task/types.js';
 import { createDatabase } from '../fixtures/database.js';
-import { applyTinyTask, makeDataDir, renameLabel, startService } from '../fixtures/learning.js';
+import { applyTinyTask, event, makeDataDir, renameLabel, startService, takeEvents } from '../fixtures/learning.js';
 import { DataSource } from 'typeorm';
 
 class SetClock extends Clock {
@@ -178,6 +178,8 @@ describe('a shadow', () => {
       outcome: 'STOPPED',
       reason: 'seen enough',
     });
+    const told = { version: 2, champion: 1, outcome: 'STOPPED', reason: 'seen enough', by: 'ben' };
+    expect(await takeEvents(service)).toEqual([event('shadow.ended', told)]);
     expect(await state(2)).toBe('CANDIDATE');
     await expect(trials.stop('tiny', 'again', 'ben')).rejects.toMatchObject({ code: 'CONFLICT' });
     await ask(TEXTS.slice(0, 5));
@@ -231,9 +233,12 @@ describe('a shadow', () => {
       code: 'GATE_NOT_PASSED',
       message: expect.stringContaining('30 minutes first until'),
     });
+    await takeEvents(service);
     clock.ahead(31);
     await trials.look();
     expect(await newest()).toMatchObject({ outcome: 'COMPLETED' });
+    const told = { version: 2, champion: 1, outcome: 'COMPLETED', reason: null, by: 'fewloop' };
+    expect(await takeEvents(service)).toEqual([event('shadow.ended', told)]);
     expect(await state(2)).toBe('CANDIDATE');
     await trials.look();
     expect(await trials.listOf('tiny', 2)).toHaveLength(1);
@@ -275,15 +280,23 @@ describe('a shadow', () => {
     await applyTask({ shadowMinutes: 30 });
     const id = await request(2);
     await trials.look();
+    await takeEvents(service);
     const approved = await promotions.approve(id, { by: 'ann', override: true, comment: 'the old one is broken' });
     expect(approved).toMatchObject({ override: true });
+    const told = { outcome: 'SUPERSEDED', reason: 'a version was decided on', by: 'ann' };
+    expect(await takeEvents(service)).toEqual([
+      event('shadow.ended', { version: 2, champion: 1, ...told }),
+      event('model.activated', { version: 2, from: 1, by: 'ann' }),
+    ]);
     expect(await newest()).toMatchObject({ outcome: 'SUPERSEDED' });
     expect(await state(2)).toBe('ACTIVE');
     await addVersion(3);
     const other = await request(3, 2);
     await trials.look();
     expect(await state(3)).toBe('SHADOW');
+    await takeEvents(service);
     await promotions.reject(other, { by: 'ann', comment: 'no' });
+    expect(await takeEvents(service)).toEqual([event('shadow.ended', { version: 3, champion: 2, ...told })]);
     expect(await state(3)).toBe('REJECTED');
     expect(await newest(3)).toMatchObject({ outcome: 'SUPERSEDED' });
   });
@@ -294,12 +307,17 @@ describe('a canary', () => {
 
   async function approve(promotion: Partial<TaskDefinition['learning']['promotion']>): Promise<void> {
     await applyTask(promotion);
-    await promotions.approve(await request(2), { by: 'ann' });
+    const id = await request(2);
+    await takeEvents(service);
+    await promotions.approve(id, { by: 'ann' });
     await trials.look();
   }
 
   it('answers its share, the same text always alike, and becomes the active version by itself', async () => {
     await approve({ canaryPercent: 50, canaryMinutes: 10 });
+    const until = (await newest()).endsAt!.toISOString();
+    const told = { version: 2, from: 1, by: 'ann' };
+    expect(await takeEvents(service)).toEqual([event('canary.started', { ...told, percent: 50, until })]);
     expect([await active(), await state(2), await state(1)]).toEqual([1, 'CANARY', 'ACTIVE']);
     expect(await yielding()).toBe(false);
     const texts = textsOf(180);
@@ -311,6 +329,7 @@ describe('a canary', () => {
     expect(await active()).toBe(1);
     clock.ahead(11);
     await trials.look();
+    expect(await takeEvents(service)).toEqual([event('model.activated', told)]);
     expect([await active(), await state(2), await state(1)]).toEqual([2, 'ACTIVE', 'RETIRED']);
     expect(await newest()).toMatchObject({ kind: 'CANARY', percent: 50, outcome: 'COMPLETED' });
     expect(await ledger()).toEqual(['canary-completed', 'promotion-approved']);
@@ -333,9 +352,12 @@ describe('a canary', () => {
       () => ({ ok: false, error: new FewloopError('INTERNAL', 'x') }) as const,
     );
     service.get(ServedWindows).note('tiny', 2, defects, 5);
+    await takeEvents(service);
     await trials.look();
     expect([await active(), await state(2)]).toEqual([1, 'REJECTED']);
     const trial = await newest();
+    const told = { version: 2, champion: 1, reason: trial.reason, by: 'fewloop' };
+    expect(await takeEvents(service)).toEqual([event('canary.stopped', told)]);
     expect(trial).toMatchObject({
       outcome: 'WENT_BACK',
       reason: expect.stringContaining('100.0 % of its answers failed'),
@@ -368,7 +390,10 @@ describe('a canary', () => {
 
   it('is stopped by a rollback, which changes nothing else', async () => {
     await approve({ canaryPercent: 20 });
+    await takeEvents(service);
     expect(await promotions.rollback('tiny', 'complaints', 'ben')).toMatchObject({ version: 1, state: 'ACTIVE' });
+    const told = { version: 2, champion: 1, reason: 'complaints', by: 'ben' };
+    expect(await takeEvents(service)).toEqual([event('canary.stopped', told)]);
     expect(await state(2)).toBe('REJECTED');
     expect(await newest()).toMatchObject({ outcome: 'STOPPED', reason: 'complaints' });
   });
@@ -392,8 +417,12 @@ describe('a canary', () => {
     await approve({ canaryPercent: 20 });
     await addVersion(3);
     await service.get(Transactions).run((tx) => service.get(ModelRegistry).setActive('tiny', 3, tx));
+    await takeEvents(service);
     await trials.look();
-    expect(await newest()).toMatchObject({ outcome: 'SUPERSEDED', reason: 'version 3 is active now' });
+    const why = { outcome: 'SUPERSEDED', reason: 'version 3 is active now' };
+    expect(await newest()).toMatchObject(why);
+    const told = { version: 2, champion: 1, ...why, by: 'fewloop' };
+    expect(await takeEvents(service)).toEqual([event('canary.stopped', told)]);
     expect(await state(2)).toBe('CANDIDATE');
   });
 
