@@ -1,5 +1,5 @@
 /** What the queue takes, in which order it goes, and what is dropped of it, over tasks that share hosts. */
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { characterTokenizer, MemoryRunner, memoryModel } from '../../test/fixtures/memory-model.js';
 import type { Item } from '../task/types.js';
 import { InferenceEngine, type Outcome } from './engine.js';
@@ -80,6 +80,7 @@ beforeEach(() => {
   encoded = [];
 });
 afterEach(async () => {
+  vi.useRealTimers();
   await host.finishAll();
   if (engine.queuedTokens !== 0) throw new Error(`${engine.queuedTokens} tokens are counted for ever`);
 });
@@ -192,7 +193,8 @@ describe('what cannot be answered in time', () => {
   });
 
   it('counts what is with the host, not the bulk that lets interactive work pass', async () => {
-    // Six rows with the host are 192 ms, 24 more of bulk would be 768.
+    // Six rows with the host are 192 ms, 24 more of bulk would be 768; no time passes here.
+    vi.useFakeTimers({ toFake: ['Date', 'setTimeout', 'clearTimeout'] });
     const model = modelOf('a', { tokensPerMs: 1 });
     await ask(model, texts('批', 30), { priority: 'bulk' });
     await expect((await ask(model, texts('急', 1), soon(200))).answer).rejects.toMatchObject({ code: 'OVERLOADED' });

@@ -12,18 +12,19 @@ import { type Service, startService } from '../fixtures/service.js';
 const ADMIN = 'the-admin-key-of-this-test-is-long-enough';
 const PATIENCE = { timeout: 10_000 };
 const TRUSTED = '{ tasks { name } }';
-const taskFile = (name: string) => `name: ${name}
+const taskFile = (name: string, maxLength = 64) => `name: ${name}
 kind: single-label
 labels:
   - {name: positive, words: [好]}
   - {name: negative, words: [差]}
 templates: ["这是一条{mask}评。{text}", "{text} 总之很{mask}。"]
-maxLength: 64
+maxLength: ${maxLength}
 `;
 const CREATE = `mutation ($name: String!, $role: Role!, $tasks: [String!], $requests: Int, $tokens: Int, $subscriptions: Int) {
   createKey(name: $name, role: $role, tasks: $tasks, requestsPerMinute: $requests, tokensPerMinute: $tokens,
     subscriptions: $subscriptions) { key accessKey { name secrets { id } } }
 }`;
+const ACTIVATED = 'subscription { modelActivated { version } }';
 const CLASSIFY = `query ($task: String!, $inputs: [TextInput!]!) { classify(task: $task, inputs: $inputs) { label } }`;
 
 let one: Service;
@@ -43,7 +44,10 @@ beforeAll(async () => {
   const env = { FEWLOOP_AUTH: 'required', FEWLOOP_ADMIN_KEY: ADMIN, FEWLOOP_MAX_REQUEST_TOKENS: '20000' };
   one = await startService({ ...env, FEWLOOP_REQUEST_TIMEOUT_S: '1' });
   const trusted = join(one.shared['FEWLOOP_DATA_DIR']!, 'trusted.json');
-  writeFileSync(trusted, JSON.stringify([createHash('sha256').update(TRUSTED).digest('hex')]));
+  writeFileSync(
+    trusted,
+    JSON.stringify([TRUSTED, ACTIVATED].map((document) => createHash('sha256').update(document).digest('hex'))),
+  );
   other = await startService({ ...one.shared, ...env, FEWLOOP_TRUSTED_DOCUMENTS: trusted });
   admin = graphqlClient(one.url, ADMIN);
   for (const name of ['reviews', 'secrets']) {
@@ -230,12 +234,12 @@ describe('subscriptions', () => {
     return client;
   };
   /** What ends it: errors of the answer, or the socket's. */
-  const outcome = (client: Client, query: string) =>
+  const outcome = (client: Client, query: string, onEvent: () => void = () => undefined) =>
     new Promise<unknown>((resolve) => {
       client.subscribe(
         { query },
         {
-          next: ({ errors }) => errors && resolve(errors.map(({ extensions }) => extensions?.['code'])),
+          next: ({ errors }) => (errors ? resolve(errors.map(({ extensions }) => extensions?.['code'])) : onEvent()),
           error: (error) => {
             const { code, reason } = error as { code?: number; reason?: string };
             resolve(
@@ -248,6 +252,21 @@ describe('subscriptions', () => {
         },
       );
     });
+  let maxLength = 64;
+  /** Another length is another revision, whose version becomes active. */
+  const activate = () =>
+    admin.request('mutation ($definition: String!) { applyTask(definition: $definition) { name } }', {
+      definition: taskFile('secrets', ++maxLength),
+    });
+  /** `begun` is 'open' with its first event, or what ended it before. */
+  const watch = async (client: Client) => {
+    let begun: unknown;
+    const ended = outcome(client, ACTIVATED, () => (begun = 'open'));
+    void ended.then((how) => (begun ??= how));
+    // It has no sign that it has begun but its first event.
+    await expect.poll(async () => (await activate(), begun), PATIENCE).toBeDefined();
+    return { begun, ended };
+  };
   const disposeAll = () => Promise.all(clients.splice(0).map(async (client) => client.dispose()));
   afterAll(disposeAll);
 
@@ -269,21 +288,17 @@ describe('subscriptions', () => {
   it('are bounded over both replicas, and free again when they end', async () => {
     const key = await makeKey('watcher', 'CLIENT', { subscriptions: 1 });
     await expect.poll(async () => codes(await graphqlClient(other.url, key).ask(TRUSTED)), PATIENCE).toBeUndefined();
-    const query = 'subscription { modelActivated { version } }';
-    const first = connection(key);
-    void outcome(first, query);
-    const further = () =>
-      Promise.race([outcome(connection(key, one), query), new Promise((resolve) => setTimeout(resolve, 500, 'open'))]);
-    await expect.poll(further, PATIENCE).toEqual(['OVERLOADED']);
-    await first.dispose();
+    expect((await watch(connection(key))).begun).toBe('open');
+    const further = async () => (await watch(connection(key, other))).begun;
+    expect(await further()).toEqual(['OVERLOADED']);
     await disposeAll();
     await expect.poll(further, PATIENCE).toBe('open');
   });
 
   it('end with the key', async () => {
     const key = await makeKey('short-lived', 'CLIENT');
-    const ended = outcome(connection(key), 'subscription { modelActivated { version } }');
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    const { begun, ended } = await watch(connection(key));
+    expect(begun).toBe('open');
     await admin.request('mutation { revokeKey(name: "short-lived") { name } }');
     expect(await ended).toEqual(['UNAUTHENTICATED']);
   });

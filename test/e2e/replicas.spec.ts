@@ -48,11 +48,10 @@ beforeAll(async () => {
   const through = new URL(direct);
   through.port = String(port);
   const api = { FEWLOOP_ROLE: 'api' };
-  [cutOff, lacking] = await Promise.all([
-    startServiceProcess(shared, undefined, { ...api, DATABASE_URL: through.href }),
-    startServiceProcess(apart, undefined, { ...api, DATABASE_URL: direct.href }),
-  ]);
-}, 120_000);
+  // One after the other: what has started is ended where the next does not start.
+  cutOff = await startServiceProcess(shared, undefined, { ...api, DATABASE_URL: through.href });
+  lacking = await startServiceProcess(apart, undefined, { ...api, DATABASE_URL: direct.href });
+});
 
 afterAll(async () => {
   await Promise.all([cutOff, lacking].map((service) => service?.kill()));

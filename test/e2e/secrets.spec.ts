@@ -3,6 +3,7 @@ import { readFileSync, rmSync } from 'node:fs';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { graphqlClient } from '../fixtures/graphql.js';
 import { descendants } from '../fixtures/processes.js';
+import { scrape } from '../fixtures/scrape.js';
 import { makeDataDir, type ServiceProcess, startServiceProcess } from '../fixtures/service-process.js';
 
 const ADMIN = 'admin-key-that-must-not-be-seen-0123456789';
@@ -53,6 +54,22 @@ it('are seen nowhere', async () => {
     await shop.ask(`{ classify(task: "reviews", inputs: [{text: "${TEXT}", oops: 1}]) { label } }`),
     await graphqlClient(service.url, `${ADMIN}x`).ask('{ tasks { name } }'),
   ];
+  const refused = (code: string) => ({ data: null, errors: [{ extensions: { code } }] });
+  expect(answers).toMatchObject([
+    { data: { classify: [{ label: expect.stringMatching(/^(positive|negative)$/u) }] } },
+    { data: { ingest: { accepted: 1 } } },
+    { data: { importExamples: { added: 0 } } },
+    refused('BAD_INPUT'),
+    { data: { task: null } },
+    refused('BAD_INPUT'),
+    refused('UNAUTHENTICATED'),
+  ]);
+  const scored = { task: 'reviews', outcome: 'scored' };
+  await expect
+    .poll(async () => (await scrape(service.url, ADMIN)).value('fewloop_stream_records_total', scored))
+    .toBe(1);
+  // All that there is to see is seen: PostgreSQL's word on the statement that it refused is logged at level debug.
+  await expect.poll(() => service.output()).toMatch(/"level":20,.*invalid byte sequence/u);
   const secrets = [ADMIN, PASSWORD, AWS_SECRET, made.createKey.key, made.createKey.key.split('_')[2]!];
   const children = descendants(Number(/"pid":(\d+)/u.exec(readFileSync(`${dataDir}/service.json`, 'utf8'))![1]));
   expect(children.length).toBeGreaterThan(0);

@@ -464,10 +464,8 @@ describe('bundles', () => {
       expect(both).toEqual(expect.arrayContaining(first));
       expect(both).toHaveLength(2);
       for (const version of [1, 2, 1]) {
-        const startedAt = performance.now();
         await world.activation.prepare('tiny', version);
         await world.activation.activate('tiny', version);
-        expect(performance.now() - startedAt).toBeLessThan(1000);
         expect(await answeredBy()).toBe(version);
       }
       // No host was started for it.

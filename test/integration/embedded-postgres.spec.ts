@@ -11,12 +11,15 @@ import { isAlive, until } from '../fixtures/processes.js';
 
 let folder: string;
 let server: EmbeddedPostgres | undefined;
+let elsewhere: ChildProcess | undefined;
 
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), 'fewloop-embedded-'));
   chmodSync(folder, 0o755);
 });
 afterEach(async () => {
+  if (elsewhere) killGroup(elsewhere);
+  elsewhere = undefined;
   await server?.stop();
   rmSync(folder, { recursive: true, force: true });
 });
@@ -69,6 +72,7 @@ function startElsewhere(dir: string) {
     stdio: ['ignore', 'pipe', 'inherit'],
     detached: true,
   });
+  elsewhere = child;
   const started = new Promise<{ pid: number; url: string }>((resolve) => {
     child.stdout.once('data', (data: Buffer) => {
       const [pid, url] = data.toString().trim().split(' ');
@@ -76,6 +80,15 @@ function startElsewhere(dir: string) {
     });
   });
   return { child, started };
+}
+
+/** What is left of it: the server may be there when the process is not. */
+function killGroup(child: ChildProcess): void {
+  try {
+    process.kill(-child.pid!, 'SIGKILL');
+  } catch {
+    // It is gone as a whole.
+  }
 }
 
 async function kill(child: ChildProcess): Promise<void> {

@@ -56,6 +56,7 @@ async function kept(): Promise<number | undefined> {
   return row?.count;
 }
 
+// Up to six workers are started one after the other.
 it('killed at each point', async () => {
   let sent = 0;
   for (const point of ['fetch', 'begin', 'send', 'offsets', 'commit']) {
@@ -69,7 +70,7 @@ it('killed at each point', async () => {
   expect(await kept()).toBe(sent);
   last.signal('SIGTERM');
   expect(await last.ended).toBe(0);
-});
+}, 180_000);
 
 it('stopped while it commits, and woken when another has gone on', async () => {
   await topics.send(input, numbered(RECORDS));
@@ -82,4 +83,4 @@ it('stopped while it commits, and woken when another has gone on', async () => {
   await topics.send(input, numbered(RECORDS, RECORDS));
   expectExactlyOnce(await topics.read(output, 2 * RECORDS), 2 * RECORDS);
   expect(await kept()).toBe(2 * RECORDS);
-});
+}, 180_000);

@@ -276,7 +276,7 @@ it('starts beside a topic of somebody else that has no leader', async () => {
 });
 
 it('stays in its group while a batch takes longer than the session', async () => {
-  const service = await start('all', { kafkaSessionTimeoutMs: 1000 });
+  const service = await start('all', { kafkaSessionTimeoutMs: 3000 });
   await apply(service);
   const classify = InferenceEngine.prototype.classify;
   let asked = 0;
@@ -287,7 +287,7 @@ it('stays in its group while a batch takes longer than the session', async () =>
   ) {
     if (request.priority === 'bulk') {
       asked += request.items.length;
-      await new Promise((resolve) => setTimeout(resolve, 4000));
+      await new Promise((resolve) => setTimeout(resolve, 9000));
     }
     return classify.call(this, model, request);
   });
@@ -295,7 +295,7 @@ it('stays in its group while a batch takes longer than the session', async () =>
   expectExactlyOnce(await topics.read(output, 60), 60);
   // A member that was put out would have been given the records once more.
   expect(asked).toBe(60);
-});
+}, 120_000);
 
 it('finds the record that the model cannot take, and scores the rest', async () => {
   const service = await start();

@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -6,19 +6,24 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 
 import { ProcessLauncher } from '../../src/launch/process.js';
 import type { RunProgress } from '../../src/launch/run-folder.js';
-import { isAlive, until } from '../fixtures/processes.js';
+import { isAlive, killTree, until } from '../fixtures/processes.js';
 
 const FAKE = path.join(import.meta.dirname, '../fixtures/fake-trainer.mjs');
 
 let folder: string;
 let seen: RunProgress[];
+let children: ChildProcess[];
 
 beforeEach(() => {
   folder = mkdtempSync(path.join(os.tmpdir(), 'fewloop-launch-'));
   writeFileSync(path.join(folder, 'run.json'), JSON.stringify({ task: 't', version: 2 }));
   seen = [];
+  children = [];
 });
-afterEach(() => rmSync(folder, { recursive: true, force: true }));
+afterEach(() => {
+  children.forEach(killTree);
+  rmSync(folder, { recursive: true, force: true });
+});
 
 function start(mode: string, options: { killAfterMs?: number; python?: string; begunWithinMs?: number } = {}) {
   const launcher = new ProcessLauncher({
@@ -143,6 +148,7 @@ describe('ProcessLauncher', () => {
 
   it('ends the trainer that an earlier service left at the folder', async () => {
     const left = spawn(process.execPath, [FAKE, 'slow', folder], { stdio: 'ignore' });
+    children.push(left);
     const gone = new Promise((resolve) => left.once('exit', resolve));
     writeFileSync(path.join(folder, 'trainer.pid'), String(left.pid));
     await until(() => existsSync(path.join(folder, 'progress.jsonl')));
@@ -163,6 +169,7 @@ describe('ProcessLauncher', () => {
     const service = spawn(process.execPath, ['--import', loader(), '--experimental-transform-types', script], {
       stdio: 'inherit',
     });
+    children.push(service);
     await until(() => existsSync(path.join(folder, 'progress.jsonl')));
     const pid = trainerPid();
     expect(isAlive(pid)).toBe(true);

@@ -1,5 +1,5 @@
 /** `npm start` in a checkout of its own, with a service that listens and answers no GraphQL, as roles stream and trainer. */
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import { killTree } from '../fixtures/processes.js';
 
 const ROOT = resolve(import.meta.dirname, '../..');
 const SERVICE = `
@@ -20,6 +21,7 @@ server.listen(0, '127.0.0.1', () => {
 process.on('SIGTERM', () => process.exit(0));
 `;
 let folder: string;
+let started: ChildProcess | undefined;
 
 function write(name: string, text: string): void {
   mkdirSync(dirname(join(folder, name)), { recursive: true });
@@ -38,13 +40,18 @@ beforeEach(() => {
   symlinkSync(process.execPath, join(folder, 'node_modules/node/bin/node'));
   write('dist/src/main.js', SERVICE);
 });
-afterEach(() => rmSync(folder, { recursive: true, force: true }));
+afterEach(() => {
+  if (started) killTree(started);
+  started = undefined;
+  rmSync(folder, { recursive: true, force: true });
+});
 
 it.each(['stream', 'trainer'])('role %s serves until it is interrupted, and names its health', async (role) => {
   const start = spawn(process.execPath, [join(folder, 'scripts/start.mjs')], {
     stdio: ['ignore', 'ignore', 'pipe'],
     env: { FEWLOOP_ROLE: role, FEWLOOP_DATA_DIR: join(folder, 'data'), FEWLOOP_PYTHON: 'none' },
   });
+  started = start;
   const exited = once(start, 'exit');
   const said: string[] = [];
   for await (const line of createInterface({ input: start.stderr })) {
