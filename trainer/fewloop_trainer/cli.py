@@ -111,8 +111,8 @@ def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cells", type=Path, metavar="DIR", help="finished cells; `cells` in WORK where none is named")
     parser.add_argument("--out", type=Path, metavar="FILE.md", help="the report; JSON and plots beside it")
     parser.add_argument("--json", action="store_true", help="results as JSON on standard output, not Markdown")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="part of what results depend on")
-    parser.add_argument("--limit-test", type=int, metavar="N", help="the first N test rows alone, for a try")
+    parser.add_argument("--threads", type=_whole, default=os.cpu_count() or 1, help="part of what results depend on")
+    parser.add_argument("--limit-test", type=_whole, metavar="N", help="the first N test rows alone, for a try")
     parser.add_argument("--finished", action="store_true", help="a report of finished cells; computes nothing")
     parser.add_argument("--parent", type=int, metavar="PID", help="stop once this process is no longer the parent")
     parser.set_defaults(call=_benchmark)
@@ -255,7 +255,7 @@ def _continue_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints; resumes there")
     parser.add_argument("--steps", type=int, default=None, help="batches of each training (efl 300, pet 600)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=_whole, default=os.cpu_count() or 1)
     parser.set_defaults(call=_continue)
 
 
