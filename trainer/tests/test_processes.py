@@ -69,6 +69,28 @@ def test_a_process_that_is_stopped_for_another_keeps_that_ones_reason(monkeypatc
     assert read_json(result)["code"] == "STOPPED"
 
 
+def test_the_first_process_reports_while_it_waits_for_another(monkeypatch, tmp_path):
+    monkeypatch.setattr(run_state, "SILENT_SECONDS", 0.0)
+    waiting = run_state.Run(trained_run(tmp_path / "run"))
+    waiting.place = Place(0, 2)
+    waiting.enter("cross-fit", 0.08)
+    waiting.owner["other"] = 1
+    progress = waiting.folder / "progress.jsonl"
+    reported = waiting.workspace.progress
+
+    def finish_after_the_third(*line) -> None:
+        reported(*line)
+        if len(progress.read_text().splitlines()) == 4:
+            np.savez(waiting.workspace.work / "other.npz", np.array([7]))
+
+    monkeypatch.setattr(waiting.workspace, "progress", finish_after_the_third)
+    polls = iter(range(10))
+    monkeypatch.setattr("fewloop_trainer.workspace.time.sleep", lambda seconds: next(polls))
+    assert waiting.shared({"other": lambda: {}}) == [[np.array([7])]]
+    lines = [json.loads(line) for line in progress.read_text().splitlines()]
+    assert {(line["stage"], line["progress"]) for line in lines} == {("cross-fit", 0.08)}
+
+
 class TestOwners:
     def test_the_dearest_go_to_who_has_least(self):
         assert owners([1, 5, 2, 2], 2) == [1, 0, 1, 1]
