@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from bundles import broken_entries
 from fewloop_trainer import budget, classifier, cli, run, run_state
 from fewloop_trainer.classifier import classifier_of
+from fewloop_trainer.files import write_json
 from fewloop_trainer.fitting import fitting
-from fewloop_trainer.processes import Place, owners, place_of
+from fewloop_trainer.processes import Place, owners, place_of, run_several
 from fewloop_trainer.stop import Stopped
 from fewloop_trainer.training import NO_SAVING, Saving, TrainSettings, recompute
 from folders import ROOT, definition_of, read_json, reviews, reviews_of, write_run
@@ -67,6 +69,25 @@ def test_a_process_that_is_stopped_for_another_keeps_that_ones_reason(monkeypatc
     monkeypatch.delenv("RANK")
     assert cli.main(["run", str(tmp_path)]) == 1
     assert read_json(result)["code"] == "STOPPED"
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "code", "says"),
+    [
+        (-9, "CRASHED", "process 1 was killed by signal 9: likely too little memory; take fewer processes"),
+        (-11, "CRASHED", "process 1 was killed by signal 11"),
+        (1, "STOPPED", "stopped from outside"),
+    ],
+)
+def test_a_process_that_was_killed_is_said_to_have_been(monkeypatch, tmp_path, exit_code, code, says):
+    def failing(_: object) -> None:
+        write_json(tmp_path / "result.json", {"ok": False, "code": "STOPPED", "message": "stopped from outside"})
+        raise ChildFailedError("run", {1: ProcessFailure(1, 4711, exit_code, "")})
+
+    monkeypatch.setattr("torch.distributed.run.main", failing)
+    assert run_several(tmp_path, 2, []) == 1
+    result = read_json(tmp_path / "result.json")
+    assert (result["code"], result["message"][: len(says)]) == (code, says)
 
 
 def test_the_first_process_reports_while_it_waits_for_another(monkeypatch, tmp_path):
