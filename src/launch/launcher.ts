@@ -4,8 +4,8 @@ import type { RunProgress, RunResult } from './run-folder.js';
 export interface RunningTrainer {
   /**
    * Settles once the trainer is gone and never rejects. `code` of a failure is the trainer's own, or
-   * CRASHED (ended without a result: worth another try), STOPPED (asked to), ENVIRONMENT (cannot be started),
-   * OUT_OF_MEMORY and DEADLINE_EXCEEDED (it had what the settings allow).
+   * CRASHED (ended, or a process of it, without a result: worth another try), STOPPED (asked to), ENVIRONMENT
+   * (cannot be started), OUT_OF_MEMORY and DEADLINE_EXCEEDED (it had what the settings allow).
    */
   done: Promise<RunResult>;
   /** Asks the trainer to stop, then makes it; resolves when it is gone. */

@@ -8,6 +8,7 @@ the run's folder: what one finished, the others read.
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from fewloop_trainer.files import write_json
 from fewloop_trainer.stop import PATIENCE_SECONDS
 
 
@@ -74,7 +76,8 @@ def owners(costs: Sequence[float], processes: int) -> list[int]:
 def run_several(folder: Path, processes: int, options: Sequence[str]) -> int:
     """Runs the folder in as many processes of this machine, with `options` of the command `run`; the exit status.
 
-    torchrun ends all of them where one fails, and they end where this process is gone.
+    torchrun ends all of them where one fails, and they end where this process is gone. A process that is killed leaves
+    no reason, and those that torchrun then stops would say that somebody stopped them.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -86,7 +89,21 @@ def run_several(folder: Path, processes: int, options: Sequence[str]) -> int:
     patience = ["--shutdown-timeout", str(round(PATIENCE_SECONDS - 2))]
     try:
         main(["--standalone", "--nproc-per-node", str(processes), *patience, *command])
-    except (ChildFailedError, SignalException) as error:
+    except ChildFailedError as error:
+        print(error, file=sys.stderr)
+        rank, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            message = killed_message(rank, -failure.exitcode)
+            write_json(folder / "result.json", {"ok": False, "code": "CRASHED", "message": message})
+        return 1
+    except SignalException as error:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def killed_message(rank: int, number: int) -> str:
+    killed = f"process {rank} was killed by signal {number}"
+    if number != signal.SIGKILL:
+        return killed
+    return f"{killed}: likely too little memory; take fewer processes (FEWLOOP_TRAINER_PROCESSES) or --rows-at-once"

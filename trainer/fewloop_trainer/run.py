@@ -43,6 +43,8 @@ from fewloop_trainer.teachers import (
 )
 from fewloop_trainer.training import NO_SAVING, Saving
 
+RESERVED_BYTES = 4096
+
 
 def execute(run: Run) -> dict[str, object]:
     """The stages in order; `result.json`. What is shared out among processes ends with the choice of the student."""
@@ -136,11 +138,14 @@ def members_of(run: Run, weights: np.ndarray, student: Student) -> list[TrainedM
 
 
 def run(folder: Path, saving: Saving = NO_SAVING) -> int:
-    """Runs the folder to its end; the exit status. Errors become result.json."""
-    first = place_of().first
+    """Runs the folder to its end; the exit status. Errors become result.json, for which room is kept: a disk that is
+    full is one of them."""
+    first, reserve = place_of().first, folder / "result.json.reserve"
     if first:
         (folder / "result.json").unlink(missing_ok=True)
     try:
+        if first:
+            reserve.write_bytes(b"\n" * RESERVED_BYTES)
         result = execute(Run(folder, saving))
     except RunError as error:
         result = {"ok": False, "code": error.code, "message": str(error)}
@@ -150,6 +155,15 @@ def run(folder: Path, saving: Saving = NO_SAVING) -> int:
         full = is_disk_full(error)
         message = disk_full_message(folder, clear_partial(folder)) if full else f"{type(error).__name__}: {error}"
         result = {"ok": False, "code": "INTERNAL", "message": message}
+        reserve.unlink(missing_ok=True)  # by any process; one that succeeds leaves it to the others
+    finally:
+        if first:
+            reserve.unlink(missing_ok=True)
     if first or not result["ok"]:
-        write_json(folder / "result.json", result)
+        try:
+            write_json(folder / "result.json", result)
+        except OSError as error:
+            (folder / "result.json.partial").unlink(missing_ok=True)
+            print(f"{result.get('message', 'trained')} (result.json: {error})", file=sys.stderr)
+            return 1
     return 0 if result["ok"] else 1

@@ -137,7 +137,7 @@ class Run:
     def alone(self, name: str, compute: Callable[[], dict[str, np.ndarray]]) -> list[np.ndarray]:
         """Arrays that the first process computes for all, once."""
         if not self.place.first:
-            self.workspace.wait_for(name)
+            self.workspace.wait_for(name, self.at_work)
         return self.workspace.cached(name, compute)
 
     def shared(
@@ -149,7 +149,7 @@ class Run:
             self.workspace.cached(name, jobs[name])
             on_done(round(len(jobs) * done / len(own)))
         for name in jobs:
-            self.workspace.wait_for(name)
+            self.workspace.wait_for(name, self.at_work)
         return [self.workspace.cached(name, compute) for name, compute in jobs.items()]
 
     def take(self, job: Job) -> None:
@@ -182,7 +182,7 @@ class Run:
 
     def trained(self, teacher: Teacher) -> tuple[PetLearner | ClassifierLearner, Any]:
         learner = self.learners[teacher.id]
-        self.workspace.wait_for(teacher.id)
+        self.workspace.wait_for(teacher.id, self.at_work)
         return learner, learner.restore(self.workspace.load(teacher.id))
 
     def predict(

@@ -19,9 +19,11 @@ from fewloop_trainer.files import write_json
 POLL_SECONDS = 0.05
 
 
-def wait_until(there: Callable[[], bool]) -> None:
-    """Until another process of the run has written it. Where that one fails, torchrun ends this one."""
+def wait_until(there: Callable[[], bool], at_work: Callable[[], None] = lambda: None) -> None:
+    """Until another process of the run has written it, `at_work` called meanwhile. Where that one fails, torchrun ends
+    this one."""
     while not there():
+        at_work()
         time.sleep(POLL_SECONDS)
 
 
@@ -59,8 +61,8 @@ class Workspace:
         stored = np.load(path)
         return [stored[key] for key in stored.files]
 
-    def wait_for(self, name: str) -> None:
-        wait_until(lambda: self.finished(name))
+    def wait_for(self, name: str, at_work: Callable[[], None]) -> None:
+        wait_until(lambda: self.finished(name), at_work)
 
     def finished(self, name: str) -> bool:
         return (self.work / f"{name}.npz").exists() or (self.work / f"{name}.safetensors").exists()

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from bundles import broken_entries
-from fewloop_trainer import augment, run, workspace
+from fewloop_trainer import augment, run, run_state, workspace
 from fewloop_trainer.data import read_run
 from fewloop_trainer.files import clear_partial
 from folders import TINY_MODEL, definition_of, read_json, review, reviews_of, write_run
@@ -244,6 +244,44 @@ class TestFullDisk:
             & set(self.whole(folder))
         )
         finished(folder)
+
+    @pytest.fixture
+    def no_line_fits(self, tmp_path, monkeypatch) -> Path:
+        """A run whose first line of progress finds the disk full: nothing is half done that could be removed."""
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(workspace.Workspace, "progress", full)
+        return write_run(tmp_path / "run", ROWS[:12], ROWS[12:], budgetSeconds=0.1)
+
+    def test_room_for_the_reason_was_kept(self, no_line_fits, monkeypatch):
+        reserve, write = no_line_fits / "result.json.reserve", run.write_json
+        execute, kept = run.execute, []
+
+        def started(of: run_state.Run) -> dict[str, object]:
+            kept.append(reserve.stat().st_size)
+            return execute(of)
+
+        def full_unless_freed(path: Path, value: object) -> None:
+            if reserve.exists():
+                raise OSError(errno.ENOSPC, "No space left on device")
+            write(path, value)
+
+        monkeypatch.setattr(run, "execute", started)
+        monkeypatch.setattr(run, "write_json", full_unless_freed)
+        assert refused(no_line_fits)["message"].startswith("the disk is full")
+        assert kept == [4096]
+
+    def test_a_reason_that_cannot_be_written_is_the_last_line_on_stderr(self, no_line_fits, monkeypatch, capsys):
+        def full(path: Path, value: object) -> None:
+            path.with_name(path.name + ".partial").touch()
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(run, "write_json", full)
+        assert run.run(no_line_fits) == 1
+        assert capsys.readouterr().err.splitlines()[-1].startswith("the disk is full")
+        assert not list(no_line_fits.glob("result.json*"))
 
     def test_a_graph_that_is_written_straight_into_a_half_done_bundle_goes_too(self, tmp_path):
         for name in ("bundle.partial/g0.int8.onnx", "bundle.partial/deep/g1.onnx", "work/t0.npz", "model.partial.npz"):

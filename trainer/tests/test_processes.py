@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from bundles import broken_entries
 from fewloop_trainer import budget, classifier, cli, run, run_state
 from fewloop_trainer.classifier import classifier_of
+from fewloop_trainer.files import write_json
 from fewloop_trainer.fitting import fitting
-from fewloop_trainer.processes import Place, owners, place_of
+from fewloop_trainer.processes import Place, owners, place_of, run_several
 from fewloop_trainer.stop import Stopped
 from fewloop_trainer.training import NO_SAVING, Saving, TrainSettings, recompute
 from folders import ROOT, definition_of, read_json, reviews, reviews_of, write_run
@@ -67,6 +69,47 @@ def test_a_process_that_is_stopped_for_another_keeps_that_ones_reason(monkeypatc
     monkeypatch.delenv("RANK")
     assert cli.main(["run", str(tmp_path)]) == 1
     assert read_json(result)["code"] == "STOPPED"
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "code", "says"),
+    [
+        (-9, "CRASHED", "process 1 was killed by signal 9: likely too little memory; take fewer processes"),
+        (-11, "CRASHED", "process 1 was killed by signal 11"),
+        (1, "STOPPED", "stopped from outside"),
+    ],
+)
+def test_a_process_that_was_killed_is_said_to_have_been(monkeypatch, tmp_path, exit_code, code, says):
+    def failing(_: object) -> None:
+        write_json(tmp_path / "result.json", {"ok": False, "code": "STOPPED", "message": "stopped from outside"})
+        raise ChildFailedError("run", {1: ProcessFailure(1, 4711, exit_code, "")})
+
+    monkeypatch.setattr("torch.distributed.run.main", failing)
+    assert run_several(tmp_path, 2, []) == 1
+    result = read_json(tmp_path / "result.json")
+    assert (result["code"], result["message"][: len(says)]) == (code, says)
+
+
+def test_the_first_process_reports_while_it_waits_for_another(monkeypatch, tmp_path):
+    monkeypatch.setattr(run_state, "SILENT_SECONDS", 0.0)
+    waiting = run_state.Run(trained_run(tmp_path / "run"))
+    waiting.place = Place(0, 2)
+    waiting.enter("cross-fit", 0.08)
+    waiting.owner["other"] = 1
+    progress = waiting.folder / "progress.jsonl"
+    reported = waiting.workspace.progress
+
+    def finish_after_the_third(*line) -> None:
+        reported(*line)
+        if len(progress.read_text().splitlines()) == 4:
+            np.savez(waiting.workspace.work / "other.npz", np.array([7]))
+
+    monkeypatch.setattr(waiting.workspace, "progress", finish_after_the_third)
+    polls = iter(range(10))
+    monkeypatch.setattr("fewloop_trainer.workspace.time.sleep", lambda seconds: next(polls))
+    assert waiting.shared({"other": lambda: {}}) == [[np.array([7])]]
+    lines = [json.loads(line) for line in progress.read_text().splitlines()]
+    assert {(line["stage"], line["progress"]) for line in lines} == {("cross-fit", 0.08)}
 
 
 class TestOwners:
