@@ -113,18 +113,19 @@ describe('usage', () => {
   });
 
   it('as many requests as the limit over two replicas', async () => {
-    const who = principal('key:busy', { requestsPerMinute: 50 });
     const [one, other] = replicas();
     const minute = async () =>
       (await dataSource.query<{ minute: number }[]>(`SELECT extract(minute FROM now())::int AS minute`))[0]!.minute;
-    const granted = async () => {
+    const granted = async (id: string) => {
+      const who = principal(id, { requestsPerMinute: 50 });
       const started = await minute();
       const asked = Array.from({ length: 150 }, (_, i) => (i % 2 === 0 ? one! : other!).takeRequest(who));
       const count = (await Promise.allSettled(asked)).filter(({ status }) => status === 'fulfilled').length;
       return started === (await minute()) ? count : 'the minute ended meanwhile';
     };
-    let count = await granted();
-    if (typeof count === 'string') count = await granted();
+    let count = await granted('key:busy');
+    // Of a caller of its own: the first has used up a part of the new minute.
+    if (typeof count === 'string') count = await granted('key:busier');
     expect(count).toBe(50);
   });
 });

@@ -75,9 +75,12 @@ async function endRun(service: INestApplicationContext): Promise<void> {
     ]);
 }
 
+/** Once for all, so that a test may cross midnight. */
+const TODAY_MS = Date.now();
+
 /** Three in the morning, UTC, so many days from today on. */
 function threeOClock(days: number): Date {
-  const day = new Date(Date.now() + days * DAY_MS);
+  const day = new Date(TODAY_MS + days * DAY_MS);
   return new Date(Date.UTC(day.getUTCFullYear(), day.getUTCMonth(), day.getUTCDate(), 3));
 }
 

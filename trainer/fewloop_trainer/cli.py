@@ -2,6 +2,7 @@
 `export-base` for base models; `benchmark`."""
 
 import argparse
+import errno
 import json
 import os
 import shutil
@@ -28,7 +29,11 @@ def main(arguments: list[str] | None = None) -> int:
     _export_base_arguments(commands.add_parser("export-base", help="model.onnx and golden.json of a base model"))
     _tiny_model_arguments(commands.add_parser("make-tiny-model", help="the tests' model, cut out of a base model"))
     options = parser.parse_args(arguments)
-    return options.call(options)
+    try:
+        return options.call(options)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        print(f"fewloop_trainer {options.command}: {error.strerror}: {error.filename}", file=sys.stderr)
+        return 2
 
 
 def stop_on_signal() -> Callable[[], bool]:
@@ -62,6 +67,8 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     # Before PyTorch is imported: that takes seconds, in which a signal must not be lost.
     raise_on_signal()
+    if not options.folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "no folder", str(options.folder))
     try:
         if options.parent is not None:
             end_with_parent(options.parent)
@@ -128,6 +135,8 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 def _benchmark(options: argparse.Namespace) -> int:
     raise_on_signal()
+    if not options.folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "no folder", str(options.folder))
     try:
         if options.parent is not None:
             end_with_parent(options.parent)
@@ -294,8 +303,13 @@ def _export_base_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _export_base(options: argparse.Namespace) -> int:
     from fewloop_trainer.bundle import export_base
+    from fewloop_trainer.data import RunError
 
-    print(f"ONNX Runtime within {export_base(options.folder):.1e} of PyTorch", file=sys.stderr)
+    try:
+        print(f"ONNX Runtime within {export_base(options.folder):.1e} of PyTorch", file=sys.stderr)
+    except RunError as error:
+        print(f"fewloop_trainer export-base: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

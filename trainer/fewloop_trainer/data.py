@@ -67,16 +67,22 @@ def in_reservoir(rows: list[dict]) -> np.ndarray:
 
 def read_run(folder: Path) -> RunData:
     """Raises RunError (BAD_INPUT) where the folder's rows cannot be trained on."""
-    settings = json.loads((folder / "run.json").read_text())
+    settings = _object((folder / "run.json").read_bytes(), "run.json")
     if settings.get("formatVersion") != 1:
         raise RunError("BAD_INPUT", f"run.json has format version {settings.get('formatVersion')}, not 1")
+    absent = [name for name in ("definition", "baseModel") if name not in settings]
+    if absent:
+        raise RunError("BAD_INPUT", f"run.json lacks {absent[0]}")
     task = load_task(settings["definition"])
     refuse_shared_words(task)
     labelled, labelled_digest = _read_lines(folder / "labelled.jsonl")
     unlabelled, unlabelled_digest = _read_lines(folder / "unlabelled.jsonl")
+    answer, form = ("labels", list) if task.kind == "multi-label" else ("label", str)
     for number, row in enumerate(labelled, 1):
-        if row["split"] not in ("train", "dev"):
-            raise RunError("BAD_INPUT", f"labelled.jsonl line {number} is of split {row['split']!r}")
+        if row.get("split") not in ("train", "dev"):
+            raise RunError("BAD_INPUT", f"labelled.jsonl line {number} is of split {row.get('split')!r}")
+        if not isinstance(row.get(answer), form):
+            raise RunError("BAD_INPUT", f"labelled.jsonl line {number} has no {answer}")
         wrong = [label for label in answers_of(task, row) if label not in task.labels_of(row)]
         if wrong:
             raise RunError("BAD_INPUT", f"labelled.jsonl line {number}: {wrong[0]!r} is no label of it")
@@ -191,7 +197,28 @@ def file_digest(path: Path) -> str:
 
 
 def _read_lines(path: Path) -> tuple[list[dict], str]:
+    """Rows and digest of a file; RunError (BAD_INPUT) names the line that is no row."""
     content = path.read_bytes() if path.exists() else b""
+    rows = []
     # Split on \n alone: texts hold U+2028, at which a general line splitter would cut.
-    rows = [json.loads(line) for line in content.decode().split("\n") if line.strip()]
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        row = _object(line, f"{path.name} line {number}")
+        if not isinstance(row.get("text"), str):
+            raise RunError("BAD_INPUT", f"{path.name} line {number} has no text")
+        rows.append(row)
     return rows, hashlib.sha256(content).hexdigest()
+
+
+def _object(content: bytes, place: str) -> dict:
+    """A JSON object; RunError (BAD_INPUT) where it is none."""
+    try:
+        value = json.loads(content.decode())
+    except UnicodeDecodeError as error:
+        raise RunError("BAD_INPUT", f"{place} is not UTF-8: write it again in UTF-8") from error
+    except ValueError as error:
+        raise RunError("BAD_INPUT", f"{place} is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise RunError("BAD_INPUT", f"{place} is no JSON object")
+    return value

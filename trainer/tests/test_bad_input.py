@@ -39,6 +39,26 @@ def refused(folder: Path) -> dict:
     return read_json(folder / "result.json")
 
 
+@pytest.mark.parametrize("file", ["labelled.jsonl", "unlabelled.jsonl"])
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b'{"text": ', "is no JSON: "),
+        (b'["text"]', "is no JSON object"),
+        (b'{"text": 1}', "has no text"),
+        ('{"text": "\u597d"}'.encode("gbk"), "is not UTF-8"),
+    ],
+)
+def test_a_line_that_is_no_row_is_named(tmp_path: Path, file: str, line: bytes, told: str):
+    folder = write_run(tmp_path / "run", ROWS, [])
+    lines = (folder / file).read_bytes().split(b"\n")
+    (folder / file).write_bytes(b"\n".join([*lines[:2], line, *lines[2:]]))
+    number = len(lines[:2]) + 1
+    result = refused(folder)
+    assert result["code"] == "BAD_INPUT"
+    assert result["message"].startswith(f"{file} line {number} {told}")
+
+
 def of_methods(method: str, **changes) -> dict:
     more = {} if method == "pet" else {"templates": []}
     return definition_of(method=[method], labels=DESCRIBED, learning={"strategies": ["plain"]}, **more | changes)
