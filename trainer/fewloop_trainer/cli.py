@@ -11,10 +11,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fewloop_trainer.adapt_settings import AdaptSettings
 from fewloop_trainer.files import write_json
 from fewloop_trainer.stop import Stopped, end_with_parent, raise_on_signal
+
+if TYPE_CHECKING:  # it brings NumPy, which the commands import once signals are heard
+    from fewloop_trainer.data import RunError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,6 +38,12 @@ def main(arguments: list[str] | None = None) -> int:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
         print(f"fewloop_trainer {options.command}: {error.strerror}: {error.filename}", file=sys.stderr)
         return 2
+
+
+def _refused(command: str, error: "RunError") -> int:
+    """Says why; the exit status, 2 where what was given is at fault."""
+    print(f"{command}: {error}", file=sys.stderr)
+    return 2 if error.code == "BAD_INPUT" else 1
 
 
 def stop_on_signal() -> Callable[[], bool]:
@@ -162,8 +172,7 @@ def _benchmark(options: argparse.Namespace) -> int:
         try:
             return benchmark(settings, options.out, options.json)
         except RunError as error:
-            print(f"fewloop benchmark: {error}", file=sys.stderr)
-            return 2 if error.code == "BAD_INPUT" else 1
+            return _refused("fewloop benchmark", error)
     except Stopped:
         print("stopped; the same command goes on behind the last finished cell", file=sys.stderr)
         return 1
@@ -184,8 +193,7 @@ def _fetch_base(options: argparse.Namespace) -> int:
     try:
         revision, difference = fetch_base(options.name, options.out)
     except RunError as error:
-        print(f"fewloop_trainer fetch-base: {error}", file=sys.stderr)
-        return 2 if error.code == "BAD_INPUT" else 1
+        return _refused("fewloop_trainer fetch-base", error)
     name = options.name.partition("@")[0]
     print(f"{options.out}: {name}@{revision}, ONNX Runtime within {difference:.1e} of PyTorch", file=sys.stderr)
     return 0
@@ -235,8 +243,7 @@ def _pretrain(options: argparse.Namespace) -> int:
             stop_on_signal(),
         )
     except RunError as error:
-        print(f"fewloop_trainer pretrain: {error}", file=sys.stderr)
-        return 2 if error.code == "BAD_INPUT" else 1
+        return _refused("fewloop_trainer pretrain", error)
     if model is None:
         print(f"stopped; the same command goes on from {options.work}", file=sys.stderr)
         return 1
@@ -288,8 +295,7 @@ def _continue(options: argparse.Namespace) -> int:
             )
             shutil.copytree(folder, options.out, dirs_exist_ok=True)
         except RunError as error:
-            print(f"fewloop_trainer continue-train: {error}", file=sys.stderr)
-            return 2 if error.code == "BAD_INPUT" else 1
+            return _refused("fewloop_trainer continue-train", error)
     except Stopped:
         print(f"stopped; the same command goes on from {options.work}", file=sys.stderr)
         return 1
@@ -308,8 +314,7 @@ def _export_base(options: argparse.Namespace) -> int:
     try:
         print(f"ONNX Runtime within {export_base(options.folder):.1e} of PyTorch", file=sys.stderr)
     except RunError as error:
-        print(f"fewloop_trainer export-base: {error}", file=sys.stderr)
-        return 2
+        return _refused("fewloop_trainer export-base", error)
     return 0
 
 

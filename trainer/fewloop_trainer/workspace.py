@@ -15,11 +15,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fewloop_trainer.files import write_json
+from fewloop_trainer.training import AtWork, nobody_waits
 
 POLL_SECONDS = 0.05
 
 
-def wait_until(there: Callable[[], bool], at_work: Callable[[], None] = lambda: None) -> None:
+def wait_until(there: Callable[[], bool], at_work: AtWork = nobody_waits) -> None:
     """Until another process of the run has written it, `at_work` called meanwhile. Where that one fails, torchrun ends
     this one."""
     while not there():
@@ -61,7 +62,7 @@ class Workspace:
         stored = np.load(path)
         return [stored[key] for key in stored.files]
 
-    def wait_for(self, name: str, at_work: Callable[[], None]) -> None:
+    def wait_for(self, name: str, at_work: AtWork) -> None:
         wait_until(lambda: self.finished(name), at_work)
 
     def finished(self, name: str) -> bool:
