@@ -145,8 +145,6 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 def _benchmark(options: argparse.Namespace) -> int:
     raise_on_signal()
-    if not options.folder.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "no folder", str(options.folder))
     try:
         if options.parent is not None:
             end_with_parent(options.parent)
